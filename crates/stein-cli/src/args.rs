@@ -1,0 +1,141 @@
+//! The command line: every flag is defined and documented here, once.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap_complete::Shell;
+
+/// Score-based generative modelling: train, sample and look at models of images, points and tables
+#[derive(Debug, Parser)]
+#[command(name = "stein", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 failed, with the reason on stderr; 2 the command line was not understood;
+130 stopped by Ctrl-C with everything saved.";
+
+#[derive(Debug, ClapArgs)]
+pub struct Machine {
+    /// Device to compute on; `stein list devices` names those of this build
+    #[arg(long, global = true, default_value = "cpu", value_name = "NAME")]
+    pub device: String,
+
+    /// Threads to use; default one a core. Results do not depend on it
+    #[arg(long, global = true, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train on the built-in digits, sample, and leave pictures and a report
+    Demo {
+        /// Directory for the pictures, the report and the run
+        #[arg(long, default_value = "demo", value_name = "DIR")]
+        out: PathBuf,
+        /// Change the experiment, for example train.steps=500; may be repeated
+        #[arg(long = "set", value_name = "PATH=VALUE")]
+        settings: Vec<String>,
+    },
+    /// Train the model of an experiment file
+    Train {
+        /// Experiment, for example experiments/points2d/edm.toml
+        #[arg(value_name = "FILE.toml")]
+        file: PathBuf,
+        /// Change the experiment, for example train.steps=500; may be repeated
+        #[arg(long = "set", value_name = "PATH=VALUE")]
+        settings: Vec<String>,
+        /// Run directory; default runs/ and the name of the experiment
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// Continue the run in the directory, as if it had never stopped
+        #[arg(long)]
+        resume: bool,
+        /// Directory with data sets; default the environment variable STEIN_DATA
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+    },
+    /// Draw samples from a model into a file
+    Sample(Sample),
+    /// Look at data sets or download them
+    Data {
+        #[command(subcommand)]
+        command: DataCommand,
+    },
+    /// Describe a run directory, a checkpoint, an exact model or an experiment file
+    Show {
+        /// What to describe
+        #[arg(value_name = "MODEL|FILE.toml")]
+        what: String,
+    },
+    /// List what there is: samplers, schedules, grids, networks, data, devices
+    List {
+        /// Only this kind of thing
+        #[arg(value_name = "KIND")]
+        kind: Option<String>,
+    },
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Sample {
+    /// A run directory, a checkpoint file, or exact:FILE.json with a Gaussian mixture
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// File to write; its ending says how: .png sheet or scatter plot, .gif or .webp trajectory, .npy, .csv
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Number of samples
+    #[arg(short, long, default_value_t = 64, value_name = "N")]
+    pub n: usize,
+    /// Seed; sample i depends on it and on i alone
+    #[arg(short, long, default_value_t = 0, value_name = "S")]
+    pub seed: u64,
+    /// Sampler; default the experiment's. `stein list samplers` names them
+    #[arg(long, value_name = "NAME")]
+    pub sampler: Option<String>,
+    /// Grid intervals; default the experiment's
+    #[arg(long, value_name = "K")]
+    pub steps: Option<usize>,
+    /// Spacing of the grid; default the experiment's. `stein list grids` names them
+    #[arg(long, value_name = "NAME")]
+    pub grid: Option<String>,
+    /// Noise schedule to sample on; default the one trained on
+    #[arg(long, value_name = "NAME")]
+    pub schedule: Option<String>,
+    /// Class to draw, by number or name, or `all`; default all for a conditional model
+    #[arg(long, value_name = "C")]
+    pub class: Option<String>,
+    /// Change the sampling, for example sample.sampler.eta=0.5; may be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub settings: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Print shape, count, sigma_data, the largest distance and the noise levels that follow from them
+    Stats {
+        /// Name of the data set, for example digits, points2d/moons, images/FOLDER or table/FILE.csv
+        name: String,
+        /// Directory with data sets; default the environment variable STEIN_DATA
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+    },
+    /// Download a published data set and verify its checksums
+    Get {
+        /// Name of the data set: mnist, fashion_mnist or cifar10
+        name: String,
+        /// Directory to put it in; default the environment variable STEIN_DATA, or else `data`
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+    },
+}

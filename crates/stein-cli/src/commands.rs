@@ -1,0 +1,225 @@
+//! What each subcommand does with its arguments.
+
+use std::{
+    io::{IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use clap::CommandFactory;
+use stein::{AnySampler, AnySchedule, Error, Result, Spacing, ensure, names};
+use stein_data::{Source, Split, Stats};
+use stein_run::{
+    Classes, DEVICES, DemoOptions, Experiment, Model, RunDir, TrainOptions, check_output, demo, device, draw, prepare,
+    train, write_samples,
+};
+
+use crate::args::{Args, Command, DataCommand, Sample};
+
+/// What a shell expects of a program stopped by Ctrl-C.
+const STOPPED: u8 = 130;
+
+/// Runs a command.
+pub fn run(args: Args) -> Result<ExitCode> {
+    if let Some(threads) = args.machine.threads {
+        ensure!(threads >= 1, "--threads 0: give at least one thread");
+        stein_run::limit_threads(threads)?;
+    }
+    let device_name = args.machine.device;
+    device(&device_name)?;
+    match args.command {
+        Command::Demo { out, settings } => {
+            let options = DemoOptions { out: out.clone(), settings, device: device_name };
+            let outcome = demo(&options, on_interrupt()?.as_ref())?;
+            say(&outcome.summary)?;
+            if outcome.quality.is_none() {
+                return Ok(ExitCode::from(STOPPED));
+            }
+            say(&format!("pictures, report.html and the run are in {}\n", out.display()))?;
+        }
+        Command::Train { file, settings, out, resume, data } => {
+            let experiment = Experiment::read(&file, &settings)?;
+            let out = out.unwrap_or_else(|| Path::new("runs").join(default_name(&file)));
+            return train_run(&experiment, TrainOptions { out, resume, data_dir: data, device: device_name });
+        }
+        Command::Sample(sample) => sample_model(&sample, &device_name)?,
+        Command::Data { command } => data(command)?,
+        Command::Show { what } => show(&what, &device_name)?,
+        Command::List { kind } => list(kind.as_deref())?,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "stein", &mut script);
+            say(&String::from_utf8_lossy(&script))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints to stdout; a reader that went away is no error.
+fn say(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::new(format!("cannot write to the standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A flag that Ctrl-C sets; a second Ctrl-C ends the program at once.
+fn on_interrupt() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let set = Arc::clone(&flag);
+    ctrlc::set_handler(move || {
+        if set.swap(true, Ordering::Relaxed) {
+            std::process::exit(STOPPED.into());
+        }
+        eprintln!("stopping after this step; Ctrl-C again stops at once");
+    })
+    .map_err(|error| Error::new(format!("cannot listen for Ctrl-C: {error}")))?;
+    Ok(flag)
+}
+
+/// `points2d-edm` for experiments/points2d/edm.toml.
+fn default_name(file: &Path) -> PathBuf {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let folder = file.parent().and_then(Path::file_name).map(|folder| folder.to_string_lossy());
+    match folder {
+        Some(folder) => format!("{folder}-{stem}").into(),
+        None => stem.into_owned().into(),
+    }
+}
+
+fn train_run(experiment: &Experiment, options: TrainOptions) -> Result<ExitCode> {
+    let prepared = prepare(experiment, &options)?;
+    eprintln!(
+        "{}: {} parameters, {} examples, steps {} to {}",
+        options.out.display(),
+        prepared.parameters(),
+        prepared.examples(),
+        prepared.step(),
+        experiment.train.steps
+    );
+    let trained = train(prepared, on_interrupt()?.as_ref())?;
+    let last = trained.run.metrics()?.last().and_then(|line| line["loss"].as_f64());
+    let loss = last.map(|loss| format!(", loss {loss:.4}")).unwrap_or_default();
+    if trained.stopped {
+        say(&format!("stopped at step {}{loss}; the same command with --resume goes on\n", trained.step))?;
+        return Ok(ExitCode::from(STOPPED));
+    }
+    say(&format!(
+        "{} steps in {:.0} s{loss}\nmodel {}\n",
+        trained.step,
+        trained.seconds,
+        trained.run.latest()?.display()
+    ))?;
+    let sheet = trained.run.sample_path(trained.step);
+    if sheet.exists() {
+        say(&format!("samples {}\n", sheet.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn sample_model(args: &Sample, device_name: &str) -> Result<()> {
+    let model = Model::open(&args.model, &device(device_name)?)?;
+    let trajectory = check_output(&args.output, &model)?;
+    let config = model.sample.with(
+        args.sampler.as_deref(),
+        args.grid.as_deref(),
+        args.steps,
+        args.schedule.as_deref(),
+        &args.settings,
+    )?;
+    let classes = match args.class.as_deref() {
+        None => Classes::Default,
+        Some("all") => Classes::All,
+        Some(class) => Classes::One(class.to_owned()),
+    };
+    let drawn = draw(&model, args.n, args.seed, &classes, &config, trajectory, &|| Ok(()))?;
+    write_samples(&args.output, &model, &drawn)?;
+    if std::io::stderr().is_terminal() {
+        eprintln!("{} samples, {} evaluations each, {:.2} s", args.n, drawn.evaluations, drawn.seconds);
+    }
+    Ok(())
+}
+
+fn data(command: DataCommand) -> Result<()> {
+    let sentence = |error: stein_data::Error| Error::new(error.to_string());
+    match command {
+        DataCommand::Stats { name, data } => {
+            let data =
+                Source::named(&name).and_then(|source| source.load(Split::Train, data.as_deref())).map_err(sentence)?;
+            say(&Stats::of(&data).map_err(sentence)?.to_string())
+        }
+        DataCommand::Get { name, data } => {
+            let folder =
+                data.or_else(|| std::env::var_os("STEIN_DATA").map(PathBuf::from)).unwrap_or_else(|| "data".into());
+            let shown = std::io::stderr().is_terminal();
+            let mut progress = |done: u64, of: Option<u64>| {
+                if shown {
+                    let of = of.map(|of| format!(" of {of}")).unwrap_or_default();
+                    eprint!("\r{done}{of} bytes ");
+                }
+            };
+            let files = stein_data::get(&name, &folder, &mut progress).map_err(sentence)?;
+            if shown {
+                eprintln!();
+            }
+            files.iter().try_for_each(|file| say(&format!("{}\n", file.display())))
+        }
+    }
+}
+
+fn show(what: &str, device_name: &str) -> Result<()> {
+    let path = Path::new(what);
+    if path.extension().is_some_and(|ending| ending == "toml") {
+        return say(&Experiment::read(path, &[])?.to_toml());
+    }
+    let model = Model::open(what, &device(device_name)?)?;
+    let subject = &model.subject;
+    let mut lines = vec![
+        ("model", model.name.clone()),
+        ("data", subject.name.clone()),
+        ("shape", subject.shape.to_string()),
+        ("classes", if subject.classes.is_empty() { "none".into() } else { subject.classes.join(", ") }),
+        ("variance", format!("{:.4} in network units", subject.variance)),
+        ("schedule", model.schedule.kind().to_owned()),
+        ("sampler", format!("{}, {} steps", model.sample.sampler.kind(), model.sample.grid.steps)),
+    ];
+    if RunDir::is_one(path) {
+        let run = RunDir::open(path)?;
+        let steps: Vec<String> = run.checkpoints()?.iter().map(u64::to_string).collect();
+        lines.push(("checkpoints", steps.join(", ")));
+        if let Some(last) = run.metrics()?.last() {
+            lines.push(("last metrics", last.to_string()));
+        }
+    }
+    for (name, value) in lines {
+        say(&format!("{name:<13} {value}\n"))?;
+    }
+    if RunDir::is_one(path) {
+        say(&format!("\n{}", RunDir::open(path)?.experiment()?.to_toml()))?;
+    }
+    Ok(())
+}
+
+fn list(kind: Option<&str>) -> Result<()> {
+    let kinds: [(&str, &[&str]); 6] = [
+        ("samplers", AnySampler::NAMES),
+        ("schedules", AnySchedule::NAMES),
+        ("grids", Spacing::NAMES),
+        ("networks", stein_run::NETWORKS),
+        ("data", Source::NAMES),
+        ("devices", DEVICES),
+    ];
+    if let Some(kind) = kind {
+        let Some((_, known)) = kinds.iter().find(|(name, _)| *name == kind) else {
+            return Err(names::unknown("kind of thing", kind, &kinds.map(|(name, _)| name)));
+        };
+        return known.iter().try_for_each(|name| say(&format!("{name}\n")));
+    }
+    kinds.iter().try_for_each(|(kind, known)| say(&format!("{kind:<10} {}\n", known.join(", "))))
+}

@@ -1,0 +1,124 @@
+//! What a network knows of a row besides its values: a vector of its noise number and its class.
+//!
+//! e = W₂ silu(W₁ \[cos(ω c), sin(ω c)\] + b₁) + b₂ + E\[class\], for the noise number c the preconditioner feeds,
+//! whether that is ln(σ)/4, a time in \[0, 1\] or a step in \[0, 1000\]. The frequencies ω are frozen and saved with
+//! the weights:
+//! - `fourier`: ω = 2π f, f ~ N(0, scale²) (Tancik et al., arXiv:2006.10739; Score-SDE and EDM networks). Good for c in
+//!   a range of a few units; `scale` is about the inverse of the smallest change in c that matters.
+//! - `positional`: ω_k = max_period^(−k/K), k = 0 … K−1 (Vaswani et al., arXiv:1706.03762; DDPM). Good for c counted in
+//!   steps up to about `max_period`.
+
+use burn::{
+    module::{Module, Param},
+    tensor::{Int, Tensor, TensorData},
+};
+use serde::{Deserialize, Serialize};
+use stein::{Condition, Result, ensure};
+
+use crate::{init::Init, layers::Linear, ops};
+
+/// How a noise number becomes a vector of features.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum EmbeddingConfig {
+    /// Random frequencies, for noise numbers within a few units of zero such as ln(σ)/4 or a time in \[0, 1\].
+    Fourier {
+        /// Standard deviation of the frequencies, in cycles per unit of the noise number; positive, default 1.
+        #[serde(default = "scale")]
+        scale: f64,
+    },
+    /// Geometric frequencies, for noise numbers that count steps, such as 0 to 1000.
+    Positional {
+        /// The longest period over 2π, in units of the noise number; above 1, default 10 000.
+        #[serde(default = "max_period")]
+        max_period: f64,
+    },
+}
+
+fn scale() -> f64 {
+    1.0
+}
+
+fn max_period() -> f64 {
+    1e4
+}
+
+impl Default for EmbeddingConfig {
+    fn default() -> Self {
+        Self::Fourier { scale: scale() }
+    }
+}
+
+impl EmbeddingConfig {
+    fn frequencies(&self, count: usize, init: &mut Init) -> Result<Vec<f32>> {
+        match *self {
+            Self::Fourier { scale } => {
+                ensure!(scale > 0.0 && scale.is_finite(), "embedding.scale is {scale}: give a positive number");
+                Ok(init.normals(count, std::f64::consts::TAU * scale))
+            }
+            Self::Positional { max_period } => {
+                ensure!(
+                    max_period > 1.0 && max_period.is_finite(),
+                    "embedding.max_period is {max_period}: give a number above 1"
+                );
+                Ok((0..count).map(|k| max_period.powf(-(k as f64) / count as f64) as f32).collect())
+            }
+        }
+    }
+}
+
+/// The embedding of noise numbers and classes.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    frequencies: Param<Tensor<1>>,
+    first: Linear,
+    second: Linear,
+    classes: Option<Param<Tensor<2>>>,
+}
+
+impl Embedding {
+    /// An embedding of `features` (even) sines and cosines in `width` numbers, and of a class below `classes` if not 0.
+    pub(crate) fn new(
+        config: &EmbeddingConfig,
+        features: usize,
+        width: usize,
+        classes: usize,
+        init: &mut Init,
+    ) -> Result<Self> {
+        let frequencies = config.frequencies(features / 2, init)?;
+        Ok(Self {
+            frequencies: init.frozen(frequencies),
+            first: Linear::new(features, width, init),
+            second: Linear::new(width, width, init),
+            classes: (classes > 0).then(|| init.normal([classes, width], 1.0)),
+        })
+    }
+
+    /// The embeddings `[N, width]` of noise numbers `[N]` and a condition of N rows.
+    pub(crate) fn forward(&self, noise: Tensor<1>, given: &Condition) -> Result<Tensor<2>> {
+        let rows = noise.dims()[0];
+        given.check(rows)?;
+        let angles = noise.reshape([rows, 1]) * self.frequencies.val().reshape([1, -1]);
+        let features = Tensor::cat(vec![angles.clone().cos(), angles.sin()], 1);
+        let embedded = self.second.forward(ops::silu(self.first.forward(features)));
+        match (&self.classes, &given.class) {
+            (None, None) => Ok(embedded),
+            (Some(table), Some(class)) => {
+                let table = table.val();
+                let count = table.dims()[0];
+                let most = class.iter().copied().max().unwrap_or(0);
+                ensure!(most < count, "class {most} is out of range: this network knows classes 0 to {}", count - 1);
+                let index = TensorData::new(class.iter().map(|class| *class as i64).collect(), [rows]);
+                let index = Tensor::<1, Int>::from_data(index, &embedded.device());
+                Ok(embedded + table.select(0, index))
+            }
+            (None, Some(_)) => {
+                Err(stein::Error::new("this network knows no classes: leave the class out or train one with classes"))
+            }
+            (Some(table), None) => Err(stein::Error::new(format!(
+                "this network needs a class for every row, from 0 to {}: none was given",
+                table.dims()[0] - 1
+            ))),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Initial weights, a function of the seed and of the place of a parameter in the order of construction.
+//!
+//! Parameter number k of a network draws from stream k of a ChaCha8 generator keyed by the seed, so the same config and
+//! seed give the same weights whatever else the process draws. Layers use W ~ N(0, 1/fan_in) and b = 0 (LeCun et al.,
+//! "Efficient BackProp", 1998); the layers a network says start at zero do (Goyal et al.,
+//! arXiv:1706.02677).
+
+use burn::{
+    module::{Param, ParamId},
+    tensor::{Device, Tensor, TensorData},
+};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+
+/// Draws the parameters of one network in order.
+pub(crate) struct Init<'a> {
+    seed: u64,
+    drawn: u64,
+    device: &'a Device,
+}
+
+impl<'a> Init<'a> {
+    pub(crate) fn new(seed: u64, device: &'a Device) -> Self {
+        Self { seed, drawn: 0, device }
+    }
+
+    /// A trainable parameter of N(0, std²) values; zeros for `std = 0`.
+    pub(crate) fn normal<const D: usize>(&mut self, shape: [usize; D], std: f64) -> Param<Tensor<D>> {
+        let data = self.draw(shape, std);
+        Param::from_data(data, self.device)
+    }
+
+    /// A frozen vector: saved with the weights, never trained.
+    pub(crate) fn frozen(&mut self, values: Vec<f32>) -> Param<Tensor<1>> {
+        let count = values.len();
+        let data = TensorData::new(values, [count]);
+        Param::initialized(ParamId::new(), Tensor::from_data(data, self.device).set_require_grad(false))
+    }
+
+    /// N(0, std²) values for a frozen vector.
+    pub(crate) fn normals(&mut self, count: usize, std: f64) -> Vec<f32> {
+        self.draw([count], std).try_into_vec().expect("the values were drawn as f32 just now")
+    }
+
+    /// A trainable vector of one value.
+    pub(crate) fn constant(&mut self, count: usize, value: f32) -> Param<Tensor<1>> {
+        Param::from_data(TensorData::new(vec![value; count], [count]), self.device)
+    }
+
+    fn draw<const D: usize>(&mut self, shape: [usize; D], std: f64) -> TensorData {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(self.drawn);
+        self.drawn += 1;
+        let normal = |_| (std * Distribution::<f64>::sample(&StandardNormal, &mut rng)) as f32;
+        TensorData::new((0..shape.iter().product::<usize>()).map(normal).collect(), shape)
+    }
+}

@@ -1,0 +1,24 @@
+//! Networks for score models, their optimiser, exponential moving average and checkpoints.
+//!
+//! A network is chosen by a [`NetworkConfig`], built into an [`AnyNetwork`], trained with [`AdamW`] at the rate of a
+//! [`RateConfig`], averaged by [`Ema`] and kept in a [`Checkpoint`]. Weights are named by their dotted path in the
+//! network ([`state`]), and those names are the keys of every file.
+
+mod checkpoint;
+mod ema;
+mod embedding;
+mod init;
+mod layers;
+mod lr;
+mod networks;
+pub mod ops;
+mod optimizer;
+pub mod state;
+
+pub use checkpoint::{Checkpoint, Part};
+pub use ema::{Ema, EmaConfig};
+pub use embedding::EmbeddingConfig;
+pub use lr::{Decay, RateConfig};
+pub use networks::{AnyNetwork, Mlp, MlpConfig, NetworkConfig, Unet, UnetConfig};
+pub use optimizer::{Accumulated, AdamW, AdamWConfig};
+pub use state::Tensors;

@@ -1,0 +1,85 @@
+//! The learning rate of each step: a linear warm-up times a decay.
+//!
+//! rate(n) = rate · min(1, (n + 1)/warmup) · d(n) for step n = 0, 1, …, with d one of
+//! - `constant`: 1;
+//! - `cosine`: floor + (1 − floor) (1 + cos π p)/2, p from 0 at the end of the warm-up to 1 at step `steps`
+//!   (Loshchilov & Hutter, arXiv:1608.03983);
+//! - `inverse_square_root`: 1/√max(n/reference, 1) (EDM2, Karras et al., arXiv:2312.02696).
+
+use serde::{Deserialize, Serialize};
+use stein::{Result, ensure};
+
+/// The learning rate over a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RateConfig {
+    /// The largest learning rate; positive, default 1e-3.
+    pub rate: f64,
+    /// Steps of linear warm-up; default 0.
+    pub warmup: u64,
+    /// What happens after; default `constant`.
+    pub decay: Decay,
+}
+
+/// How the learning rate falls.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Decay {
+    /// Not at all.
+    #[default]
+    Constant,
+    /// Along half a cosine.
+    Cosine {
+        /// The step at which it ends; more than the warm-up.
+        steps: u64,
+        /// What is left in the end, a part of the largest rate; in \[0, 1\], default 0.
+        #[serde(default)]
+        floor: f64,
+    },
+    /// With the inverse square root of the step.
+    InverseSquareRoot {
+        /// The step up to which it is constant; at least 1.
+        reference: u64,
+    },
+}
+
+impl Default for RateConfig {
+    fn default() -> Self {
+        Self { rate: 1e-3, warmup: 0, decay: Decay::Constant }
+    }
+}
+
+impl RateConfig {
+    /// Fails unless all numbers are in their ranges.
+    pub fn check(&self) -> Result<()> {
+        let Self { rate, warmup, .. } = *self;
+        ensure!(rate > 0.0 && rate.is_finite(), "lr.rate is {rate}: give a positive number, such as 1e-3");
+        match self.decay {
+            Decay::Constant => {}
+            Decay::Cosine { steps, floor } => {
+                ensure!(steps > warmup, "lr.decay.steps is {steps}: give more than the {warmup} steps of warm-up");
+                ensure!((0.0..=1.0).contains(&floor), "lr.decay.floor is {floor}: give a number from 0 to 1");
+            }
+            Decay::InverseSquareRoot { reference } => {
+                ensure!(reference > 0, "lr.decay.reference is 0: give the step at which the decay begins");
+            }
+        }
+        Ok(())
+    }
+
+    /// The learning rate of a step, counted from 0.
+    pub fn at(&self, step: u64) -> f64 {
+        let n = step as f64;
+        let warm = ((n + 1.0) / self.warmup.max(1) as f64).min(1.0);
+        let decay = match self.decay {
+            Decay::Constant => 1.0,
+            Decay::Cosine { steps, floor } => {
+                let warmup = self.warmup as f64;
+                let past = ((n - warmup) / (steps as f64 - warmup)).clamp(0.0, 1.0);
+                floor + (1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * past).cos())
+            }
+            Decay::InverseSquareRoot { reference } => (n / reference as f64).max(1.0).powf(-0.5),
+        };
+        self.rate * warm * decay
+    }
+}

@@ -1,0 +1,312 @@
+//! A residual U-Net for images (Ho et al., arXiv:2006.11239, on Ronneberger et al., arXiv:1505.04597).
+//!
+//! Level ℓ works on images of H/2^ℓ × W/2^ℓ places and `channels` · `multipliers`\[ℓ\] channels. Going down, each level
+//! is `blocks` residual blocks and a 3 × 3 convolution of stride 2; then block, attention, block in the middle; going
+//! up, each level is `blocks` + 1 residual blocks, each fed the latest unused output of the way down besides its own
+//! input, then nearest-neighbour upsampling and a 3 × 3 convolution. With e the silu of the embedding of noise and
+//! class:
+//!
+//! block(h) = S h + K₂ drop(silu(GN(K₁ silu(GN h) + W_e e))),
+//! attention(h) = h + W_o softmax(q kᵀ/√d) v,  q, k, v = W_q GN h, W_k GN h, W_v GN h
+//!
+//! S is the identity, or a linear map where the number of channels changes. K₂, W_o and the last convolution start at
+//! zero, so a fresh network is the zero function. Activations are channels-last, `[N, H, W, C]`, throughout.
+
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor},
+};
+use serde::{Deserialize, Serialize};
+use stein::{Condition, Network, Result, ensure};
+
+use super::check_batch;
+use crate::{
+    embedding::{Embedding, EmbeddingConfig},
+    init::Init,
+    layers::{Conv, Dropout, GroupNorm, Linear},
+    ops,
+};
+
+/// The size and form of a U-Net.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UnetConfig {
+    /// Channels at the first level for multiplier 1; even, default 64. The embedding is four times as wide.
+    pub channels: usize,
+    /// Channels of each level over `channels`; one a level, default `[1, 2, 2]`. Height and width of the images have to
+    /// be divisible by 2^(levels − 1).
+    pub multipliers: Vec<usize>,
+    /// Residual blocks per level on the way down; at least 1, default 2.
+    pub blocks: usize,
+    /// Heights of images to attend at: each gives attention after every block of the first level whose images are not
+    /// higher. For images of 32 or 28 places, 16 means the second level. Default none; the middle always attends.
+    pub attention: Vec<usize>,
+    /// Attention heads, a divisor of the channels wherever there is attention; default 1.
+    pub heads: usize,
+    /// Probability of dropping a value inside a block in training; in \[0, 1), default 0. See
+    /// [`AnyNetwork::set_dropout`](crate::AnyNetwork::set_dropout).
+    pub dropout: f64,
+    /// The features of the noise number; default `fourier` of scale 1.
+    pub embedding: EmbeddingConfig,
+}
+
+impl Default for UnetConfig {
+    fn default() -> Self {
+        Self {
+            channels: 64,
+            multipliers: vec![1, 2, 2],
+            blocks: 2,
+            attention: Vec::new(),
+            heads: 1,
+            dropout: 0.0,
+            embedding: EmbeddingConfig::default(),
+        }
+    }
+}
+
+impl UnetConfig {
+    pub(super) fn build(&self, shape: &[usize], classes: usize, seed: u64, device: &Device) -> Result<Unet> {
+        let &[height, width, depth] = shape else {
+            return Err(stein::Error::new(format!(
+                "a U-Net works on images, not on samples of shape {shape:?}: give [height, width, channels] or use \
+                 kind = \"mlp\""
+            )));
+        };
+        let Self { channels, blocks, heads, dropout, .. } = *self;
+        ensure!(
+            channels > 0 && channels.is_multiple_of(2),
+            "network.channels is {channels}: give a positive even number, such as 64"
+        );
+        ensure!(
+            !self.multipliers.is_empty() && self.multipliers.iter().all(|m| *m > 0),
+            "network.multipliers is {:?}: give a positive number for every level, such as [1, 2, 2]",
+            self.multipliers
+        );
+        ensure!(blocks > 0, "network.blocks is 0: give the number of residual blocks per level, such as 2");
+        ensure!((0.0..1.0).contains(&dropout), "network.dropout is {dropout}: give a probability from 0 to below 1");
+        let levels = self.multipliers.len();
+        let divisor = 1 << (levels - 1);
+        ensure!(
+            height % divisor == 0 && width % divisor == 0,
+            "images of {height} x {width} cannot be halved {} times: with {levels} multipliers height and width have \
+             to be divisible by {divisor}, so pad the images or give fewer multipliers",
+            levels - 1
+        );
+        let mut attends = vec![false; levels];
+        for &wanted in &self.attention {
+            let level = (0..levels).find(|level| height >> level <= wanted);
+            let Some(level) = level else {
+                return Err(stein::Error::new(format!(
+                    "network.attention lists height {wanted}, but the lowest images of this network have height {}: \
+                     take it out or give more multipliers",
+                    height / divisor
+                )));
+            };
+            attends[level] = true;
+        }
+        let sizes: Vec<usize> = self.multipliers.iter().map(|m| channels * m).collect();
+        let lowest = sizes[levels - 1];
+        for size in (0..levels).filter(|level| attends[*level]).map(|level| sizes[level]).chain([lowest]) {
+            ensure!(
+                heads > 0 && size.is_multiple_of(heads),
+                "network.heads is {heads}, which does not divide the {size} channels attention works on"
+            );
+        }
+
+        let init = &mut Init::new(seed, device);
+        let wide = 4 * channels;
+        let embedding = Embedding::new(&self.embedding, channels, wide, classes, init)?;
+        let input = Conv::new(depth, channels, 1, init);
+        let mut now = channels;
+        let mut skips = vec![channels];
+        let mut down = Vec::new();
+        for level in 0..levels {
+            let mut units = Vec::new();
+            for _ in 0..blocks {
+                units.push(Unit::new(now, sizes[level], wide, attends[level].then_some(heads), init));
+                now = sizes[level];
+                skips.push(now);
+            }
+            let resample = (level + 1 < levels).then(|| Conv::new(now, now, 2, init));
+            skips.extend(resample.is_some().then_some(now));
+            down.push(Stage { units, resample });
+        }
+        let middle = [Unit::new(now, now, wide, Some(heads), init), Unit::new(now, now, wide, None, init)];
+        let mut up = Vec::new();
+        for level in (0..levels).rev() {
+            let mut units = Vec::new();
+            for _ in 0..=blocks {
+                let skip = skips.pop().expect("the way up has as many blocks as the way down left skips");
+                units.push(Unit::new(now + skip, sizes[level], wide, attends[level].then_some(heads), init));
+                now = sizes[level];
+            }
+            up.push(Stage { units, resample: (level > 0).then(|| Conv::new(now, now, 1, init)) });
+        }
+        Ok(Unet {
+            embedding,
+            input,
+            down,
+            middle: middle.into(),
+            up,
+            norm: GroupNorm::new(now, init),
+            output: Conv::zero(now, depth, init),
+            height,
+            width,
+            depth,
+            dropout,
+            key: None,
+        })
+    }
+}
+
+/// A residual U-Net, built by [`NetworkConfig`](crate::NetworkConfig).
+#[derive(Module, Debug)]
+pub struct Unet {
+    embedding: Embedding,
+    input: Conv,
+    down: Vec<Stage>,
+    middle: Vec<Unit>,
+    up: Vec<Stage>,
+    norm: GroupNorm,
+    output: Conv,
+    height: usize,
+    width: usize,
+    depth: usize,
+    dropout: f64,
+    #[module(skip)]
+    key: Option<u64>,
+}
+
+impl Unet {
+    pub(super) fn set_dropout(&mut self, key: Option<u64>) {
+        self.key = key;
+    }
+}
+
+impl Network for Unet {
+    fn forward(&self, x: Tensor<2>, noise: Tensor<1>, given: &Condition) -> Result<Tensor<2>> {
+        let Self { height, width, depth, .. } = *self;
+        check_batch(&x, &noise, height * width * depth)?;
+        let rows = x.dims()[0];
+        let embedded = ops::silu(self.embedding.forward(noise, given)?);
+        let dropout = Dropout::new(self.dropout, self.key);
+        let mut h = self.input.forward(x.reshape([rows, height, width, depth]));
+        let mut skips = vec![h.clone()];
+        for stage in &self.down {
+            for unit in &stage.units {
+                h = unit.forward(h, embedded.clone(), &dropout);
+                skips.push(h.clone());
+            }
+            if let Some(halve) = &stage.resample {
+                h = halve.forward(h);
+                skips.push(h.clone());
+            }
+        }
+        for unit in &self.middle {
+            h = unit.forward(h, embedded.clone(), &dropout);
+        }
+        for stage in &self.up {
+            for unit in &stage.units {
+                let skip = skips.pop().expect("the way up has as many blocks as the way down left skips");
+                h = unit.forward(Tensor::cat(vec![h, skip], 3), embedded.clone(), &dropout);
+            }
+            if let Some(conv) = &stage.resample {
+                h = conv.forward(ops::upsample_nearest(h));
+            }
+        }
+        let y = self.output.forward(ops::silu(self.norm.forward(h)));
+        Ok(y.reshape([rows, height * width * depth]))
+    }
+}
+
+/// The blocks of one level, and the convolution to the next.
+#[derive(Module, Debug)]
+struct Stage {
+    units: Vec<Unit>,
+    resample: Option<Conv>,
+}
+
+/// A residual block, and attention after it.
+#[derive(Module, Debug)]
+struct Unit {
+    block: Block,
+    attention: Option<Attention>,
+}
+
+impl Unit {
+    fn new(inputs: usize, outputs: usize, embedding: usize, heads: Option<usize>, init: &mut Init) -> Self {
+        Self {
+            block: Block::new(inputs, outputs, embedding, init),
+            attention: heads.map(|heads| Attention::new(outputs, heads, init)),
+        }
+    }
+
+    fn forward(&self, h: Tensor<4>, embedded: Tensor<2>, dropout: &Dropout) -> Tensor<4> {
+        let h = self.block.forward(h, embedded, dropout);
+        match &self.attention {
+            Some(attention) => attention.forward(h),
+            None => h,
+        }
+    }
+}
+
+#[derive(Module, Debug)]
+struct Block {
+    first_norm: GroupNorm,
+    first: Conv,
+    embedding: Linear,
+    second_norm: GroupNorm,
+    second: Conv,
+    skip: Option<Linear>,
+}
+
+impl Block {
+    fn new(inputs: usize, outputs: usize, embedding: usize, init: &mut Init) -> Self {
+        Self {
+            first_norm: GroupNorm::new(inputs, init),
+            first: Conv::new(inputs, outputs, 1, init),
+            embedding: Linear::new(embedding, outputs, init),
+            second_norm: GroupNorm::new(outputs, init),
+            second: Conv::zero(outputs, outputs, init),
+            skip: (inputs != outputs).then(|| Linear::new(inputs, outputs, init)),
+        }
+    }
+
+    fn forward(&self, h: Tensor<4>, embedded: Tensor<2>, dropout: &Dropout) -> Tensor<4> {
+        let shift = self.embedding.forward(embedded);
+        let [rows, channels] = shift.dims();
+        let branch = self.first.forward(ops::silu(self.first_norm.forward(h.clone())));
+        let branch = ops::silu(self.second_norm.forward(branch + shift.reshape([rows, 1, 1, channels])));
+        let branch = self.second.forward(dropout.forward(branch));
+        branch + self.skip.as_ref().map_or(h.clone(), |skip| skip.forward(h))
+    }
+}
+
+#[derive(Module, Debug)]
+struct Attention {
+    norm: GroupNorm,
+    queries: Linear,
+    keys: Linear,
+    values: Linear,
+    output: Linear,
+    heads: usize,
+}
+
+impl Attention {
+    fn new(channels: usize, heads: usize, init: &mut Init) -> Self {
+        Self {
+            norm: GroupNorm::new(channels, init),
+            queries: Linear::new(channels, channels, init),
+            keys: Linear::new(channels, channels, init),
+            values: Linear::new(channels, channels, init),
+            output: Linear::zero(channels, channels, init),
+            heads,
+        }
+    }
+
+    fn forward(&self, h: Tensor<4>) -> Tensor<4> {
+        let x = self.norm.forward(h.clone());
+        let (q, k) = (self.queries.forward(x.clone()), self.keys.forward(x.clone()));
+        h + self.output.forward(ops::attention(q, k, self.values.forward(x), self.heads))
+    }
+}

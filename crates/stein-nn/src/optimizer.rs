@@ -1,0 +1,292 @@
+//! AdamW with gradients clipped by their global norm (Loshchilov & Hutter, arXiv:1711.05101, algorithm 2).
+//!
+//! With g the gradient, clipped to g · min(1, clip/‖g‖) over all parameters together, and t counted from 1:
+//!
+//! m ← β₁ m + (1 − β₁) g,  v ← β₂ v + (1 − β₂) g²,
+//! w ← (1 − rate · weight_decay) w − rate · (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)
+//!
+//! Without weight decay this is Adam (Kingma & Ba, arXiv:1412.6980). The formula is here twice: as one loop over slices
+//! where tensors live in host memory, as tensor operations elsewhere.
+
+use std::{collections::BTreeMap, mem::take};
+
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    tensor::{DType, Gradients, Tensor, TensorData},
+};
+use serde::{Deserialize, Serialize};
+use stein::{Error, Result, ensure};
+
+use crate::state::{self, Path, Tensors};
+
+/// The constants of [`AdamW`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdamWConfig {
+    /// Decay of the mean of gradients per step; in \[0, 1), default 0.9.
+    pub beta1: f64,
+    /// Decay of the mean of squared gradients per step; in \[0, 1), default 0.999.
+    pub beta2: f64,
+    /// ε, added to the root of the mean of squares; positive, default 1e-8.
+    pub epsilon: f64,
+    /// Decoupled weight decay of all parameters, times the learning rate per step; not negative, default 0.
+    pub weight_decay: f64,
+    /// The largest global gradient norm used as it is; positive, default none (no clipping).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip: Option<f64>,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, clip: None }
+    }
+}
+
+/// Gradients by parameter, summed over the micro-batches of one step.
+#[derive(Default)]
+pub struct Accumulated {
+    batches: usize,
+    sums: BTreeMap<String, Tensor<1>>,
+}
+
+impl Accumulated {
+    /// No gradients yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the gradients of one micro-batch, taken from `loss.backward()` for the parameters of `network`.
+    ///
+    /// A step uses the mean over the micro-batches, which is the gradient of the mean loss if they are of one size.
+    pub fn add<M: Module>(&mut self, network: &M, gradients: Gradients) {
+        struct Collect<'a>(Path, Gradients, &'a mut BTreeMap<String, Tensor<1>>);
+        impl ModuleVisitor for Collect<'_> {
+            fn enter_module(&mut self, name: &str, container: &str) {
+                self.0.enter(name, container);
+            }
+            fn exit_module(&mut self, _: &str, _: &str) {
+                self.0.exit();
+            }
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                if let Some(gradient) = param.val().grad_remove(&mut self.1) {
+                    let (name, gradient) = (self.0.name(), gradient.reshape([-1]));
+                    let sum = match self.2.remove(&name) {
+                        Some(sum) => sum + gradient,
+                        None => gradient,
+                    };
+                    self.2.insert(name, sum);
+                }
+            }
+        }
+        network.visit(&mut Collect(Path::default(), gradients, &mut self.sums));
+        self.batches += 1;
+    }
+
+    /// The norm of the mean gradient over all parameters together.
+    fn norm(&mut self) -> f64 {
+        let mut squares = 0.0;
+        let mut elsewhere = Vec::new();
+        for (name, sum) in take(&mut self.sums) {
+            let sum = if on_host(&sum) {
+                let (device, data) = (sum.device(), sum.into_data());
+                squares += sum_of_squares(data.as_slice().expect("on_host takes f32 only"));
+                Tensor::from_data(data, &device)
+            } else {
+                elsewhere.push((sum.clone() * sum.clone()).sum());
+                sum
+            };
+            self.sums.insert(name, sum);
+        }
+        if !elsewhere.is_empty() {
+            squares += Tensor::cat(elsewhere, 0).sum().into_scalar::<f64>();
+        }
+        squares.sqrt() / self.batches as f64
+    }
+}
+
+/// The optimiser: its constants, the number of steps it took, and both means of every parameter.
+pub struct AdamW {
+    config: AdamWConfig,
+    steps: u64,
+    means: BTreeMap<String, Means>,
+}
+
+/// m and v of one parameter, as vectors.
+struct Means {
+    first: Tensor<1>,
+    second: Tensor<1>,
+}
+
+/// The numbers that all parameters of one step share.
+struct Rates {
+    /// Multiplies the summed gradient: averaging and clipping.
+    gradient: f64,
+    /// Multiplies the weight: 1 − rate · weight_decay.
+    keep: f64,
+    /// Multiplies m: rate / (1 − β₁ᵗ).
+    first: f64,
+    /// Multiplies √v: 1 / √(1 − β₂ᵗ).
+    second: f64,
+}
+
+impl AdamW {
+    /// An optimiser that has taken no step.
+    ///
+    /// # Errors
+    /// When a constant is out of its range.
+    pub fn new(config: AdamWConfig) -> Result<Self> {
+        let AdamWConfig { beta1, beta2, epsilon, weight_decay, clip } = config;
+        for (name, beta) in [("beta1", beta1), ("beta2", beta2)] {
+            ensure!((0.0..1.0).contains(&beta), "optimizer.{name} is {beta}: give a number from 0 to below 1");
+        }
+        ensure!(epsilon > 0.0, "optimizer.epsilon is {epsilon}: give a small positive number, such as 1e-8");
+        ensure!(weight_decay >= 0.0, "optimizer.weight_decay is {weight_decay}: give 0 or a positive number");
+        if let Some(clip) = clip {
+            ensure!(clip > 0.0, "optimizer.clip is {clip}: give a positive norm or leave it out");
+        }
+        Ok(Self { config, steps: 0, means: BTreeMap::new() })
+    }
+
+    /// The number of steps taken.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// The network after one step of learning rate `rate`, and the norm of the mean gradient before clipping.
+    ///
+    /// If that norm is not finite the network comes back untouched and no step was taken; it is the caller's to decide
+    /// whether to go on. A parameter without a gradient (a frozen one) stays as it is.
+    pub fn step<M: Module>(&mut self, network: M, mut gradients: Accumulated, rate: f64) -> (M, f64) {
+        let norm = gradients.norm();
+        if !norm.is_finite() {
+            return (network, norm);
+        }
+        self.steps += 1;
+        let AdamWConfig { beta1, beta2, weight_decay, clip, .. } = self.config;
+        let correction = |beta: f64| 1.0 - beta.powf(self.steps as f64);
+        let rates = Rates {
+            gradient: clip.map_or(1.0, |clip| (clip / norm).min(1.0)) / gradients.batches as f64,
+            keep: 1.0 - rate * weight_decay,
+            first: rate / correction(beta1),
+            second: correction(beta2).powf(-0.5),
+        };
+        let network = state::map(network, |name, weight| {
+            let Some(gradient) = gradients.sums.remove(name) else { return weight };
+            let means = self
+                .means
+                .remove(name)
+                .unwrap_or_else(|| Means { first: weight.zeros_like(), second: weight.zeros_like() });
+            let (weight, means) = if on_host(&weight) {
+                update_slices(&self.config, &rates, weight, gradient, means)
+            } else {
+                update_tensors(&self.config, &rates, weight, gradient, means)
+            };
+            self.means.insert(name.to_owned(), means);
+            weight
+        });
+        (network, norm)
+    }
+
+    /// Everything that changes: `step`, and `m.NAME` and `v.NAME` as vectors for every parameter that was ever updated.
+    pub fn tensors(&self) -> Tensors {
+        let mut tensors = Tensors::from([("step".to_owned(), TensorData::new(vec![self.steps], [1]))]);
+        for (name, means) in &self.means {
+            tensors.insert(format!("m.{name}"), means.first.to_data());
+            tensors.insert(format!("v.{name}"), means.second.to_data());
+        }
+        tensors
+    }
+
+    /// An optimiser of `network` that goes on, bit for bit, from where [`tensors`](Self::tensors) were taken.
+    ///
+    /// # Errors
+    /// When a constant is out of its range, or a tensor is missing, of another size, or not one of this network.
+    pub fn restore<M: Module>(config: AdamWConfig, network: &M, tensors: &Tensors) -> Result<Self> {
+        let step = tensors.get("step").and_then(|step| step.as_slice::<u64>().ok()?.first().copied());
+        let steps = step.ok_or_else(|| Error::new("the optimiser state has no step: it is not one of AdamW"))?;
+        let own = state::flat(network);
+        let mut means = BTreeMap::new();
+        for key in tensors.keys().filter(|key| *key != "step") {
+            let name = key.strip_prefix("m.").or_else(|| key.strip_prefix("v."));
+            let Some((name, (_, weight))) = name.and_then(|name| own.get_key_value(name)) else {
+                return Err(Error::new(format!(
+                    "the optimiser state has {key}, which is no parameter of this network"
+                )));
+            };
+            let mean = |prefix: &str| {
+                let key = format!("{prefix}.{name}");
+                let data = tensors.get(&key);
+                let data = data.ok_or_else(|| Error::new(format!("the optimiser state has {name} but lacks {key}")))?;
+                let count = weight.dims()[0];
+                ensure!(
+                    data.num_elements() == count && data.dtype().is_float(),
+                    "the optimiser state has {} values for {key} of {count} values",
+                    data.num_elements()
+                );
+                Ok(state::vector_like(data.clone(), weight))
+            };
+            means.insert(name.clone(), Means { first: mean("m")?, second: mean("v")? });
+        }
+        Ok(Self { steps, means, ..Self::new(config)? })
+    }
+}
+
+/// Whether a vector can be taken to slices of f32 and back without moving it.
+fn on_host(vector: &Tensor<1>) -> bool {
+    vector.dtype() == DType::F32 && state::on_host(&vector.device())
+}
+
+/// Σ x² in double precision, in an order that depends on the length alone.
+fn sum_of_squares(values: &[f32]) -> f64 {
+    let mut lanes = [0.0; 8];
+    for chunk in values.chunks(8) {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane += f64::from(*value).powi(2);
+        }
+    }
+    lanes.iter().sum()
+}
+
+/// One step of one parameter as a loop over slices of f32.
+fn update_slices(
+    config: &AdamWConfig,
+    rates: &Rates,
+    weight: Tensor<1>,
+    gradient: Tensor<1>,
+    means: Means,
+) -> (Tensor<1>, Means) {
+    let device = weight.device();
+    let [mut w, mut m, mut v] = [weight, means.first, means.second].map(Tensor::into_data);
+    let g = gradient.into_data();
+    let why = "on_host takes f32 only";
+    let slices = (w.as_mut_slice::<f32>().expect(why).iter_mut())
+        .zip(m.as_mut_slice::<f32>().expect(why))
+        .zip(v.as_mut_slice::<f32>().expect(why))
+        .zip(g.as_slice::<f32>().expect(why));
+    let [scale, keep, first, second, epsilon] =
+        [rates.gradient, rates.keep, rates.first, rates.second, config.epsilon].map(|x| x as f32);
+    let [new1, new2] = [1.0 - config.beta1, 1.0 - config.beta2].map(|x| x as f32);
+    for (((w, m), v), g) in slices {
+        let g = scale * g;
+        *m += new1 * (g - *m);
+        *v += new2 * (g * g - *v);
+        *w = keep * *w - first * *m / (second * v.sqrt() + epsilon);
+    }
+    let [w, first, second] = [w, m, v].map(|data| Tensor::from_data(data, &device));
+    (w, Means { first, second })
+}
+
+/// One step of one parameter as operations on tensors of any device and float type.
+fn update_tensors(
+    config: &AdamWConfig,
+    rates: &Rates,
+    weight: Tensor<1>,
+    gradient: Tensor<1>,
+    means: Means,
+) -> (Tensor<1>, Means) {
+    let g = gradient * rates.gradient;
+    let first = means.first * config.beta1 + g.clone() * (1.0 - config.beta1);
+    let second = means.second * config.beta2 + g.clone() * g * (1.0 - config.beta2);
+    let root = second.clone().sqrt() * rates.second + config.epsilon;
+    (weight * rates.keep - first.clone() * rates.first / root, Means { first, second })
+}

@@ -1,0 +1,148 @@
+//! The named weights of a network: out of it, into it, and through a function.
+//!
+//! A weight's name is its dotted path through the network's fields (`blocks.0.first.weight`); the variant of an enum
+//! on the way is left out, so a network keeps its names inside and outside an [`AnyNetwork`](crate::AnyNetwork).
+
+use std::collections::BTreeMap;
+
+use burn::{
+    module::{Module, ModuleMapper, ModuleVisitor, Param},
+    tensor::{Device, Shape, Tensor, TensorData},
+};
+use stein::{Result, ensure};
+
+/// Host copies of tensors by name, in the order of their names.
+pub type Tensors = BTreeMap<String, TensorData>;
+
+/// The shape of every parameter and its values as one vector without autodiff, by name.
+pub(crate) type Flat = BTreeMap<String, (Shape, Tensor<1>)>;
+
+/// The path from the root of a module to where a traversal stands.
+#[derive(Default)]
+pub(crate) struct Path(Vec<(String, bool)>);
+
+impl Path {
+    pub(crate) fn enter(&mut self, name: &str, container: &str) {
+        self.0.push((name.to_owned(), !container.starts_with("Enum:")));
+    }
+
+    pub(crate) fn exit(&mut self) {
+        self.0.pop();
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.0.iter().filter(|(_, kept)| *kept).map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(".")
+    }
+}
+
+/// Every float parameter of a module, frozen ones included. The values share memory with the parameters.
+pub(crate) fn flat<M: Module>(module: &M) -> Flat {
+    #[derive(Default)]
+    struct Collect(Path, Flat);
+    impl ModuleVisitor for Collect {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let value = param.val().inner();
+            self.1.insert(self.0.name(), (value.shape(), value.reshape([-1])));
+        }
+    }
+    let mut collect = Collect::default();
+    module.visit(&mut collect);
+    collect.1
+}
+
+/// The module with the values of every float parameter replaced by a function of its name and its values.
+///
+/// The function gets and returns one vector without autodiff. A parameter that was a trainable leaf is one again.
+pub(crate) fn map<M: Module>(module: M, value: impl FnMut(&str, Tensor<1>) -> Tensor<1>) -> M {
+    struct Map<F>(Path, F);
+    impl<F: FnMut(&str, Tensor<1>) -> Tensor<1>> ModuleMapper for Map<F> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let (id, old, mapper) = param.consume();
+            let (dims, trained, strategy) = (old.dims(), old.is_require_grad(), old.gradient_checkpointing_strategy());
+            let new = (self.1)(&self.0.name(), old.inner().reshape([-1])).reshape(dims);
+            let new = match strategy {
+                Some(strategy) => {
+                    new.autodiff().with_gradient_checkpointing_strategy(strategy).set_require_grad(trained)
+                }
+                None => new,
+            };
+            Param::from_mapped_value(id, new, mapper)
+        }
+    }
+    module.map(&mut Map(Path::default(), value))
+}
+
+/// A tensor of these values and the type of `like`, on its device and without autodiff.
+pub(crate) fn vector_like(data: TensorData, like: &Tensor<1>) -> Tensor<1> {
+    let count = data.num_elements();
+    let data = TensorData::from_bytes(data.bytes().clone(), [count], data.dtype());
+    Tensor::from_data(data, (&like.device(), like.dtype()))
+}
+
+/// Host copies of all weights of a network, frozen ones (the frequencies of its noise embedding) included.
+pub fn tensors<M: Module>(network: &M) -> Tensors {
+    flat(network).into_iter().map(|(name, (shape, value))| (name, shaped(value, shape))).collect()
+}
+
+/// A vector's values on the host in a shape of the same size.
+pub(crate) fn shaped(value: Tensor<1>, shape: Shape) -> TensorData {
+    let (bytes, _, kind) = value.into_data().into_parts();
+    TensorData::from_bytes(bytes, shape, kind)
+}
+
+/// The network with all its weights replaced by named ones. Values are converted to the network's float type.
+///
+/// # Errors
+/// When a name is missing, unexpected, or has another shape than the network's; nothing is loaded then.
+pub fn load<M: Module>(network: M, weights: &Tensors) -> Result<M> {
+    let own = flat(&network);
+    check(&own, weights)?;
+    Ok(map(network, |name, old| vector_like(weights[name].clone(), &old)))
+}
+
+/// Fails unless the names and shapes of two sets of weights are the same, with all differences in one sentence.
+pub(crate) fn check(own: &Flat, given: &Tensors) -> Result<()> {
+    let missing = own.keys().filter(|name| !given.contains_key(*name)).cloned().collect();
+    let unexpected = given.keys().filter(|name| !own.contains_key(*name)).cloned().collect();
+    let misshapen = own
+        .iter()
+        .filter_map(|(name, (shape, _))| Some((name, shape, given.get(name)?)))
+        .filter(|(_, shape, data)| data.shape() != *shape || !data.dtype().is_float())
+        .map(|(name, shape, data)| format!("{name} ({:?} {} for {shape})", data.dtype(), data.shape()))
+        .collect();
+    let faults: Vec<String> = [("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen)]
+        .into_iter()
+        .filter(|(_, names): &(_, Vec<String>)| !names.is_empty())
+        .map(|(fault, names)| format!("{} {fault}: {}", names.len(), some(&names)))
+        .collect();
+    ensure!(
+        faults.is_empty(),
+        "the weights are not those of this network ({}): build the network with the config they were saved with",
+        faults.join("; ")
+    );
+    Ok(())
+}
+
+/// The first few of many names.
+fn some(names: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let rest = if names.len() > SHOWN { ", …" } else { "" };
+    names[..names.len().min(SHOWN)].join(", ") + rest
+}
+
+/// Whether tensors of a device live in host memory, where a plain loop over slices beats a chain of tensor operations.
+pub(crate) fn on_host(device: &Device) -> bool {
+    *device == Device::flex()
+}

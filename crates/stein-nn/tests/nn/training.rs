@@ -1,0 +1,303 @@
+//! The optimiser, the average and the learning rate against their formulas.
+
+use burn::{
+    module::{Module, Param},
+    tensor::{DType, Device, Tensor},
+};
+use stein::{Condition, Network};
+use stein_nn::{Accumulated, AdamW, AdamWConfig, AnyNetwork, Decay, Ema, EmaConfig, RateConfig, Tensors, state};
+
+use crate::{matrix, shaken, small_mlp, uniform, vector};
+
+/// Two parameters and nothing else.
+#[derive(Module, Debug)]
+struct Pair {
+    a: Param<Tensor<2>>,
+    b: Param<Tensor<1>>,
+}
+
+impl Pair {
+    fn new(kind: DType) -> Self {
+        let device = Device::flex().autodiff();
+        let [a, b] = [matrix(2, 3, 1, kind, &device), matrix(1, 2, 2, kind, &device)];
+        Self { a: Param::from_tensor(a), b: Param::from_tensor(b.reshape([2])) }
+    }
+
+    fn values(&self) -> Vec<f64> {
+        state::tensors(self).into_values().flat_map(|data| data.iter::<f64>().collect::<Vec<_>>()).collect()
+    }
+
+    /// The gradients of Σ targets · w³, which are 3 targets · w².
+    fn gradients(&self, targets: &[f64]) -> Accumulated {
+        let mut gradients = Accumulated::new();
+        self.add(targets, &mut gradients);
+        gradients
+    }
+
+    fn add(&self, targets: &[f64], gradients: &mut Accumulated) {
+        let kind = self.b.dtype();
+        let target = Tensor::<1>::from_data(targets, (&Device::flex(), kind));
+        let cube = |w: Tensor<1>, target: Tensor<1>| (w.clone() * w.clone() * w * target).sum();
+        let loss = cube(self.a.val().reshape([6]), target.clone().narrow(0, 0, 6))
+            + cube(self.b.val(), target.narrow(0, 6, 2));
+        gradients.add(self, loss.backward());
+    }
+}
+
+const CONFIG: AdamWConfig = AdamWConfig { beta1: 0.8, beta2: 0.95, epsilon: 1e-4, weight_decay: 0.3, clip: Some(0.5) };
+
+/// The published algorithm on one list of numbers: new weights, and the norm of the gradient.
+fn reference(w: &mut [f64], m: &mut [f64], v: &mut [f64], t: i32, targets: &[f64], rate: f64) -> f64 {
+    let AdamWConfig { beta1, beta2, epsilon, weight_decay, clip } = CONFIG;
+    let g: Vec<f64> = w.iter().zip(targets).map(|(w, target)| 3.0 * target * w * w).collect();
+    let norm = g.iter().map(|g| g * g).sum::<f64>().sqrt();
+    let factor = (clip.unwrap() / norm).min(1.0);
+    for i in 0..w.len() {
+        let g = g[i] * factor;
+        m[i] = beta1 * m[i] + (1.0 - beta1) * g;
+        v[i] = beta2 * v[i] + (1.0 - beta2) * g * g;
+        let (mean, square) = (m[i] / (1.0 - beta1.powi(t)), v[i] / (1.0 - beta2.powi(t)));
+        w[i] -= rate * (mean / (square.sqrt() + epsilon) + weight_decay * w[i]);
+    }
+    norm
+}
+
+#[test]
+fn adamw_is_the_published_algorithm() {
+    for (kind, tolerance) in [(DType::F32, 1e-6), (DType::F64, 1e-12)] {
+        let mut network = Pair::new(kind);
+        let mut optimizer = AdamW::new(CONFIG).unwrap();
+        let mut w = network.values();
+        let (mut m, mut v) = (vec![0.0; 8], vec![0.0; 8]);
+        for t in 1..=5 {
+            // Some steps have gradients above the clipping norm and some below.
+            let targets: Vec<f64> =
+                uniform(8, t as u64).iter().map(|x| x * if t % 2 == 0 { 10.0 } else { 0.1 }).collect();
+            let rate = 0.1 / f64::from(t);
+            let gradients = network.gradients(&targets);
+            let norm;
+            (network, norm) = optimizer.step(network, gradients, rate);
+            let expected = reference(&mut w, &mut m, &mut v, t, &targets, rate);
+            assert!((norm - expected).abs() < tolerance * (1.0 + expected), "{norm} for {expected}");
+            for (ours, theirs) in network.values().iter().zip(&w) {
+                assert!((ours - theirs).abs() < tolerance, "step {t}, {kind:?}: {ours} for {theirs}");
+            }
+            assert!(network.a.val().is_require_grad() && network.b.val().is_require_grad());
+        }
+        assert_eq!(optimizer.steps(), 5);
+    }
+}
+
+#[test]
+fn micro_batches_are_averaged() {
+    let network = Pair::new(DType::F64);
+    let [first, second] = [uniform(8, 1), uniform(8, 2)];
+    let mean: Vec<f64> = first.iter().zip(&second).map(|(a, b)| (a + b) / 2.0).collect();
+    let mut both = Accumulated::new();
+    network.add(&first, &mut both);
+    network.add(&second, &mut both);
+    let step = |gradients| AdamW::new(CONFIG).unwrap().step(network.clone(), gradients, 0.1);
+    let ((one, norm), (other, expected)) = (step(both), step(network.gradients(&mean)));
+    assert!((norm - expected).abs() < 1e-12);
+    assert!(one.values().iter().zip(other.values()).all(|(a, b)| (a - b).abs() < 1e-12));
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_changes_nothing() {
+    for kind in [DType::F32, DType::F64] {
+        let network = Pair::new(kind);
+        let before = network.values();
+        let mut optimizer = AdamW::new(CONFIG).unwrap();
+        let mut targets = uniform(8, 1);
+        targets[7] = f64::NAN;
+        let gradients = network.gradients(&targets);
+        let (network, norm) = optimizer.step(network, gradients, 0.1);
+        assert!(!norm.is_finite());
+        assert_eq!(network.values(), before);
+        assert_eq!(optimizer.steps(), 0);
+    }
+}
+
+#[test]
+fn constants_out_of_range_are_refused() {
+    let fails = |config, part: &str| {
+        let error = AdamW::new(config).err().unwrap().to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    fails(AdamWConfig { beta1: 1.0, ..AdamWConfig::default() }, "beta1");
+    fails(AdamWConfig { beta2: -0.1, ..AdamWConfig::default() }, "beta2");
+    fails(AdamWConfig { epsilon: 0.0, ..AdamWConfig::default() }, "epsilon");
+    fails(AdamWConfig { weight_decay: -1.0, ..AdamWConfig::default() }, "weight_decay");
+    fails(AdamWConfig { clip: Some(0.0), ..AdamWConfig::default() }, "clip");
+    assert!(toml::from_str::<AdamWConfig>("beta3 = 0.9").is_err());
+    assert_eq!(toml::from_str::<AdamWConfig>(&toml::to_string(&CONFIG).unwrap()).unwrap(), CONFIG);
+}
+
+/// One training step on fixed targets: the loss before it.
+pub(crate) fn train(network: AnyNetwork, optimizer: &mut AdamW, seed: u64) -> (AnyNetwork, f32) {
+    let device = Device::flex();
+    let (x, noise) = (matrix(16, 5, seed, DType::F32, &device), vector(16, seed, DType::F32, &device));
+    let y = network.forward(x.clone(), noise, &Condition::classes(vec![1; 16])).unwrap();
+    let loss = (y - x.sin()).square().mean();
+    let mut gradients = Accumulated::new();
+    gradients.add(&network, loss.backward());
+    (optimizer.step(network, gradients, 3e-3).0, loss.into_scalar())
+}
+
+#[test]
+fn a_restored_run_is_the_same_run_and_learns() {
+    let build = || small_mlp().build(&[5], 2, 1, &Device::flex().autodiff()).unwrap();
+    let config = AdamWConfig { clip: Some(1.0), ..AdamWConfig::default() };
+    let (mut network, mut optimizer) = (build(), AdamW::new(config.clone()).unwrap());
+    let mut losses = Vec::new();
+    let mut kept = None;
+    for step in 0..100 {
+        if step == 50 {
+            kept = Some((state::tensors(&network), optimizer.tensors()));
+        }
+        let loss;
+        (network, loss) = train(network, &mut optimizer, step);
+        losses.push(loss);
+    }
+    assert!(losses[99] < 0.1 * losses[0], "{} after {}", losses[99], losses[0]);
+
+    let (weights, moments) = kept.unwrap();
+    let mut again = state::load(build(), &weights).unwrap();
+    let mut optimizer_again = AdamW::restore(config, &again, &moments).unwrap();
+    for step in 50..100 {
+        let loss;
+        (again, loss) = train(again, &mut optimizer_again, step);
+        assert_eq!(loss, losses[step as usize]);
+    }
+    assert_eq!(state::tensors(&again), state::tensors(&network));
+    assert_eq!(optimizer_again.tensors(), optimizer.tensors());
+}
+
+#[test]
+fn an_optimiser_state_that_does_not_fit_is_refused() {
+    let network = Pair::new(DType::F32);
+    let mut optimizer = AdamW::new(CONFIG).unwrap();
+    let gradients = network.gradients(&uniform(8, 1));
+    let (network, _) = optimizer.step(network, gradients, 0.1);
+    let fails = |change: &dyn Fn(&mut Tensors), part: &str| {
+        let mut tensors = optimizer.tensors();
+        change(&mut tensors);
+        let error = AdamW::restore(CONFIG, &network, &tensors).err().unwrap().to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    fails(&|t| drop(t.remove("step")), "no step");
+    fails(&|t| drop(t.remove("v.a")), "lacks v.a");
+    fails(&|t| drop(t.insert("m.c".into(), t["m.a"].clone())), "m.c");
+    fails(&|t| drop(t.insert("m.b".into(), t["m.a"].clone())), "6 values for m.b of 2 values");
+}
+
+#[test]
+fn weights_that_do_not_fit_are_refused_in_one_sentence() {
+    let network = Pair::new(DType::F32);
+    let mut weights = state::tensors(&network);
+    let b = weights.remove("b").unwrap();
+    weights.insert("a".into(), b.clone());
+    weights.insert("c".into(), b);
+    let error = state::load(network, &weights).err().unwrap().to_string();
+    for part in ["1 missing: b", "1 unexpected: c", "1 of another shape: a"] {
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn the_average_is_its_closed_form() {
+    // Weights w_n after update n: the average is Σ_n w_n (1 − β_n) Π_{k>n} β_k, plus the start times Π β_k.
+    let configs = [
+        EmaConfig::Decay { decay: 0.7, warmup: false },
+        EmaConfig::Decay { decay: 0.3, warmup: true },
+        EmaConfig::HalfLife { images: 40.0, ramp: 0.5 },
+    ];
+    for config in configs {
+        let start = Pair::new(DType::F64);
+        let mut ema = Ema::new(config.clone(), &start).unwrap();
+        let mut expected = start.values();
+        let updates: Vec<Pair> = (1..=6).map(|n| scaled(&start, f64::from(n) - 3.5)).collect();
+        for (n, network) in (1..).zip(&updates) {
+            ema.update(network, n, 8);
+        }
+        let beta = |n: usize| config.beta(n as u64, 8);
+        for (i, value) in expected.iter_mut().enumerate() {
+            *value *= (1..=6).map(beta).product::<f64>();
+            for n in 1..=6 {
+                *value += updates[n - 1].values()[i] * (1.0 - beta(n)) * (n + 1..=6).map(beta).product::<f64>();
+            }
+        }
+        let network = ema.network(&updates[0]);
+        assert!(!network.a.val().is_require_grad());
+        assert!(network.values().iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-12));
+        let mut again = Ema::new(config, &start).unwrap();
+        again.load(&ema.tensors()).unwrap();
+        assert_eq!(again.tensors(), ema.tensors());
+    }
+}
+
+fn scaled(pair: &Pair, by: f64) -> Pair {
+    let times = |data: burn::tensor::TensorData| {
+        let shape = data.shape().clone();
+        burn::tensor::TensorData::new(data.iter::<f64>().map(|x| x * by).collect(), shape)
+    };
+    state::load(pair.clone(), &state::tensors(pair).into_iter().map(|(name, data)| (name, times(data))).collect())
+        .unwrap()
+}
+
+#[test]
+fn the_average_forgets_as_fast_as_published() {
+    let decay = EmaConfig::Decay { decay: 0.999, warmup: true };
+    assert_eq!(decay.beta(1, 128), 2.0 / 11.0);
+    assert_eq!(decay.beta(1_000_000, 128), 0.999);
+    let half = EmaConfig::HalfLife { images: 5e5, ramp: 0.05 };
+    assert_eq!(half.beta(1, 512), 0.0);
+    // 100 batches of 512 seen: a half-life of 2560 samples.
+    assert!((half.beta(101, 512) - 0.5f64.powf(0.2)).abs() < 1e-15);
+    assert!((half.beta(10_000_000, 512) - 0.5f64.powf(512.0 / 5e5)).abs() < 1e-15);
+    let network = Pair::new(DType::F32);
+    assert!(Ema::new(EmaConfig::Decay { decay: 1.0, warmup: true }, &network).is_err());
+    assert!(Ema::new(EmaConfig::HalfLife { images: 0.0, ramp: 0.05 }, &network).is_err());
+    assert!(toml::from_str::<EmaConfig>("kind = \"decay\"\nwarm = true").is_err());
+}
+
+#[test]
+fn an_average_of_one_value_is_that_value() {
+    let network = shaken(small_mlp().build(&[5], 0, 1, &Device::flex()).unwrap(), DType::F32);
+    let mut ema = Ema::new(EmaConfig::Decay { decay: 0.9, warmup: false }, &network).unwrap();
+    for n in 1..=20 {
+        ema.update(&network, n, 1);
+    }
+    assert_eq!(ema.tensors(), state::tensors(&network));
+}
+
+#[test]
+fn the_learning_rate_has_its_shape() {
+    let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-15, "{a} for {b}");
+    let with = |decay| RateConfig { rate: 0.1, warmup: 10, decay };
+    let constant = with(Decay::Constant);
+    near(constant.at(0), 0.01);
+    near(constant.at(4), 0.05);
+    near(constant.at(9), 0.1);
+    near(constant.at(1000), 0.1);
+    near(RateConfig::default().at(0), 1e-3);
+    let cosine = with(Decay::Cosine { steps: 110, floor: 0.2 });
+    near(cosine.at(4), 0.05);
+    near(cosine.at(10), 0.1);
+    near(cosine.at(60), 0.06);
+    near(cosine.at(110), 0.02);
+    near(cosine.at(1000), 0.02);
+    let root = with(Decay::InverseSquareRoot { reference: 100 });
+    near(root.at(100), 0.1);
+    near(root.at(400), 0.05);
+    for config in [&constant, &cosine, &root] {
+        config.check().unwrap();
+        assert_eq!(&toml::from_str::<RateConfig>(&toml::to_string(config).unwrap()).unwrap(), config);
+    }
+    assert!(with(Decay::Cosine { steps: 10, floor: 0.0 }).check().is_err());
+    assert!(with(Decay::Cosine { steps: 20, floor: 2.0 }).check().is_err());
+    assert!(with(Decay::InverseSquareRoot { reference: 0 }).check().is_err());
+    assert!(RateConfig { rate: -1.0, ..RateConfig::default() }.check().is_err());
+    assert!(toml::from_str::<RateConfig>("warm = 3").is_err());
+    assert!(toml::from_str::<RateConfig>("decay = { kind = \"cosine\", steps = 3, flor = 1.0 }").is_err());
+}

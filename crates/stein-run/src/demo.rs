@@ -1,0 +1,206 @@
+//! The demonstration: train a class-conditional EDM model on the built-in digits, sample it, measure the samples, and leave
+//! pictures and a report.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use stein::{Error, Result};
+use stein_data::Split;
+
+use crate::{
+    Classes, Experiment, Model, Quality, RunDir, TrainOptions, Trained,
+    arrays::write_atomically,
+    draw,
+    draw::picture,
+    html::{Section, report},
+    model::load_data,
+    picture::{Series, line_chart, to_png, write_gif},
+    prepare, train,
+};
+
+/// The experiment the demonstration runs; the same file is `experiments/digits/edm.toml`.
+const EXPERIMENT: &str = include_str!("../../../experiments/digits/edm.toml");
+
+/// How to run it.
+#[derive(Debug, Clone)]
+pub struct DemoOptions {
+    /// Where the pictures go.
+    pub out: PathBuf,
+    /// Settings of the experiment, `path=value`.
+    pub settings: Vec<String>,
+    /// Name of the device.
+    pub device: String,
+}
+
+/// What it came to.
+pub struct DemoOutcome {
+    /// The three numbers; `None` if it was stopped before the end.
+    pub quality: Option<Quality>,
+    /// A table of them, for people.
+    pub summary: String,
+}
+
+/// Samples that are measured.
+const MEASURED: usize = 1000;
+/// Samples of each class in the picture.
+const SHOWN: usize = 10;
+
+/// Runs the demonstration. A run that was stopped goes on where it was.
+///
+/// # Errors
+/// A directory that cannot be written, a run there of another experiment, and those of training and sampling.
+pub fn demo(options: &DemoOptions, stop: &AtomicBool) -> Result<DemoOutcome> {
+    let experiment = Experiment::parse(EXPERIMENT, &options.settings)?;
+    let run = options.out.join("run");
+    fs::create_dir_all(&options.out)
+        .map_err(|error| Error::new(format!("cannot make the directory {}: {error}", options.out.display())))?;
+    let training =
+        TrainOptions { resume: RunDir::is_one(&run), out: run, data_dir: None, device: options.device.clone() };
+    let prepared = prepare(&experiment, &training)?;
+    let (parameters, examples) = (prepared.parameters(), prepared.examples());
+    let trained = train(prepared, stop)?;
+    if trained.stopped {
+        let summary = format!("stopped at step {}; the same command goes on from there\n", trained.step);
+        return Ok(DemoOutcome { quality: None, summary });
+    }
+    let model = &trained.model;
+    let going = || {
+        if stop.load(Ordering::Relaxed) {
+            Err(Error::new("stopped while sampling; the same command goes on"))
+        } else {
+            Ok(())
+        }
+    };
+    let drawn = draw(model, MEASURED, experiment.seed, &Classes::All, &model.sample, false, &going)?;
+    let labels = drawn.labels.clone().ok_or_else(|| Error::new("the demonstration needs data.conditional = true"))?;
+    let of = |split| load_data(&experiment.data.source, split, None);
+    let (train_data, test_data) = (of(Split::Train)?, of(Split::Test)?);
+    let quality = Quality::of(&drawn.values, &labels, &train_data, &test_data)
+        .ok_or_else(|| Error::new("the demonstration needs data with classes"))?;
+
+    let shown: Vec<usize> = (0..MEASURED).filter(|i| i % (MEASURED / model.subject.classes.len()) < SHOWN).collect();
+    let dim = model.subject.dim();
+    let shown_values: Vec<f32> = shown.iter().flat_map(|&i| &drawn.values[i * dim..(i + 1) * dim]).copied().collect();
+    let shown_labels: Vec<usize> = shown.iter().map(|&i| labels[i]).collect();
+    let samples = to_png(&picture(model, &shown_values, Some(&shown_labels), None)?)?;
+    let trajectory = write_trajectory(&options.out.join("trajectory.gif"), model, experiment.seed, &going)?;
+    let loss = to_png(&loss_chart(&trained)?)?;
+    write(&options.out.join("samples.png"), &samples)?;
+    write(&options.out.join("loss.png"), &loss)?;
+
+    let rows = table(&quality, &trained, drawn.seconds, drawn.evaluations, parameters, examples);
+    let page = report(
+        "Stein: digits from noise",
+        &[
+            Section::Text(format!(
+                "A class-conditional model in the formulation of Karras et al. (2022), trained on the {examples} handwritten \
+                 digits of UCI optdigits (Alpaydin and Kaynak, CC BY 4.0) and sampled with {} evaluations a sample.",
+                drawn.evaluations
+            )),
+            Section::Table {
+                header: ["what", "value", "meaning"].map(String::from).to_vec(),
+                rows: rows.iter().map(|row| row.to_vec()).collect(),
+            },
+            picture_section("samples.png", &samples, "image/png", "Samples, a class a row."),
+            picture_section("trajectory.gif", &trajectory, "image/gif", "The way from noise to samples."),
+            picture_section("loss.png", &loss, "image/png", "The training loss."),
+            Section::Heading("The experiment".into()),
+            Section::Text(experiment.to_toml()),
+        ],
+    );
+    write(&options.out.join("report.html"), page.as_bytes())?;
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let summary = rows
+        .iter()
+        .map(|[what, value, meaning]| format!("{what:<0$}  {value:>1$}  {meaning}\n", width(0), width(1)))
+        .collect();
+    Ok(DemoOutcome { quality: Some(quality), summary })
+}
+
+fn picture_section(name: &str, bytes: &[u8], mime: &str, caption: &str) -> Section {
+    Section::Picture { name: name.into(), bytes: bytes.to_vec(), mime: mime.into(), caption: caption.into() }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomically(path, |file| file.write_all(bytes))
+}
+
+fn write_trajectory(path: &Path, model: &Model, seed: u64, going: &dyn Fn() -> Result<()>) -> Result<Vec<u8>> {
+    let classes = model.subject.classes.len();
+    let config =
+        crate::SampleConfig { grid: stein::Grid { steps: 40, ..model.sample.grid.clone() }, ..model.sample.clone() };
+    let drawn = draw(model, 8 * classes, seed, &Classes::All, &config, true, going)?;
+    let frames = drawn
+        .frames
+        .iter()
+        .map(|frame| picture(model, frame, drawn.labels.as_deref(), None))
+        .collect::<Result<Vec<_>>>()?;
+    write_gif(path, &frames, 80, 2000)?;
+    fs::read(path).map_err(|error| Error::new(format!("cannot read {} back: {error}", path.display())))
+}
+
+fn loss_chart(trained: &Trained) -> Result<image::RgbImage> {
+    let points: Vec<(f64, f64)> = trained
+        .run
+        .metrics()?
+        .iter()
+        .filter_map(|line| Some((line["step"].as_f64()?, line["loss"].as_f64()?)))
+        .collect();
+    let mut smooth = Vec::with_capacity(points.len());
+    let mut average = points.first().map_or(0.0, |point| point.1);
+    for &(step, loss) in &points {
+        average += 0.2 * (loss - average);
+        smooth.push((step, average));
+    }
+    let series = [
+        Series { name: String::new(), points, faint: true },
+        Series { name: "training loss".into(), points: smooth, faint: false },
+    ];
+    line_chart(&series, "Denoising loss", "step", "loss", true, (960, 600))
+}
+
+fn table(
+    quality: &Quality,
+    trained: &Trained,
+    sampling: f64,
+    evaluations: usize,
+    parameters: usize,
+    examples: usize,
+) -> Vec<[String; 3]> {
+    let row = |what: &str, value: String, meaning: String| [what.to_owned(), value, meaning];
+    vec![
+        row(
+            "class agreement",
+            format!("{:.1} %", 100.0 * quality.agreement),
+            format!(
+                "samples given their class by 5 nearest training digits; real test digits: {:.1} %",
+                100.0 * quality.agreement_of_test
+            ),
+        ),
+        row("within-class spread", format!("{:.3}", quality.spread), "of the training digits' (1 is right)".into()),
+        row(
+            "distance to training",
+            format!("{:.3}", quality.novelty),
+            "mean distance to the nearest training digit, over test digits' (copies: 0)".into(),
+        ),
+        row("training", format!("{:.0} s", trained.seconds), format!("{} steps on {examples} digits", trained.step)),
+        row("sampling", format!("{sampling:.1} s"), format!("{MEASURED} samples, {evaluations} evaluations each")),
+        row("parameters", parameters.to_string(), "weights of the network".into()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stein_data::Source;
+
+    #[test]
+    fn the_experiment_parses_and_is_of_the_built_in_digits() {
+        let experiment = Experiment::parse(EXPERIMENT, &[]).unwrap();
+        assert!(matches!(experiment.data.source, Source::Digits(_)));
+        assert!(experiment.data.conditional);
+    }
+}

@@ -1,0 +1,56 @@
+//! Which machine part computes: the CPU always, a GPU where the program was built with its feature.
+
+use stein::{Error, Result};
+
+use burn::tensor::Device;
+
+/// The devices this build knows, the default first.
+pub const DEVICES: &[&str] = &[
+    "cpu",
+    #[cfg(feature = "cuda")]
+    "cuda",
+    #[cfg(feature = "metal")]
+    "metal",
+    #[cfg(feature = "rocm")]
+    "rocm",
+    #[cfg(feature = "vulkan")]
+    "vulkan",
+    #[cfg(feature = "webgpu")]
+    "webgpu",
+];
+
+/// The device of this name.
+///
+/// # Errors
+/// A name this build does not know; the sentence lists those it does and how to build with a GPU.
+pub fn device(name: &str) -> Result<Device> {
+    match name {
+        "cpu" => Ok(Device::flex()),
+        #[cfg(feature = "cuda")]
+        "cuda" => Ok(Device::cuda(0usize)),
+        #[cfg(feature = "metal")]
+        "metal" => Ok(Device::metal(burn::tensor::DeviceKind::DefaultDevice)),
+        #[cfg(feature = "rocm")]
+        "rocm" => Ok(Device::rocm(0usize)),
+        #[cfg(feature = "vulkan")]
+        "vulkan" => Ok(Device::vulkan(burn::tensor::DeviceKind::DefaultDevice)),
+        #[cfg(feature = "webgpu")]
+        "webgpu" => Ok(Device::webgpu(burn::tensor::DeviceKind::DefaultDevice)),
+        _ => Err(Error::new(format!(
+            "there is no device called `{name}` in this build, which knows {}; for a GPU, build with `--features cuda` \
+             (or metal, rocm, vulkan, webgpu)",
+            DEVICES.join(", ")
+        ))),
+    }
+}
+
+/// Limits the worker threads of the whole process; results do not depend on their number.
+///
+/// # Errors
+/// When threads were started already.
+pub fn limit_threads(threads: usize) -> Result<()> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()
+        .map_err(|error| Error::new(format!("cannot limit the program to {threads} threads: {error}")))
+}

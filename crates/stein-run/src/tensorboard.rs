@@ -1,0 +1,196 @@
+//! Event files that TensorBoard reads: scalars and images by tag and step.
+//!
+//! A file is a row of TFRecords, each a length and a message with their checksums; a message is a protocol buffer of
+//! the type `tensorflow.Event`, of which only the fields needed here are written.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::{Error, Result};
+
+/// Writes one event file.
+pub struct EventWriter {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl EventWriter {
+    /// Starts a new event file in an existing directory; TensorBoard joins it with those already there.
+    pub fn create(directory: impl AsRef<Path>) -> Result<Self> {
+        let directory = directory.as_ref();
+        if !directory.is_dir() {
+            let sentence = "the directory for event files does not exist; create it first";
+            return Err(Error::new(sentence).at(directory.display()));
+        }
+        let start = now();
+        // A second writer within one second takes the next free number.
+        let names = (0..1000).map(|n| directory.join(format!("events.out.tfevents.{:010}.stein.{n}", start as u64)));
+        let (path, file) = names
+            .map(|path| (File::create_new(&path), path))
+            .find(|(file, _)| !matches!(file, Err(e) if e.kind() == io::ErrorKind::AlreadyExists))
+            .map(|(file, path)| (path, file))
+            .ok_or_else(|| Error::new("it holds too many event files of this second").at(directory.display()))?;
+        let file = file.map_err(|e| Error::new(format!("it cannot be created: {e}")).at(path.display()))?;
+        let mut writer = Self { path, file: BufWriter::new(file) };
+        let mut version = wall_time();
+        bytes_field(&mut version, 3, b"brain.Event:2");
+        writer.record(&version)?;
+        Ok(writer)
+    }
+
+    /// The file being written.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds a point to the curve of this tag.
+    pub fn scalar(&mut self, tag: &str, step: i64, value: f32) -> Result<()> {
+        let mut content = Vec::new();
+        key(&mut content, 2, 5);
+        content.extend(value.to_le_bytes());
+        self.summary(tag, step, &content)
+    }
+
+    /// Adds an image, given as a PNG file, to the row of this tag.
+    pub fn image_png(
+        &mut self,
+        tag: &str,
+        step: i64,
+        height: usize,
+        width: usize,
+        channels: usize,
+        png: &[u8],
+    ) -> Result<()> {
+        let mut image = Vec::new();
+        for (number, value) in (1..).zip([height, width, channels]) {
+            varint_field(&mut image, number, value as u64);
+        }
+        bytes_field(&mut image, 4, png);
+        let mut content = Vec::new();
+        bytes_field(&mut content, 4, &image);
+        self.summary(tag, step, &content)
+    }
+
+    /// Hands everything written so far to the operating system, and with it to a running TensorBoard.
+    pub fn flush(&mut self) -> Result<()> {
+        self.file.flush().map_err(|e| self.failed(e))
+    }
+
+    /// Writes an event with a summary of one tagged value.
+    fn summary(&mut self, tag: &str, step: i64, content: &[u8]) -> Result<()> {
+        let mut value = Vec::new();
+        bytes_field(&mut value, 1, tag.as_bytes());
+        value.extend(content);
+        let mut summary = Vec::new();
+        bytes_field(&mut summary, 1, &value);
+        let mut event = wall_time();
+        varint_field(&mut event, 2, step as u64);
+        bytes_field(&mut event, 5, &summary);
+        self.record(&event)
+    }
+
+    fn record(&mut self, message: &[u8]) -> Result<()> {
+        let length = (message.len() as u64).to_le_bytes();
+        let parts = [&length[..], &masked_crc(&length), message, &masked_crc(message)];
+        parts.iter().try_for_each(|part| self.file.write_all(part)).map_err(|e| self.failed(e))
+    }
+
+    fn failed(&self, error: io::Error) -> Error {
+        Error::new(format!("it cannot be written: {error}")).at(self.path.display())
+    }
+}
+
+/// The checksum of TFRecord: CRC-32C, turned by fifteen bits and shifted by a constant.
+fn masked_crc(bytes: &[u8]) -> [u8; 4] {
+    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// The start of an event: its first field, the time.
+fn wall_time() -> Vec<u8> {
+    let mut event = Vec::new();
+    key(&mut event, 1, 1);
+    event.extend(now().to_le_bytes());
+    event
+}
+
+/// The key of a field: its number and the wire type (0 varint, 1 eight bytes, 2 length and bytes, 5 four bytes).
+fn key(message: &mut Vec<u8>, number: u64, wire_type: u64) {
+    varint(message, number << 3 | wire_type);
+}
+
+fn varint_field(message: &mut Vec<u8>, number: u64, value: u64) {
+    key(message, number, 0);
+    varint(message, value);
+}
+
+fn bytes_field(message: &mut Vec<u8>, number: u64, bytes: &[u8]) {
+    key(message, number, 2);
+    varint(message, bytes.len() as u64);
+    message.extend(bytes);
+}
+
+/// Seven bits a byte, low ones first; the eighth bit says that more follow.
+fn varint(message: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        message.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    message.push(value as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_that_of_rfc_3720() {
+        assert_eq!(crc32c::crc32c(&[0; 32]), 0x8a91_36aa);
+        assert_eq!(crc32c::crc32c(&[0xff; 32]), 0x62a8_ab43);
+        assert_eq!(crc32c::crc32c(&(0..32).collect::<Vec<u8>>()), 0x46dd_794e);
+        assert_eq!(masked_crc(&[0; 32]), 0x0fd7_fffa_u32.to_le_bytes());
+    }
+
+    #[test]
+    fn varints_are_those_of_protocol_buffers() {
+        let mut message = Vec::new();
+        varint_field(&mut message, 1, 150);
+        assert_eq!(message, [0x08, 0x96, 0x01]);
+        varint(&mut message, -1_i64 as u64);
+        assert_eq!(message[3..], [255, 255, 255, 255, 255, 255, 255, 255, 255, 1]);
+    }
+
+    #[test]
+    fn records_are_framed_and_checked() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = EventWriter::create(directory.path()).unwrap();
+        let other = EventWriter::create(directory.path()).unwrap();
+        assert_ne!(writer.path(), other.path());
+        writer.scalar("loss", 3, 0.5).unwrap();
+        writer.flush().unwrap();
+        let bytes = std::fs::read(writer.path()).unwrap();
+        let (mut rest, mut messages) = (&bytes[..], Vec::new());
+        while !rest.is_empty() {
+            let length = u64::from_le_bytes(rest[..8].try_into().unwrap()) as usize;
+            assert_eq!(rest[8..12], masked_crc(&rest[..8]));
+            let (message, tail) = rest[12..].split_at(length);
+            assert_eq!(tail[..4], masked_crc(message));
+            messages.push(message);
+            rest = &tail[4..];
+        }
+        assert_eq!(messages.len(), 2);
+        assert!(messages[0].ends_with(b"\x1a\x0dbrain.Event:2"));
+        assert_eq!(&messages[1][9..], b"\x10\x03\x2a\x0d\x0a\x0b\x0a\x04loss\x15\x00\x00\x00\x3f");
+    }
+
+    #[test]
+    fn a_missing_directory_is_a_sentence() {
+        let error = EventWriter::create("/nowhere/at/all").map(|_| ()).unwrap_err().to_string();
+        assert!(error.starts_with("/nowhere/at/all: "), "{error}");
+    }
+}

@@ -1,0 +1,205 @@
+//! Grids: at which levels a sampler stops, from the noisiest to the clean end.
+//!
+//! A grid of `steps` intervals has `steps` noisy levels and then [`Kernel::CLEAN`]; with `clean = false` it has
+//! `steps + 1` noisy levels and stops at the last. Ending exactly at σ = 0 is the default because a last level with a
+//! little noise leaves that noise in the picture.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Kernel, Result, Schedule, ensure};
+
+/// How the levels are spaced.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Spacing {
+    /// Equal steps of time (Song et al. 2021).
+    Uniform {},
+    /// Equal steps of (σ/α)^(1/ρ) (Karras et al. 2022, eq. 5).
+    Karras {
+        /// ρ; the larger, the shorter the steps near the clean end. Published: 7.
+        #[serde(default = "default_rho")]
+        rho: f64,
+    },
+    /// Equal steps of log-SNR (Lu et al. 2022, DPM-Solver).
+    LogSnr {},
+    /// Equal ratios of σ (Song & Ermon 2019).
+    Geometric {},
+    /// Trained levels 0, k, 2k, … with k = levels div steps (Song, Meng & Ermon 2021, section 4.2, linear).
+    Leading {},
+    /// Trained levels counted down from the noisiest in equal steps (Lin et al. 2024).
+    Trailing {},
+    /// Trained levels at squares of equal steps up to √(0.8 levels) (Song, Meng & Ermon 2021, appendix D.2, quadratic).
+    Quadratic {},
+}
+
+fn default_rho() -> f64 {
+    7.0
+}
+
+impl Spacing {
+    /// The names, as in files and on the command line.
+    pub const NAMES: &'static [&'static str] =
+        &["uniform", "karras", "log_snr", "geometric", "leading", "trailing", "quadratic"];
+
+    /// The spacing of this name with its published parameter.
+    ///
+    /// # Errors
+    /// An unknown name, answered with the known ones, nearest first.
+    pub fn named(kind: &str) -> Result<Self> {
+        Ok(match kind {
+            "uniform" => Self::Uniform {},
+            "karras" => Self::Karras { rho: default_rho() },
+            "log_snr" => Self::LogSnr {},
+            "geometric" => Self::Geometric {},
+            "leading" => Self::Leading {},
+            "trailing" => Self::Trailing {},
+            "quadratic" => Self::Quadratic {},
+            _ => return Err(crate::names::unknown("grid", kind, Self::NAMES)),
+        })
+    }
+}
+
+/// A grid over any schedule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Grid {
+    /// Spacing; default uniform.
+    pub spacing: Spacing,
+    /// Number of intervals, the last one to σ = 0 included; default 100.
+    pub steps: usize,
+    /// Noisiest time; default the end of the schedule's span.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<f64>,
+    /// Cleanest time before σ = 0; default the other end of the span.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end: Option<f64>,
+    /// Whether the grid ends at σ = 0; default true.
+    pub clean: bool,
+}
+
+impl Default for Grid {
+    fn default() -> Self {
+        Self { spacing: Spacing::Uniform {}, steps: 100, start: None, end: None, clean: true }
+    }
+}
+
+impl Grid {
+    /// Uniform in time, ending clean.
+    pub fn uniform(steps: usize) -> Self {
+        Self { steps, ..Self::default() }
+    }
+
+    /// Karras et al.'s grid with ρ = 7, ending clean.
+    pub fn karras(steps: usize) -> Self {
+        Self { spacing: Spacing::Karras { rho: default_rho() }, ..Self::uniform(steps) }
+    }
+
+    /// The levels on this schedule, noisiest first, `steps + 1` of them.
+    ///
+    /// # Errors
+    /// No steps; a start or end outside the schedule; a spacing of trained levels on a schedule that has none, or more
+    /// steps than levels; a spacing in σ/α where α is 0.
+    pub fn kernels(&self, schedule: &dyn Schedule) -> Result<Vec<Kernel>> {
+        ensure!(self.steps >= 1, "the grid has no steps: ask for at least 1");
+        let (first, last) = schedule.span();
+        let (start, end) = (self.start.unwrap_or(last), self.end.unwrap_or(first));
+        ensure!(
+            first <= end && end <= start && start <= last,
+            "the grid runs from {start} to {end}, which must lie in the schedule's times, {last} down to {first}"
+        );
+        let points = if self.clean { self.steps } else { self.steps + 1 };
+        ensure!(
+            points == 1 || end < start,
+            "the grid's start and end are both {start}: {points} levels need an interval between them"
+        );
+        let fraction = |i: usize| i as f64 / (points.max(2) - 1) as f64;
+        let between = |a: f64, b: f64, i: usize| a + (b - a) * fraction(i);
+        let noise = |t: f64| schedule.kernel(t).noise_to_signal();
+        let in_noise = |forward: &dyn Fn(f64) -> f64, back: &dyn Fn(f64) -> f64| -> Result<Vec<f64>> {
+            ensure!(
+                noise(start).is_finite(),
+                "this grid divides by alpha, which is 0 at t = {start}: set the grid's start below that, or use the uniform grid"
+            );
+            Ok((0..points)
+                .map(|i| back(between(forward(noise(start)), forward(noise(end)), i)))
+                .map(|noise| schedule.time_at(-2.0 * noise.ln()))
+                .collect())
+        };
+        let mut times = match self.spacing {
+            Spacing::Uniform {} => (0..points).map(|i| between(start, end, i)).collect(),
+            Spacing::Karras { rho } => {
+                ensure!(rho > 0.0, "grid karras: rho = {rho} must be positive");
+                in_noise(&|noise| noise.powf(1.0 / rho), &|root| root.powf(rho))?
+            }
+            Spacing::LogSnr {} => in_noise(&f64::ln, &f64::exp)?,
+            Spacing::Geometric {} => {
+                let sigma = |t: f64| schedule.kernel(t).sigma;
+                (0..points)
+                    .map(|i| bisect(&sigma, between(sigma(start).ln(), sigma(end).ln(), i).exp(), end, start))
+                    .collect()
+            }
+            Spacing::Leading {} | Spacing::Trailing {} | Spacing::Quadratic {} => {
+                let Some(levels) = schedule.levels() else {
+                    return Err(crate::Error::new(
+                        "the leading, trailing and quadratic grids pick trained levels: they need a discrete schedule",
+                    ));
+                };
+                ensure!(points <= levels, "the grid asks for {points} of the schedule's {levels} levels");
+                ensure!(
+                    self.start.is_none() && self.end.is_none(),
+                    "the leading, trailing and quadratic grids span all trained levels: leave out start and end"
+                );
+                self.subsequence(levels, points)
+            }
+        };
+        // The ends are exact, whatever a round trip through σ/α rounds to.
+        if schedule.levels().is_none() || self.spacing_spans() {
+            times[0] = start;
+            if points > 1 {
+                times[points - 1] = end;
+            }
+        }
+        let mut kernels: Vec<Kernel> = times.into_iter().map(|t| schedule.kernel(t)).collect();
+        if self.clean {
+            kernels.push(Kernel::CLEAN);
+        }
+        Ok(kernels)
+    }
+
+    /// Whether the spacing runs exactly from start to end; a subsequence of trained levels need not.
+    fn spacing_spans(&self) -> bool {
+        !matches!(self.spacing, Spacing::Leading {} | Spacing::Trailing {} | Spacing::Quadratic {})
+    }
+
+    fn subsequence(&self, levels: usize, points: usize) -> Vec<f64> {
+        let ascending: Vec<f64> = match self.spacing {
+            Spacing::Trailing {} => {
+                let stride = levels as f64 / points as f64;
+                (1..=points).map(|i| (i as f64 * stride).round() - 1.0).collect()
+            }
+            Spacing::Quadratic {} => {
+                let root = (0.8 * levels as f64).sqrt();
+                let mut indices: Vec<f64> =
+                    (0..points).map(|i| (root * i as f64 / (points.max(2) - 1) as f64).powi(2).floor()).collect();
+                // Squares bunch up near 0: every level is visited at most once.
+                for i in 1..points {
+                    indices[i] = indices[i].max(indices[i - 1] + 1.0);
+                }
+                indices
+            }
+            _ => (0..points).map(|i| (i * (levels / points)) as f64).collect(),
+        };
+        ascending.into_iter().rev().collect()
+    }
+}
+
+/// The t in \[low, high\] at which a growing function takes a value, to the last bit.
+fn bisect(growing: &dyn Fn(f64) -> f64, value: f64, mut low: f64, mut high: f64) -> f64 {
+    loop {
+        let middle = 0.5 * (low + high);
+        if middle <= low || middle >= high {
+            return low;
+        }
+        if growing(middle) < value { low = middle } else { high = middle }
+    }
+}

@@ -1,0 +1,60 @@
+//! Randomness keyed by (seed, sample, purpose, step), so that nothing depends on batch size, order or threads.
+//!
+//! The generator is ChaCha8, which is counter-based: the four numbers are its 256-bit key, and every draw is a function of
+//! them alone. Changing one number gives an unrelated stream.
+
+use burn::tensor::Tensor;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+use rayon::prelude::*;
+
+use crate::rows;
+
+/// What a draw is for. Two purposes never share a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Purpose {
+    /// Where sampling starts.
+    Prior = 0,
+    /// Noise a sampler adds; the step is the number of the draw.
+    Sampler = 1,
+    /// The level of a training example.
+    Level = 2,
+    /// The noise of a training example.
+    Perturbation = 3,
+    /// Drawing from an exact model.
+    Model = 4,
+}
+
+/// The generator of one key.
+pub fn generator(seed: u64, sample: u64, purpose: Purpose, step: u64) -> impl Rng {
+    let mut key = [0; 32];
+    for (bytes, number) in key.chunks_exact_mut(8).zip([seed, sample, purpose as u64, step]) {
+        bytes.copy_from_slice(&number.to_le_bytes());
+    }
+    ChaCha8Rng::from_seed(key)
+}
+
+/// Standard normal rows `[samples, dim]` in row order, one key a sample.
+pub fn normal(seed: u64, samples: &[u64], purpose: Purpose, step: u64, dim: usize) -> Vec<f64> {
+    let mut values = vec![0.0; samples.len() * dim];
+    values.par_chunks_mut(dim.max(1)).zip(samples).for_each(|(row, &sample)| {
+        let mut generator = generator(seed, sample, purpose, step);
+        row.iter_mut().for_each(|value| *value = StandardNormal.sample(&mut generator));
+    });
+    values
+}
+
+/// [`normal`] as a tensor on the device and of the precision of `like`.
+pub fn normal_like(seed: u64, samples: &[u64], purpose: Purpose, step: u64, like: &Tensor<2>) -> Tensor<2> {
+    let dim = like.dims()[1];
+    rows::matrix(normal(seed, samples, purpose, step, dim), dim, like)
+}
+
+/// One uniform number in [0, 1) a sample.
+pub fn uniform(seed: u64, samples: &[u64], purpose: Purpose, step: u64) -> Vec<f64> {
+    // The top 53 bits over 2^53: every double of that spacing, 1 excluded.
+    let unit = |bits: u64| (bits >> 11) as f64 / (1u64 << 53) as f64;
+    samples.iter().map(|&sample| unit(generator(seed, sample, purpose, step).next_u64())).collect()
+}

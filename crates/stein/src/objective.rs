@@ -1,0 +1,205 @@
+//! The one denoising objective: draw a level and ε, regress the raw output F on a·x_0 + b·ε with a weight.
+//!
+//! L = E w(t) ‖F − (a x_0 + b ε)‖² / dim. Weight 1 with the right prediction *is* DDPM's L_simple (eps), NCSN's σ² weighting
+//! (eps), EDM's λ (edm), conditional flow matching (velocity) and the v-loss. The other weights are given on the error of
+//! x̂_0 and enter through x̂_0's factor: an error of F is an error of x̂_0 times c_out, so w = λ c_out².
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Condition, Kernel, Network, Preconditioned, Result, Schedule, ensure,
+    noise::{self, Purpose},
+    rows,
+};
+
+/// How the level of a training example is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum LevelDistribution {
+    /// t uniform over the schedule's span, or from `t_min` (Score-SDE trains from 0.00001).
+    Uniform {
+        /// Cleanest time instead of the span's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        t_min: Option<f64>,
+    },
+    /// A trained level of a discrete schedule, all equally likely (NCSN, DDPM).
+    DiscreteUniform {},
+    /// ln(σ/α) ~ N(mean, std²), kept inside the span (Karras et al. 2022: −1.2, 1.2).
+    LogNormal {
+        /// Mean of ln(σ/α).
+        #[serde(default = "default_log_mean")]
+        mean: f64,
+        /// Standard deviation of ln(σ/α).
+        #[serde(default = "default_log_std")]
+        std: f64,
+    },
+    /// Density ∝ g²/σ², and the loss times (uniform density)/(this density), so that its expectation is the uniform one's
+    /// with less variance under likelihood weighting (Song et al. 2021, "Maximum Likelihood Training", section 5.1).
+    ///
+    /// g²/σ² is −d log-SNR/dt, so this is the uniform distribution in log-SNR.
+    Importance {
+        /// Cleanest time instead of the span's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        t_min: Option<f64>,
+    },
+}
+
+fn default_log_mean() -> f64 {
+    -1.2
+}
+
+fn default_log_std() -> f64 {
+    1.2
+}
+
+/// The weight of a level.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Weighting {
+    /// 1 on the raw output.
+    Unit {},
+    /// g² on the score's error (Song et al. 2021): λ = g² α²/σ⁴.
+    Likelihood {},
+    /// min(SNR, γ) on the error of x̂_0 (Hang et al. 2023, eq. 8; γ = 5).
+    MinSnr {
+        /// γ.
+        #[serde(default = "default_gamma")]
+        gamma: f64,
+    },
+    /// EDM's λ = (σ² + α²σ_d²)/(σσ_d)² on the error of x̂_0 (Karras et al. 2022, table 1).
+    Edm {
+        /// Standard deviation of the data.
+        sigma_data: f64,
+    },
+}
+
+fn default_gamma() -> f64 {
+    5.0
+}
+
+impl Weighting {
+    /// w: the weight on ‖F − target‖², for a raw output whose error reaches x̂_0 times `out`.
+    pub fn weight(&self, at: &Kernel, out: f64) -> f64 {
+        match *self {
+            Self::Unit {} => 1.0,
+            Self::Likelihood {} => at.diffusion_squared() * at.alpha.powi(2) / at.sigma.powi(4) * out.powi(2),
+            Self::MinSnr { gamma } => at.log_snr().exp().min(gamma) * out.powi(2),
+            Self::Edm { sigma_data } => {
+                (at.sigma.powi(2) + (at.alpha * sigma_data).powi(2)) / (at.sigma * sigma_data).powi(2) * out.powi(2)
+            }
+        }
+    }
+}
+
+/// Levels and weights: all there is to choose in denoising score matching.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Objective {
+    /// How levels are drawn.
+    pub levels: LevelDistribution,
+    /// How they are weighted.
+    pub weighting: Weighting,
+}
+
+impl Objective {
+    /// Fails if the level distribution or weighting cannot be used on this schedule.
+    pub fn check(&self, schedule: &dyn Schedule) -> Result<()> {
+        let (first, last) = schedule.span();
+        match self.levels {
+            LevelDistribution::Uniform { t_min } | LevelDistribution::Importance { t_min } => {
+                let low = t_min.unwrap_or(first);
+                ensure!(
+                    low < last && schedule.kernel(low).sigma > 0.0,
+                    "objective: t_min = {low} must be a noisy time below {last}"
+                );
+            }
+            LevelDistribution::DiscreteUniform {} => {
+                ensure!(schedule.levels().is_some(), "objective: discrete_uniform levels need the discrete schedule")
+            }
+            LevelDistribution::LogNormal { std, .. } => {
+                ensure!(std > 0.0, "objective: the log-normal's std = {std} must be positive")
+            }
+        }
+        let infinite = schedule.kernel(last).alpha == 0.0;
+        ensure!(
+            !infinite || !matches!(self.levels, LevelDistribution::Importance { .. }),
+            "objective: importance levels are uniform in log-SNR, which this schedule takes to minus infinity"
+        );
+        ensure!(
+            !infinite || !matches!(self.weighting, Weighting::Likelihood {}),
+            "objective: the likelihood weight g² is infinite where alpha = 0, which this schedule reaches"
+        );
+        match self.weighting {
+            Weighting::MinSnr { gamma } => {
+                ensure!(gamma > 0.0, "objective: min_snr's gamma = {gamma} must be positive")
+            }
+            Weighting::Edm { sigma_data } => {
+                ensure!(sigma_data > 0.0, "objective: edm's sigma_data = {sigma_data} must be positive")
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The level of every training example, with the factor on its loss that undoes importance sampling.
+    pub fn draw_levels(&self, schedule: &dyn Schedule, seed: u64, examples: &[u64]) -> Vec<(Kernel, f64)> {
+        let (first, last) = schedule.span();
+        let uniform = || noise::uniform(seed, examples, Purpose::Level, 0).into_iter();
+        match self.levels {
+            LevelDistribution::Uniform { t_min } => {
+                let low = t_min.unwrap_or(first);
+                uniform().map(|u| (schedule.kernel(low + (last - low) * u), 1.0)).collect()
+            }
+            LevelDistribution::DiscreteUniform {} => {
+                let levels = last + 1.0;
+                uniform().map(|u| (schedule.kernel((u * levels).floor()), 1.0)).collect()
+            }
+            LevelDistribution::LogNormal { mean, std } => noise::normal(seed, examples, Purpose::Level, 0, 1)
+                .into_iter()
+                .map(|z| schedule.time_at(-2.0 * (mean + std * z)).clamp(first, last))
+                .map(|t| (schedule.kernel(t), 1.0))
+                .collect(),
+            LevelDistribution::Importance { t_min } => {
+                let low = t_min.unwrap_or(first);
+                let (top, bottom) = (schedule.kernel(low).log_snr(), schedule.kernel(last).log_snr());
+                uniform()
+                    .map(|u| {
+                        let at = schedule.kernel(schedule.time_at(top + (bottom - top) * u));
+                        let density = at.diffusion_squared() / at.sigma.powi(2) / (top - bottom);
+                        (at, 1.0 / ((last - low) * density))
+                    })
+                    .collect()
+            }
+        }
+    }
+
+    /// The loss of a batch: clean rows `x0` `[rows, dim]`, the number of each training example (which keys its level and
+    /// noise, so that cutting a batch differently changes nothing), and the level of each row beside the mean.
+    ///
+    /// Returns the mean over rows and dimensions, a tensor `[1]` that can be differentiated.
+    ///
+    /// # Errors
+    /// Those of the network.
+    pub fn loss<N: Network>(
+        &self,
+        model: &Preconditioned<N>,
+        x0: Tensor<2>,
+        given: &Condition,
+        seed: u64,
+        examples: &[u64],
+    ) -> Result<Tensor<1>> {
+        let drawn = self.draw_levels(&*model.schedule, seed, examples);
+        let at: Vec<Kernel> = drawn.iter().map(|(at, _)| *at).collect();
+        let eps = noise::normal_like(seed, examples, Purpose::Perturbation, 0, &x0);
+        let of = |f: &dyn Fn(&Kernel) -> f64| at.iter().map(f).collect::<Vec<f64>>();
+        let x = rows::scale(x0.clone(), &of(&|k| k.alpha)) + rows::scale(eps.clone(), &of(&|k| k.sigma));
+        let prediction = model.settings.prediction;
+        let target =
+            rows::scale(x0, &of(&|k| prediction.target(k).0)) + rows::scale(eps, &of(&|k| prediction.target(k).1));
+        let raw = model.raw(x, &at, given)?;
+        let weights: Vec<f64> =
+            drawn.iter().map(|(at, ratio)| ratio * self.weighting.weight(at, prediction.skip_and_out(at).1)).collect();
+        Ok(rows::scale((raw - target).square(), &weights).mean())
+    }
+}

@@ -1,0 +1,166 @@
+//! A network as a denoiser: x̂_0 = c_skip x + c_out F(c_in x, c_noise), on its own schedule.
+//!
+//! Karras et al. 2022, eq. 7, for any prediction. A level of another schedule is brought to the network's own through its
+//! log-SNR: x = α(x_0 + (σ/α)ε), so x·α'/α is a sample at the level (α', σ') with the same σ/α. Any checkpoint thus runs on
+//! any grid of any schedule.
+
+use burn::tensor::{Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use crate::{AnySchedule, Condition, Denoiser, Kernel, Network, Prediction, Result, ensure, rows};
+
+/// How x is scaled before the network.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum InputScale {
+    /// As it is.
+    None {},
+    /// To unit variance: c_in = 1/√(σ² + α²σ_d²) (Karras et al. 2022, table 1).
+    UnitVariance {
+        /// Standard deviation of the data.
+        sigma_data: f64,
+    },
+}
+
+/// Which number tells the network how noisy its input is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum NoiseInput {
+    /// ln(σ/α)/4 (Karras et al. 2022).
+    QuarterLogNoise {},
+    /// ln σ (NCSN++, whose Fourier embedding takes it).
+    LogSigma {},
+    /// Time, times a factor (Score-SDE's VP and sub-VP: 999; flow matching: 1).
+    Time {
+        /// The factor.
+        #[serde(default = "default_factor")]
+        factor: f64,
+    },
+    /// The nearest trained level of a discrete schedule (DDPM: 0 cleanest).
+    Level {},
+}
+
+fn default_factor() -> f64 {
+    1.0
+}
+
+/// What surrounds a network: what it predicts, how it is fed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Precondition {
+    /// What the raw output stands for.
+    pub prediction: Prediction,
+    /// c_in.
+    pub input_scale: InputScale,
+    /// c_noise.
+    pub noise_input: NoiseInput,
+}
+
+impl Precondition {
+    /// EDM's preconditioning: unit-variance input and target, ln(σ)/4.
+    pub fn edm(sigma_data: f64) -> Self {
+        Self {
+            prediction: Prediction::Edm { sigma_data },
+            input_scale: InputScale::UnitVariance { sigma_data },
+            noise_input: NoiseInput::QuarterLogNoise {},
+        }
+    }
+
+    /// Fails if the parts do not fit each other or the schedule.
+    pub fn check(&self, schedule: &AnySchedule) -> Result<()> {
+        self.prediction.check()?;
+        if let InputScale::UnitVariance { sigma_data } = self.input_scale {
+            ensure!(
+                sigma_data > 0.0 && sigma_data.is_finite(),
+                "input_scale unit_variance: sigma_data = {sigma_data} must be positive"
+            );
+        }
+        ensure!(
+            self.noise_input != NoiseInput::Level {} || schedule.levels().is_some(),
+            "noise_input level feeds the index of a trained level: it needs the discrete schedule, not {}",
+            schedule.kind()
+        );
+        let reaches_zero = schedule.kernel(schedule.span().1).alpha == 0.0;
+        ensure!(
+            !reaches_zero || !matches!(self.prediction, Prediction::Eps {} | Prediction::Score {}),
+            "an eps or score prediction does not determine x0 where alpha = 0, which schedule {} reaches: predict v, \
+             velocity, x0 or edm",
+            schedule.kind()
+        );
+        ensure!(
+            !reaches_zero || !matches!(self.noise_input, NoiseInput::QuarterLogNoise {}),
+            "noise_input quarter_log_noise is infinite where alpha = 0, which schedule {} reaches: use time",
+            schedule.kind()
+        );
+        Ok(())
+    }
+}
+
+/// A network with its preconditioning and the schedule it was trained on.
+#[derive(Debug, Clone)]
+pub struct Preconditioned<N> {
+    /// The raw network.
+    pub network: N,
+    /// What surrounds it.
+    pub settings: Precondition,
+    /// The schedule it was trained on.
+    pub schedule: AnySchedule,
+}
+
+impl<N: Network> Preconditioned<N> {
+    /// Puts the pieces together.
+    ///
+    /// # Errors
+    /// When they do not fit: see [`Precondition::check`].
+    pub fn new(network: N, settings: Precondition, schedule: AnySchedule) -> Result<Self> {
+        schedule.check()?;
+        settings.check(&schedule)?;
+        Ok(Self { network, settings, schedule })
+    }
+
+    /// The raw output F `[rows, dim]` at levels of the network's own schedule: what training regresses.
+    ///
+    /// # Errors
+    /// Those of the network.
+    pub fn raw(&self, x: Tensor<2>, at: &[Kernel], given: &Condition) -> Result<Tensor<2>> {
+        let scaled = match self.settings.input_scale {
+            InputScale::None {} => x,
+            InputScale::UnitVariance { sigma_data } => {
+                rows::scale(x, &at.iter().map(|k| 1.0 / k.sigma.hypot(k.alpha * sigma_data)).collect::<Vec<_>>())
+            }
+        };
+        let noise: Vec<f64> = at.iter().map(|k| self.noise_number(k)).collect();
+        let noise = Tensor::from_data(TensorData::new(noise, [at.len()]), (&scaled.device(), scaled.dtype()));
+        self.network.forward(scaled, noise, given)
+    }
+
+    fn noise_number(&self, at: &Kernel) -> f64 {
+        match self.settings.noise_input {
+            NoiseInput::QuarterLogNoise {} => 0.25 * at.noise_to_signal().ln(),
+            NoiseInput::LogSigma {} => at.sigma.ln(),
+            NoiseInput::Time { factor } => at.t * factor,
+            NoiseInput::Level {} => {
+                let (first, last) = self.schedule.span();
+                at.t.round().clamp(first, last)
+            }
+        }
+    }
+}
+
+impl<N: Network> Denoiser for Preconditioned<N> {
+    fn denoise(&self, x: Tensor<2>, at: &[Kernel], given: &Condition) -> Result<Tensor<2>> {
+        let own: Vec<Kernel> = at.iter().map(|k| self.schedule.kernel(self.schedule.time_at(k.log_snr()))).collect();
+        ensure!(
+            own.iter().zip(at).all(|(own, at)| at.alpha > 0.0 || own.alpha == 0.0),
+            "sampling starts where alpha = 0, a level that schedule {} of this model never reaches: sample on that \
+             schedule, or set the grid's start below the end",
+            self.schedule.kind()
+        );
+        let to_own: Vec<f64> =
+            own.iter().zip(at).map(|(own, at)| if at.alpha > 0.0 { own.alpha / at.alpha } else { 1.0 }).collect();
+        let x = rows::scale(x, &to_own);
+        let raw = self.raw(x.clone(), &own, given)?;
+        let (skip, out): (Vec<f64>, Vec<f64>) = own.iter().map(|k| self.settings.prediction.skip_and_out(k)).unzip();
+        Ok(rows::scale(x, &skip) + rows::scale(raw, &out))
+    }
+}

@@ -1,0 +1,57 @@
+//! Ancestral sampling: x_s ~ q(x_s given x_t, x_0 = D), whose mean is (α_t/α_s)(σ_s²/σ_t²) x_t + α_s (v/σ_t²) D with
+//! v = σ_t² − (α_t/α_s)² σ_s².
+//!
+//! Ho et al. 2020, eq. 7 and algorithm 2 (VP); Song et al. 2021, appendix F, eq. 46–47 (VE): one formula in α and σ. The
+//! variance is the posterior's (their σ² = β̃, "fixed small") or the forward transition's (σ² = β, "fixed large"). No noise
+//! is added in the step to σ = 0.
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::{Eval, Sampler};
+use crate::{Kernel, Result};
+
+/// Which variance the noise has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Variance {
+    /// β̃, the variance of q(x_s given x_t, x_0): right for data that are a single point.
+    #[default]
+    Posterior,
+    /// β, the variance of q(x_t given x_s): right for data that are N(0, I). DDPM's published CIFAR-10 samples.
+    Forward,
+}
+
+/// Ancestral sampling.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ancestral {
+    /// Variance of the noise; default the posterior's.
+    pub variance: Variance,
+}
+
+impl Sampler for Ancestral {
+    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval) -> Result<Tensor<2>> {
+        let denoised = eval.denoise(&x, from)?;
+        let (ratio, forward) = from.transition_from(to);
+        let on_x = ratio * (to.sigma / from.sigma).powi(2);
+        let on_denoised = to.alpha * forward / from.sigma.powi(2);
+        let mean = x.mul_scalar(on_x) + denoised.mul_scalar(on_denoised);
+        if to.is_clean() {
+            return Ok(mean);
+        }
+        let variance = match self.variance {
+            Variance::Posterior => from.posterior_variance(to),
+            Variance::Forward => forward,
+        };
+        Ok(eval.noise(&mean).mul_scalar(variance.sqrt()) + mean)
+    }
+
+    fn order(&self) -> Option<u32> {
+        None
+    }
+
+    fn starts_without_signal(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,41 @@
+//! DDIM: x_s = α_s D + √(σ_s² − v) ε̂ + √v z, v = η² times the posterior variance.
+//!
+//! Song, Meng & Ermon 2021, eq. 12 and 16. η = 0 is the Euler step of the probability-flow ODE in σ/α (order 1); η = 1 is
+//! [`Ancestral`](super::Ancestral) with the posterior's variance. Works from α = 0 and to σ = 0.
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::{Eval, Sampler, eval::eps};
+use crate::{Kernel, Result, ensure};
+
+/// DDIM with noise `eta`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ddim {
+    /// Factor on the posterior's standard deviation, in [0, 1]; default 0, deterministic.
+    pub eta: f64,
+}
+
+impl Sampler for Ddim {
+    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval) -> Result<Tensor<2>> {
+        let denoised = eval.denoise(&x, from)?;
+        let variance = self.eta.powi(2) * from.posterior_variance(to);
+        let direction = (to.sigma.powi(2) - variance).max(0.0).sqrt();
+        let mean = denoised.clone().mul_scalar(to.alpha) + eps(x, denoised, from).mul_scalar(direction);
+        Ok(if variance > 0.0 { eval.noise(&mean).mul_scalar(variance.sqrt()) + mean } else { mean })
+    }
+
+    fn order(&self) -> Option<u32> {
+        (self.eta == 0.0).then_some(1)
+    }
+
+    fn starts_without_signal(&self) -> bool {
+        true
+    }
+
+    fn check(&self) -> Result<()> {
+        ensure!((0.0..=1.0).contains(&self.eta), "sampler ddim: eta = {} must lie between 0 and 1", self.eta);
+        Ok(())
+    }
+}

@@ -1,0 +1,228 @@
+//! Samplers: how a batch goes from one level to the next cleaner one. One file each, one driver loop, [`sample`].
+
+mod ancestral;
+mod ddim;
+mod dpm_solver_pp;
+mod euler_maruyama;
+mod eval;
+mod heun;
+mod langevin;
+mod ode;
+mod predictor_corrector;
+mod reverse_diffusion;
+mod rk45;
+
+pub use ancestral::{Ancestral, Variance};
+pub use ddim::Ddim;
+pub use dpm_solver_pp::DpmSolverPp;
+pub use euler_maruyama::EulerMaruyama;
+pub use eval::Eval;
+pub use heun::Heun;
+pub use langevin::{Convention, Langevin};
+pub use ode::{OdeEuler, OdeHeun, OdeMidpoint, OdeRk4};
+pub use predictor_corrector::{Corrector, PredictorCorrector};
+pub use reverse_diffusion::ReverseDiffusion;
+pub use rk45::Rk45;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use crate::{
+    Condition, Denoiser, Kernel, Result, Schedule, ensure,
+    names::registry,
+    noise::{self, Purpose},
+};
+
+/// One step of a sampler, from a noisier level to a cleaner one.
+pub trait Sampler: std::fmt::Debug + Send + Sync {
+    /// `x` `[rows, dim]` at level `from` becomes a batch at level `to`.
+    ///
+    /// `to` is [`Kernel::CLEAN`] only if [`reaches_clean`](Self::reaches_clean); `from` always has noise.
+    ///
+    /// # Errors
+    /// Those of the denoiser.
+    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval) -> Result<Tensor<2>>;
+
+    /// Order of global convergence to the probability-flow ODE, where the sampler solves it: halving every step divides
+    /// the error by 2^order. `None` for samplers that draw noise. A conformance test measures it.
+    fn order(&self) -> Option<u32>;
+
+    /// Whether it can step to σ = 0 exactly. For those that cannot, the driver ends with the denoised sample.
+    fn reaches_clean(&self) -> bool {
+        true
+    }
+
+    /// Whether it can start where there is no signal (α = 0): those that divide by α cannot.
+    fn starts_without_signal(&self) -> bool {
+        false
+    }
+
+    /// Whether it chooses its own steps, so that a grid is only its two ends.
+    fn adaptive(&self) -> bool {
+        false
+    }
+
+    /// Fails, saying which parameter and what it may be, if a parameter is out of range.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+registry! {
+    /// Every sampler, tagged by `kind` in files.
+    AnySampler, "sampler": Sampler {
+        /// DDIM.
+        "ddim" => Ddim,
+        /// Ancestral sampling of DDPM and of NCSN's chain.
+        "ancestral" => Ancestral,
+        /// The reverse SDE by Euler–Maruyama.
+        "euler_maruyama" => EulerMaruyama,
+        /// The reverse of the discretised forward SDE.
+        "reverse_diffusion" => ReverseDiffusion,
+        /// Annealed Langevin dynamics.
+        "langevin" => Langevin,
+        /// A predictor with a corrector.
+        "predictor_corrector" => PredictorCorrector,
+        /// EDM's Heun with churn.
+        "heun" => Heun,
+        /// DPM-Solver++ (2M).
+        "dpm_solver_pp" => DpmSolverPp,
+        /// The probability-flow ODE in t by Euler.
+        "ode_euler" => OdeEuler,
+        /// The probability-flow ODE in t by the midpoint rule.
+        "ode_midpoint" => OdeMidpoint,
+        /// The probability-flow ODE in t by Heun.
+        "ode_heun" => OdeHeun,
+        /// The probability-flow ODE in t by classical Runge–Kutta.
+        "ode_rk4" => OdeRk4,
+        /// The probability-flow ODE in t by adaptive Dormand–Prince.
+        "rk45" => Rk45,
+    }
+}
+
+/// Which samples to draw.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Seed of all noise.
+    pub seed: u64,
+    /// Number of the first sample; sample i is the same whatever batch it is in.
+    pub first: u64,
+    /// Number of samples.
+    pub rows: usize,
+    /// Numbers in a sample.
+    pub dim: usize,
+    /// Their condition.
+    pub given: Condition,
+    /// Var\[data\] of the prior N(0, σ_T² + α_T² Var\[data\]); mean over the coordinates.
+    pub data_variance: f64,
+    /// Device to work on.
+    pub device: Device,
+    /// Precision to work in: what the denoiser expects.
+    pub dtype: DType,
+}
+
+impl Request {
+    /// `rows` unconditional samples of `dim` numbers in double precision on the CPU, as the exact models want.
+    pub fn exact(rows: usize, dim: usize, seed: u64) -> Self {
+        Self {
+            seed,
+            first: 0,
+            rows,
+            dim,
+            given: Condition::none(),
+            data_variance: 1.0,
+            device: Device::flex(),
+            dtype: DType::F64,
+        }
+    }
+
+    fn numbers(&self) -> Vec<u64> {
+        (self.first..self.first + self.rows as u64).collect()
+    }
+}
+
+/// What a run of a sampler gives.
+#[derive(Debug, Clone)]
+pub struct Sampled {
+    /// The samples `[rows, dim]`.
+    pub x: Tensor<2>,
+    /// Calls of the denoiser.
+    pub evaluations: usize,
+}
+
+/// What an observer of a run is shown after every step.
+pub struct Progress<'a> {
+    /// Steps done; 0 shows the start.
+    pub step: usize,
+    /// Steps in all.
+    pub steps: usize,
+    /// The level of `x`.
+    pub at: &'a Kernel,
+    /// The batch `[rows, dim]`.
+    pub x: &'a Tensor<2>,
+}
+
+/// Draws the prior at the noisiest level of `kernels` and runs a sampler down to the last.
+///
+/// `schedule` is the one `kernels` were laid on: samplers that look between two levels ask it. `observe` is called at the
+/// start and after every step; an error it returns ends the run.
+///
+/// # Errors
+/// A grid the sampler cannot run, a parameter out of range, and those of the denoiser and the observer.
+pub fn sample(
+    denoiser: &dyn Denoiser,
+    schedule: &dyn Schedule,
+    kernels: &[Kernel],
+    sampler: &dyn Sampler,
+    request: &Request,
+    observe: &mut dyn FnMut(&Progress) -> Result<()>,
+) -> Result<Sampled> {
+    ensure!(kernels.len() >= 2, "a grid of {} level(s) has no step: give it at least two levels", kernels.len());
+    let std = kernels[0].prior_std(request.data_variance);
+    let start = noise::normal(request.seed, &request.numbers(), Purpose::Prior, 0, request.dim)
+        .into_iter()
+        .map(|z| std * z)
+        .collect();
+    let start: Tensor<2> = Tensor::from_data(
+        TensorData::new::<f64, _>(start, [request.rows, request.dim]),
+        (&request.device, request.dtype),
+    );
+    sample_from(start, denoiser, schedule, kernels, sampler, request, observe)
+}
+
+/// As [`sample`], from a given batch `x` `[rows, dim]` at the first level of `kernels`.
+///
+/// # Errors
+/// As [`sample`].
+pub fn sample_from(
+    x: Tensor<2>,
+    denoiser: &dyn Denoiser,
+    schedule: &dyn Schedule,
+    kernels: &[Kernel],
+    sampler: &dyn Sampler,
+    request: &Request,
+    observe: &mut dyn FnMut(&Progress) -> Result<()>,
+) -> Result<Sampled> {
+    sampler.check()?;
+    request.given.check(request.rows)?;
+    ensure!(kernels.len() >= 2, "a grid of {} level(s) has no step: give it at least two levels", kernels.len());
+    ensure!(
+        kernels[0].alpha > 0.0 || sampler.starts_without_signal(),
+        "this sampler divides by alpha, which is 0 at the grid's start t = {}: set the start below it, or use ddim or \
+         dpm_solver_pp",
+        kernels[0].t
+    );
+    let mut eval = Eval::new(denoiser, schedule, kernels, request);
+    let mut x = x;
+    let steps = kernels.len() - 1;
+    observe(&Progress { step: 0, steps, at: &kernels[0], x: &x })?;
+    for (i, pair) in kernels.windows(2).enumerate() {
+        let (from, to) = (&pair[0], &pair[1]);
+        x = if to.is_clean() && !sampler.reaches_clean() {
+            eval.denoise(&x, from)?
+        } else {
+            sampler.step(x, from, to, &mut eval)?
+        };
+        observe(&Progress { step: i + 1, steps, at: to, x: &x })?;
+    }
+    Ok(Sampled { x, evaluations: eval.evaluations() })
+}

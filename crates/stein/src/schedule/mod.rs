@@ -1,0 +1,60 @@
+//! Noise schedules: how α and σ move with time. One file each; time grows with noise.
+
+mod cosine;
+mod discrete;
+mod edm;
+mod rectified;
+mod sub_vp;
+mod ve;
+mod vp;
+
+pub use cosine::Cosine;
+pub use discrete::{Discrete, Levels};
+pub use edm::Edm;
+pub use rectified::Rectified;
+pub use sub_vp::SubVp;
+pub use ve::Ve;
+pub use vp::Vp;
+
+use crate::{Kernel, Result, names::registry};
+
+/// A noise schedule.
+pub trait Schedule: std::fmt::Debug + Send + Sync {
+    /// The kernel at time `t` of [`span`](Self::span). The formulas continue beyond it where they can.
+    fn kernel(&self, t: f64) -> Kernel;
+
+    /// The time at which the log-SNR is `log_snr`: the inverse of `kernel(t).log_snr()`, −∞ included where α reaches 0.
+    fn time_at(&self, log_snr: f64) -> f64;
+
+    /// The cleanest and the noisiest time. Between them all five numbers of a kernel are finite and σ > 0. α may be 0 at
+    /// the noisiest, where σ/α is infinite: samplers in x̂_0/ε̂ form start there, those in σ/α cannot and refuse.
+    fn span(&self) -> (f64, f64);
+
+    /// Number of trained levels of a discrete schedule, whose times are the indices 0 (cleanest) to `levels - 1`.
+    fn levels(&self) -> Option<usize> {
+        None
+    }
+
+    /// Fails, saying which parameter and what it may be, if the parameters make no schedule.
+    fn check(&self) -> Result<()>;
+}
+
+registry! {
+    /// Every schedule, tagged by `kind` in files.
+    AnySchedule, "schedule": Schedule {
+        /// Variance exploding.
+        "ve" => Ve,
+        /// Variance preserving.
+        "vp" => Vp,
+        /// Sub-variance preserving.
+        "sub_vp" => SubVp,
+        /// Cosine.
+        "cosine" => Cosine,
+        /// σ = t.
+        "edm" => Edm,
+        /// Straight lines from data to noise.
+        "rectified" => Rectified,
+        /// A list of levels.
+        "discrete" => Discrete,
+    }
+}

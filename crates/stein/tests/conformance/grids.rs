@@ -1,0 +1,72 @@
+//! Grids: the published sequences, and the promises about their ends.
+
+use stein::{AnySchedule, Discrete, Edm, Grid, Schedule, Spacing, Vp};
+
+use crate::assert_close;
+
+fn times(grid: &Grid, schedule: &dyn Schedule) -> Vec<f64> {
+    grid.kernels(schedule).unwrap().iter().filter(|kernel| !kernel.is_clean()).map(|kernel| kernel.t).collect()
+}
+
+#[test]
+fn every_grid_on_every_schedule_descends_and_ends_clean() {
+    for schedule in AnySchedule::all() {
+        for name in Spacing::NAMES {
+            let spacing = Spacing::named(name).unwrap();
+            let trained_only = matches!(*name, "leading" | "trailing" | "quadratic");
+            let (_, last) = schedule.span();
+            // Spacings in σ/α cannot start without signal, and say so.
+            let start =
+                (schedule.kernel(last).alpha == 0.0 && matches!(*name, "karras" | "log_snr")).then_some(0.99 * last);
+            for steps in [1, 2, 7, 50] {
+                let grid = Grid { spacing, steps, start, ..Grid::default() };
+                let kernels = match grid.kernels(&*schedule) {
+                    Ok(kernels) => kernels,
+                    Err(error) => {
+                        assert!(trained_only && schedule.levels().is_none(), "{name} on {}: {error}", schedule.kind());
+                        continue;
+                    }
+                };
+                assert_eq!(kernels.len(), steps + 1, "{name} on {}", schedule.kind());
+                assert!(kernels[steps].is_clean() && kernels[..steps].iter().all(|k| k.sigma > 0.0));
+                assert!(
+                    kernels.windows(2).all(|pair| pair[0].log_snr() < pair[1].log_snr()),
+                    "{name} on {} with {steps} steps",
+                    schedule.kind()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn karras_is_the_papers_formula() {
+    let ours = times(&Grid::karras(18), &Edm::default());
+    let (top, bottom) = (80f64.powf(1.0 / 7.0), 0.002f64.powf(1.0 / 7.0));
+    for (i, t) in ours.iter().enumerate() {
+        assert_close(*t, (top + i as f64 / 17.0 * (bottom - top)).powi(7), 1e-12, format!("t_{i}"));
+    }
+    assert_eq!((ours[0], ours[17]), (80.0, 0.002));
+}
+
+#[test]
+fn subsequences_are_the_published_ones() {
+    let discrete = Discrete::default();
+    let grid = |name: &str, steps| Grid { spacing: Spacing::named(name).unwrap(), steps, ..Grid::default() };
+    assert_eq!(times(&grid("leading", 10), &discrete), [900., 800., 700., 600., 500., 400., 300., 200., 100., 0.]);
+    assert_eq!(times(&grid("trailing", 10), &discrete), [999., 899., 799., 699., 599., 499., 399., 299., 199., 99.]);
+    // linspace(0, √800, 10)² truncated, as DDIM's code has it.
+    assert_eq!(times(&grid("quadratic", 10), &discrete), [800., 632., 483., 355., 246., 158., 88., 39., 9., 0.]);
+    assert!(grid("leading", 1001).kernels(&discrete).is_err());
+    assert!(grid("leading", 10).kernels(&Vp::default()).unwrap_err().to_string().contains("discrete"));
+}
+
+#[test]
+fn impossible_grids_are_refused() {
+    let vp = Vp::default();
+    assert!(Grid::uniform(0).kernels(&vp).unwrap_err().to_string().contains("at least 1"));
+    assert!(Grid { start: Some(2.0), ..Grid::default() }.kernels(&vp).is_err());
+    assert!(Grid { start: Some(0.1), end: Some(0.5), ..Grid::default() }.kernels(&vp).is_err());
+    let rectified = AnySchedule::named("rectified").unwrap();
+    assert!(Grid::karras(5).kernels(&*rectified).unwrap_err().to_string().contains("start"));
+}

@@ -1,0 +1,175 @@
+//! The objective: stationary at the exact denoiser, where its value is the Bayes error; weights and level distributions.
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use stein::{
+    AnySchedule, Condition, Denoiser, Edm, LevelDistribution, Network, NoiseInput, Objective, Precondition,
+    Preconditioned, Prediction, Result, Schedule, Vp, Weighting,
+    exact::{Exact, Gaussian},
+};
+
+use crate::assert_close;
+
+fn gaussian() -> Gaussian {
+    Gaussian::new(vec![0.3, -0.8], &[vec![1.0, 0.6], vec![0.6, 0.8]]).unwrap()
+}
+
+/// The exact raw output of a Gaussian times one trainable number θ, which is right at θ = 1. The noise number it is fed is
+/// the time.
+struct Scaled {
+    theta: Tensor<1>,
+    schedule: AnySchedule,
+    prediction: Prediction,
+}
+
+impl Network for Scaled {
+    fn forward(&self, x: Tensor<2>, noise: Tensor<1>, given: &Condition) -> Result<Tensor<2>> {
+        let at: Vec<_> = noise.to_data().iter::<f64>().map(|t| self.schedule.kernel(t)).collect();
+        let denoised = gaussian().denoise(x.clone(), &at, given)?;
+        let coefficients: Vec<(f64, f64)> = at.iter().map(|k| self.prediction.skip_and_out(k)).collect();
+        let column = |values: Vec<f64>| -> Tensor<2> {
+            Tensor::from_data(TensorData::new(values, [at.len(), 1]), (&x.device(), x.dtype()))
+        };
+        let skip = column(coefficients.iter().map(|c| c.0).collect());
+        let out = column(coefficients.iter().map(|c| c.1).collect());
+        Ok((denoised - x * skip) / out * self.theta.clone().reshape([1, 1]))
+    }
+}
+
+/// Loss and its derivative by θ at θ = 1, over `n` examples.
+fn at_the_optimum(schedule: &AnySchedule, prediction: Prediction, objective: Objective, n: u64) -> (f64, f64) {
+    let device = Device::flex().autodiff();
+    let options = || (&device, DType::F64);
+    let theta = Tensor::<1>::from_data(TensorData::new(vec![1.0f64], [1]), options()).require_grad();
+    let network = Scaled { theta: theta.clone(), schedule: schedule.clone(), prediction };
+    let settings = Precondition {
+        prediction,
+        input_scale: stein::InputScale::None {},
+        noise_input: NoiseInput::Time { factor: 1.0 },
+    };
+    let model = Preconditioned::new(network, settings, schedule.clone()).unwrap();
+    let numbers: Vec<u64> = (0..n).collect();
+    let x0 = gaussian().draw_clean(1, &numbers);
+    let x0 = Tensor::<2>::from_data(TensorData::new(x0, [n as usize, 2]), options());
+    let loss = objective.loss(&model, x0, &Condition::none(), 2, &numbers).unwrap();
+    let gradients = loss.backward();
+    let slope = theta.grad(&gradients).unwrap().into_scalar::<f64>();
+    (loss.into_scalar::<f64>(), slope)
+}
+
+#[test]
+fn the_exact_denoiser_is_stationary_for_every_prediction_and_weight() {
+    let schedule = AnySchedule::from(Vp { t_min: 0.05, ..Vp::default() });
+    for prediction in Prediction::all() {
+        for weighting in [
+            Weighting::Unit {},
+            Weighting::Likelihood {},
+            Weighting::MinSnr { gamma: 5.0 },
+            Weighting::Edm { sigma_data: 0.5 },
+        ] {
+            let objective = Objective { levels: LevelDistribution::Uniform { t_min: None }, weighting };
+            let (loss, slope) = at_the_optimum(&schedule, prediction, objective, 20_000);
+            // The slope 2 E w F(F − target) is 0; its Monte-Carlo error is about 2 loss √(kurtosis/n) ≈ 0.03 loss for
+            // comparable F and residual, more where F is larger: bounded by a tenth of loss + 1, five errors.
+            assert!(slope.abs() < 0.1 * (1.0 + loss), "{prediction:?}, {weighting:?}: slope {slope}, loss {loss}");
+        }
+    }
+}
+
+#[test]
+fn the_loss_of_the_exact_denoiser_is_the_bayes_error() {
+    // At one level E‖x_0 − D‖² = Σ λσ²/(α²λ + σ²); unit weight on an x0 prediction is its mean over dimensions.
+    let (low, high) = (0.4, 0.400_001);
+    let schedule = AnySchedule::from(Edm { sigma_min: low, sigma_max: high });
+    let objective = Objective { levels: LevelDistribution::Uniform { t_min: None }, weighting: Weighting::Unit {} };
+    let (loss, _) = at_the_optimum(&schedule, Prediction::X0 {}, objective, 50_000);
+    let bayes: f64 = gaussian().variances().iter().map(|v| v * low * low / (v + low * low)).sum::<f64>() / 2.0;
+    // A mean of squares of 100,000 normals: relative standard error √(2/100,000) = 0.0045; four of them.
+    assert!((loss / bayes - 1.0).abs() < 0.018, "loss {loss}, Bayes error {bayes}");
+}
+
+#[test]
+fn importance_sampling_changes_the_variance_and_not_the_mean() {
+    let schedule = AnySchedule::from(Vp { t_min: 1e-3, ..Vp::default() });
+    let loss = |levels| {
+        at_the_optimum(
+            &schedule,
+            Prediction::Eps {},
+            Objective { levels, weighting: Weighting::Likelihood {} },
+            100_000,
+        )
+        .0
+    };
+    let (uniform, importance) =
+        (loss(LevelDistribution::Uniform { t_min: None }), loss(LevelDistribution::Importance { t_min: None }));
+    // Uniform times see g²/σ² up to 1/t: its error dominates, about 3 % at 100,000 draws.
+    assert!((uniform / importance - 1.0).abs() < 0.1, "{uniform} against {importance}");
+}
+
+#[test]
+fn levels_have_their_distributions() {
+    let n = 20_000u64;
+    let numbers: Vec<u64> = (0..n).collect();
+    let draw = |schedule: &AnySchedule, levels| {
+        Objective { levels, weighting: Weighting::Unit {} }.draw_levels(&**schedule, 4, &numbers)
+    };
+    let edm = AnySchedule::from(Edm::default());
+    let log: Vec<f64> =
+        draw(&edm, LevelDistribution::LogNormal { mean: -1.2, std: 1.2 }).iter().map(|(k, _)| k.sigma.ln()).collect();
+    let mean = log.iter().sum::<f64>() / n as f64;
+    let std = (log.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / n as f64).sqrt();
+    // Four standard errors: 1.2 · 4/√20,000 = 0.034.
+    assert!((mean + 1.2).abs() < 0.034 && (std - 1.2).abs() < 0.034, "mean {mean}, std {std}");
+    let discrete = AnySchedule::named("discrete").unwrap();
+    let levels: Vec<f64> = draw(&discrete, LevelDistribution::DiscreteUniform {}).iter().map(|(k, _)| k.t).collect();
+    assert!(levels.iter().all(|t| t.fract() == 0.0 && (0.0..=999.0).contains(t)));
+    let mean = levels.iter().sum::<f64>() / n as f64;
+    assert!((mean - 499.5).abs() < 4.0 * 288.7 / (n as f64).sqrt(), "mean level {mean}");
+    // The importance factor averages to 1: it is a ratio of two densities.
+    let vp = AnySchedule::from(Vp::default());
+    let ratios = draw(&vp, LevelDistribution::Importance { t_min: None });
+    let mean = ratios.iter().map(|(_, ratio)| ratio).sum::<f64>() / n as f64;
+    assert!((mean - 1.0).abs() < 0.05, "mean factor {mean}");
+}
+
+#[test]
+fn edms_weight_is_one_on_its_own_prediction() {
+    for sigma in [0.01, 0.5, 10.0] {
+        let at = Edm::default().kernel(sigma);
+        let out = Prediction::Edm { sigma_data: 0.5 }.skip_and_out(&at).1;
+        assert_close(Weighting::Edm { sigma_data: 0.5 }.weight(&at, out), 1.0, 1e-12, "EDM");
+        // Likelihood weight on the score's error: g².
+        let score = Prediction::Score {}.skip_and_out(&at).1;
+        assert_close(Weighting::Likelihood {}.weight(&at, score), at.diffusion_squared(), 1e-12, "likelihood");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let rectified = AnySchedule::named("rectified").unwrap();
+    let refuse = |levels, weighting| Objective { levels, weighting }.check(&*rectified).unwrap_err().to_string();
+    assert!(refuse(LevelDistribution::Importance { t_min: None }, Weighting::Unit {}).contains("log-SNR"));
+    assert!(refuse(LevelDistribution::Uniform { t_min: None }, Weighting::Likelihood {}).contains("infinite"));
+    assert!(refuse(LevelDistribution::DiscreteUniform {}, Weighting::Unit {}).contains("discrete"));
+    assert!(refuse(LevelDistribution::Uniform { t_min: Some(0.0) }, Weighting::Unit {}).contains("noisy"));
+}
+
+#[test]
+fn a_model_runs_on_any_schedule() {
+    // An exact network of VP, asked on EDM's levels: D(x; α, σ) = D(x/α; 1, σ/α).
+    let schedule = AnySchedule::from(Vp::default());
+    let theta = Tensor::<1>::from_data(TensorData::new(vec![1.0f64], [1]), (&Device::flex(), DType::F64));
+    let prediction = Prediction::V {};
+    let network = Scaled { theta, schedule: schedule.clone(), prediction };
+    let settings = Precondition {
+        prediction,
+        input_scale: stein::InputScale::None {},
+        noise_input: NoiseInput::Time { factor: 1.0 },
+    };
+    let model = Preconditioned::new(network, settings, schedule).unwrap();
+    for sigma in [0.05, 1.0, 20.0] {
+        let at = Edm::default().kernel(sigma);
+        let x = [0.4 * (1.0 + sigma), -0.3];
+        let (ours, exact) = (crate::denoise(&model, &x, 2, &at), crate::denoise(&gaussian(), &x, 2, &at));
+        ours.iter().zip(&exact).for_each(|(a, b)| assert_close(*a, *b, 1e-9, format!("σ = {sigma}")));
+    }
+}

@@ -1,0 +1,401 @@
+//! Samplers against exact models: measured orders, moments, identities, and independence of batch and threads.
+
+use stein::{
+    Ancestral, AnySampler, AnySchedule, Condition, Corrector, Ddim, Denoiser, Discrete, Edm, Eval, Grid, Heun, Kernel,
+    Langevin, PredictorCorrector, Request, Rk45, Sampler, Schedule, Spacing, Variance, Ve, Vp,
+    exact::{Exact, Gaussian, GaussianMixture},
+    rows::host,
+    sample, sample_from,
+};
+
+use crate::{assert_close, line, plane, tensor};
+
+fn run(
+    model: &dyn Denoiser,
+    schedule: &dyn Schedule,
+    kernels: &[Kernel],
+    sampler: &dyn Sampler,
+    request: &Request,
+) -> Vec<f64> {
+    host(&sample(model, schedule, kernels, sampler, request, &mut |_| Ok(())).unwrap().x)
+}
+
+/// Every sampler that claims an order, with one step an interval where it would choose its own.
+fn ordered() -> Vec<AnySampler> {
+    let one_step = Rk45 { rtol: f64::INFINITY, atol: f64::INFINITY, ..Rk45::default() };
+    AnySampler::all()
+        .into_iter()
+        .map(|sampler| if sampler.adaptive() { one_step.clone().into() } else { sampler })
+        .filter(|sampler| sampler.order().is_some())
+        .collect()
+}
+
+/// Distribution function of the mixture on the line at a level.
+fn cumulative(x: f64, at: &Kernel) -> f64 {
+    let normal = |z: f64| 0.5 * libm::erfc(-z / std::f64::consts::SQRT_2);
+    line()
+        .components()
+        .map(|(weight, mean, variance)| {
+            weight * normal((x - at.alpha * mean[0]) / (at.alpha.powi(2) * variance[0] + at.sigma.powi(2)).sqrt())
+        })
+        .sum()
+}
+
+/// In one dimension the probability-flow map is the quantile map: x_s = F_s⁻¹(F_t(x_t)).
+fn flow(x: f64, from: &Kernel, to: &Kernel) -> f64 {
+    let wanted = cumulative(x, from);
+    let (mut low, mut high) = (-100.0, 100.0);
+    loop {
+        let middle = 0.5 * (low + high);
+        if middle <= low || middle >= high {
+            return middle;
+        }
+        if cumulative(middle, to) < wanted { low = middle } else { high = middle }
+    }
+}
+
+#[test]
+fn measured_orders_are_the_claimed_ones_on_every_schedule() {
+    for schedule in AnySchedule::all() {
+        // From σ/α = 3 to 0.3: the modes separate on the way, and every schedule passes through.
+        let (start, end) = (schedule.time_at(-2.0 * 3f64.ln()), schedule.time_at(-2.0 * 0.3f64.ln()));
+        let (from, to) = (schedule.kernel(start), schedule.kernel(end));
+        let x: Vec<f64> = (-4..=4).map(|i| f64::from(i) * 0.45 * (from.alpha.hypot(from.sigma))).collect();
+        let truth: Vec<f64> = x.iter().map(|&x| flow(x, &from, &to)).collect();
+        for sampler in ordered() {
+            let order = sampler.order().unwrap();
+            let error = |steps: usize| -> f64 {
+                let grid = Grid { steps, start: Some(start), end: Some(end), clean: false, ..Grid::default() };
+                let kernels = grid.kernels(&*schedule).unwrap();
+                let request = Request::exact(x.len(), 1, 0);
+                let end =
+                    sample_from(tensor(&x, 1), &line(), &*schedule, &kernels, &*sampler, &request, &mut |_| Ok(()));
+                host(&end.unwrap().x).iter().zip(&truth).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
+            };
+            // Fine enough to be asymptotic, coarse enough to stay far above rounding (1e-15).
+            let steps = match order {
+                1 => 512,
+                2 => 256,
+                _ => 48,
+            };
+            let (coarse, fine) = (error(steps), error(2 * steps));
+            let measured = (coarse / fine).log2();
+            assert!(
+                (measured - f64::from(order)).abs() < 0.15,
+                "{} on {}: claims order {order}, shows {measured:.3} (errors {coarse:e}, {fine:e})",
+                sampler.kind(),
+                schedule.kind()
+            );
+        }
+    }
+}
+
+#[test]
+fn adaptive_steps_meet_their_tolerance_for_every_sample() {
+    for schedule in AnySchedule::all() {
+        let (start, end) = (schedule.time_at(-2.0 * 5f64.ln()), schedule.time_at(-2.0 * 0.1f64.ln()));
+        let (from, to) = (schedule.kernel(start), schedule.kernel(end));
+        let x: Vec<f64> = (-6..=6).map(|i| f64::from(i) * 0.5 * from.alpha.hypot(from.sigma)).collect();
+        let request = Request::exact(x.len(), 1, 0);
+        let tight = Rk45 { rtol: 1e-7, atol: 1e-7, ..Rk45::default() };
+        let end =
+            sample_from(tensor(&x, 1), &line(), &*schedule, &[from, to], &tight, &request, &mut |_| Ok(())).unwrap();
+        for (ours, x) in host(&end.x).iter().zip(&x) {
+            // Local errors of 1e-7 add up over some fifty steps.
+            assert_close(*ours, flow(*x, &from, &to), 5e-6, schedule.kind());
+        }
+    }
+}
+
+/// Every stochastic sampler, with settings that make it one.
+fn stochastic() -> Vec<AnySampler> {
+    let annealed = PredictorCorrector { corrector: Corrector::Annealed, ..PredictorCorrector::default() };
+    let predictor_first = PredictorCorrector { corrector_first: false, ..PredictorCorrector::default() };
+    let on_ddim = PredictorCorrector { predictor: Box::new(Ddim::default().into()), ..PredictorCorrector::default() };
+    let mut all: Vec<AnySampler> = AnySampler::all().into_iter().filter(|sampler| sampler.order().is_none()).collect();
+    all.extend([
+        Ddim { eta: 1.0 }.into(),
+        Ddim { eta: 0.5 }.into(),
+        Ancestral { variance: Variance::Forward }.into(),
+        Heun { churn: 0.1, ..Heun::default() }.into(),
+        annealed.into(),
+        predictor_first.into(),
+        on_ddim.into(),
+    ]);
+    all
+}
+
+#[test]
+fn stochastic_samplers_match_mean_and_covariance() {
+    let n = 4000;
+    let covariance = [vec![1.0, 0.6], vec![0.6, 0.8]];
+    let model = Gaussian::new(vec![0.3, -0.8], &covariance).unwrap();
+    let schedules: [AnySchedule; 3] =
+        [Edm { sigma_min: 0.01, sigma_max: 20.0 }.into(), Vp::default().into(), AnySchedule::named("sub_vp").unwrap()];
+    for schedule in schedules {
+        for sampler in stochastic() {
+            // Langevin dynamics wants few levels and many steps on each; the others many levels.
+            let (sampler, steps): (AnySampler, usize) = match sampler {
+                AnySampler::Langevin(_) => (Langevin { epsilon: 5e-6, steps: 40, ..Langevin::default() }.into(), 20),
+                other => (other, 150),
+            };
+            let grid = Grid { spacing: Spacing::named("karras").unwrap(), steps, ..Grid::default() };
+            let kernels = grid.kernels(&*schedule).unwrap();
+            let request = Request { data_variance: model.variance(), ..Request::exact(n, 2, 11) };
+            let x = run(&model, &*schedule, &kernels, &*sampler, &request);
+            let mean: Vec<f64> = (0..2).map(|i| x.iter().skip(i).step_by(2).sum::<f64>() / n as f64).collect();
+            let name = format!("{} on {}", serde_json::to_string(&sampler).unwrap(), schedule.kind());
+            for i in 0..2 {
+                // Five standard errors, and 0.03 for the steps: the reverse-time methods are of first order in 1/150, and
+                // the prior of EDM and VP misses the mean by less than 0.01.
+                let bound = 5.0 * (covariance[i][i] / n as f64).sqrt() + 0.03;
+                assert!((mean[i] - model.mean()[i]).abs() < bound, "{name}: mean {mean:?}");
+                for j in 0..2 {
+                    let ours = x.chunks(2).map(|row| (row[i] - mean[i]) * (row[j] - mean[j])).sum::<f64>() / n as f64;
+                    let variance = covariance[i][i] * covariance[j][j] + covariance[i][j].powi(2);
+                    let bound = 5.0 * (variance / n as f64).sqrt() + 0.05;
+                    assert!((ours - covariance[i][j]).abs() < bound, "{name}: covariance {ours}, {}", covariance[i][j]);
+                }
+            }
+        }
+    }
+}
+
+/// Part of the samples on the side of (5, 5).
+fn right(x: &[f64]) -> f64 {
+    x.chunks(2).filter(|row| row[0] + row[1] > 0.0).count() as f64 / (x.len() / 2) as f64
+}
+
+#[test]
+fn annealing_recovers_the_weights_that_plain_langevin_misses() {
+    // Song & Ermon 2019, section 3.2 and figure 3. With 20,000 samples the standard error of a part of 0.8 is 0.003.
+    let model = GaussianMixture::ncsn();
+    let n = 20_000;
+    let plain = Langevin { epsilon: 0.05, steps: 500, ..Langevin::default() };
+    let ve = Ve { sigma_min: 0.1, sigma_max: 20.0 };
+    let request = Request { data_variance: model.variance(), ..Request::exact(n, 2, 5) };
+    // Plain: one small level, started over the square of the paper's figure.
+    let uniform: Vec<f64> =
+        stein::noise::uniform(1, &(0..2 * n as u64).collect::<Vec<_>>(), stein::noise::Purpose::Model, 0);
+    let start: Vec<f64> = uniform.into_iter().map(|u| 16.0 * u - 8.0).collect();
+    let level = ve.kernel(0.0);
+    let x = sample_from(tensor(&start, 2), &model, &ve, &[level, Kernel::CLEAN], &plain, &request, &mut |_| Ok(()))
+        .unwrap();
+    let missed = right(&host(&x.x));
+    assert!((missed - 0.8).abs() > 0.1, "plain Langevin from a uniform start finds {missed}, where it should miss 0.8");
+
+    for sampler in AnySampler::all() {
+        let (sampler, steps): (AnySampler, usize) = match sampler {
+            AnySampler::Langevin(_) => (Langevin { epsilon: 0.001, steps: 30, ..Langevin::default() }.into(), 20),
+            AnySampler::Rk45(_) => (Rk45 { rtol: 1e-3, atol: 1e-3, ..Rk45::default() }.into(), 2),
+            other => (other, 60),
+        };
+        let kernels = Grid::uniform(steps).kernels(&ve).unwrap();
+        let found = right(&run(&model, &ve, &kernels, &*sampler, &request));
+        assert!((found - 0.8).abs() < 0.02, "{} finds {found} of 0.8 on the right", sampler.kind());
+    }
+}
+
+#[test]
+fn reverse_time_samplers_recover_the_weights_on_every_schedule() {
+    let model = GaussianMixture::ncsn();
+    for schedule in AnySchedule::all() {
+        let (_, last) = schedule.span();
+        for name in ["ddim", "ancestral", "heun", "dpm_solver_pp"] {
+            let sampler = AnySampler::named(name).unwrap();
+            let endless = schedule.kernel(last).alpha == 0.0 && !sampler.starts_without_signal();
+            let start = endless.then(|| schedule.time_at(-2.0 * 1000f64.ln()));
+            let kernels = Grid { start, ..Grid::uniform(100) }.kernels(&*schedule).unwrap();
+            let request = Request { data_variance: model.variance(), ..Request::exact(5000, 2, 5) };
+            let found = right(&run(&model, &*schedule, &kernels, &*sampler, &request));
+            // NCSN's own sigmas stop at 50 or less; a discrete chain may end at α = 0.006: both forget the mean well enough.
+            // Three standard errors at 5000 samples are 0.017.
+            assert!((found - 0.8).abs() < 0.03, "{name} on {}: {found} of 0.8", schedule.kind());
+        }
+    }
+}
+
+/// One step of a sampler from a fixed state.
+fn step(sampler: &dyn Sampler, schedule: &dyn Schedule, from: &Kernel, to: &Kernel) -> Vec<f64> {
+    let x = [0.4, -0.2, 1.0, 0.7];
+    let request = Request::exact(2, 2, 9);
+    let out = sample_from(tensor(&x, 2), &plane(), schedule, &[*from, *to], sampler, &request, &mut |_| Ok(()));
+    host(&out.unwrap().x)
+}
+
+#[test]
+fn identities_between_samplers_hold() {
+    let schedule = Vp::default();
+    let (from, to) = (schedule.kernel(0.6), schedule.kernel(0.5));
+    let same = |a: Vec<f64>, b: Vec<f64>, what: &str| {
+        a.iter().zip(&b).for_each(|(a, b)| assert_close(*a, *b, 1e-12, what));
+    };
+    // DDIM with η = 1 is the ancestral step with the posterior's variance, noise and all.
+    same(
+        step(&Ddim { eta: 1.0 }, &schedule, &from, &to),
+        step(&Ancestral { variance: Variance::Posterior }, &schedule, &from, &to),
+        "ddim(1) = ancestral",
+    );
+    // Without corrections a predictor–corrector is its predictor.
+    for predictor in AnySampler::all() {
+        if predictor.adaptive() || matches!(predictor, AnySampler::PredictorCorrector(_)) {
+            continue;
+        }
+        let none =
+            PredictorCorrector { predictor: Box::new(predictor.clone()), steps: 0, ..PredictorCorrector::default() };
+        same(step(&none, &schedule, &from, &to), step(&*predictor, &schedule, &from, &to), predictor.kind());
+    }
+    // DDIM with η = 0 is Euler's step in σ/α.
+    let x = [0.4, -0.2, 1.0, 0.7];
+    let denoised = crate::denoise(&plane(), &x, 2, &from);
+    let rise = to.noise_to_signal() - from.noise_to_signal();
+    let euler: Vec<f64> = x
+        .iter()
+        .zip(&denoised)
+        .map(|(x, d)| to.alpha * (x / from.alpha + rise * (x - from.alpha * d) / from.sigma))
+        .collect();
+    same(step(&Ddim::default(), &schedule, &from, &to), euler, "ddim(0) = Euler in σ/α");
+}
+
+#[test]
+fn one_step_of_ddpm_is_the_papers() {
+    // Ho et al. 2020, algorithm 2, with ε̂ from the exact denoiser and no noise in the mean.
+    let schedule = Discrete::default();
+    let (from, to) = (schedule.kernel(400.0), schedule.kernel(399.0));
+    let beta = 1e-4 + (0.02 - 1e-4) * 400.0 / 999.0;
+    let bar = from.alpha.powi(2);
+    let x = [0.4, -0.2, 1.0, 0.7];
+    let denoised = crate::denoise(&plane(), &x, 2, &from);
+    let mean = x.iter().zip(&denoised).map(|(x, d)| {
+        let eps = (x - from.alpha * d) / from.sigma;
+        (x - beta / (1.0 - bar).sqrt() * eps) / (1.0 - beta).sqrt()
+    });
+    let noise = stein::noise::normal(9, &[0, 1], stein::noise::Purpose::Sampler, 1, 2);
+    for (variance, which) in
+        [(beta, Variance::Forward), (beta * (1.0 - to.alpha.powi(2)) / (1.0 - bar), Variance::Posterior)]
+    {
+        let ours = step(&Ancestral { variance: which }, &schedule, &from, &to);
+        for ((ours, mean), z) in ours.iter().zip(mean.clone()).zip(&noise) {
+            assert_close(*ours, mean + variance.sqrt() * z, 1e-10, format!("{which:?}"));
+        }
+    }
+}
+
+#[test]
+fn langevin_conventions_differ_by_a_factor_of_two() {
+    let schedule = Ve::default();
+    let (from, to) = (schedule.kernel(0.5), schedule.kernel(0.4));
+    let one = |epsilon, convention| Langevin { epsilon, steps: 1, convention, denoise: true };
+    let paper = step(&one(2e-5, stein::Convention::Paper), &schedule, &from, &to);
+    let code = step(&one(1e-5, stein::Convention::Code), &schedule, &from, &to);
+    assert_eq!(paper, code);
+}
+
+/// Settings that finish quickly, for every sampler.
+fn quick(sampler: &AnySampler) -> (AnySampler, usize) {
+    match sampler {
+        AnySampler::Langevin(_) => (Langevin { steps: 3, ..Langevin::default() }.into(), 5),
+        other => (other.clone(), 8),
+    }
+}
+
+#[test]
+fn a_sample_does_not_depend_on_its_batch() {
+    let model = plane();
+    for schedule in [AnySchedule::from(Edm::default()), Vp::default().into()] {
+        for sampler in AnySampler::all().into_iter().chain(stochastic()) {
+            let (sampler, steps) = quick(&sampler);
+            let kernels = Grid::uniform(steps).kernels(&*schedule).unwrap();
+            let all = run(&model, &*schedule, &kernels, &*sampler, &Request::exact(64, 2, 7));
+            for i in [0usize, 1, 63] {
+                let alone = Request { first: i as u64, ..Request::exact(1, 2, 7) };
+                let one = run(&model, &*schedule, &kernels, &*sampler, &alone);
+                assert_eq!(one, all[2 * i..2 * i + 2], "sample {i} of {} on {}", sampler.kind(), schedule.kind());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sample_does_not_depend_on_the_number_of_threads() {
+    let schedule = Edm::default();
+    let kernels = Grid::karras(8).kernels(&schedule).unwrap();
+    for sampler in stochastic() {
+        let (sampler, _) = quick(&sampler);
+        let on = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| run(&plane(), &schedule, &kernels, &*sampler, &Request::exact(200, 2, 7)))
+        };
+        assert_eq!(on(1), on(2), "{}", sampler.kind());
+    }
+}
+
+#[test]
+fn evaluations_are_counted() {
+    let kernels = Grid::karras(18).kernels(&Edm::default()).unwrap();
+    let count = |sampler: &dyn Sampler| {
+        sample(&plane(), &Edm::default(), &kernels, sampler, &Request::exact(1, 2, 0), &mut |_| Ok(()))
+            .unwrap()
+            .evaluations
+    };
+    // Karras et al.: 2N − 1 for Heun.
+    assert_eq!(count(&Heun::default()), 35);
+    assert_eq!(count(&Ddim::default()), 18);
+    assert_eq!(count(&stein::OdeRk4::default()), 4 * 17 + 1);
+    assert_eq!(count(&PredictorCorrector::default()), 36);
+}
+
+#[test]
+fn impossible_runs_are_refused() {
+    let rectified = AnySchedule::named("rectified").unwrap();
+    let kernels = Grid::uniform(5).kernels(&*rectified).unwrap();
+    let refuse = |sampler: &dyn Sampler, request: Request| {
+        sample(&plane(), &*rectified, &kernels, sampler, &request, &mut |_| Ok(())).unwrap_err().to_string()
+    };
+    assert!(refuse(&Heun::default(), Request::exact(2, 2, 0)).contains("divides by alpha"));
+    assert!(refuse(&Ddim { eta: 2.0 }, Request::exact(2, 2, 0)).contains("eta = 2"));
+    assert!(refuse(&Ddim::default(), Request::exact(2, 3, 0)).contains("2-dimensional"));
+    let given = Condition::classes(vec![0]);
+    assert!(
+        refuse(&Ddim::default(), Request { given, ..Request::exact(2, 2, 0) }).contains("1 classes for a batch of 2")
+    );
+    let nested = PredictorCorrector { predictor: Box::new(PredictorCorrector::default().into()), ..Default::default() };
+    assert!(nested.check().is_err());
+    assert!(AnySampler::named("huen").unwrap_err().to_string().contains("nearest first: heun"));
+}
+
+#[test]
+fn samplers_survive_their_files() {
+    for sampler in AnySampler::all().into_iter().chain(stochastic()) {
+        let text = toml::to_string(&sampler).unwrap();
+        assert_eq!(toml::from_str::<AnySampler>(&text).unwrap(), sampler, "{text}");
+    }
+    assert!(
+        toml::from_str::<AnySampler>("kind = \"ddim\"\nnonsense = 1").unwrap_err().to_string().contains("nonsense")
+    );
+}
+
+/// A sampler of one's own needs nothing but the trait.
+#[test]
+fn a_sampler_can_be_added_from_outside() {
+    #[derive(Debug)]
+    struct Jump;
+    impl Sampler for Jump {
+        fn step(
+            &self,
+            x: burn::tensor::Tensor<2>,
+            from: &Kernel,
+            _to: &Kernel,
+            eval: &mut Eval,
+        ) -> stein::Result<burn::tensor::Tensor<2>> {
+            eval.denoise(&x, from)
+        }
+        fn order(&self) -> Option<u32> {
+            None
+        }
+    }
+    let kernels = Grid::uniform(1).kernels(&Edm::default()).unwrap();
+    let x = run(&plane(), &Edm::default(), &kernels, &Jump, &Request::exact(1, 2, 0));
+    // From σ = 80 the estimate is the data's mean up to its variance over σ.
+    x.iter().zip(plane().mean()).for_each(|(x, mean)| assert!((x - mean).abs() < 0.1));
+}
