@@ -54,7 +54,9 @@ fn write_npy<const N: usize>(
     shape: &[usize],
     numbers: impl Iterator<Item = [u8; N]>,
 ) -> Result<()> {
-    let shape: String = shape.iter().map(|side| format!("{side}, ")).collect();
+    // A tuple as Python writes it: a single side keeps its comma.
+    let sides: Vec<String> = shape.iter().map(usize::to_string).collect();
+    let shape = sides.join(", ") + if sides.len() == 1 { "," } else { "" };
     let header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({shape}), }}");
     let length = (header.len() + 11).next_multiple_of(64) - 10;
     write_atomically(path, |file| {
@@ -128,7 +130,7 @@ mod tests {
         write_npy_f32(&path, &[1.0, -2.5, 3.0, 0.0, 5.0, 6.0], &[3, 2]).unwrap();
         let bytes = fs::read(&path).unwrap();
         assert_eq!(&bytes[..10], b"\x93NUMPY\x01\x00\x76\x00");
-        let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2, ), }";
+        let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), }";
         assert!(bytes[10..].starts_with(header.as_bytes()) && bytes[127] == b'\n' && bytes.len() == 128 + 24);
         assert_eq!(bytes[132..136], (-2.5_f32).to_le_bytes());
         assert!(write_npy_f32(&path, &[1.0], &[2]).is_err());

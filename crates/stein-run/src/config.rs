@@ -186,13 +186,14 @@ impl SampleConfig {
         Ok(config)
     }
 
-    /// The schedule to sample on, given the one trained on, after checks; the grid is given a start where its sampler needs
-    /// one.
+    /// The schedule to sample on after checks, and this with the grid's ends filled in where they are not the schedule's own:
+    /// below α = 0 for samplers that cannot start there, and inside the levels the model was trained on, given by its schedule
+    /// (none for an exact model), when it is sampled on another.
     ///
     /// # Errors
     /// Parameters out of range, and a grid that does not fit.
-    pub fn resolve(&self, trained: &AnySchedule) -> Result<(AnySchedule, Self)> {
-        let schedule = self.schedule.clone().unwrap_or_else(|| trained.clone());
+    pub fn resolve(&self, own: &AnySchedule, trained: bool) -> Result<(AnySchedule, Self)> {
+        let schedule = self.schedule.clone().unwrap_or_else(|| own.clone());
         schedule.check()?;
         self.sampler.check()?;
         ensure!(self.batch >= 1, "sample.batch is 0: give the number of samples to work on at a time");
@@ -202,9 +203,19 @@ impl SampleConfig {
             resolved.grid =
                 Grid { steps: 2, clean: true, start: self.grid.start, end: self.grid.end, ..Grid::default() };
         }
-        let last = schedule.span().1;
-        if resolved.grid.start.is_none() && schedule.kernel(last).alpha == 0.0 && !self.starts_without_signal() {
-            resolved.grid.start = Some(schedule.time_at(-2.0 * LARGEST_START.ln()));
+        let noise = |schedule: &AnySchedule, t: f64| schedule.kernel(t).noise_to_signal();
+        let (first, last) = schedule.span();
+        let mut bounds = (0.0, if self.starts_without_signal() { f64::INFINITY } else { LARGEST_START });
+        if trained && self.schedule.is_some() {
+            let (first, last) = own.span();
+            bounds = (noise(own, first), bounds.1.min(noise(own, last)));
+        }
+        if !self.grid.spacing.picks_trained_levels() {
+            let at = |noise: f64| Some(schedule.time_at(-2.0 * noise.ln()).clamp(first, last));
+            let too_noisy = noise(&schedule, last) > bounds.1;
+            resolved.grid.start = resolved.grid.start.or_else(|| if too_noisy { at(bounds.1) } else { None });
+            let too_clean = noise(&schedule, first) < bounds.0;
+            resolved.grid.end = resolved.grid.end.or_else(|| if too_clean { at(bounds.0) } else { None });
         }
         resolved.grid.kernels(&*schedule)?;
         Ok((schedule, resolved))
@@ -238,6 +249,9 @@ impl Experiment {
     /// As [`read`](Self::read).
     pub fn parse(text: &str, settings: &[String]) -> Result<Self> {
         let table: Table = text.parse().map_err(|error: toml::de::Error| located(text, &error))?;
+        let as_written: Self = with_settings(table, &[])?;
+        // Settings meet the defaults too, so that what the file leaves out can be named.
+        let table = Table::try_from(&as_written).expect("an experiment consists of tables, numbers and strings");
         let experiment: Self = with_settings(table, settings)?;
         experiment.check()?;
         Ok(experiment)
@@ -249,7 +263,7 @@ impl Experiment {
         self.model.precondition().check(&self.schedule)?;
         self.objective.check(&*self.schedule)?;
         self.train.rate.check()?;
-        self.sample.resolve(&self.schedule)?;
+        self.sample.resolve(&self.schedule, true)?;
         let train = &self.train;
         ensure!(train.batch >= 1, "train.batch is 0: give the number of examples a step");
         ensure!(
@@ -301,6 +315,10 @@ fn set(table: &mut Table, setting: &str) -> Result<()> {
             Value::Table(inner) => inner,
             _ => return Err(Error::new(format!("--set {setting}: `{key}` is a value, it has no keys of its own"))),
         };
+    }
+    if last == "kind" {
+        // Another kind has other keys: those of the old one go.
+        here.clear();
     }
     let tagged = matches!(here.get(last), Some(Value::Table(inner)) if inner.contains_key("kind"));
     let value = match value {

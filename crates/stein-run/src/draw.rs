@@ -92,7 +92,7 @@ pub fn draw(
     going: &dyn Fn() -> Result<()>,
 ) -> Result<Drawn> {
     ensure!(n >= 1, "0 samples were asked for: give -n at least 1");
-    let (schedule, config) = config.resolve(&model.schedule)?;
+    let (schedule, config) = config.resolve(&model.schedule, model.trained)?;
     let kernels = config.grid.kernels(&*schedule)?;
     let labels = classes.of(model, n)?;
     let subject = &model.subject;

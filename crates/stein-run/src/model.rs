@@ -20,6 +20,8 @@ pub struct Model {
     pub denoiser: Box<dyn Denoiser>,
     /// The schedule it was trained on.
     pub schedule: AnySchedule,
+    /// Whether it was trained, and so knows only the levels of its schedule.
+    pub trained: bool,
     /// What it models.
     pub subject: Subject,
     /// How it is sampled by default.
@@ -83,6 +85,7 @@ impl Model {
             name: name.to_owned(),
             denoiser: Box::new(mixture.clone()),
             schedule: Edm::default().into(),
+            trained: false,
             subject,
             sample,
             density: Some(mixture),
@@ -115,6 +118,7 @@ impl Model {
             name: name.to_owned(),
             denoiser: Box::new(denoiser),
             schedule: experiment.schedule.clone(),
+            trained: true,
             density: known_density(&experiment.data.source),
             subject,
             sample: experiment.sample.clone(),

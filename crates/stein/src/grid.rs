@@ -41,6 +41,11 @@ impl Spacing {
     pub const NAMES: &'static [&'static str] =
         &["uniform", "karras", "log_snr", "geometric", "leading", "trailing", "quadratic"];
 
+    /// Whether it picks levels of a discrete schedule, and so has no start and end of its own.
+    pub fn picks_trained_levels(&self) -> bool {
+        matches!(self, Self::Leading {} | Self::Trailing {} | Self::Quadratic {})
+    }
+
     /// The spacing of this name with its published parameter.
     ///
     /// # Errors
@@ -153,7 +158,7 @@ impl Grid {
             }
         };
         // The ends are exact, whatever a round trip through σ/α rounds to.
-        if schedule.levels().is_none() || self.spacing_spans() {
+        if !self.spacing.picks_trained_levels() {
             times[0] = start;
             if points > 1 {
                 times[points - 1] = end;
@@ -164,11 +169,6 @@ impl Grid {
             kernels.push(Kernel::CLEAN);
         }
         Ok(kernels)
-    }
-
-    /// Whether the spacing runs exactly from start to end; a subsequence of trained levels need not.
-    fn spacing_spans(&self) -> bool {
-        !matches!(self.spacing, Spacing::Leading {} | Spacing::Trailing {} | Spacing::Quadratic {})
     }
 
     fn subsequence(&self, levels: usize, points: usize) -> Vec<f64> {

@@ -37,6 +37,8 @@ pub mod rows;
 mod sampler;
 mod schedule;
 
+/// The engine's tensor, re-exported so that samplers and denoisers of one's own need no second dependency.
+pub use burn::tensor::Tensor;
 pub use condition::Condition;
 pub use denoiser::{Clamp, Denoiser};
 pub use error::{Error, Result};
@@ -52,3 +54,12 @@ pub use sampler::{
     Variance, sample, sample_from,
 };
 pub use schedule::{AnySchedule, Cosine, Discrete, Edm, Levels, Rectified, Schedule, SubVp, Ve, Vp};
+
+/// The README's and the guide's code, run as tests.
+#[cfg(doctest)]
+mod documentation {
+    #[doc = include_str!("../../../README.md")]
+    mod readme {}
+    #[doc = include_str!("../../../docs/extending.md")]
+    mod extending {}
+}

@@ -13,9 +13,9 @@ use crate::{Error, Result};
 pub(super) type Ink = [u8; 4];
 
 /// The ink of titles.
-pub(super) const BLACK: Ink = [32, 33, 36, 255];
+pub(super) const BLACK: Ink = [33, 33, 33, 255];
 /// The ink of labels.
-pub(super) const GREY: Ink = [95, 99, 104, 255];
+pub(super) const GREY: Ink = [99, 99, 99, 255];
 
 static FONT: LazyLock<Face<'static>> =
     LazyLock::new(|| Face::parse(epaint_default_fonts::UBUNTU_LIGHT, 0).expect("the embedded font is a valid one"));

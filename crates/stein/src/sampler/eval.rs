@@ -16,6 +16,7 @@ pub struct Eval<'a> {
     schedule: &'a dyn Schedule,
     given: &'a Condition,
     last_level: Kernel,
+    data_variance: f64,
     seed: u64,
     numbers: Vec<u64>,
     draws: u64,
@@ -36,6 +37,7 @@ impl<'a> Eval<'a> {
             schedule,
             given: &request.given,
             last_level,
+            data_variance: request.data_variance,
             seed: request.seed,
             numbers: request.numbers(),
             draws: 0,
@@ -90,6 +92,11 @@ impl<'a> Eval<'a> {
     /// The cleanest level of the grid that still has noise.
     pub fn last_level(&self) -> &Kernel {
         &self.last_level
+    }
+
+    /// Var\[data\] of the prior: mean over the coordinates.
+    pub fn data_variance(&self) -> f64 {
+        self.data_variance
     }
 
     /// Calls of the denoiser so far.

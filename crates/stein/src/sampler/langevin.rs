@@ -23,12 +23,14 @@ pub enum Convention {
     Code,
 }
 
-/// Annealed Langevin dynamics. Defaults: NCSN's published code, 100 steps a level with ε = 0.00002.
+/// Annealed Langevin dynamics. Defaults: NCSN's published code, 100 steps a level.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Langevin {
-    /// ε: the step size at the last level; multiplied by (σ_i/σ_L)² at level i.
-    pub epsilon: f64,
+    /// ε: the step size at the last level; multiplied by (σ_i/σ_L)² at level i. Default 0.2 σ_L², which for NCSN's σ_L = 0.01
+    /// is its published 0.00002; `stein data stats` prints NCSNv2's choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epsilon: Option<f64>,
     /// Langevin steps at each level.
     pub steps: usize,
     /// What ε means; default the code's.
@@ -37,18 +39,22 @@ pub struct Langevin {
     pub denoise: bool,
 }
 
+/// NCSN's 0.00002 over its σ_L² = 0.0001.
+const RELATIVE_STEP: f64 = 0.2;
+
 impl Default for Langevin {
     fn default() -> Self {
-        Self { epsilon: 2e-5, steps: 100, convention: Convention::Code, denoise: true }
+        Self { epsilon: None, steps: 100, convention: Convention::Code, denoise: true }
     }
 }
 
 impl Sampler for Langevin {
     fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval) -> Result<Tensor<2>> {
-        let growth = (from.noise_to_signal() / eval.last_level().noise_to_signal()).powi(2);
+        let last = eval.last_level().noise_to_signal().powi(2);
+        let growth = from.noise_to_signal().powi(2) / last;
+        let halved = if self.convention == Convention::Paper { 0.5 } else { 1.0 };
         // a of the code's form, on x/α; on x itself a Langevin step of α² a is the same move.
-        let a =
-            self.epsilon * growth * from.alpha.powi(2) * if self.convention == Convention::Paper { 0.5 } else { 1.0 };
+        let a = self.epsilon.unwrap_or(RELATIVE_STEP * last) * growth * from.alpha.powi(2) * halved;
         let mut x = x;
         for _ in 0..self.steps {
             let score = eval.score(&x, from)?;
@@ -67,9 +73,9 @@ impl Sampler for Langevin {
 
     fn check(&self) -> Result<()> {
         ensure!(
-            self.epsilon > 0.0 && self.epsilon.is_finite(),
+            self.epsilon.is_none_or(|epsilon| epsilon > 0.0 && epsilon.is_finite()),
             "sampler langevin: epsilon = {} must be positive",
-            self.epsilon
+            self.epsilon.unwrap_or_default()
         );
         ensure!(self.steps >= 1, "sampler langevin: steps = 0, at least one step a level is needed");
         Ok(())

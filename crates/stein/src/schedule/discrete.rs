@@ -1,8 +1,7 @@
 //! A list of levels, numbered from 0 (cleanest): DDPM's betas or NCSN's sigmas.
 //!
 //! With betas, ᾱ_i = Π_{j≤i} (1 − β_j), α = √ᾱ, σ = √(1 − ᾱ) (Ho et al. 2020, eq. 4); with sigmas, α = 1 (Song & Ermon
-//! 2019). Time is the index and may be fractional: ln(σ/α) is joined by a monotone cubic (Fritsch & Carlson 1980), so that
-//! grids and ODE solvers of any step run between the levels. Only a network snaps to them, where it is fed its label.
+//! 2019). Time is the index and may be fractional: ln(σ/α) is joined by a growing cubic spline, so that grids and ODE solvers of any step run between the levels. Only a network snaps to them, where it is fed its label.
 
 use serde::{Deserialize, Serialize};
 
@@ -172,7 +171,7 @@ impl Discrete {
             );
             values.iter().map(|sigma| sigma.ln()).collect()
         };
-        let slope = monotone_slopes(&log_noise);
+        let slope = growing_slopes(&log_noise);
         Ok(Self { settings, preserving, log_noise, slope })
     }
 
@@ -198,24 +197,45 @@ impl Discrete {
     }
 }
 
-/// Slopes at unit-spaced knots that keep a cubic monotone: the limited harmonic form of Fritsch & Butland 1984 inside;
-/// at the two ends the three-point formula, limited likewise.
-fn monotone_slopes(y: &[f64]) -> Vec<f64> {
+/// Slopes at unit-spaced knots of a growing cubic: those of the twice differentiable spline where it grows everywhere, so
+/// that ODE solvers keep their order; otherwise central differences limited to what keeps every piece monotone.
+fn growing_slopes(y: &[f64]) -> Vec<f64> {
     let rise: Vec<f64> = y.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    let end = |near: f64, far: f64| (1.5 * near - 0.5 * far).clamp(0.0, 3.0 * near);
     let count = rise.len();
-    (0..y.len())
-        .map(|i| match i {
-            _ if count == 1 => rise[0],
-            0 => end(rise[0], rise[1]),
-            _ if i == count => end(rise[count - 1], rise[count - 2]),
-            _ => {
-                // The central difference where it is safe keeps the curve smooth; the bound keeps it monotone.
-                let (left, right) = (rise[i - 1], rise[i]);
-                (0.5 * (left + right)).min(3.0 * left.min(right))
-            }
-        })
-        .collect()
+    if count == 1 {
+        return vec![rise[0]; 2];
+    }
+    let end = |near: f64, far: f64| (1.5 * near - 0.5 * far).clamp(0.0, 3.0 * near);
+    let ends = (end(rise[0], rise[1]), end(rise[count - 1], rise[count - 2]));
+    let spline = spline_slopes(&rise, ends);
+    // Fritsch & Carlson 1980: slopes between 0 and three times the rises on both sides suffice for monotony.
+    let safe = |i: usize, slope: f64| {
+        let left = rise[i.saturating_sub(1)];
+        slope.clamp(0.0, 3.0 * left.min(rise[i.min(count - 1)]))
+    };
+    if spline.iter().enumerate().all(|(i, &slope)| slope > 0.0 && safe(i, slope) == slope) {
+        return spline;
+    }
+    let inside = (1..count).map(|i| safe(i, 0.5 * (rise[i - 1] + rise[i])));
+    std::iter::once(ends.0).chain(inside).chain(std::iter::once(ends.1)).collect()
+}
+
+/// Slopes of the twice differentiable cubic spline with given end slopes: m_{i−1} + 4 m_i + m_{i+1} = 3 (y_{i+1} − y_{i−1}),
+/// solved by elimination (de Boor 1978, chapter IV).
+fn spline_slopes(rise: &[f64], ends: (f64, f64)) -> Vec<f64> {
+    let count = rise.len();
+    let mut slopes = vec![ends.0; count + 1];
+    slopes[count] = ends.1;
+    let mut above = vec![0.0; count + 1];
+    for i in 1..count {
+        let pivot = 4.0 - above[i - 1];
+        above[i] = 1.0 / pivot;
+        slopes[i] = (3.0 * (rise[i - 1] + rise[i]) - slopes[i - 1]) / pivot;
+    }
+    for i in (1..count).rev() {
+        slopes[i] -= above[i] * slopes[i + 1];
+    }
+    slopes
 }
 
 impl Schedule for Discrete {

@@ -35,11 +35,18 @@ impl Network for Scaled {
     }
 }
 
-/// Loss and its derivative by θ at θ = 1, over `n` examples.
-fn at_the_optimum(schedule: &AnySchedule, prediction: Prediction, objective: Objective, n: u64) -> (f64, f64) {
+/// Loss and its derivative by θ, over `n` examples from number `first` on.
+fn loss_and_slope(
+    schedule: &AnySchedule,
+    prediction: Prediction,
+    objective: Objective,
+    theta: f64,
+    first: u64,
+    n: u64,
+) -> (f64, f64) {
     let device = Device::flex().autodiff();
     let options = || (&device, DType::F64);
-    let theta = Tensor::<1>::from_data(TensorData::new(vec![1.0f64], [1]), options()).require_grad();
+    let theta = Tensor::<1>::from_data(TensorData::new(vec![theta], [1]), options()).require_grad();
     let network = Scaled { theta: theta.clone(), schedule: schedule.clone(), prediction };
     let settings = Precondition {
         prediction,
@@ -47,7 +54,7 @@ fn at_the_optimum(schedule: &AnySchedule, prediction: Prediction, objective: Obj
         noise_input: NoiseInput::Time { factor: 1.0 },
     };
     let model = Preconditioned::new(network, settings, schedule.clone()).unwrap();
-    let numbers: Vec<u64> = (0..n).collect();
+    let numbers: Vec<u64> = (first..first + n).collect();
     let x0 = gaussian().draw_clean(1, &numbers);
     let x0 = Tensor::<2>::from_data(TensorData::new(x0, [n as usize, 2]), options());
     let loss = objective.loss(&model, x0, &Condition::none(), 2, &numbers).unwrap();
@@ -67,10 +74,22 @@ fn the_exact_denoiser_is_stationary_for_every_prediction_and_weight() {
             Weighting::Edm { sigma_data: 0.5 },
         ] {
             let objective = Objective { levels: LevelDistribution::Uniform { t_min: None }, weighting };
-            let (loss, slope) = at_the_optimum(&schedule, prediction, objective, 20_000);
-            // The slope 2 E w F(F − target) is 0; its Monte-Carlo error is about 2 loss √(kurtosis/n) ≈ 0.03 loss for
-            // comparable F and residual, more where F is larger: bounded by a tenth of loss + 1, five errors.
-            assert!(slope.abs() < 0.1 * (1.0 + loss), "{prediction:?}, {weighting:?}: slope {slope}, loss {loss}");
+            // Twenty independent batches give the slope and its standard error.
+            let slopes = |theta| -> (f64, f64) {
+                let slopes: Vec<f64> = (0..20)
+                    .map(|k| loss_and_slope(&schedule, prediction, objective, theta, 1000 * k, 1000).1)
+                    .collect();
+                let mean = slopes.iter().sum::<f64>() / 20.0;
+                let variance = slopes.iter().map(|slope| (slope - mean).powi(2)).sum::<f64>() / 19.0;
+                (mean, (variance / 20.0).sqrt())
+            };
+            let ((right, error), (wrong, wrong_error)) = (slopes(1.0), slopes(1.3));
+            let what = format!("{prediction:?}, {weighting:?}");
+            assert!(right.abs() < 5.0 * error, "{what}: slope {right} +- {error} at the exact denoiser");
+            assert!(
+                wrong > 5.0 * wrong_error,
+                "{what}: slope {wrong} +- {wrong_error} beside it: the test sees nothing"
+            );
         }
     }
 }
@@ -81,7 +100,7 @@ fn the_loss_of_the_exact_denoiser_is_the_bayes_error() {
     let (low, high) = (0.4, 0.400_001);
     let schedule = AnySchedule::from(Edm { sigma_min: low, sigma_max: high });
     let objective = Objective { levels: LevelDistribution::Uniform { t_min: None }, weighting: Weighting::Unit {} };
-    let (loss, _) = at_the_optimum(&schedule, Prediction::X0 {}, objective, 50_000);
+    let (loss, _) = loss_and_slope(&schedule, Prediction::X0 {}, objective, 1.0, 0, 50_000);
     let bayes: f64 = gaussian().variances().iter().map(|v| v * low * low / (v + low * low)).sum::<f64>() / 2.0;
     // A mean of squares of 100,000 normals: relative standard error √(2/100,000) = 0.0045; four of them.
     assert!((loss / bayes - 1.0).abs() < 0.018, "loss {loss}, Bayes error {bayes}");
@@ -91,13 +110,8 @@ fn the_loss_of_the_exact_denoiser_is_the_bayes_error() {
 fn importance_sampling_changes_the_variance_and_not_the_mean() {
     let schedule = AnySchedule::from(Vp { t_min: 1e-3, ..Vp::default() });
     let loss = |levels| {
-        at_the_optimum(
-            &schedule,
-            Prediction::Eps {},
-            Objective { levels, weighting: Weighting::Likelihood {} },
-            100_000,
-        )
-        .0
+        let objective = Objective { levels, weighting: Weighting::Likelihood {} };
+        loss_and_slope(&schedule, Prediction::Eps {}, objective, 1.0, 0, 100_000).0
     };
     let (uniform, importance) =
         (loss(LevelDistribution::Uniform { t_min: None }), loss(LevelDistribution::Importance { t_min: None }));

@@ -30,53 +30,63 @@ fn ordered() -> Vec<AnySampler> {
         .collect()
 }
 
-/// Distribution function of the mixture on the line at a level.
-fn cumulative(x: f64, at: &Kernel) -> f64 {
-    let normal = |z: f64| 0.5 * libm::erfc(-z / std::f64::consts::SQRT_2);
+/// Probability of the mixture on the line beyond x at a level: above it if `upper`, else below. Small values keep their
+/// digits.
+fn tail(x: f64, at: &Kernel, upper: bool) -> f64 {
+    let sign = if upper { 1.0 } else { -1.0 };
+    let normal_tail = |z: f64| 0.5 * libm::erfc(sign * z / std::f64::consts::SQRT_2);
     line()
         .components()
         .map(|(weight, mean, variance)| {
-            weight * normal((x - at.alpha * mean[0]) / (at.alpha.powi(2) * variance[0] + at.sigma.powi(2)).sqrt())
+            weight * normal_tail((x - at.alpha * mean[0]) / (at.alpha.powi(2) * variance[0] + at.sigma.powi(2)).sqrt())
         })
         .sum()
 }
 
 /// In one dimension the probability-flow map is the quantile map: x_s = F_s⁻¹(F_t(x_t)).
 fn flow(x: f64, from: &Kernel, to: &Kernel) -> f64 {
-    let wanted = cumulative(x, from);
+    let upper = tail(x, from, true) < 0.5;
+    let wanted = tail(x, from, upper);
     let (mut low, mut high) = (-100.0, 100.0);
     loop {
         let middle = 0.5 * (low + high);
         if middle <= low || middle >= high {
             return middle;
         }
-        if cumulative(middle, to) < wanted { low = middle } else { high = middle }
+        if (tail(middle, to, upper) < wanted) != upper { low = middle } else { high = middle }
     }
 }
 
 #[test]
 fn measured_orders_are_the_claimed_ones_on_every_schedule() {
     for schedule in AnySchedule::all() {
-        // From σ/α = 3 to 0.3: the modes separate on the way, and every schedule passes through.
-        let (start, end) = (schedule.time_at(-2.0 * 3f64.ln()), schedule.time_at(-2.0 * 0.3f64.ln()));
+        // From σ/α = 18 to 0.05: the modes separate on the way, and every schedule passes through.
+        let (start, end) = (schedule.time_at(-2.0 * 18f64.ln()), schedule.time_at(-2.0 * 0.05f64.ln()));
         let (from, to) = (schedule.kernel(start), schedule.kernel(end));
         let x: Vec<f64> = (-4..=4).map(|i| f64::from(i) * 0.45 * (from.alpha.hypot(from.sigma))).collect();
         let truth: Vec<f64> = x.iter().map(|&x| flow(x, &from, &to)).collect();
         for sampler in ordered() {
             let order = sampler.order().unwrap();
             let error = |steps: usize| -> f64 {
-                let grid = Grid { steps, start: Some(start), end: Some(end), clean: false, ..Grid::default() };
+                let grid =
+                    Grid { spacing: Spacing::LogSnr {}, steps, start: Some(start), end: Some(end), clean: false };
                 let kernels = grid.kernels(&*schedule).unwrap();
                 let request = Request::exact(x.len(), 1, 0);
                 let end =
                     sample_from(tensor(&x, 1), &line(), &*schedule, &kernels, &*sampler, &request, &mut |_| Ok(()));
                 host(&end.unwrap().x).iter().zip(&truth).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
             };
-            // Fine enough to be asymptotic, coarse enough to stay far above rounding (1e-15).
+            // A list of levels is joined by a spline whose third derivative jumps: above order 4 that is all one sees.
+            let discrete = schedule.levels().is_some();
+            if discrete && order > 4 {
+                continue;
+            }
+            // Fine enough to be asymptotic, coarse enough to stay far above rounding (1e-15) and the spline's jumps.
             let steps = match order {
                 1 => 512,
                 2 => 256,
-                _ => 48,
+                _ if discrete => 24,
+                _ => 160,
             };
             let (coarse, fine) = (error(steps), error(2 * steps));
             let measured = (coarse / fine).log2();
@@ -109,7 +119,6 @@ fn adaptive_steps_meet_their_tolerance_for_every_sample() {
 
 /// Every stochastic sampler, with settings that make it one.
 fn stochastic() -> Vec<AnySampler> {
-    let annealed = PredictorCorrector { corrector: Corrector::Annealed, ..PredictorCorrector::default() };
     let predictor_first = PredictorCorrector { corrector_first: false, ..PredictorCorrector::default() };
     let on_ddim = PredictorCorrector { predictor: Box::new(Ddim::default().into()), ..PredictorCorrector::default() };
     let mut all: Vec<AnySampler> = AnySampler::all().into_iter().filter(|sampler| sampler.order().is_none()).collect();
@@ -118,7 +127,6 @@ fn stochastic() -> Vec<AnySampler> {
         Ddim { eta: 0.5 }.into(),
         Ancestral { variance: Variance::Forward }.into(),
         Heun { churn: 0.1, ..Heun::default() }.into(),
-        annealed.into(),
         predictor_first.into(),
         on_ddim.into(),
     ]);
@@ -136,7 +144,7 @@ fn stochastic_samplers_match_mean_and_covariance() {
         for sampler in stochastic() {
             // Langevin dynamics wants few levels and many steps on each; the others many levels.
             let (sampler, steps): (AnySampler, usize) = match sampler {
-                AnySampler::Langevin(_) => (Langevin { epsilon: 5e-6, steps: 40, ..Langevin::default() }.into(), 20),
+                AnySampler::Langevin(_) => (Langevin { steps: 50, ..Langevin::default() }.into(), 40),
                 other => (other, 150),
             };
             let grid = Grid { spacing: Spacing::named("karras").unwrap(), steps, ..Grid::default() };
@@ -167,12 +175,30 @@ fn right(x: &[f64]) -> f64 {
 }
 
 #[test]
+fn a_corrector_by_norms_keeps_the_moments_in_many_dimensions() {
+    // Per-sample norms are close to their means at 256 dimensions: within 1/√512 = 4 %.
+    let (dim, n) = (256, 200);
+    let model = GaussianMixture::isotropic(vec![1.0], vec![vec![0.5; dim]], vec![0.7]).unwrap();
+    let schedule = Edm { sigma_min: 0.01, sigma_max: 20.0 };
+    let kernels = Grid::karras(150).kernels(&schedule).unwrap();
+    let sampler = PredictorCorrector { corrector: Corrector::Langevin, ..PredictorCorrector::default() };
+    let request = Request { data_variance: model.variance(), ..Request::exact(n, dim, 3) };
+    let x = run(&model, &schedule, &kernels, &sampler, &request);
+    let mean = x.iter().sum::<f64>() / x.len() as f64;
+    let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / x.len() as f64;
+    // 51,200 numbers: standard errors 0.003 of the mean, 0.6 % of the variance; the rest is for 150 steps.
+    assert!((mean - 0.5).abs() < 0.03, "mean {mean}");
+    assert!((variance / 0.49 - 1.0).abs() < 0.06, "variance {variance}");
+}
+
+#[test]
 fn annealing_recovers_the_weights_that_plain_langevin_misses() {
     // Song & Ermon 2019, section 3.2 and figure 3. With 20,000 samples the standard error of a part of 0.8 is 0.003.
     let model = GaussianMixture::ncsn();
     let n = 20_000;
-    let plain = Langevin { epsilon: 0.05, steps: 500, ..Langevin::default() };
-    let ve = Ve { sigma_min: 0.1, sigma_max: 20.0 };
+    let plain = Langevin { epsilon: Some(0.05), steps: 500, ..Langevin::default() };
+    // The prior N(0, σ_T² + Var) misses the data's mean by 4.2 along the diagonal; at σ_T = 200 that moves the weights by 0.006.
+    let ve = Ve { sigma_min: 0.1, sigma_max: 200.0 };
     let request = Request { data_variance: model.variance(), ..Request::exact(n, 2, 5) };
     // Plain: one small level, started over the square of the paper's figure.
     let uniform: Vec<f64> =
@@ -186,9 +212,11 @@ fn annealing_recovers_the_weights_that_plain_langevin_misses() {
 
     for sampler in AnySampler::all() {
         let (sampler, steps): (AnySampler, usize) = match sampler {
-            AnySampler::Langevin(_) => (Langevin { epsilon: 0.001, steps: 30, ..Langevin::default() }.into(), 20),
+            AnySampler::Langevin(_) => (Langevin { epsilon: Some(0.002), steps: 40, ..Langevin::default() }.into(), 30),
             AnySampler::Rk45(_) => (Rk45 { rtol: 1e-3, atol: 1e-3, ..Rk45::default() }.into(), 2),
-            other => (other, 60),
+            // Euler in t is of first order with a large constant on σ growing 2000-fold.
+            AnySampler::OdeEuler(_) => (sampler, 800),
+            other => (other, 100),
         };
         let kernels = Grid::uniform(steps).kernels(&ve).unwrap();
         let found = right(&run(&model, &ve, &kernels, &*sampler, &request));
@@ -285,7 +313,7 @@ fn one_step_of_ddpm_is_the_papers() {
 fn langevin_conventions_differ_by_a_factor_of_two() {
     let schedule = Ve::default();
     let (from, to) = (schedule.kernel(0.5), schedule.kernel(0.4));
-    let one = |epsilon, convention| Langevin { epsilon, steps: 1, convention, denoise: true };
+    let one = |epsilon, convention| Langevin { epsilon: Some(epsilon), steps: 1, convention, denoise: true };
     let paper = step(&one(2e-5, stein::Convention::Paper), &schedule, &from, &to);
     let code = step(&one(1e-5, stein::Convention::Code), &schedule, &from, &to);
     assert_eq!(paper, code);

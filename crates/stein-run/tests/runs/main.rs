@@ -1,0 +1,287 @@
+//! Whole runs on small models: training, resuming, sampling, and every experiment file.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
+
+use stein::Result;
+use stein_nn::Checkpoint;
+use stein_run::{Classes, Experiment, Model, RunDir, TrainOptions, check_output, draw, prepare, train, write_samples};
+
+/// A run of two seconds: moons, a tiny network, every feature of the loop in use.
+const TINY: &str = r#"
+    [data]
+    source = { kind = "points2d", shape = "moons", count = 500 }
+    range = "standardised"
+    conditional = true
+    [schedule]
+    kind = "edm"
+    [model]
+    prediction = { kind = "edm", sigma_data = 0.5 }
+    input_scale = { kind = "unit_variance", sigma_data = 0.5 }
+    noise_input = { kind = "quarter_log_noise" }
+    network = { kind = "mlp", hidden = 16, blocks = 1, embedding_dim = 8 }
+    [objective]
+    levels = { kind = "log_normal" }
+    weighting = { kind = "unit" }
+    [train]
+    steps = 12
+    batch = 24
+    accumulate = 2
+    rate = { rate = 1e-2, warmup = 3 }
+    optimizer = { clip = 1.0, weight_decay = 1e-3 }
+    log_every = 1
+    checkpoint_every = 4
+    keep = 2
+    [sample]
+    sampler = { kind = "heun" }
+    grid = { spacing = { kind = "karras" }, steps = 5 }
+    batch = 7
+"#;
+
+fn options(out: PathBuf, resume: bool) -> TrainOptions {
+    TrainOptions { out, resume, data_dir: None, device: "cpu".into() }
+}
+
+fn tiny(settings: &[&str]) -> Experiment {
+    Experiment::parse(TINY, &settings.iter().map(|s| s.to_string()).collect::<Vec<_>>()).unwrap()
+}
+
+fn run(experiment: &Experiment, out: &Path, resume: bool) -> Result<stein_run::Trained> {
+    train(prepare(experiment, &options(out.to_owned(), resume))?, &AtomicBool::new(false))
+}
+
+#[test]
+fn a_resumed_run_is_the_run_that_never_stopped_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+    run(&tiny(&[]), &whole, false).unwrap();
+    run(&tiny(&["train.steps=5"]), &parts, false).unwrap();
+    run(&tiny(&[]), &parts, true).unwrap();
+    let last = |run: &Path| Checkpoint::read(&RunDir::open(run).unwrap().latest().unwrap()).unwrap();
+    let (whole, parts) = (last(&whole), last(&parts));
+    assert_eq!((whole.step, parts.step), (12, 12));
+    assert!(whole.weights == parts.weights, "weights differ");
+    assert!(whole.ema == parts.ema, "averages differ");
+    assert!(whole.optimizer == parts.optimizer, "optimisers differ");
+}
+
+#[test]
+fn the_metrics_of_a_resumed_run_have_every_step_once() {
+    let folder = tempfile::tempdir().unwrap();
+    run(&tiny(&["train.steps=6"]), folder.path(), false).unwrap();
+    // As after a kill: the newest checkpoint is of step 4, the metrics know more and end in the middle of a line.
+    let directory = RunDir::open(folder.path()).unwrap();
+    fs::remove_file(directory.checkpoint_path(6)).unwrap();
+    let mut text = fs::read_to_string(directory.metrics_path()).unwrap();
+    text.push_str("{\"step\": 7, \"lo");
+    fs::write(directory.metrics_path(), text).unwrap();
+    run(&tiny(&[]), folder.path(), true).unwrap();
+    let steps: Vec<u64> = directory.metrics().unwrap().iter().map(|line| line["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, (1..=12).collect::<Vec<_>>());
+    assert_eq!(directory.checkpoints().unwrap(), [8, 12], "train.keep = 2");
+}
+
+#[test]
+fn a_run_is_loadable_before_its_first_step_and_after_a_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(&tiny(&[]), &options(folder.path().join("new"), false)).unwrap();
+    let device = stein_run::device("cpu").unwrap();
+    Model::open(folder.path().join("new").to_str().unwrap(), &device).unwrap();
+    let prepared = prepare(&tiny(&[]), &options(folder.path().join("stopped"), false)).unwrap();
+    let stopped = train(prepared, &AtomicBool::new(true)).unwrap();
+    assert!(stopped.stopped && stopped.step == 0);
+    let resumed = run(&tiny(&[]), &folder.path().join("stopped"), true).unwrap();
+    assert!(!resumed.stopped && resumed.step == 12);
+}
+
+#[test]
+fn a_loss_that_explodes_stops_the_run_and_keeps_the_last_good_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let wild = tiny(&["train.rate.rate=1e30", "train.rate.warmup=0", "train.checkpoint_every=1000"]);
+    let sentence = match run(&wild, folder.path(), false) {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("a learning rate of 1e30 went through"),
+    };
+    assert!(sentence.contains("training stopped at step") && sentence.contains("00000000.safetensors"), "{sentence}");
+    let device = stein_run::device("cpu").unwrap();
+    let model = Model::open(folder.path().to_str().unwrap(), &device).unwrap();
+    draw(&model, 3, 0, &Classes::Default, &model.sample, false, &|| Ok(())).unwrap();
+}
+
+#[test]
+fn a_run_is_not_overwritten_or_continued_as_another() {
+    let folder = tempfile::tempdir().unwrap();
+    run(&tiny(&["train.steps=1"]), folder.path(), false).unwrap();
+    let again = prepare(&tiny(&[]), &options(folder.path().to_owned(), false)).err().unwrap().to_string();
+    assert!(again.contains("--resume"), "{again}");
+    let other =
+        prepare(&tiny(&["train.batch=12"]), &options(folder.path().to_owned(), true)).err().unwrap().to_string();
+    assert!(other.contains("only train.steps may change"), "{other}");
+    let none = prepare(&tiny(&[]), &options(folder.path().join("nowhere"), true)).err().unwrap().to_string();
+    assert!(none.contains("no run directory"), "{none}");
+}
+
+#[test]
+fn samples_of_a_network_do_not_depend_on_the_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = run(&tiny(&[]), folder.path(), false).unwrap().model;
+    let class = Classes::One("1".into());
+    let drawn = |batch: usize| {
+        let config = stein_run::SampleConfig { batch, ..model.sample.clone() };
+        draw(&model, 64, 3, &class, &config, false, &|| Ok(())).unwrap().values
+    };
+    // Bit for bit: row products are computed alike in any batch.
+    let together = drawn(64);
+    assert_eq!(drawn(1), together);
+    assert_eq!(drawn(7), together);
+}
+
+#[test]
+fn training_learns_the_moons() {
+    // Not a benchmark: two hundred steps must bring the loss well under that of the zero network, which is about 1.
+    let folder = tempfile::tempdir().unwrap();
+    let settings = ["train.steps=300", "train.batch=128", "train.checkpoint_every=300", "model.network.hidden=64"];
+    let trained = run(&tiny(&settings), folder.path(), false).unwrap();
+    let losses: Vec<f64> = trained.run.metrics().unwrap().iter().map(|line| line["loss"].as_f64().unwrap()).collect();
+    let last = losses[250..].iter().sum::<f64>() / 50.0;
+    assert!(last < 0.75 * losses[0], "loss went from {} to {last}", losses[0]);
+    // And the classes separate: moons of class 0 lie above those of class 1.
+    let mean_y = |class: &str| {
+        let drawn = draw(&trained.model, 300, 1, &Classes::One(class.into()), &trained.model.sample, false, &|| Ok(()));
+        let values = drawn.unwrap().values;
+        values.iter().skip(1).step_by(2).sum::<f32>() / 300.0
+    };
+    assert!(mean_y("0") > mean_y("1") + 0.2, "{} and {}", mean_y("0"), mean_y("1"));
+}
+
+#[test]
+fn every_ending_is_written_and_says_how_it_was_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = run(&tiny(&["train.steps=1"]), &folder.path().join("run"), false).unwrap().model;
+    for ending in ["png", "gif", "webp", "npy", "csv"] {
+        let path = folder.path().join(format!("x.{ending}"));
+        let trajectory = check_output(&path, &model).unwrap();
+        let drawn = draw(&model, 10, 5, &Classes::All, &model.sample, trajectory, &|| Ok(())).unwrap();
+        write_samples(&path, &model, &drawn).unwrap();
+        assert!(fs::metadata(&path).unwrap().len() > 50, "{ending}");
+        let record: serde_json::Value =
+            serde_json::from_slice(&fs::read(path.with_extension("json")).unwrap()).unwrap();
+        assert_eq!((&record["seed"], &record["n"], &record["evaluations"]), (&5.into(), &10.into(), &9.into()));
+        assert_eq!(record["sampler"]["kind"], "heun");
+    }
+    let npy = fs::read(folder.path().join("x.npy")).unwrap();
+    assert!(String::from_utf8_lossy(&npy[..128]).contains("'shape': (10, 2)"));
+    assert_eq!(npy.len() % 64, 10 * 2 * 4 % 64, "ten float32 pairs after an aligned header");
+    let labels = fs::read(folder.path().join("x.labels.npy")).unwrap();
+    assert!(String::from_utf8_lossy(&labels[..128]).contains("<i8"));
+    let csv = fs::read_to_string(folder.path().join("x.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 11);
+    for (name, part) in [("x.jpeg", "nearest first"), ("nowhere/x.png", "does not exist")] {
+        let sentence = check_output(&folder.path().join(name), &model).unwrap_err().to_string();
+        assert!(sentence.contains(part), "{sentence}");
+    }
+}
+
+/// The folder of the experiment files.
+fn experiments() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments")
+}
+
+fn experiment_files() -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(experiments())
+        .unwrap()
+        .flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap())
+        .map(|file| file.unwrap().path())
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn every_experiment_parses_round_trips_and_refuses_unknown_keys() {
+    let files = experiment_files();
+    assert!(files.len() >= 10, "{files:?}");
+    for file in files {
+        let experiment = Experiment::read(&file, &[]).unwrap();
+        assert_eq!(Experiment::parse(&experiment.to_toml(), &[]).unwrap(), experiment, "{}", file.display());
+        let unknown = Experiment::read(&file, &["train.nonsense=1".into()]).unwrap_err().to_string();
+        assert!(unknown.contains("nonsense"), "{unknown}");
+        assert!(
+            fs::read_to_string(&file).unwrap().starts_with('#'),
+            "{} opens with what it reproduces",
+            file.display()
+        );
+    }
+}
+
+#[test]
+fn every_experiment_builds_at_full_size_trains_a_step_and_samples() {
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    for file in experiment_files() {
+        let name = file.strip_prefix(experiments()).unwrap().display().to_string();
+        if name.starts_with("fashion-mnist") && !shared.is_dir() {
+            println!("skipped {name}: its data are not on this machine");
+            continue;
+        }
+        let settings =
+            ["train.steps=1", "train.batch=2", "train.accumulate=1", "train.rate.decay=constant"].map(String::from);
+        let experiment = Experiment::read(&file, &settings).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = options(folder.path().to_owned(), false);
+        options.data_dir = Some(shared.clone());
+        // A step, not the sheet of pictures that ends a run: that takes a minute on the slow samplers.
+        let prepared = prepare(&experiment, &options).unwrap();
+        assert!(prepared.parameters() > 1000, "{name}");
+        let device = stein_run::device("cpu").unwrap();
+        let model = Model::open(folder.path().to_str().unwrap(), &device).unwrap();
+        let (schedule, config) = experiment.sample.resolve(&experiment.schedule, true).unwrap();
+        assert!(config.grid.kernels(&*schedule).unwrap().len() >= 2, "{name}");
+        let quick = model.sample.with(Some("ddim"), None, Some(2), None, &[]).unwrap();
+        let drawn = draw(&model, 2, 0, &Classes::Default, &quick, false, &|| Ok(())).unwrap();
+        assert_eq!(drawn.values.len(), 2 * model.subject.dim(), "{name}");
+    }
+}
+
+#[test]
+fn every_sampler_runs_on_a_trained_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = run(&tiny(&["train.steps=1"]), folder.path(), false).unwrap().model;
+    for name in stein::AnySampler::NAMES {
+        let steps = (*name != "rk45").then_some(4);
+        for schedule in [None, Some("vp"), Some("rectified")] {
+            let mut config = model.sample.with(Some(name), Some("uniform"), steps, schedule, &[]).unwrap();
+            if let stein::AnySampler::Langevin(langevin) = &mut config.sampler {
+                langevin.steps = 2;
+            }
+            if let stein::AnySampler::Rk45(rk45) = &mut config.sampler {
+                (rk45.rtol, rk45.atol) = (1e-2, 1e-2);
+            }
+            let drawn = draw(&model, 4, 0, &Classes::Default, &config, false, &|| Ok(())).unwrap();
+            assert!(drawn.values.iter().all(|v| v.is_finite()), "{name} on {schedule:?}");
+        }
+    }
+    let steps = model.sample.with(Some("rk45"), None, Some(10), None, &[]).unwrap_err().to_string();
+    assert!(steps.contains("chooses its own steps"), "{steps}");
+}
+
+#[test]
+fn damaged_checkpoints_and_foreign_files_are_refused_in_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let trained = run(&tiny(&["train.steps=1"]), &folder.path().join("run"), false).unwrap();
+    let good = fs::read(trained.run.latest().unwrap()).unwrap();
+    let device = stein_run::device("cpu").unwrap();
+    let refuse = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let sentence = Model::open(path.to_str().unwrap(), &device).err().unwrap().to_string();
+        assert!(sentence.contains(name) && sentence.lines().count() == 1, "{sentence}");
+    };
+    refuse("short.safetensors", &good[..good.len() / 2]);
+    refuse("text.safetensors", b"hello");
+    refuse("empty.safetensors", b"");
+    let nowhere = Model::open("nowhere", &device).err().unwrap().to_string();
+    assert!(nowhere.contains("run directory"), "{nowhere}");
+}
