@@ -35,9 +35,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Returns early with an [`Error`] built from a format string unless the condition holds.
 #[macro_export]
 macro_rules! ensure {
-    ($condition:expr, $($sentence:tt)+) => {
-        if !$condition {
+    ($condition:expr, $($sentence:tt)+) => {{
+        // Bound first, so that a comparison with NaN counts as false and is not read as its negation.
+        let holds: bool = $condition;
+        if !holds {
             return Err($crate::Error::new(format!($($sentence)+)));
         }
-    };
+    }};
 }

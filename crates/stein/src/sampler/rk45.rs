@@ -123,7 +123,7 @@ impl Sampler for Rk45 {
                 (0..active.len()).partition(|&i| active[i].t - to.t <= 1e-12 * span);
             if !over.is_empty() {
                 for &i in &over {
-                    done.push((active[i].row, state.clone().slice([i..i + 1])));
+                    done.push((active[i].row, state.clone().narrow(0, i, 1)));
                 }
                 if under.is_empty() {
                     break;
