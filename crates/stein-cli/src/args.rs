@@ -22,7 +22,7 @@ Exit codes: 0 done; 1 failed, with the reason on stderr; 2 the command line was 
 
 #[derive(Debug, ClapArgs)]
 pub struct Machine {
-    /// Device to compute on; `stein list devices` names those of this build
+    /// Device to compute on; `stein list devices` names those of this build. Exact models use the CPU
     #[arg(long, global = true, default_value = "cpu", value_name = "NAME")]
     pub device: String,
 
@@ -97,7 +97,7 @@ pub struct Sample {
     /// Number of samples
     #[arg(short, long, default_value_t = 64, value_name = "N")]
     pub n: usize,
-    /// Seed; sample i depends on it and on i alone
+    /// Seed; sample i depends on it, on i and on its class alone
     #[arg(short, long, default_value_t = 0, value_name = "S")]
     pub seed: u64,
     /// Sampler; default the experiment's. `stein list samplers` names them
@@ -109,7 +109,7 @@ pub struct Sample {
     /// Spacing of the grid; default the experiment's. `stein list grids` names them
     #[arg(long, value_name = "NAME")]
     pub grid: Option<String>,
-    /// Noise schedule to sample on; default the one trained on
+    /// Noise schedule to sample on; default the one trained on. `stein list schedules` names them
     #[arg(long, value_name = "NAME")]
     pub schedule: Option<String>,
     /// Class to draw, by number or name, or `all`; default all for a conditional model

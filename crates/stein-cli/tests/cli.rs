@@ -113,6 +113,9 @@ fn mistakes_are_answered_in_one_sentence_that_says_what_to_do() {
     assert!(refuse(&["sample", "nowhere", "-o", file]).contains("exact:FILE.json"));
     assert!(refuse(&["sample", &model, "-o", "nowhere/x.png"]).contains("does not exist"));
     assert!(refuse(&["sample", &model, "-o", "x.bmp"]).contains("nearest first"));
+    assert!(refuse(&["sample", &model, "-o", folder.path().join("m.png").to_str().unwrap()]).contains("another name"));
+    assert!(refuse(&["sample", &model, "-o", folder.path().to_str().unwrap()]).contains("is a directory"));
+    assert!(refuse(&["demo", "--set", "data.conditional=false"]).contains("stein train"));
     assert!(refuse(&["train", "nowhere.toml"]).contains("nowhere.toml"));
     assert!(refuse(&["show", "nowhere"]).contains("nowhere"));
     assert!(refuse(&["list", "sampler"]).contains("samplers"));
@@ -159,6 +162,25 @@ fn a_model_is_trained_shown_sampled_and_resumed() {
     let bytes = fs::read(&file).unwrap();
     assert!(String::from_utf8_lossy(&bytes[..128]).contains("(3, 8, 8, 1)"));
     assert!(folder.path().join("seven.labels.npy").is_file());
+}
+
+#[test]
+fn the_demo_leaves_its_pictures_and_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = ["train.steps=10", "train.batch=16", "sample.grid.steps=2", "model.network.hidden=16"];
+    let mut arguments = vec!["demo", "--out", folder.path().to_str().unwrap()];
+    settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+    for _ in 0..2 {
+        let output = stein(&arguments);
+        assert!(output.status.success(), "{}", err(&output));
+        // Ten steps learn nothing; the numbers are printed all the same.
+        for line in ["class agreement", "within-class spread", "distance to training"] {
+            assert!(out(&output).contains(line), "{}", out(&output));
+        }
+    }
+    for name in ["samples.png", "trajectory.gif", "loss.png", "report.html", "run/config.toml"] {
+        assert!(fs::metadata(folder.path().join(name)).unwrap().len() > 500, "{name}");
+    }
 }
 
 #[test]

@@ -53,15 +53,18 @@ impl RateConfig {
     /// Fails unless all numbers are in their ranges.
     pub fn check(&self) -> Result<()> {
         let Self { rate, warmup, .. } = *self;
-        ensure!(rate > 0.0 && rate.is_finite(), "lr.rate is {rate}: give a positive number, such as 1e-3");
+        ensure!(rate > 0.0 && rate.is_finite(), "train.rate.rate is {rate}: give a positive number, such as 1e-3");
         match self.decay {
             Decay::Constant => {}
             Decay::Cosine { steps, floor } => {
-                ensure!(steps > warmup, "lr.decay.steps is {steps}: give more than the {warmup} steps of warm-up");
-                ensure!((0.0..=1.0).contains(&floor), "lr.decay.floor is {floor}: give a number from 0 to 1");
+                ensure!(
+                    steps > warmup,
+                    "train.rate.decay.steps is {steps}: give more than the {warmup} steps of warm-up"
+                );
+                ensure!((0.0..=1.0).contains(&floor), "train.rate.decay.floor is {floor}: give a number from 0 to 1");
             }
             Decay::InverseSquareRoot { reference } => {
-                ensure!(reference > 0, "lr.decay.reference is 0: give the step at which the decay begins");
+                ensure!(reference > 0, "train.rate.decay.reference is 0: give the step at which the decay begins");
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use stein::{
     names,
 };
 use stein_data::Source;
-use stein_nn::{AdamWConfig, EmaConfig, NetworkConfig, RateConfig};
+use stein_nn::{AdamWConfig, Decay, EmaConfig, NetworkConfig, RateConfig};
 use toml::{Table, Value};
 
 use crate::Range;
@@ -197,6 +197,7 @@ impl SampleConfig {
         schedule.check()?;
         self.sampler.check()?;
         ensure!(self.batch >= 1, "sample.batch is 0: give the number of samples to work on at a time");
+        ensure!(self.grid.steps <= 1_000_000, "the grid has {} steps: give at most 1000000", self.grid.steps);
         let mut resolved = self.clone();
         if self.sampler.adaptive() {
             // Only the two ends matter, and the denoised end that every such run has.
@@ -265,6 +266,13 @@ impl Experiment {
         self.train.rate.check()?;
         self.sample.resolve(&self.schedule, true)?;
         let train = &self.train;
+        if let Decay::Cosine { steps, floor } = train.rate.decay {
+            ensure!(
+                steps >= train.steps || floor > 0.0,
+                "train.rate.decay.steps = {steps} ends before train.steps = {}: the rate would be 0 from there on, set both",
+                train.steps
+            );
+        }
         ensure!(train.batch >= 1, "train.batch is 0: give the number of examples a step");
         ensure!(
             train.accumulate >= 1 && train.batch.is_multiple_of(train.accumulate),

@@ -7,14 +7,14 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use stein::{Error, Result};
-use stein_data::Split;
+use stein::{Error, Result, ensure};
+use stein_data::{Source, Split};
 
 use crate::{
     Classes, Experiment, Model, Quality, RunDir, TrainOptions, Trained,
     arrays::write_atomically,
     draw,
-    draw::picture,
+    draw::{picture, pictures},
     html::{Section, report},
     model::load_data,
     picture::{Series, line_chart, to_png, write_gif},
@@ -54,6 +54,10 @@ const SHOWN: usize = 10;
 /// A directory that cannot be written, a run there of another experiment, and those of training and sampling.
 pub fn demo(options: &DemoOptions, stop: &AtomicBool) -> Result<DemoOutcome> {
     let experiment = Experiment::parse(EXPERIMENT, &options.settings)?;
+    ensure!(
+        experiment.data.conditional && matches!(experiment.data.source, Source::Digits(_)),
+        "the demonstration is of the digits by class: leave data.source and data.conditional alone, or use `stein train`"
+    );
     let run = options.out.join("run");
     fs::create_dir_all(&options.out)
         .map_err(|error| Error::new(format!("cannot make the directory {}: {error}", options.out.display())))?;
@@ -74,7 +78,14 @@ pub fn demo(options: &DemoOptions, stop: &AtomicBool) -> Result<DemoOutcome> {
             Ok(())
         }
     };
-    let drawn = draw(model, MEASURED, experiment.seed, &Classes::All, &model.sample, false, &going)?;
+    let stopped = |error: Error| match stop.load(Ordering::Relaxed) {
+        true => Ok(DemoOutcome { quality: None, summary: format!("{error}\n") }),
+        false => Err(error),
+    };
+    let drawn = match draw(model, MEASURED, experiment.seed, &Classes::All, &model.sample, false, &going) {
+        Ok(drawn) => drawn,
+        Err(error) => return stopped(error),
+    };
     let labels = drawn.labels.clone().ok_or_else(|| Error::new("the demonstration needs data.conditional = true"))?;
     let of = |split| load_data(&experiment.data.source, split, None);
     let (train_data, test_data) = (of(Split::Train)?, of(Split::Test)?);
@@ -85,8 +96,11 @@ pub fn demo(options: &DemoOptions, stop: &AtomicBool) -> Result<DemoOutcome> {
     let dim = model.subject.dim();
     let shown_values: Vec<f32> = shown.iter().flat_map(|&i| &drawn.values[i * dim..(i + 1) * dim]).copied().collect();
     let shown_labels: Vec<usize> = shown.iter().map(|&i| labels[i]).collect();
-    let samples = to_png(&picture(model, &shown_values, Some(&shown_labels), None)?)?;
-    let trajectory = write_trajectory(&options.out.join("trajectory.gif"), model, experiment.seed, &going)?;
+    let samples = to_png(&picture(model, &shown_values, Some(&shown_labels))?)?;
+    let trajectory = match write_trajectory(&options.out.join("trajectory.gif"), model, experiment.seed, &going) {
+        Ok(trajectory) => trajectory,
+        Err(error) => return stopped(error),
+    };
     let loss = to_png(&loss_chart(&trained)?)?;
     write(&options.out.join("samples.png"), &samples)?;
     write(&options.out.join("loss.png"), &loss)?;
@@ -133,11 +147,7 @@ fn write_trajectory(path: &Path, model: &Model, seed: u64, going: &dyn Fn() -> R
     let config =
         crate::SampleConfig { grid: stein::Grid { steps: 40, ..model.sample.grid.clone() }, ..model.sample.clone() };
     let drawn = draw(model, 8 * classes, seed, &Classes::All, &config, true, going)?;
-    let frames = drawn
-        .frames
-        .iter()
-        .map(|frame| picture(model, frame, drawn.labels.as_deref(), None))
-        .collect::<Result<Vec<_>>>()?;
+    let frames = pictures(model, &drawn)?;
     write_gif(path, &frames, 80, 2000)?;
     fs::read(path).map_err(|error| Error::new(format!("cannot read {} back: {error}", path.display())))
 }
@@ -186,7 +196,11 @@ fn table(
             format!("{:.3}", quality.novelty),
             "mean distance to the nearest training digit, over test digits' (copies: 0)".into(),
         ),
-        row("training", format!("{:.0} s", trained.seconds), format!("{} steps on {examples} digits", trained.step)),
+        row(
+            "training",
+            format!("{:.0} s", trained.seconds),
+            format!("this time, to step {} on {examples} digits", trained.step),
+        ),
         row("sampling", format!("{sampling:.1} s"), format!("{MEASURED} samples, {evaluations} evaluations each")),
         row("parameters", parameters.to_string(), "weights of the network".into()),
     ]
@@ -195,7 +209,6 @@ fn table(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stein_data::Source;
 
     #[test]
     fn the_experiment_parses_and_is_of_the_built_in_digits() {

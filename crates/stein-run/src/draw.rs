@@ -92,6 +92,11 @@ pub fn draw(
     going: &dyn Fn() -> Result<()>,
 ) -> Result<Drawn> {
     ensure!(n >= 1, "0 samples were asked for: give -n at least 1");
+    ensure!(
+        n.checked_mul(model.subject.dim()).is_some_and(|numbers| numbers <= 1 << 36),
+        "{n} samples of {} numbers do not fit in memory: draw them in parts with other seeds",
+        model.subject.dim()
+    );
     let (schedule, config) = config.resolve(&model.schedule, model.trained)?;
     let kernels = config.grid.kernels(&*schedule)?;
     let labels = classes.of(model, n)?;
@@ -203,6 +208,13 @@ fn ending(path: &Path) -> String {
 /// An ending nobody knows, a directory that does not exist, pictures of what cannot be drawn.
 pub fn check_output(path: &Path, model: &Model) -> Result<bool> {
     let ending = ending(path);
+    ensure!(!path.is_dir(), "{} is a directory: give the name of a file in it, such as samples.png", path.display());
+    ensure!(
+        !ending.is_empty(),
+        "{} has no ending, which says what to write: give .{}",
+        path.display(),
+        ENDINGS.join(", .")
+    );
     if !ENDINGS.contains(&ending.as_str()) {
         return Err(names::unknown("file ending", &ending, ENDINGS).at(path.display()));
     }
@@ -221,6 +233,17 @@ pub fn check_output(path: &Path, model: &Model) -> Result<bool> {
         model.subject.image().is_none() || ending != "csv",
         "pictures do not go into a table: write a .png, .gif, .webp or .npy file"
     );
+    let record = path.with_extension("json");
+    let same = |file: &str| match (record.canonicalize(), Path::new(file).canonicalize()) {
+        (Ok(record), Ok(file)) => record == file,
+        _ => false,
+    };
+    ensure!(
+        !model.name.strip_prefix("exact:").is_some_and(same),
+        "{} would replace the mixture by the record of its samples, {}: give -o another name",
+        path.display(),
+        record.display()
+    );
     Ok(matches!(ending.as_str(), "gif" | "webp"))
 }
 
@@ -235,14 +258,9 @@ pub fn write_samples(path: &Path, model: &Model, drawn: &Drawn) -> Result<()> {
     let dim = model.subject.dim();
     let n = drawn.values.len() / dim;
     match ending(path).as_str() {
-        "png" => write_png(path, &picture(model, &drawn.values, drawn.labels.as_deref(), None)?)?,
+        "png" => write_png(path, &picture(model, &drawn.values, drawn.labels.as_deref())?)?,
         "gif" | "webp" => {
-            let bounds = if dim == 2 { Some(square(&drawn.values)) } else { None };
-            let frames: Vec<RgbImage> = drawn
-                .frames
-                .iter()
-                .map(|frame| picture(model, frame, drawn.labels.as_deref(), bounds))
-                .collect::<Result<_>>()?;
+            let frames = pictures(model, drawn)?;
             if ending(path) == "gif" {
                 write_gif(path, &frames, 60, 2000)?
             } else {
@@ -252,9 +270,14 @@ pub fn write_samples(path: &Path, model: &Model, drawn: &Drawn) -> Result<()> {
         "npy" => {
             let shape: Vec<usize> = std::iter::once(n).chain(model.subject.shape.dims()).collect();
             write_npy_f32(path, &drawn.values, &shape)?;
+            let beside = path.with_extension("labels.npy");
             if let Some(labels) = &drawn.labels {
                 let labels: Vec<i64> = labels.iter().map(|&label| label as i64).collect();
-                write_npy_i64(path.with_extension("labels.npy"), &labels)?;
+                write_npy_i64(beside, &labels)?;
+            } else if beside.exists() {
+                // Classes of what stood here before are not those of these samples.
+                std::fs::remove_file(&beside)
+                    .map_err(|error| Error::new(format!("cannot delete the old {}: {error}", beside.display())))?;
             }
         }
         _ => write_csv(path, &model.subject.columns, &drawn.values, dim, drawn.labels.as_deref())?,
@@ -276,6 +299,7 @@ fn write_sidecar(path: &PathBuf, model: &Model, drawn: &Drawn, n: usize) -> Resu
         "sampler": drawn.config.sampler,
         "grid": drawn.config.grid,
         "clamp": drawn.config.clamp,
+        "batch": drawn.config.batch,
         "evaluations": drawn.evaluations,
         "seconds": drawn.seconds,
         "version": env!("CARGO_PKG_VERSION"),
@@ -284,11 +308,23 @@ fn write_sidecar(path: &PathBuf, model: &Model, drawn: &Drawn, n: usize) -> Resu
 }
 
 /// One picture of a batch in the data's units.
-pub(crate) fn picture(
+pub(crate) fn picture(model: &Model, values: &[f32], labels: Option<&[usize]>) -> Result<RgbImage> {
+    sheet(model, values, labels, None, 1)
+}
+
+/// The pictures of an animation: smaller than a still, and with the same axes in all of them.
+pub(crate) fn pictures(model: &Model, drawn: &Drawn) -> Result<Vec<RgbImage>> {
+    let bounds = (model.subject.dim() == 2).then(|| square(&drawn.values));
+    drawn.frames.iter().map(|frame| sheet(model, frame, drawn.labels.as_deref(), bounds, 2)).collect()
+}
+
+/// A picture a `shrink`-th as large as a still.
+fn sheet(
     model: &Model,
     values: &[f32],
     labels: Option<&[usize]>,
     bounds: Option<[(f64, f64); 2]>,
+    shrink: u32,
 ) -> Result<RgbImage> {
     let dim = model.subject.dim();
     let n = values.len() / dim;
@@ -296,14 +332,17 @@ pub(crate) fn picture(
         // A class a row where the classes come in equal blocks; otherwise a square.
         let known = model.subject.classes.len();
         let blocks = labels.filter(|labels| {
-            known > 0 && n.is_multiple_of(known) && labels.iter().enumerate().all(|(i, &label)| label == i * known / n)
+            known > 0
+                && n.is_multiple_of(known)
+                && n / known <= 100
+                && labels.iter().enumerate().all(|(i, &label)| label == i * known / n)
         });
         let columns = if blocks.is_some() { n / known } else { (n as f64).sqrt().ceil() as usize };
         let names = blocks.map(|_| model.subject.classes.as_slice());
         return if n == 1 {
             from_unit(values, shape.0, shape.1, shape.2)
         } else {
-            grid(values, shape, columns, auto_scale(shape.1, columns), names)
+            grid(values, shape, columns, (auto_scale(shape.1, columns) / shrink).max(1), names)
         };
     }
     let numbers: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
@@ -315,12 +354,12 @@ pub(crate) fn picture(
     if dim == 1 {
         let curve = |x: f64| density(&[x]);
         let known: Option<&dyn Fn(f64) -> f64> = if model.density.is_some() { Some(&curve) } else { None };
-        return histogram(&numbers, known, &title, &model.subject.columns[0], (960, 600), None);
+        return histogram(&numbers, known, &title, &model.subject.columns[0], (960 / shrink, 600 / shrink), None);
     }
     let points: Vec<[f64; 2]> = numbers.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect();
     let field = |x: f64, y: f64| density(&[x, y]);
     let known: Option<&dyn Fn(f64, f64) -> f64> = if model.density.is_some() { Some(&field) } else { None };
-    scatter(&points, known, &title, (800, 800), bounds)
+    scatter(&points, known, &title, (800 / shrink, 800 / shrink), bounds)
 }
 
 /// A square around points with a margin, so that the frames of an animation share their axes.

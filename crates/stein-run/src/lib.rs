@@ -27,9 +27,10 @@ pub use model::Model;
 pub use quality::{Neighbours, Quality, within_class_spread};
 pub use run_dir::RunDir;
 pub use stein::{Error, Result};
+pub use train::{TrainOptions, Trained, prepare, train};
+
 /// Names of the networks.
 pub const NETWORKS: &[&str] = stein_nn::NetworkConfig::NAMES;
-pub use train::{TrainOptions, Trained, prepare, train};
 
 /// The data crate's sentence as this workspace's error.
 fn from_data(error: stein_data::Error) -> Error {

@@ -56,8 +56,12 @@ impl Model {
     }
 
     fn exact(name: &str, path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Error::new(format!("cannot read the mixture {}: {error}", path.display())))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Error::new(format!(
+                "cannot read the mixture {}: {error}; give exact: and the path of a JSON file",
+                path.display()
+            ))
+        })?;
         let file: MixtureFile = serde_json::from_str(&text).map_err(|error| {
             Error::new(format!(
                 "{} is no mixture: {error}; it needs `weights`, `means` and either `stds` or `covs`",
@@ -149,7 +153,7 @@ pub(crate) fn write_metadata(experiment: &Experiment, subject: &Subject) -> std:
     [(EXPERIMENT.to_owned(), experiment.to_toml()), (SUBJECT.to_owned(), subject)].into()
 }
 
-fn read_metadata(metadata: &std::collections::BTreeMap<String, String>) -> Result<(Experiment, Subject)> {
+pub(crate) fn read_metadata(metadata: &std::collections::BTreeMap<String, String>) -> Result<(Experiment, Subject)> {
     let get = |key: &str| {
         metadata.get(key).ok_or_else(|| {
             Error::new(format!("the checkpoint's metadata lack `{key}`: it was not written by `stein train`"))

@@ -26,23 +26,31 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Makes a new run directory and writes the config into it.
+    /// A place for a new run, where nothing is written yet.
     ///
     /// # Errors
-    /// When there is a run already, or the directory cannot be made.
-    pub fn create(root: &Path, experiment: &Experiment) -> Result<Self> {
+    /// When there is a run already.
+    pub fn vacant(root: &Path) -> Result<Self> {
         let run = Self { root: root.to_owned() };
         ensure!(
             !run.config_path().exists(),
             "{} holds a run already: continue it with --resume, or give another --out",
             root.display()
         );
-        for folder in [run.root.join("checkpoints"), run.root.join("samples")] {
+        Ok(run)
+    }
+
+    /// Makes the folders. It is a run once [`set_experiment`](Self::set_experiment) has written the config, which comes after
+    /// the first checkpoint, so that every run can be loaded.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn make_folders(&self) -> Result<()> {
+        for folder in [self.root.join("checkpoints"), self.root.join("samples")] {
             fs::create_dir_all(&folder)
                 .map_err(|error| Error::new(format!("cannot make the directory {}: {error}", folder.display())))?;
         }
-        write_atomically(run.config_path(), |file| file.write_all(experiment.to_toml().as_bytes()))?;
-        Ok(run)
+        Ok(())
     }
 
     /// Opens an existing run directory.
@@ -81,7 +89,7 @@ impl RunDir {
         Experiment::read(&self.config_path(), &[])
     }
 
-    /// Replaces the experiment, which a resumed run with more steps does.
+    /// Writes the experiment; a resumed run with more steps replaces it.
     ///
     /// # Errors
     /// When the file cannot be written.

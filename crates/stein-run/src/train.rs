@@ -14,6 +14,7 @@ use std::{
 };
 
 use burn::tensor::{Device, Tensor, TensorData};
+use indicatif::ProgressBar;
 use stein::{Condition, Error, Preconditioned, Result, ensure};
 use stein_data::{Data, Loader, LoaderConfig, Split};
 use stein_nn::{Accumulated, AdamW, AnyNetwork, Checkpoint, Ema, state};
@@ -22,7 +23,7 @@ use crate::{
     Classes, DataConfig, Experiment, Model, RunDir, Subject, device, draw,
     draw::{picture, progress_bar},
     from_data,
-    model::{build_network, load_data, write_metadata},
+    model::{build_network, load_data, read_metadata, write_metadata},
     picture::{to_png, write_png},
     tensorboard::EventWriter,
 };
@@ -74,6 +75,7 @@ pub struct Prepared {
 pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepared> {
     experiment.check()?;
     let device = device(&options.device)?;
+    let run = if options.resume { RunDir::open(&options.out)? } else { RunDir::vacant(&options.out)? };
     let data = load_data(&experiment.data.source, Split::Train, options.data_dir.as_deref())?;
     loader(experiment, &data)?;
     ensure!(
@@ -82,10 +84,15 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
         data.name
     );
     let subject = Subject::of(&data, experiment.data.range, experiment.data.conditional);
+    ensure!(
+        !experiment.sample.clamp || subject.image().is_some(),
+        "sample.clamp keeps pictures in their range, and {} has rows: set it to false",
+        subject.name
+    );
     let network = build_network(experiment, &subject, &device.clone().autodiff())?;
     let optimizer = AdamW::new(experiment.train.optimizer.clone())?;
     let ema = Ema::new(experiment.train.ema.clone(), &network)?;
-    let fresh = |run| Prepared {
+    let fresh = Prepared {
         experiment: experiment.clone(),
         run,
         data: Arc::new(data),
@@ -97,11 +104,12 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
         step: 0,
     };
     if options.resume {
-        return resume(fresh(RunDir::open(&options.out)?));
+        return resume(fresh);
     }
-    let prepared = fresh(RunDir::create(&options.out, experiment)?);
-    prepared.write_checkpoint()?;
-    Ok(prepared)
+    fresh.run.make_folders()?;
+    fresh.write_checkpoint()?;
+    fresh.run.set_experiment(experiment)?;
+    Ok(fresh)
 }
 
 /// Brings a fresh state to where the run stopped.
@@ -110,12 +118,25 @@ fn resume(mut fresh: Prepared) -> Result<Prepared> {
     before.train.steps = fresh.experiment.train.steps;
     ensure!(
         before == fresh.experiment,
-        "the experiment differs from the one {} was started with: only train.steps may change on --resume",
+        "the experiment differs from the one {} was started with, and only train.steps may change: give the same settings, or \
+         start anew with another --out",
         fresh.run.root().display()
     );
     let path = fresh.run.latest()?;
     let checkpoint = Checkpoint::read(&path)?;
     let at = |error: Error| error.at(path.display());
+    ensure!(
+        fresh.experiment.train.steps >= checkpoint.step,
+        "{} is at step {} already: give train.steps of at least that",
+        fresh.run.root().display(),
+        checkpoint.step
+    );
+    let (_, subject) = read_metadata(&checkpoint.metadata).map_err(at)?;
+    ensure!(
+        subject == fresh.subject,
+        "the data of {} are not those it was started with: bring them back, or start anew with another --out",
+        fresh.run.root().display()
+    );
     fresh.network = state::load(fresh.network, &checkpoint.weights).map_err(at)?;
     fresh.optimizer =
         AdamW::restore(fresh.experiment.train.optimizer.clone(), &fresh.network, &checkpoint.optimizer).map_err(at)?;
@@ -212,6 +233,8 @@ pub fn train(mut state: Prepared, stop: &AtomicBool) -> Result<Trained> {
     let dim = state.subject.dim();
     let part = config.batch / config.accumulate;
     let bar = progress_bar(config.steps, "training").with_position(state.step);
+    // The steps of an earlier call say nothing about the speed of this one.
+    bar.reset_eta();
     let started = Instant::now();
     let mut window = Window::new();
     while state.step < config.steps && !stop.load(Ordering::Relaxed) {
@@ -253,25 +276,30 @@ pub fn train(mut state: Prepared, stop: &AtomicBool) -> Result<Trained> {
         bar.inc(1);
         if state.step.is_multiple_of(config.log_every) || state.step == config.steps {
             let (loss, rate_of_images) = window.close();
-            bar.set_message(format!("loss {loss:.4} {rate_of_images:.0}/s"));
+            bar.set_message(format!("loss {loss:.4} {rate_of_images:.0} examples/s"));
             metrics.write(
                 state.step,
                 &[("loss", loss), ("gradient_norm", norm), ("rate", rate), ("examples_per_second", rate_of_images)],
             )?;
         }
-        let last = state.step == config.steps;
-        if last || state.step.is_multiple_of(config.checkpoint_every) || stop.load(Ordering::Relaxed) {
+        if state.step.is_multiple_of(config.checkpoint_every) {
             state.network = model.network.clone();
             state.write_checkpoint()?;
         }
-        if last || (config.sample_every > 0 && state.step.is_multiple_of(config.sample_every)) {
+        if config.sample_every > 0 && state.step.is_multiple_of(config.sample_every) {
             state.network = model.network.clone();
-            write_sheet(&state, &mut metrics)?;
+            write_sheet(&state, &mut metrics, stop, &bar)?;
             window.skip();
         }
     }
-    bar.finish_and_clear();
     state.network = model.network;
+    if !state.run.checkpoint_path(state.step).exists() {
+        state.write_checkpoint()?;
+    }
+    if state.step == config.steps && !state.run.sample_path(state.step).exists() {
+        write_sheet(&state, &mut metrics, stop, &bar)?;
+    }
+    bar.finish_and_clear();
     Ok(Trained {
         model: state.model()?,
         step: state.step,
@@ -281,8 +309,9 @@ pub fn train(mut state: Prepared, stop: &AtomicBool) -> Result<Trained> {
     })
 }
 
-/// Draws a sheet of samples of the averaged weights into the run and the events.
-fn write_sheet(state: &Prepared, metrics: &mut Metrics) -> Result<()> {
+/// Draws a sheet of samples of the averaged weights into the run and the events. Early weights may give no finite samples, and
+/// Ctrl-C may come: neither ends the training, which goes on without the picture.
+fn write_sheet(state: &Prepared, metrics: &mut Metrics, stop: &AtomicBool, bar: &ProgressBar) -> Result<()> {
     let model = state.model()?;
     let subject = &model.subject;
     if subject.image().is_none() && subject.dim() > 2 {
@@ -294,8 +323,18 @@ fn write_sheet(state: &Prepared, metrics: &mut Metrics) -> Result<()> {
         Some(_) => 8 * subject.classes.len(),
         None => 2000,
     };
-    let drawn = draw(&model, n, state.experiment.seed, &Classes::Default, &model.sample, false, &|| Ok(()))?;
-    let sheet = picture(&model, &drawn.values, drawn.labels.as_deref(), None)?;
+    let going = || match stop.load(Ordering::Relaxed) {
+        true => Err(Error::new("it was stopped")),
+        false => Ok(()),
+    };
+    let drawn = match draw(&model, n, state.experiment.seed, &Classes::Default, &model.sample, false, &going) {
+        Ok(drawn) => drawn,
+        Err(error) => {
+            bar.suspend(|| eprintln!("stein: there is no picture of step {}: {error}", state.step));
+            return Ok(());
+        }
+    };
+    let sheet = picture(&model, &drawn.values, drawn.labels.as_deref())?;
     write_png(state.run.sample_path(state.step), &sheet)?;
     let (width, height) = (sheet.width() as usize, sheet.height() as usize);
     metrics.events.image_png("samples", state.step as i64, height, width, 3, &to_png(&sheet)?)?;

@@ -120,6 +120,8 @@ fn a_run_is_not_overwritten_or_continued_as_another() {
     let other =
         prepare(&tiny(&["train.batch=12"]), &options(folder.path().to_owned(), true)).err().unwrap().to_string();
     assert!(other.contains("only train.steps may change"), "{other}");
+    let fewer = prepare(&tiny(&["train.steps=0"]), &options(folder.path().to_owned(), true)).err().unwrap().to_string();
+    assert!(fewer.contains("at step 1 already"), "{fewer}");
     let none = prepare(&tiny(&[]), &options(folder.path().join("nowhere"), true)).err().unwrap().to_string();
     assert!(none.contains("no run directory"), "{none}");
 }
@@ -218,7 +220,7 @@ fn every_experiment_parses_round_trips_and_refuses_unknown_keys() {
 }
 
 #[test]
-fn every_experiment_builds_at_full_size_trains_a_step_and_samples() {
+fn every_experiment_builds_at_full_size_and_samples() {
     let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
     for file in experiment_files() {
         let name = file.strip_prefix(experiments()).unwrap().display().to_string();
@@ -232,7 +234,6 @@ fn every_experiment_builds_at_full_size_trains_a_step_and_samples() {
         let folder = tempfile::tempdir().unwrap();
         let mut options = options(folder.path().to_owned(), false);
         options.data_dir = Some(shared.clone());
-        // A step, not the sheet of pictures that ends a run: that takes a minute on the slow samplers.
         let prepared = prepare(&experiment, &options).unwrap();
         assert!(prepared.parameters() > 1000, "{name}");
         let device = stein_run::device("cpu").unwrap();
