@@ -15,7 +15,8 @@ pub trait Denoiser {
     fn denoise(&self, x: Tensor<2>, at: &[Kernel], given: &Condition) -> Result<Tensor<2>>;
 }
 
-/// The score (α D − x)/σ² of rows at their levels, given the denoised rows.
+/// The score (α D − x)/σ² `[rows, dim]` of rows `x` given the denoised rows, both `[rows, dim]`; `at` is one level a row, or one
+/// for all. Not finite at σ = 0.
 pub fn score(x: Tensor<2>, denoised: Tensor<2>, at: &[Kernel]) -> Tensor<2> {
     let signal: Vec<f64> = at.iter().map(|k| k.alpha / k.sigma.powi(2)).collect();
     let noise: Vec<f64> = at.iter().map(|k| -1.0 / k.sigma.powi(2)).collect();

@@ -75,7 +75,7 @@ pub struct Grid {
     /// Noisiest time; default the end of the schedule's span.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<f64>,
-    /// Cleanest time before σ = 0; default the other end of the span.
+    /// Cleanest time before σ = 0; default the other end of the span. Unused with one step that ends clean.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end: Option<f64>,
     /// Whether the grid ends at σ = 0; default true.
@@ -103,7 +103,7 @@ impl Grid {
     ///
     /// # Errors
     /// No steps; a start or end outside the schedule; a spacing of trained levels on a schedule that has none, or more
-    /// steps than levels; a spacing in σ/α where α is 0.
+    /// steps than levels, or one step of leading or quadratic; a spacing in σ/α where α is 0.
     pub fn kernels(&self, schedule: &dyn Schedule) -> Result<Vec<Kernel>> {
         ensure!(self.steps >= 1, "the grid has no steps: ask for at least 1");
         let (first, last) = schedule.span();
@@ -153,6 +153,10 @@ impl Grid {
                 ensure!(
                     self.start.is_none() && self.end.is_none(),
                     "the leading, trailing and quadratic grids span all trained levels: leave out start and end"
+                );
+                ensure!(
+                    points >= 2 || matches!(self.spacing, Spacing::Trailing {}),
+                    "the leading and quadratic grids of one step start at level 0, which has hardly any noise: use trailing"
                 );
                 self.subsequence(levels, points)
             }

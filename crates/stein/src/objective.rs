@@ -25,7 +25,7 @@ pub enum LevelDistribution {
     },
     /// A trained level of a discrete schedule, all equally likely (NCSN, DDPM).
     DiscreteUniform {},
-    /// ln(σ/α) ~ N(mean, std²), kept inside the span (Karras et al. 2022: −1.2, 1.2).
+    /// ln(σ/α) ~ N(mean, std²), clamped to the span, whose ends get the rest of its mass (Karras et al. 2022: −1.2, 1.2).
     LogNormal {
         /// Mean of ln(σ/α).
         #[serde(default = "default_log_mean")]
@@ -79,7 +79,7 @@ fn default_gamma() -> f64 {
 }
 
 impl Weighting {
-    /// w: the weight on ‖F − target‖², for a raw output whose error reaches x̂_0 times `out`.
+    /// w at a level with σ > 0: the weight on ‖F − target‖², for a raw output whose error reaches x̂_0 times `out`.
     pub fn weight(&self, at: &Kernel, out: f64) -> f64 {
         match *self {
             Self::Unit {} => 1.0,
@@ -117,8 +117,11 @@ impl Objective {
             LevelDistribution::DiscreteUniform {} => {
                 ensure!(schedule.levels().is_some(), "objective: discrete_uniform levels need the discrete schedule")
             }
-            LevelDistribution::LogNormal { std, .. } => {
-                ensure!(std > 0.0, "objective: the log-normal's std = {std} must be positive")
+            LevelDistribution::LogNormal { mean, std } => {
+                ensure!(
+                    mean.is_finite() && std > 0.0 && std.is_finite(),
+                    "objective: the log-normal's mean = {mean} must be finite and its std = {std} positive"
+                )
             }
         }
         let infinite = schedule.kernel(last).alpha == 0.0;
@@ -142,7 +145,8 @@ impl Objective {
         Ok(())
     }
 
-    /// The level of every training example, with the factor on its loss that undoes importance sampling.
+    /// One level and factor an example; the factor on the loss undoes importance sampling. The schedule must have passed
+    /// [`check`](Self::check), which is not repeated here.
     pub fn draw_levels(&self, schedule: &dyn Schedule, seed: u64, examples: &[u64]) -> Vec<(Kernel, f64)> {
         let (first, last) = schedule.span();
         let uniform = || noise::uniform(seed, examples, Purpose::Level, 0).into_iter();
@@ -175,7 +179,7 @@ impl Objective {
     }
 
     /// The loss of a batch: clean rows `x0` `[rows, dim]`, the number of each training example (which keys its level and
-    /// noise, so that cutting a batch differently changes nothing), and the level of each row beside the mean.
+    /// noise, so that cutting a batch differently changes nothing).
     ///
     /// Returns the mean over rows and dimensions, a tensor `[1]` that can be differentiated.
     ///

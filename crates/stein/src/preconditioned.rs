@@ -149,13 +149,20 @@ impl<N: Network> Preconditioned<N> {
 
 impl<N: Network> Denoiser for Preconditioned<N> {
     fn denoise(&self, x: Tensor<2>, at: &[Kernel], given: &Condition) -> Result<Tensor<2>> {
-        let own: Vec<Kernel> = at.iter().map(|k| self.schedule.kernel(self.schedule.time_at(k.log_snr()))).collect();
         ensure!(
-            own.iter().zip(at).all(|(own, at)| at.alpha > 0.0 || own.alpha == 0.0),
+            at.len() == x.dims()[0],
+            "{} noise levels were given for {} rows: give one a row",
+            at.len(),
+            x.dims()[0]
+        );
+        let reaches_zero = self.schedule.kernel(self.schedule.span().1).alpha == 0.0;
+        ensure!(
+            reaches_zero || at.iter().all(|at| at.alpha > 0.0),
             "sampling starts where alpha = 0, a level that schedule {} of this model never reaches: sample on that \
              schedule, or set the grid's start below the end",
             self.schedule.kind()
         );
+        let own: Vec<Kernel> = at.iter().map(|k| self.schedule.kernel(self.schedule.time_at(k.log_snr()))).collect();
         let to_own: Vec<f64> =
             own.iter().zip(at).map(|(own, at)| if at.alpha > 0.0 { own.alpha / at.alpha } else { 1.0 }).collect();
         let x = rows::scale(x, &to_own);

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::{Exact, component::Component, map_rows};
-use crate::{Condition, Denoiser, Kernel, Result, noise, noise::Purpose};
+use crate::{Condition, Denoiser, Kernel, Result, ensure, noise, noise::Purpose};
 
 /// x_0 ~ N(m, Σ).
 #[derive(Debug, Clone)]
@@ -18,7 +18,7 @@ impl Gaussian {
         Ok(Self(Component::full(mean, covariance)?))
     }
 
-    /// The variance along each principal axis, and with it the posterior's: E‖x_0 − D‖² = Σ_i λ_i σ²/(α²λ_i + σ²).
+    /// The variance along each principal axis `[dim]`, in no particular order. The Bayes error follows: E‖x_0 − D‖² = Σ_i λ_i σ²/(α²λ_i + σ²).
     pub fn variances(&self) -> &[f64] {
         &self.0.variances
     }
@@ -26,7 +26,7 @@ impl Gaussian {
 
 impl Denoiser for Gaussian {
     fn denoise(&self, x: Tensor<2>, at: &[Kernel], given: &Condition) -> Result<Tensor<2>> {
-        given.check(at.len())?;
+        ensure!(given.class.is_none(), "this exact model has no classes: leave the condition out");
         map_rows(&x, self.dim(), at.len(), |x, i, out| self.0.add_denoised(x, &at[i], 1.0, out))
     }
 }

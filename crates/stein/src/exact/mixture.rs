@@ -110,11 +110,6 @@ impl GaussianMixture {
         self.components.is_empty()
     }
 
-    /// The probability that each row `x` (row order) came from each component, `[rows, k]`.
-    pub fn responsibilities(&self, x: &[f64], at: &Kernel) -> Vec<f64> {
-        x.chunks_exact(self.dim()).flat_map(|x| self.posterior(x, at).0).collect()
-    }
-
     /// Responsibilities of one row and its log-density.
     fn posterior(&self, x: &[f64], at: &Kernel) -> (Vec<f64>, f64) {
         let mut weights: Vec<f64> =

@@ -22,8 +22,8 @@ pub trait Exact: Denoiser {
     /// Dimension of a row.
     fn dim(&self) -> usize;
 
-    /// ln p_t(x) in nats for rows `x` (row order) at one level. At σ = 0 this is the data's own density, +∞ or −∞ where it
-    /// has none.
+    /// ln p_t(x) in nats for rows `x` (row order) at one level. At σ = 0 this is the data's own density; points and
+    /// singular covariances have none and need σ > 0 (it is not a number otherwise, nor is their denoiser).
     fn log_density(&self, x: &[f64], at: &Kernel) -> Vec<f64>;
 
     /// Clean rows in row order, one for every sample number, a function of (seed, number) alone.

@@ -1,7 +1,7 @@
 //! Ancestral sampling: x_s ~ q(x_s given x_t, x_0 = D), whose mean is (α_t/α_s)(σ_s²/σ_t²) x_t + α_s (v/σ_t²) D with
 //! v = σ_t² − (α_t/α_s)² σ_s².
 //!
-//! Ho et al. 2020, eq. 7 and algorithm 2 (VP); Song et al. 2021, appendix F, eq. 46–47 (VE): one formula in α and σ. The
+//! Ho et al. 2020, eq. 7 and algorithm 2 (VP); Song et al. 2021, appendix F, eq. 47 (VE): one formula in α and σ. The
 //! variance is the posterior's (their σ² = β̃, "fixed small") or the forward transition's (σ² = β, "fixed large"). No noise
 //! is added in the step to σ = 0.
 

@@ -1,7 +1,8 @@
 //! The reverse-time SDE dx = (f x − g² s) dt + g dw by Euler–Maruyama, in t.
 //!
 //! Anderson 1982; Song et al. 2021, eq. 6. Integrated backwards: x(t−h) = x − (f x − g² s) h + g √h z. Default for VP and
-//! sub-VP in their code. It stops at the cleanest time of the grid and ends with the denoised sample (their `x_mean`).
+//! sub-VP in their code. It stops at the cleanest time of the grid and ends with the denoised sample, where their
+//! code returns `x_mean`, the last step without its noise.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};

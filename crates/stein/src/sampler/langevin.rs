@@ -3,7 +3,8 @@
 //! Song & Ermon 2019, algorithm 1, writes x ← x + (a/2) s + √a z with a = ε σ_i²/σ_L²; their code takes x + a s + √(2a) z,
 //! twice the step. Song & Ermon 2020 (NCSNv2) follows the code and adds a final denoising step x + σ_L² s.
 //!
-//! It relaxes at a level and relabels: x/α is carried from level to level, so on schedules with α ≠ 1 it runs on x/α, whose
+//! It relaxes at a level and relabels: x/α is carried from level to level (on a grid with `clean = false` the last level is a label:
+//! no step is taken there), so on schedules with α ≠ 1 it runs on x/α, whose
 //! noise is σ/α (D(x; α, σ) = D(x/α; 1, σ/α)). It follows no trajectory and has no order. With a single level it is plain
 //! Langevin dynamics.
 

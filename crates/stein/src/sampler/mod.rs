@@ -56,7 +56,7 @@ pub trait Sampler: std::fmt::Debug + Send + Sync {
         false
     }
 
-    /// Whether it chooses its own steps, so that a grid is only its two ends.
+    /// Whether it chooses its own steps within an interval. Its grid is one noisy interval, and then clean: two steps.
     fn adaptive(&self) -> bool {
         false
     }
@@ -207,8 +207,8 @@ pub fn sample_from(
     ensure!(kernels.len() >= 2, "a grid of {} level(s) has no step: give it at least two levels", kernels.len());
     ensure!(
         kernels[0].alpha > 0.0 || sampler.starts_without_signal(),
-        "this sampler divides by alpha, which is 0 at the grid's start t = {}: set the start below it, or use ddim or \
-         dpm_solver_pp",
+        "this sampler cannot start where alpha is 0, as it is at the grid's start t = {}: set the start below it, or use ddim, \
+         ancestral, dpm_solver_pp or an ode_ sampler",
         kernels[0].t
     );
     let mut eval = Eval::new(denoiser, schedule, kernels, request);

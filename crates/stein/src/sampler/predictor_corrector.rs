@@ -1,6 +1,8 @@
 //! Predictor–corrector: at every level some Langevin steps that keep it (the corrector), then a step to the next (the
 //! predictor).
 //!
+//! With a predictor that cannot reach σ = 0 the last level is denoised without a correction.
+//!
 //! Song et al. 2021, algorithms 1–5. Their code corrects first and then predicts, and so does this by default; their
 //! algorithm 1 prints the other order. The corrector's step is 2a (snr ‖z‖/‖s‖)² (`langevin`) or 2a (snr σ)² (`annealed`),
 //! a = 1 for VE and 1 − β_i = (α_t/α_s)² for VP. The published snr are for their data: 0.16 on CIFAR-10 (0.176 for `annealed`).

@@ -1,7 +1,7 @@
 //! Reverse diffusion: the forward transition x_t = ρ x_s + G z, discretised backwards in the same way:
 //! x_s = (2 − ρ) x_t + G² s + G z with ρ = α_t/α_s, G² = σ_t² − ρ²σ_s².
 //!
-//! Song et al. 2021, appendix E, eq. 46 (VE: x + (σ_t² − σ_s²) s + …) and eq. 48 (VP: (2 − √(1−β)) x + β s + √β z). Their
+//! Song et al. 2021, appendix E, eq. 46, with its cases VE, x + (σ_t² − σ_s²) s + …, and VP, (2 − √(1−β)) x + β s + √β z. Their
 //! predictor for VE. No noise is added in the step to σ = 0.
 
 use burn::tensor::Tensor;

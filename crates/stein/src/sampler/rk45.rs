@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::{Eval, Sampler, eval::velocity};
 use crate::{Error, Kernel, Result, ensure, rows};
 
-/// Time fractions of the stages, and their weights row by row. The last row is the fifth-order step (stage 7 = the next
-/// step's stage 1).
+/// Time fractions of the stages, and their weights row by row. The last row is the fifth-order step (stage 7 is the next
+/// step's stage 1, evaluated again: an attempt costs seven evaluations).
 const FRACTIONS: [f64; 7] = [0.0, 1.0 / 5.0, 3.0 / 10.0, 4.0 / 5.0, 8.0 / 9.0, 1.0, 1.0];
 const WEIGHTS: [&[f64]; 7] = [
     &[],
@@ -34,7 +34,7 @@ pub struct Rk45 {
     pub rtol: f64,
     /// Absolute tolerance of a step, in the units of x; default 0.00001.
     pub atol: f64,
-    /// Most attempted steps of a sample before the run gives up; default 10,000.
+    /// Most attempted steps of a sample in one interval of the grid before the run gives up; default 10,000.
     pub max_steps: usize,
 }
 

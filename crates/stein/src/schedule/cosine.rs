@@ -50,7 +50,8 @@ impl Schedule for Cosine {
         let (alpha_sq, sigma_sq) = (1.0 / (1.0 + (-log_snr).exp()), 1.0 / (1.0 + log_snr.exp()));
         let sin_sq = first.sin().powi(2) + sigma_sq * first.cos().powi(2);
         let angle = sin_sq.sqrt().atan2(alpha_sq.sqrt() * first.cos());
-        angle / FRAC_PI_2 * (1.0 + self.offset) - self.offset
+        // Without signal the time is 1 exactly, not to rounding.
+        if alpha_sq == 0.0 { 1.0 } else { angle / FRAC_PI_2 * (1.0 + self.offset) - self.offset }
     }
 
     fn span(&self) -> (f64, f64) {

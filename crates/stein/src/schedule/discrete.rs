@@ -1,7 +1,8 @@
 //! A list of levels, numbered from 0 (cleanest): DDPM's betas or NCSN's sigmas.
 //!
 //! With betas, ᾱ_i = Π_{j≤i} (1 − β_j), α = √ᾱ, σ = √(1 − ᾱ) (Ho et al. 2020, eq. 4); with sigmas, α = 1 (Song & Ermon
-//! 2019). Time is the index and may be fractional: ln(σ/α) is joined by a growing cubic spline, so that grids and ODE solvers of any step run between the levels. Only a network snaps to them, where it is fed its label.
+//! 2019). Time is the index and may be fractional: ln(σ/α) is joined by a growing cubic spline, so that grids and ODE solvers
+//! of any step run between the levels. Only a network snaps to them, where it is fed its label.
 
 use serde::{Deserialize, Serialize};
 
@@ -75,11 +76,11 @@ pub enum Levels {
 
 impl Levels {
     /// The betas and `true`, or the sigmas and `false`, cleanest level first.
-    fn values(&self) -> Result<(Vec<f64>, bool)> {
+    fn values(&self) -> (Vec<f64>, bool) {
         let line = |from: f64, to: f64, count: usize| -> Vec<f64> {
             (0..count).map(|i| from + (to - from) * i as f64 / (count.max(2) - 1) as f64).collect()
         };
-        Ok(match *self {
+        match *self {
             Self::Linear { first, last, count } => (line(first, last, count), true),
             Self::SqrtLinear { first, last, count } => {
                 (line(first.sqrt(), last.sqrt(), count).into_iter().map(|root| root * root).collect(), true)
@@ -98,7 +99,7 @@ impl Levels {
             }
             Self::Betas { ref values } => (values.clone(), true),
             Self::Sigmas { ref values } => (values.clone(), false),
-        })
+        }
     }
 }
 
@@ -150,7 +151,7 @@ impl Discrete {
     /// # Errors
     /// Fewer than two levels, a beta outside (0, 1), or sigmas that are not positive and growing.
     pub fn new(settings: Levels) -> Result<Self> {
-        let (values, preserving) = settings.values()?;
+        let (values, preserving) = settings.values();
         ensure!(values.len() >= 2, "schedule discrete: {} level(s) given, at least 2 are needed", values.len());
         let log_noise: Vec<f64> = if preserving {
             let mut log_alpha_bar = 0.0;
@@ -159,7 +160,12 @@ impl Discrete {
                 ensure!(0.0 < beta && beta < 1.0, "schedule discrete: beta {i} is {beta}, it must lie between 0 and 1");
                 log_alpha_bar += (-beta).ln_1p();
                 // σ²/α² = (1 − ᾱ)/ᾱ = exp(−ln ᾱ) − 1.
-                levels.push(0.5 * (-log_alpha_bar).exp_m1().ln());
+                let level: f64 = 0.5 * (-log_alpha_bar).exp_m1().ln();
+                ensure!(
+                    level.is_finite(),
+                    "schedule discrete: level {i} has no signal left: use fewer or smaller betas"
+                );
+                levels.push(level);
             }
             levels
         } else {
@@ -175,7 +181,7 @@ impl Discrete {
         Ok(Self { settings, preserving, log_noise, slope })
     }
 
-    /// ᾱ at every level: α², the product of 1 − β up to it.
+    /// ᾱ at every level: α², the product of 1 − β up to it; 1 everywhere for a list of sigmas.
     pub fn alpha_bar(&self) -> Vec<f64> {
         (0..self.log_noise.len()).map(|i| self.kernel(i as f64).alpha.powi(2)).collect()
     }
@@ -205,7 +211,8 @@ fn growing_slopes(y: &[f64]) -> Vec<f64> {
     if count == 1 {
         return vec![rise[0]; 2];
     }
-    let end = |near: f64, far: f64| (1.5 * near - 0.5 * far).clamp(0.0, 3.0 * near);
+    // Above 0, so that the straight line beyond an end can be inverted.
+    let end = |near: f64, far: f64| (1.5 * near - 0.5 * far).clamp(0.25 * near, 3.0 * near);
     let ends = (end(rise[0], rise[1]), end(rise[count - 1], rise[count - 2]));
     let spline = spline_slopes(&rise, ends);
     // Fritsch & Carlson 1980: slopes between 0 and three times the rises on both sides suffice for monotony.

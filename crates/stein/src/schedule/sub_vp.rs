@@ -1,6 +1,6 @@
 //! Sub-variance preserving: α = exp(−B/2) as in VP, σ = 1 − exp(−B).
 //!
-//! Song et al. 2021, eq. 29 (section 3.4): VP's drift with a variance never above VP's; made for likelihoods.
+//! Song et al. 2021, eq. 12 (section 3.4; kernel: eq. 29): VP's drift with a variance never above VP's; made for likelihoods.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,6 @@
 //! Variance exploding: α = 1, σ(t) = σ_min (σ_max/σ_min)^t on \[0, 1\].
 //!
-//! Song et al. 2021, eq. 30 with the kernel's variance σ(t)² as in their code (the paper subtracts σ_min², which the
-//! network never sees). σ_min and σ_max after Song & Ermon 2020: σ_max near the largest distance between two data points.
+//! Song et al. 2021, eq. 30 and 31; as in their code the kernel's variance is σ(t)² at all times. σ_min and σ_max after Song & Ermon 2020: σ_max near the largest distance between two data points.
 
 use serde::{Deserialize, Serialize};
 

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use stein::{
     AnySchedule, Condition, Denoiser, Edm, LevelDistribution, Network, NoiseInput, Objective, Precondition,
-    Preconditioned, Prediction, Result, Schedule, Vp, Weighting,
+    Preconditioned, Prediction, Rectified, Result, Schedule, Vp, Weighting,
     exact::{Exact, Gaussian},
 };
 
@@ -107,7 +107,7 @@ fn the_loss_of_the_exact_denoiser_is_the_bayes_error() {
 }
 
 #[test]
-fn importance_sampling_changes_the_variance_and_not_the_mean() {
+fn importance_sampling_does_not_change_the_mean() {
     let schedule = AnySchedule::from(Vp { t_min: 1e-3, ..Vp::default() });
     let loss = |levels| {
         let objective = Objective { levels, weighting: Weighting::Likelihood {} };
@@ -180,6 +180,9 @@ fn a_model_runs_on_any_schedule() {
         noise_input: NoiseInput::Time { factor: 1.0 },
     };
     let model = Preconditioned::new(network, settings, schedule).unwrap();
+    let silent = Rectified::default().kernel(1.0);
+    let refused = model.denoise(crate::tensor(&[0.0, 0.0], 2), &[silent], &Condition::none()).unwrap_err();
+    assert!(refused.to_string().contains("never reaches"), "{refused}");
     for sigma in [0.05, 1.0, 20.0] {
         let at = Edm::default().kernel(sigma);
         let x = [0.4 * (1.0 + sigma), -0.3];

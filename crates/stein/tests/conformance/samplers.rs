@@ -155,7 +155,7 @@ fn stochastic_samplers_match_mean_and_covariance() {
             let name = format!("{} on {}", serde_json::to_string(&sampler).unwrap(), schedule.kind());
             for i in 0..2 {
                 // Five standard errors, and 0.03 for the steps: the reverse-time methods are of first order in 1/150, and
-                // the prior of EDM and VP misses the mean by less than 0.01.
+                // the prior of EDM and VP misses the mean by about 0.01.
                 let bound = 5.0 * (covariance[i][i] / n as f64).sqrt() + 0.03;
                 assert!((mean[i] - model.mean()[i]).abs() < bound, "{name}: mean {mean:?}");
                 for j in 0..2 {
@@ -236,9 +236,9 @@ fn reverse_time_samplers_recover_the_weights_on_every_schedule() {
             let kernels = Grid { start, ..Grid::uniform(100) }.kernels(&*schedule).unwrap();
             let request = Request { data_variance: model.variance(), ..Request::exact(5000, 2, 5) };
             let found = right(&run(&model, &*schedule, &kernels, &*sampler, &request));
-            // NCSN's own sigmas stop at 50 or less; a discrete chain may end at α = 0.006: both forget the mean well enough.
-            // Three standard errors at 5000 samples are 0.017.
-            assert!((found - 0.8).abs() < 0.03, "{name} on {}: {found} of 0.8", schedule.kind());
+            // The prior misses the mean, which moves the weights of deterministic samplers by 0.024 at VE's σ = 50 and 0.015
+            // at EDM's 80; three standard errors are 0.017.
+            assert!((found - 0.8).abs() < 0.042, "{name} on {}: {found} of 0.8", schedule.kind());
         }
     }
 }
@@ -331,7 +331,8 @@ fn quick(sampler: &AnySampler) -> (AnySampler, usize) {
 fn a_sample_does_not_depend_on_its_batch() {
     let model = plane();
     for schedule in [AnySchedule::from(Edm::default()), Vp::default().into()] {
-        for sampler in AnySampler::all().into_iter().chain(stochastic()) {
+        let by_norms = PredictorCorrector { corrector: Corrector::Langevin, ..PredictorCorrector::default() };
+        for sampler in AnySampler::all().into_iter().chain(stochastic()).chain([by_norms.into()]) {
             let (sampler, steps) = quick(&sampler);
             let kernels = Grid::uniform(steps).kernels(&*schedule).unwrap();
             let all = run(&model, &*schedule, &kernels, &*sampler, &Request::exact(64, 2, 7));
@@ -380,7 +381,7 @@ fn impossible_runs_are_refused() {
     let refuse = |sampler: &dyn Sampler, request: Request| {
         sample(&plane(), &*rectified, &kernels, sampler, &request, &mut |_| Ok(())).unwrap_err().to_string()
     };
-    assert!(refuse(&Heun::default(), Request::exact(2, 2, 0)).contains("divides by alpha"));
+    assert!(refuse(&Heun::default(), Request::exact(2, 2, 0)).contains("cannot start where alpha is 0"));
     assert!(refuse(&Ddim { eta: 2.0 }, Request::exact(2, 2, 0)).contains("eta = 2"));
     assert!(refuse(&Ddim::default(), Request::exact(2, 3, 0)).contains("2-dimensional"));
     let given = Condition::classes(vec![0]);
