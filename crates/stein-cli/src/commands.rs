@@ -69,6 +69,13 @@ fn say(text: &str) -> Result<()> {
     }
 }
 
+/// Tells a person at a terminal how things go; silent elsewhere.
+fn announce(line: &str) {
+    if std::io::stderr().is_terminal() {
+        eprintln!("{line}");
+    }
+}
+
 /// A flag that Ctrl-C sets; a second Ctrl-C ends the program at once.
 fn on_interrupt() -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
@@ -95,14 +102,14 @@ fn default_name(file: &Path) -> PathBuf {
 
 fn train_run(experiment: &Experiment, options: TrainOptions) -> Result<ExitCode> {
     let prepared = prepare(experiment, &options)?;
-    eprintln!(
+    announce(&format!(
         "{}: {} parameters, {} examples, steps {} to {}",
         options.out.display(),
         prepared.parameters(),
         prepared.examples(),
         prepared.step(),
         experiment.train.steps
-    );
+    ));
     let trained = train(prepared, on_interrupt()?.as_ref())?;
     let last = trained.run.metrics()?.last().and_then(|line| line["loss"].as_f64());
     let loss = last.map(|loss| format!(", loss {loss:.4}")).unwrap_or_default();
@@ -140,9 +147,7 @@ fn sample_model(args: &Sample, device_name: &str) -> Result<()> {
     };
     let drawn = draw(&model, args.n, args.seed, &classes, &config, trajectory, &|| Ok(()))?;
     write_samples(&args.output, &model, &drawn)?;
-    if std::io::stderr().is_terminal() {
-        eprintln!("{} samples, {} evaluations each, {:.2} s", args.n, drawn.evaluations, drawn.seconds);
-    }
+    announce(&format!("{} samples, {} evaluations each, {:.2} s", args.n, drawn.evaluations, drawn.seconds));
     Ok(())
 }
 

@@ -298,7 +298,7 @@ pub(crate) fn with_settings<T: serde::de::DeserializeOwned>(mut table: Table, se
     for setting in settings {
         set(&mut table, setting)?;
     }
-    Value::Table(table).try_into().map_err(|error: toml::de::Error| Error::new(nearest_first(error.message())))
+    Value::Table(table).try_into().map_err(|error: toml::de::Error| in_a_sentence(&error))
 }
 
 /// Applies one `path.to.key=value`. A bare word for something tagged by `kind` replaces it whole: `sample.sampler=ddim`.
@@ -335,6 +335,15 @@ fn set(table: &mut Table, setting: &str) -> Result<()> {
     };
     here.insert(last.to_owned(), value);
     Ok(())
+}
+
+/// A value of the wrong type or an unknown name in one sentence, with its path.
+fn in_a_sentence(error: &toml::de::Error) -> Error {
+    let whole = error.to_string();
+    // toml adds the path to the message: "…\nin `train.steps`".
+    let place = whole.trim().strip_prefix(error.message().trim()).unwrap_or_default().trim().replace('\n', " ");
+    let sentence = nearest_first(error.message());
+    Error::new(if place.is_empty() { sentence } else { format!("{sentence} ({place})") })
 }
 
 /// A TOML syntax error in one sentence, with its line.

@@ -97,7 +97,11 @@ pub fn draw(
         "{n} samples of {} numbers do not fit in memory: draw them in parts with other seeds",
         model.subject.dim()
     );
-    let (schedule, config) = config.resolve(&model.schedule, model.trained)?;
+    let (schedule, mut config) = config.resolve(&model.schedule, model.trained)?;
+    if frames && config.sampler.adaptive() {
+        // An adaptive sampler needs no grid, but an animation does.
+        config.grid.steps = 40;
+    }
     let kernels = config.grid.kernels(&*schedule)?;
     let labels = classes.of(model, n)?;
     let subject = &model.subject;
@@ -291,6 +295,7 @@ fn write_sidecar(path: &PathBuf, model: &Model, drawn: &Drawn, n: usize) -> Resu
     });
     let record = serde_json::json!({
         "model": model.name,
+        "checkpoint": model.checkpoint,
         "data": model.subject.name,
         "n": n,
         "seed": drawn.seed,
@@ -302,7 +307,8 @@ fn write_sidecar(path: &PathBuf, model: &Model, drawn: &Drawn, n: usize) -> Resu
         "batch": drawn.config.batch,
         "evaluations": drawn.evaluations,
         "seconds": drawn.seconds,
-        "version": env!("CARGO_PKG_VERSION"),
+        "version": crate::VERSION,
+        "commit": crate::COMMIT,
     });
     write_atomically(path, |file| writeln!(file, "{record:#}"))
 }

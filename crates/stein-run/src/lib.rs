@@ -29,6 +29,12 @@ pub use run_dir::RunDir;
 pub use stein::{Error, Result};
 pub use train::{TrainOptions, Trained, prepare, train};
 
+/// Version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Commit it was built from, or `unknown`.
+pub const COMMIT: &str = env!("STEIN_COMMIT");
+
 /// Names of the networks.
 pub const NETWORKS: &[&str] = stein_nn::NetworkConfig::NAMES;
 

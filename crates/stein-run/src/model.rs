@@ -1,6 +1,6 @@
 //! A model ready to be sampled: from a run directory, a checkpoint file, or an exact mixture in a JSON file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device};
 use stein::{
@@ -16,6 +16,8 @@ use crate::{Codec, Experiment, RunDir, SampleConfig, Subject, from_data};
 pub struct Model {
     /// What it was made from, as given.
     pub name: String,
+    /// The checkpoint file it was read from.
+    pub checkpoint: Option<PathBuf>,
     /// The denoiser, in network units.
     pub denoiser: Box<dyn Denoiser>,
     /// The schedule it was trained on.
@@ -87,6 +89,7 @@ impl Model {
         };
         Ok(Self {
             name: name.to_owned(),
+            checkpoint: None,
             denoiser: Box::new(mixture.clone()),
             schedule: Edm::default().into(),
             trained: false,
@@ -103,7 +106,8 @@ impl Model {
         let (experiment, subject) = read_metadata(&metadata).map_err(|error| error.at(path.display()))?;
         let network = state::load(build_network(&experiment, &subject, device)?, &weights)
             .map_err(|error| error.at(path.display()))?;
-        Self::of_network(name, network, &experiment, subject, device)
+        let model = Self::of_network(name, network, &experiment, subject, device)?;
+        Ok(Self { checkpoint: Some(path.to_owned()), ..model })
     }
 
     /// A network in training or just trained.
@@ -120,6 +124,7 @@ impl Model {
         let denoiser = Preconditioned::new(network, experiment.model.precondition(), experiment.schedule.clone())?;
         Ok(Self {
             name: name.to_owned(),
+            checkpoint: None,
             denoiser: Box::new(denoiser),
             schedule: experiment.schedule.clone(),
             trained: true,
@@ -150,7 +155,13 @@ const SUBJECT: &str = "subject";
 /// What a checkpoint says of itself.
 pub(crate) fn write_metadata(experiment: &Experiment, subject: &Subject) -> std::collections::BTreeMap<String, String> {
     let subject = serde_json::to_string(subject).expect("a subject consists of names and finite numbers");
-    [(EXPERIMENT.to_owned(), experiment.to_toml()), (SUBJECT.to_owned(), subject)].into()
+    [
+        (EXPERIMENT.to_owned(), experiment.to_toml()),
+        (SUBJECT.to_owned(), subject),
+        ("version".to_owned(), crate::VERSION.to_owned()),
+        ("commit".to_owned(), crate::COMMIT.to_owned()),
+    ]
+    .into()
 }
 
 pub(crate) fn read_metadata(metadata: &std::collections::BTreeMap<String, String>) -> Result<(Experiment, Subject)> {

@@ -18,8 +18,10 @@ pub fn write_gif(path: impl AsRef<Path>, frames: &[RgbImage], delay_ms: u32, las
     let path = path.as_ref();
     let (width, height) = common_size(path, frames, u32::from(u16::MAX))?;
     let (width, height) = (width as u16, height as u16);
+    // Pillow takes a frame whose own palette is the grey ramp for one without a palette, and falls back on the global one.
+    let greys: Vec<u8> = (0..=255).flat_map(|grey| [grey; 3]).collect();
     write_atomically(path, |file| {
-        let mut encoder = Encoder::new(file, width, height, &[]).map_err(io::Error::other)?;
+        let mut encoder = Encoder::new(file, width, height, &greys).map_err(io::Error::other)?;
         encoder.set_repeat(Repeat::Infinite).map_err(io::Error::other)?;
         for (picture, delay) in with_delays(frames, delay_ms, last_delay_ms) {
             let mut frame = Frame::from_rgb_speed(width, height, picture, 5);
