@@ -141,14 +141,16 @@ impl RunDir {
         Ok(self.checkpoint_path(step))
     }
 
-    /// Deletes all but the newest checkpoints.
+    /// Deletes all but the newest checkpoints, and what a kill in the middle of writing one left behind.
     ///
     /// # Errors
     /// When one cannot be deleted.
     pub fn prune(&self, keep: usize) -> Result<()> {
         let steps = self.checkpoints()?;
-        for &step in steps.iter().rev().skip(keep) {
-            let path = self.checkpoint_path(step);
+        let old = steps.iter().rev().skip(keep).map(|&step| self.checkpoint_path(step));
+        let entries = fs::read_dir(self.root.join("checkpoints")).into_iter().flatten().flatten();
+        let halves = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "part"));
+        for path in old.chain(halves) {
             fs::remove_file(&path)
                 .map_err(|error| Error::new(format!("cannot delete the old checkpoint {}: {error}", path.display())))?;
         }
