@@ -176,8 +176,8 @@ pub fn sample(
     request: &Request,
     observe: &mut dyn FnMut(&Progress) -> Result<()>,
 ) -> Result<Sampled> {
-    ensure!(kernels.len() >= 2, "a grid of {} level(s) has no step: give it at least two levels", kernels.len());
-    let std = kernels[0].prior_std(request.data_variance);
+    // Without a level there is nothing to start from, which `sample_from` refuses.
+    let std = kernels.first().map_or(1.0, |level| level.prior_std(request.data_variance));
     let start = noise::normal(request.seed, &request.numbers(), Purpose::Prior, 0, request.dim)
         .into_iter()
         .map(|z| std * z)

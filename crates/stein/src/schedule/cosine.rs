@@ -64,11 +64,6 @@ impl Schedule for Cosine {
             "schedule cosine: offset = {} must be at least 0",
             self.offset
         );
-        ensure!(
-            0.0 < self.t_min && self.t_min < 1.0,
-            "schedule cosine: t_min = {} must lie between 0 and 1",
-            self.t_min
-        );
-        Ok(())
+        super::check_t_min("cosine", self.t_min)
     }
 }

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Schedule;
-use crate::{Kernel, Result, ensure};
+use crate::{Kernel, Result};
 
 /// σ(t) = t on \[sigma_min, sigma_max\].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,12 +37,6 @@ impl Schedule for Edm {
     }
 
     fn check(&self) -> Result<()> {
-        ensure!(
-            0.0 < self.sigma_min && self.sigma_min < self.sigma_max && self.sigma_max.is_finite(),
-            "schedule edm: sigma_min = {} and sigma_max = {} must satisfy 0 < sigma_min < sigma_max",
-            self.sigma_min,
-            self.sigma_max
-        );
-        Ok(())
+        super::check_sigmas("edm", self.sigma_min, self.sigma_max)
     }
 }

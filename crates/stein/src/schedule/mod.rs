@@ -16,7 +16,7 @@ pub use sub_vp::SubVp;
 pub use ve::Ve;
 pub use vp::Vp;
 
-use crate::{Kernel, Result, names::registry};
+use crate::{Kernel, Result, ensure, names::registry};
 
 /// A noise schedule.
 pub trait Schedule: std::fmt::Debug + Send + Sync {
@@ -57,4 +57,19 @@ registry! {
         /// A list of levels.
         "discrete" => Discrete,
     }
+}
+
+/// Fails unless 0 < sigma_min < sigma_max < ∞.
+fn check_sigmas(kind: &str, sigma_min: f64, sigma_max: f64) -> Result<()> {
+    ensure!(
+        0.0 < sigma_min && sigma_min < sigma_max && sigma_max.is_finite(),
+        "schedule {kind}: sigma_min = {sigma_min} and sigma_max = {sigma_max} must satisfy 0 < sigma_min < sigma_max"
+    );
+    Ok(())
+}
+
+/// Fails unless the cleanest time lies inside (0, 1).
+fn check_t_min(kind: &str, t_min: f64) -> Result<()> {
+    ensure!(0.0 < t_min && t_min < 1.0, "schedule {kind}: t_min = {t_min} must lie between 0 and 1");
+    Ok(())
 }

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Schedule;
-use crate::{Kernel, Result, ensure};
+use crate::{Kernel, Result};
 
 /// α = 1 − t, σ = t on \[t_min, 1\]; no signal at all at t = 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,11 +36,6 @@ impl Schedule for Rectified {
     }
 
     fn check(&self) -> Result<()> {
-        ensure!(
-            0.0 < self.t_min && self.t_min < 1.0,
-            "schedule rectified: t_min = {} must lie between 0 and 1",
-            self.t_min
-        );
-        Ok(())
+        super::check_t_min("rectified", self.t_min)
     }
 }

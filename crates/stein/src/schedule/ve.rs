@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Schedule;
-use crate::{Kernel, Result, ensure};
+use crate::{Kernel, Result};
 
 /// σ(t) = σ_min (σ_max/σ_min)^t, t in \[0, 1\].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,12 +44,6 @@ impl Schedule for Ve {
     }
 
     fn check(&self) -> Result<()> {
-        ensure!(
-            0.0 < self.sigma_min && self.sigma_min < self.sigma_max && self.sigma_max.is_finite(),
-            "schedule ve: sigma_min = {} and sigma_max = {} must satisfy 0 < sigma_min < sigma_max",
-            self.sigma_min,
-            self.sigma_max
-        );
-        Ok(())
+        super::check_sigmas("ve", self.sigma_min, self.sigma_max)
     }
 }

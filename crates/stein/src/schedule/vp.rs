@@ -49,12 +49,7 @@ impl Vp {
             self.beta_min,
             self.beta_max
         );
-        ensure!(
-            0.0 < self.t_min && self.t_min < 1.0,
-            "schedule {kind}: t_min = {} must lie between 0 and 1",
-            self.t_min
-        );
-        Ok(())
+        super::check_t_min(kind, self.t_min)
     }
 }
 
