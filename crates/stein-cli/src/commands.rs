@@ -14,11 +14,11 @@ use clap::CommandFactory;
 use stein::{AnySampler, AnySchedule, Error, Result, Spacing, ensure, names};
 use stein_data::{Source, Split, Stats};
 use stein_run::{
-    Classes, DEVICES, DemoOptions, Experiment, Model, RunDir, TrainOptions, check_output, demo, device, draw, prepare,
-    train, write_samples,
+    Classes, DEVICES, DemoOptions, Experiment, Model, RunDir, TrainOptions, bench, check_output, demo, device, draw,
+    prepare, train, write_samples,
 };
 
-use crate::args::{Args, Command, DataCommand, Sample};
+use crate::args::{Args, BenchCommand, Command, DataCommand, Precision, Sample, Work};
 
 /// What a shell expects of a program stopped by Ctrl-C.
 const STOPPED: u8 = 130;
@@ -31,7 +31,15 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let device_name = args.machine.device;
     device(&device_name)?;
-    match args.command {
+    if args.machine.precision == Precision::Bf16 && !stein_run::use_bf16() {
+        eprintln!("stein: this processor has no bf16 instructions; products are computed in f32");
+    }
+    // On one of the worker threads, which hands work to the others without going to sleep itself.
+    rayon::scope(|_| execute(args.command, device_name))
+}
+
+fn execute(command: Command, device_name: String) -> Result<ExitCode> {
+    match command {
         Command::Demo { out, settings } => {
             let options = DemoOptions { out: out.clone(), settings, device: device_name };
             let outcome = demo(&options, on_interrupt()?.as_ref())?;
@@ -50,6 +58,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Command::Data { command } => data(command)?,
         Command::Show { what } => show(&what, &device_name)?,
         Command::List { kind } => list(kind.as_deref())?,
+        Command::Bench { command } => bench(command, &device_name)?,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "stein", &mut script);
@@ -227,4 +236,23 @@ fn list(kind: Option<&str>) -> Result<()> {
         return known.iter().try_for_each(|name| say(&format!("{name}\n")));
     }
     kinds.iter().try_for_each(|(kind, known)| say(&format!("{kind:<10} {}\n", known.join(", "))))
+}
+
+fn bench(command: BenchCommand, device_name: &str) -> Result<()> {
+    match command {
+        BenchCommand::Net { size, what, batch, repeat } => {
+            let work = match what {
+                Work::Evaluate => bench::Work::Evaluate,
+                Work::Train => bench::Work::Train,
+            };
+            let time = bench::bench_net(&size, work, batch, repeat, &device(device_name)?)?;
+            say(&json_line(&time)?)
+        }
+        BenchCommand::Ops { repeat } => bench::bench_ops(repeat, |time| say(&json_line(&time)?)),
+    }
+}
+
+fn json_line(of: &impl serde::Serialize) -> Result<String> {
+    let line = serde_json::to_string(of).map_err(|error| Error::new(format!("a figure cannot be written: {error}")))?;
+    Ok(line + "\n")
 }

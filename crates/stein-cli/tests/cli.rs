@@ -30,7 +30,7 @@ fn refuse(arguments: &[&str]) -> String {
 
 #[test]
 fn help_texts_are_the_ones_in_the_documentation() {
-    let commands: [&[&str]; 10] = [
+    let commands: [&[&str]; 13] = [
         &[],
         &["demo"],
         &["train"],
@@ -40,6 +40,9 @@ fn help_texts_are_the_ones_in_the_documentation() {
         &["data", "get"],
         &["show"],
         &["list"],
+        &["bench"],
+        &["bench", "net"],
+        &["bench", "ops"],
         &["completions"],
     ];
     let mut text = String::new();
@@ -57,6 +60,26 @@ fn help_texts_are_the_ones_in_the_documentation() {
         known == text,
         "docs/help.txt is out of date: run this test once with STEIN_WRITE_HELP=1 and look at the change"
     );
+}
+
+#[test]
+fn a_network_is_timed_in_one_line_of_json() {
+    let line = out(&stein(&["bench", "net", "--size", "mlp", "--what", "train", "--batch", "8", "--repeat", "2"]));
+    assert_eq!(line.lines().count(), 1, "{line}");
+    for field in ["\"what\":\"train\"", "\"size\":\"mlp\"", "\"batch\":8", "\"dtype\":\"f32\"", "\"parameters\":37762"]
+    {
+        assert!(line.contains(field), "{field} is not in {line}");
+    }
+    for field in ["ms", "images_per_s"] {
+        assert!(line.contains(&format!("\"{field}\":")), "{field} is not in {line}");
+    }
+    // On any processor one of the two formats is used, and said.
+    let output = stein(&["bench", "net", "--size", "small", "--batch", "1", "--repeat", "1", "--precision", "bf16"]);
+    let (line, said) = (out(&output), err(&output));
+    assert!(line.contains("\"parameters\":1623169"), "{line}");
+    assert!(line.contains("\"dtype\":\"bf16\"") || said.contains("no bf16 instructions"), "{line}{said}");
+    assert!(refuse(&["bench", "net", "--size", "huge"]).contains("small, cifar, mlp"));
+    assert!(refuse(&["bench", "net", "--size", "mlp"]).contains("--what train"));
 }
 
 const MIXTURE: &str = r#"{"weights": [0.2, 0.8], "means": [[-5, -5], [5, 5]], "stds": [1, 1]}"#;

@@ -9,7 +9,7 @@
 
 use std::{collections::BTreeMap, mem::take};
 
-use burn::module::Module;
+use burn::{module::Module, tensor::Tensor};
 use serde::{Deserialize, Serialize};
 use stein::{Result, ensure};
 
@@ -106,14 +106,27 @@ impl Ema {
     /// # Panics
     /// If `network` is not of the architecture this average was made for.
     pub fn update<M: Module>(&mut self, network: &M, update: u64, batch: usize) {
-        let part = 1.0 - self.config.beta(update, batch);
+        let part = self.part(update, batch);
         let mut weights = state::flat(network);
-        let mean = |(name, (shape, average)): (String, (_, burn::tensor::Tensor<1>))| {
+        let mean = |(name, (shape, average)): (String, (_, Tensor<1>))| {
             let (_, weight) = weights.remove(&name).expect("an average is updated by the network it was made for");
             let change = (weight - average.clone()) * part;
             (name, (shape, average + change))
         };
         self.average = take(&mut self.average).into_iter().map(mean).collect::<BTreeMap<_, _>>();
+    }
+
+    /// 1 − β of an update.
+    pub(crate) fn part(&self, update: u64, batch: usize) -> f64 {
+        1.0 - self.config.beta(update, batch)
+    }
+
+    /// The average of a parameter.
+    ///
+    /// # Panics
+    /// If the network this average was made for has none of that name.
+    pub(crate) fn value(&mut self, name: &str) -> &mut Tensor<1> {
+        &mut self.average.get_mut(name).expect("an average is updated by the network it was made for").1
     }
 
     /// A network of the averaged weights, without autodiff, otherwise like `network`.
@@ -126,7 +139,7 @@ impl Ema {
 
     /// Host copies of the averaged weights.
     pub fn tensors(&self) -> Tensors {
-        let copy = |(name, (shape, value)): (&String, &(burn::tensor::Shape, burn::tensor::Tensor<1>))| {
+        let copy = |(name, (shape, value)): (&String, &(burn::tensor::Shape, Tensor<1>))| {
             (name.clone(), state::shaped(value.clone(), shape.clone()))
         };
         self.average.iter().map(copy).collect()

@@ -1,9 +1,8 @@
 //! What a network knows of a row besides its values: a vector of its noise number and its class.
 //!
 //! e = W₂ silu(W₁ \[cos(ω c), sin(ω c)\] + b₁) + b₂ + E\[class\], for the noise number c the preconditioner feeds,
-//! whether that is ln(σ)/4, a time in \[0, 1\] or a step in \[0, 1000\]. The frequencies ω are frozen and saved with
-//! the weights:
-//! - `fourier`: ω = 2π f, f ~ N(0, scale²) (Tancik et al., arXiv:2006.10739; Score-SDE and EDM networks). Good for c in
+//! whether that is ln(σ)/4, a time in \[0, 1\] or a step in \[0, 1000\]. The frequencies ω are not trained:
+//! - `fourier`: ω = 2π f, f ~ N(0, scale²) (Tancik et al., arXiv:2006.10739; Score-SDE and EDM networks), saved with the weights. Good for c in
 //!   a range of a few units; `scale` is about the inverse of the smallest change in c that matters.
 //! - `positional`: ω_k = max_period^(−k/K), k = 0 … K−1 (Vaswani et al., arXiv:1706.03762; DDPM). Good for c counted in
 //!   steps up to about `max_period`.
@@ -15,7 +14,11 @@ use burn::{
 use serde::{Deserialize, Serialize};
 use stein::{Condition, Result, ensure};
 
-use crate::{init::Init, layers::Linear, ops};
+use crate::{
+    init::Init,
+    layers::Linear,
+    ops::{self, Dual},
+};
 
 /// How a noise number becomes a vector of features.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +35,13 @@ pub enum EmbeddingConfig {
         /// The longest period over 2π, in units of the noise number; above 1, default 10 000.
         #[serde(default = "max_period")]
         max_period: f64,
+        /// What is taken from K in the exponent −k/(K − shift); 0 (default) or 1, which makes the last frequency
+        /// 1/`max_period` as in DDPM's code.
+        #[serde(default)]
+        shift: usize,
+        /// Whether sines come before cosines, as in DDPM's code; default false.
+        #[serde(default)]
+        sine_first: bool,
     },
 }
 
@@ -50,27 +60,62 @@ impl Default for EmbeddingConfig {
 }
 
 impl EmbeddingConfig {
-    fn frequencies(&self, count: usize, init: &mut Init) -> Result<Vec<f32>> {
+    fn frequencies(&self, count: usize, init: &mut Init) -> Result<Frequencies> {
         match *self {
             Self::Fourier { scale } => {
                 ensure!(scale > 0.0 && scale.is_finite(), "embedding.scale is {scale}: give a positive number");
-                Ok(init.normals(count, std::f64::consts::TAU * scale))
+                let values = init.normals(count, std::f64::consts::TAU * scale);
+                Ok(Frequencies { drawn: Some(init.frozen(values)), given: Vec::new(), sine_first: false })
             }
-            Self::Positional { max_period } => {
+            Self::Positional { max_period, shift, sine_first } => {
                 ensure!(
                     max_period > 1.0 && max_period.is_finite(),
                     "embedding.max_period is {max_period}: give a number above 1"
                 );
-                Ok((0..count).map(|k| max_period.powf(-(k as f64) / count as f64) as f32).collect())
+                ensure!(shift < 2, "embedding.shift is {shift}: give 0 or 1");
+                ensure!(shift < count, "embedding.shift is 1, which {count} frequency does not allow: give 0");
+                let step = max_period.ln() / (count - shift) as f64;
+                let given = (0..count).map(|k| (-step * k as f64).exp() as f32).collect();
+                Ok(Frequencies { drawn: None, given, sine_first })
             }
         }
+    }
+}
+
+/// The frequencies ω: drawn at random and saved, or given by a formula.
+#[derive(Module, Debug)]
+struct Frequencies {
+    drawn: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    given: Vec<f32>,
+    sine_first: bool,
+}
+
+impl Frequencies {
+    /// Cosines and sines of noise numbers `[N]` times the frequencies.
+    fn features(&self, noise: Dual<1>) -> Dual<2> {
+        let rows = noise.dims()[0];
+        let frequencies = match &self.drawn {
+            Some(drawn) => drawn.val(),
+            None => {
+                let given = TensorData::from(&self.given[..]);
+                Tensor::from_data(given, (&noise.value.device(), noise.value.dtype()))
+            }
+        };
+        let frequencies = frequencies.reshape([1, -1]);
+        let count = frequencies.dims()[1];
+        let features = ops::cos_sin(noise.linear(|noise| noise.reshape([rows, 1]) * frequencies.clone()));
+        if !self.sine_first {
+            return features;
+        }
+        features.linear(|x| Tensor::cat(vec![x.clone().narrow(1, count, count), x.narrow(1, 0, count)], 1))
     }
 }
 
 /// The embedding of noise numbers and classes.
 #[derive(Module, Debug)]
 pub struct Embedding {
-    frequencies: Param<Tensor<1>>,
+    frequencies: Frequencies,
     first: Linear,
     second: Linear,
     classes: Option<Param<Tensor<2>>>,
@@ -87,7 +132,7 @@ impl Embedding {
     ) -> Result<Self> {
         let frequencies = config.frequencies(features / 2, init)?;
         Ok(Self {
-            frequencies: init.frozen(frequencies),
+            frequencies,
             first: Linear::new(features, width, init),
             second: Linear::new(width, width, init),
             classes: (classes > 0).then(|| init.normal([classes, width], 1.0)),
@@ -95,12 +140,10 @@ impl Embedding {
     }
 
     /// The embeddings `[N, width]` of noise numbers `[N]` and a condition of N rows.
-    pub(crate) fn forward(&self, noise: Tensor<1>, given: &Condition) -> Result<Tensor<2>> {
+    pub(crate) fn forward(&self, noise: Dual<1>, given: &Condition) -> Result<Dual<2>> {
         let rows = noise.dims()[0];
         given.check(rows)?;
-        let angles = noise.reshape([rows, 1]) * self.frequencies.val().reshape([1, -1]);
-        let features = Tensor::cat(vec![angles.clone().cos(), angles.sin()], 1);
-        let embedded = self.second.forward(ops::silu(self.first.forward(features)));
+        let embedded = self.second.forward(ops::silu(self.first.forward(self.frequencies.features(noise))));
         match (&self.classes, &given.class) {
             (None, None) => Ok(embedded),
             (Some(table), Some(class)) => {
@@ -109,8 +152,8 @@ impl Embedding {
                 let most = class.iter().copied().max().unwrap_or(0);
                 ensure!(most < count, "class {most} is out of range: this network knows classes 0 to {}", count - 1);
                 let index = TensorData::new(class.iter().map(|class| *class as i64).collect(), [rows]);
-                let index = Tensor::<1, Int>::from_data(index, &embedded.device());
-                Ok(embedded + table.select(0, index))
+                let index = Tensor::<1, Int>::from_data(index, &embedded.value.device());
+                Ok(embedded + table.select(0, index).into())
             }
             (None, Some(_)) => {
                 Err(stein::Error::new("this network knows no classes: leave the class out or train one with classes"))

@@ -13,6 +13,7 @@ mod lr;
 mod networks;
 pub mod ops;
 mod optimizer;
+pub mod peers;
 pub mod state;
 
 pub use checkpoint::{Checkpoint, Part};

@@ -5,8 +5,12 @@
 //! m ← β₁ m + (1 − β₁) g,  v ← β₂ v + (1 − β₂) g²,
 //! w ← (1 − rate · weight_decay) w − rate · (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)
 //!
-//! Without weight decay this is Adam (Kingma & Ba, arXiv:1412.6980). The formula is here twice: as one loop over slices
-//! where tensors live in host memory, as tensor operations elsewhere.
+//! Without weight decay this is Adam (Kingma & Ba, arXiv:1412.6980). With `rectify` it is RAdam (Liu et al.,
+//! arXiv:1908.03265, algorithm 2): with ρ = 2/(1 − β₂) − 1 and ρₜ = ρ − 2 t β₂ᵗ/(1 − β₂ᵗ), a step is multiplied by
+//! √((ρₜ−4)(ρₜ−2)ρ / ((ρ−4)(ρ−2)ρₜ)) where ρₜ > 5, and before that it is rate · m / (1 − β₁ᵗ) without the denominator.
+//!
+//! The moving average of the weights goes along: where tensors live in host memory, weights, both means and the average
+//! are updated in one pass; elsewhere by tensor operations.
 
 use std::{collections::BTreeMap, mem::take};
 
@@ -16,8 +20,15 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 use stein::{Error, Result, ensure};
+use stein_simd::{
+    Isa,
+    optimizer::{Slices, Update, adam, sum_of_squares},
+};
 
-use crate::state::{self, Path, Tensors};
+use crate::{
+    Ema,
+    state::{self, Path, Tensors},
+};
 
 /// The constants of [`AdamW`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,11 +45,13 @@ pub struct AdamWConfig {
     /// The largest global gradient norm used as it is; positive, default none (no clipping).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip: Option<f64>,
+    /// Whether early steps are rectified, as in RAdam; default false.
+    pub rectify: bool,
 }
 
 impl Default for AdamWConfig {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, clip: None }
+        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, clip: None, rectify: false }
     }
 }
 
@@ -89,7 +102,7 @@ impl Accumulated {
         for (name, sum) in take(&mut self.sums) {
             let sum = if on_host(&sum) {
                 let (device, data) = (sum.device(), sum.into_data());
-                squares += sum_of_squares(data.as_slice().expect("on_host takes f32 only"));
+                squares += sum_of_squares(Isa::best(), data.as_slice().expect("on_host takes f32 only"));
                 Tensor::from_data(data, &device)
             } else {
                 elsewhere.push((sum.clone() * sum.clone()).sum());
@@ -117,25 +130,13 @@ struct Means {
     second: Tensor<1>,
 }
 
-/// The numbers that all parameters of one step share.
-struct Rates {
-    /// Multiplies the summed gradient: averaging and clipping.
-    gradient: f64,
-    /// Multiplies the weight: 1 − rate · weight_decay.
-    keep: f64,
-    /// Multiplies m: rate / (1 − β₁ᵗ).
-    first: f64,
-    /// Multiplies √v: 1 / √(1 − β₂ᵗ).
-    second: f64,
-}
-
 impl AdamW {
     /// An optimiser that has taken no step.
     ///
     /// # Errors
     /// When a constant is out of its range.
     pub fn new(config: AdamWConfig) -> Result<Self> {
-        let AdamWConfig { beta1, beta2, epsilon, weight_decay, clip } = config;
+        let AdamWConfig { beta1, beta2, epsilon, weight_decay, clip, .. } = config;
         for (name, beta) in [("beta1", beta1), ("beta2", beta2)] {
             ensure!((0.0..1.0).contains(&beta), "optimizer.{name} is {beta}: give a number from 0 to below 1");
         }
@@ -152,39 +153,70 @@ impl AdamW {
         self.steps
     }
 
-    /// The network after one step of learning rate `rate`, and the norm of the mean gradient before clipping.
+    /// The network after one step of learning rate `rate`, and the norm of the mean gradient before clipping. The average
+    /// takes in the new weights, as [`Ema::update`] does for that many samples a step.
     ///
     /// If that norm is not finite the network comes back untouched and no step was taken; it is the caller's to decide
     /// whether to go on. A parameter without a gradient (a frozen one) stays as it is.
-    pub fn step<M: Module>(&mut self, network: M, mut gradients: Accumulated, rate: f64) -> (M, f64) {
+    pub fn step<M: Module>(
+        &mut self,
+        network: M,
+        mut gradients: Accumulated,
+        rate: f64,
+        mut average: Option<(&mut Ema, usize)>,
+    ) -> (M, f64) {
         let norm = gradients.norm();
         if !norm.is_finite() {
             return (network, norm);
         }
         self.steps += 1;
-        let AdamWConfig { beta1, beta2, weight_decay, clip, .. } = self.config;
-        let correction = |beta: f64| 1.0 - beta.powf(self.steps as f64);
-        let rates = Rates {
-            gradient: clip.map_or(1.0, |clip| (clip / norm).min(1.0)) / gradients.batches as f64,
-            keep: 1.0 - rate * weight_decay,
-            first: rate / correction(beta1),
-            second: correction(beta2).powf(-0.5),
-        };
+        let update =
+            self.update(rate, self.config.clip.map_or(1.0, |clip| (clip / norm).min(1.0)) / gradients.batches as f64);
+        let part = average.as_ref().map_or(0.0, |(ema, batch)| ema.part(self.steps, *batch));
         let network = state::map(network, |name, weight| {
-            let Some(gradient) = gradients.sums.remove(name) else { return weight };
+            let mut averaged = average.as_mut().map(|(ema, _)| ema.value(name));
+            let Some(gradient) = gradients.sums.remove(name) else {
+                if let Some(averaged) = averaged {
+                    *averaged = averaged.clone() + (weight.clone() - averaged.clone()) * part;
+                }
+                return weight;
+            };
             let means = self
                 .means
                 .remove(name)
                 .unwrap_or_else(|| Means { first: weight.zeros_like(), second: weight.zeros_like() });
             let (weight, means) = if on_host(&weight) {
-                update_slices(&self.config, &rates, weight, gradient, means)
+                update_slices(&update, weight, gradient, means, averaged, part)
             } else {
-                update_tensors(&self.config, &rates, weight, gradient, means)
+                let (weight, means) = update_tensors(&update, weight, gradient, means);
+                if let Some(averaged) = &mut averaged {
+                    **averaged = averaged.clone() + (weight.clone() - averaged.clone()) * part;
+                }
+                (weight, means)
             };
             self.means.insert(name.to_owned(), means);
             weight
         });
         (network, norm)
+    }
+
+    /// The numbers of this step, for gradients to be multiplied by `gradient`.
+    fn update(&self, rate: f64, gradient: f64) -> Update {
+        let AdamWConfig { beta1, beta2, weight_decay, epsilon, rectify, .. } = self.config;
+        let steps = self.steps as f64;
+        let correction = |beta: f64| 1.0 - beta.powf(steps);
+        let (mut first, mut second, mut epsilon) = (rate / correction(beta1), correction(beta2).powf(-0.5), epsilon);
+        if rectify {
+            let whole = 2.0 / (1.0 - beta2) - 1.0;
+            let now = whole - 2.0 * steps * beta2.powf(steps) / correction(beta2);
+            if now > 5.0 {
+                let ratio = ((now - 4.0) * (now - 2.0) * whole) / ((whole - 4.0) * (whole - 2.0) * now);
+                first *= ratio.sqrt();
+            } else {
+                (second, epsilon) = (0.0, 1.0);
+            }
+        }
+        Update { gradient, keep: 1.0 - rate * weight_decay, beta1, beta2, first, second, epsilon }
     }
 
     /// Everything that changes: `step`, and `m.NAME` and `v.NAME` as vectors for every parameter that was ever updated.
@@ -236,57 +268,44 @@ fn on_host(vector: &Tensor<1>) -> bool {
     vector.dtype() == DType::F32 && state::on_host(&vector.device())
 }
 
-/// Σ x² in double precision, in an order that depends on the length alone.
-fn sum_of_squares(values: &[f32]) -> f64 {
-    let mut lanes = [0.0; 8];
-    for chunk in values.chunks(8) {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane += f64::from(*value).powi(2);
-        }
-    }
-    lanes.iter().sum()
-}
-
-/// One step of one parameter as a loop over slices of f32.
+/// One step of one parameter, and of its average, as one pass over slices of f32.
 fn update_slices(
-    config: &AdamWConfig,
-    rates: &Rates,
+    update: &Update,
     weight: Tensor<1>,
     gradient: Tensor<1>,
     means: Means,
+    average: Option<&mut Tensor<1>>,
+    part: f64,
 ) -> (Tensor<1>, Means) {
     let device = weight.device();
     let [mut w, mut m, mut v] = [weight, means.first, means.second].map(Tensor::into_data);
     let g = gradient.into_data();
+    // Taken out, so that it is the only handle and is changed in place.
+    let mut taken = average.map(|average| {
+        let data = std::mem::replace(average, Tensor::empty([0], &device)).into_data();
+        (average, data)
+    });
     let why = "on_host takes f32 only";
-    let slices = (w.as_mut_slice::<f32>().expect(why).iter_mut())
-        .zip(m.as_mut_slice::<f32>().expect(why))
-        .zip(v.as_mut_slice::<f32>().expect(why))
-        .zip(g.as_slice::<f32>().expect(why));
-    let [scale, keep, first, second, epsilon] =
-        [rates.gradient, rates.keep, rates.first, rates.second, config.epsilon].map(|x| x as f32);
-    let [new1, new2] = [1.0 - config.beta1, 1.0 - config.beta2].map(|x| x as f32);
-    for (((w, m), v), g) in slices {
-        let g = scale * g;
-        *m += new1 * (g - *m);
-        *v += new2 * (g * g - *v);
-        *w = keep * *w - first * *m / (second * v.sqrt() + epsilon);
+    let slices = Slices {
+        w: w.as_mut_slice().expect(why),
+        g: g.as_slice().expect(why),
+        m: m.as_mut_slice().expect(why),
+        v: v.as_mut_slice().expect(why),
+        average: taken.as_mut().map(|(_, data)| (data.as_mut_slice().expect(why), part as f32)),
+    };
+    adam(Isa::best(), update, slices);
+    if let Some((average, data)) = taken {
+        *average = Tensor::from_data(data, &device);
     }
     let [w, first, second] = [w, m, v].map(|data| Tensor::from_data(data, &device));
     (w, Means { first, second })
 }
 
 /// One step of one parameter as operations on tensors of any device and float type.
-fn update_tensors(
-    config: &AdamWConfig,
-    rates: &Rates,
-    weight: Tensor<1>,
-    gradient: Tensor<1>,
-    means: Means,
-) -> (Tensor<1>, Means) {
-    let g = gradient * rates.gradient;
-    let first = means.first * config.beta1 + g.clone() * (1.0 - config.beta1);
-    let second = means.second * config.beta2 + g.clone() * g * (1.0 - config.beta2);
-    let root = second.clone().sqrt() * rates.second + config.epsilon;
-    (weight * rates.keep - first.clone() * rates.first / root, Means { first, second })
+fn update_tensors(update: &Update, weight: Tensor<1>, gradient: Tensor<1>, means: Means) -> (Tensor<1>, Means) {
+    let g = gradient * update.gradient;
+    let first = means.first * update.beta1 + g.clone() * (1.0 - update.beta1);
+    let second = means.second * update.beta2 + g.clone() * g * (1.0 - update.beta2);
+    let root = second.clone().sqrt() * update.second + update.epsilon;
+    (weight * update.keep - first.clone() * update.first / root, Means { first, second })
 }

@@ -3,6 +3,7 @@
 use stein::{Error, Result};
 
 use burn::tensor::Device;
+use stein_nn::ops::Precision;
 
 /// The devices this build knows, the default first.
 pub const DEVICES: &[&str] = &[
@@ -53,4 +54,9 @@ pub fn limit_threads(threads: usize) -> Result<()> {
         .num_threads(threads)
         .build_global()
         .map_err(|error| Error::new(format!("cannot limit the program to {threads} threads: {error}")))
+}
+
+/// Computes products on the CPU in bf16 from now on, if the processor can; whether it can.
+pub fn use_bf16() -> bool {
+    Precision::Bf16.set() == Precision::Bf16
 }

@@ -5,6 +5,7 @@
 //! a checkpoint or an exact mixture; [`draw()`] samples it and [`write_samples`] puts the result into a file.
 
 pub mod arrays;
+pub mod bench;
 mod codec;
 mod config;
 mod demo;
@@ -21,7 +22,7 @@ mod train;
 pub use codec::{Codec, Range, Subject};
 pub use config::{DataConfig, Experiment, ModelConfig, SampleConfig, TrainConfig};
 pub use demo::{DemoOptions, DemoOutcome, demo};
-pub use device::{DEVICES, device, limit_threads};
+pub use device::{DEVICES, device, limit_threads, use_bf16};
 pub use draw::{Classes, Drawn, check_output, draw, write_samples};
 pub use model::Model;
 pub use quality::{Neighbours, Quality, within_class_spread};

@@ -15,9 +15,11 @@ use std::{
 
 use burn::tensor::{Device, Tensor, TensorData};
 use indicatif::ProgressBar;
+use rayon::prelude::*;
 use stein::{Condition, Error, Preconditioned, Result, ensure};
 use stein_data::{Data, Loader, LoaderConfig, Split};
 use stein_nn::{Accumulated, AdamW, AnyNetwork, Checkpoint, Ema, state};
+use stein_simd::on_one_thread;
 
 use crate::{
     Classes, DataConfig, Experiment, Model, RunDir, Subject, device, draw,
@@ -244,22 +246,40 @@ pub fn train(mut state: Prepared, stop: &AtomicBool) -> Result<Trained> {
         for k in 0..config.accumulate {
             let first = position + (k * part) as u64;
             let batch = loader.batch(first, part);
-            let values = TensorData::new(state.subject.codec.encode(&batch.x, dim), [part, dim]);
-            let x0 = Tensor::<2>::from_data(values, &device);
-            let given = match batch.labels {
-                Some(labels) if experiment.data.conditional => Condition::classes(labels),
-                _ => Condition::none(),
-            };
-            let examples: Vec<u64> = (first..first + part as u64).collect();
+            let values = state.subject.codec.encode(&batch.x, dim);
+            let labels = batch.labels.filter(|_| experiment.data.conditional);
             // Keyed by the position, so that a resumed run drops the same values.
             model.network.set_dropout(Some(experiment.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(first)));
-            let term = experiment.objective.loss(&model, x0, &given, experiment.seed, &examples)?;
-            let backward = term.backward();
-            loss += term.into_scalar::<f64>() / config.accumulate as f64;
-            gradients.add(&model.network, backward);
+            let share = part / model.network.shares(part);
+            let tape = |from: usize| {
+                let rows = from..from + share;
+                let network = state::leaves(&model.network);
+                let model = Preconditioned::new(network, experiment.model.precondition(), experiment.schedule.clone())?;
+                let data = TensorData::new(values[rows.start * dim..rows.end * dim].to_vec(), [share, dim]);
+                let x0 = Tensor::<2>::from_data(data, &device);
+                let given = match &labels {
+                    Some(labels) => Condition::classes(labels[rows.clone()].to_vec()),
+                    None => Condition::none(),
+                };
+                let examples: Vec<u64> = rows.map(|row| first + row as u64).collect();
+                let term = experiment.objective.loss(&model, x0, &given, experiment.seed, &examples)?;
+                let backward = term.backward();
+                Ok((model.network, backward, term.into_scalar::<f64>()))
+            };
+            let tapes: Vec<Result<_>> = match share == part {
+                true => vec![tape(0)],
+                false => (0..part).into_par_iter().step_by(share).map(|from| on_one_thread(|| tape(from))).collect(),
+            };
+            let parts = (config.accumulate * tapes.len()) as f64;
+            for tape in tapes {
+                let (network, backward, term) = tape?;
+                gradients.add(&network, backward);
+                loss += term / parts;
+            }
         }
         let rate = config.rate.at(state.step);
-        let (network, norm) = state.optimizer.step(model.network, gradients, rate);
+        let (network, norm) =
+            state.optimizer.step(model.network, gradients, rate, Some((&mut state.ema, config.batch)));
         model.network = network;
         if !(loss.is_finite() && norm.is_finite()) {
             bar.abandon();
@@ -271,7 +291,6 @@ pub fn train(mut state: Prepared, stop: &AtomicBool) -> Result<Trained> {
             )));
         }
         state.step += 1;
-        state.ema.update(&model.network, state.step, config.batch);
         window.add(loss, config.batch);
         bar.inc(1);
         if state.step.is_multiple_of(config.log_every) || state.step == config.steps {

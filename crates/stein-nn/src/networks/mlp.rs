@@ -19,7 +19,7 @@ use crate::{
     embedding::{Embedding, EmbeddingConfig},
     init::Init,
     layers::{LayerNorm, Linear},
-    ops,
+    ops::{self, Dual},
 };
 
 /// The size of a residual perceptron: about `blocks` · (2 `hidden`² + `hidden` · `embedding_dim`) parameters.
@@ -76,10 +76,16 @@ pub struct Mlp {
 
 impl Network for Mlp {
     fn forward(&self, x: Tensor<2>, noise: Tensor<1>, given: &Condition) -> Result<Tensor<2>> {
-        check_batch(&x, &noise, self.input.inputs())?;
+        Ok(self.dual(x.into(), noise.into(), given)?.value)
+    }
+}
+
+impl Mlp {
+    pub(super) fn dual(&self, x: Dual<2>, noise: Dual<1>, given: &Condition) -> Result<Dual<2>> {
+        check_batch(&x.value, &noise.value, self.input.inputs())?;
         let embedded = ops::silu(self.embedding.forward(noise, given)?);
         let hidden = self.blocks.iter().fold(self.input.forward(x), |h, block| block.forward(h, embedded.clone()));
-        Ok(self.output.forward(ops::silu(self.norm.forward(hidden))))
+        Ok(self.output.forward(self.norm.forward_silu(hidden)))
     }
 }
 
@@ -101,8 +107,9 @@ impl Block {
         }
     }
 
-    fn forward(&self, h: Tensor<2>, embedded: Tensor<2>) -> Tensor<2> {
-        let branch = self.first.forward(ops::silu(self.norm.forward(h.clone()))) + self.embedding.forward(embedded);
-        h + self.second.forward(ops::silu(branch))
+    fn forward(&self, h: Dual<2>, embedded: Dual<2>) -> Dual<2> {
+        let embedded = self.embedding.forward(embedded);
+        let branch = self.first.forward_onto(self.norm.forward_silu(h.clone()), embedded);
+        self.second.forward_onto(ops::silu(branch), h)
     }
 }

@@ -10,6 +10,8 @@ use burn::{
 use serde::{Deserialize, Serialize};
 use stein::{Condition, Network, Result, ensure};
 
+use crate::{ops::Dual, state};
+
 pub use mlp::{Mlp, MlpConfig};
 pub use unet::{Unet, UnetConfig};
 
@@ -61,6 +63,15 @@ impl AnyNetwork {
         self.num_params()
     }
 
+    /// In how many equal shares a training step is best given a batch, each to [`leaves`](crate::state::leaves) of its own
+    /// on one thread; 1 for a network whose kernels make good use of all threads themselves.
+    pub fn shares(&self, batch: usize) -> usize {
+        match self {
+            Self::Mlp(_) => state::shares(self.parameters(), batch),
+            Self::Unet(_) => 1,
+        }
+    }
+
     /// Turns dropout on with masks that are a function of the key, or off with `None`, as in a fresh network.
     ///
     /// A training step gives a key of its own, drawn from the run's seed and the number of the step (and micro-batch),
@@ -70,6 +81,31 @@ impl AnyNetwork {
             Self::Mlp(_) => {}
             Self::Unet(network) => network.set_dropout(key),
         }
+    }
+}
+
+impl AnyNetwork {
+    /// The output and its Jacobian-vector product: the derivative of the output along (`dx`, `dnoise`), in one pass
+    /// forward. Its parameter gradient is exact, as it is made of differentiable operations.
+    ///
+    /// # Errors
+    /// As [`Network::forward`].
+    ///
+    /// # Panics
+    /// If a tangent has another shape than its value.
+    pub fn jvp(
+        &self,
+        (x, dx): (Tensor<2>, Tensor<2>),
+        (noise, dnoise): (Tensor<1>, Tensor<1>),
+        given: &Condition,
+    ) -> Result<(Tensor<2>, Tensor<2>)> {
+        let (x, noise) = (Dual::new(x, dx), Dual::new(noise, dnoise));
+        let y = match self {
+            Self::Mlp(network) => network.dual(x, noise, given)?,
+            Self::Unet(network) => network.dual(x, noise, given)?,
+        };
+        let tangent = y.tangent_or_zero();
+        Ok((y.value, tangent))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     embedding::{Embedding, EmbeddingConfig},
     init::Init,
     layers::{Conv, Dropout, GroupNorm, Linear},
-    ops,
+    ops::{self, Dual},
 };
 
 /// The size and form of a U-Net.
@@ -46,6 +46,14 @@ pub struct UnetConfig {
     /// Probability of dropping a value inside a block in training; in \[0, 1), default 0. See
     /// [`AnyNetwork::set_dropout`](crate::AnyNetwork::set_dropout).
     pub dropout: f64,
+    /// Groups of every group normalisation, a divisor of the channels wherever one stands; default none: the largest
+    /// divisor of the channels that is at most a quarter of them and 32.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub groups: Option<usize>,
+    /// What group normalisations add to the variance; positive, default 1e-5.
+    pub epsilon: f64,
+    /// Whether halving an image pads it below and right only, as DDPM's code does, not all around; default false.
+    pub pad_after: bool,
     /// The features of the noise number; default `fourier` of scale 1.
     pub embedding: EmbeddingConfig,
 }
@@ -59,6 +67,9 @@ impl Default for UnetConfig {
             attention: Vec::new(),
             heads: 1,
             dropout: 0.0,
+            groups: None,
+            epsilon: 1e-5,
+            pad_after: false,
             embedding: EmbeddingConfig::default(),
         }
     }
@@ -84,6 +95,7 @@ impl UnetConfig {
         );
         ensure!(blocks > 0, "network.blocks is 0: give the number of residual blocks per level, such as 2");
         ensure!((0.0..1.0).contains(&dropout), "network.dropout is {dropout}: give a probability from 0 to below 1");
+        ensure!(self.epsilon > 0.0, "network.epsilon is {}: give a small positive number, such as 1e-5", self.epsilon);
         let levels = self.multipliers.len();
         let divisor = 1 << (levels - 1);
         ensure!(
@@ -113,34 +125,36 @@ impl UnetConfig {
             );
         }
 
+        let norms = Norms { groups: self.groups, epsilon: self.epsilon };
         let init = &mut Init::new(seed, device);
         let wide = 4 * channels;
         let embedding = Embedding::new(&self.embedding, channels, wide, classes, init)?;
-        let input = Conv::new(depth, channels, 1, init);
+        let input = Conv::new(depth, channels, init);
         let mut now = channels;
         let mut skips = vec![channels];
         let mut down = Vec::new();
         for level in 0..levels {
             let mut units = Vec::new();
             for _ in 0..blocks {
-                units.push(Unit::new(now, sizes[level], wide, attends[level].then_some(heads), init));
+                units.push(Unit::new(now, sizes[level], wide, attends[level].then_some(heads), &norms, init)?);
                 now = sizes[level];
                 skips.push(now);
             }
-            let resample = (level + 1 < levels).then(|| Conv::new(now, now, 2, init));
+            let resample = (level + 1 < levels).then(|| Conv::new(now, now, init));
             skips.extend(resample.is_some().then_some(now));
             down.push(Stage { units, resample });
         }
-        let middle = [Unit::new(now, now, wide, Some(heads), init), Unit::new(now, now, wide, None, init)];
+        let middle =
+            [Unit::new(now, now, wide, Some(heads), &norms, init)?, Unit::new(now, now, wide, None, &norms, init)?];
         let mut up = Vec::new();
         for level in (0..levels).rev() {
             let mut units = Vec::new();
             for _ in 0..=blocks {
                 let skip = skips.pop().expect("the way up has as many blocks as the way down left skips");
-                units.push(Unit::new(now + skip, sizes[level], wide, attends[level].then_some(heads), init));
+                units.push(Unit::new(now + skip, sizes[level], wide, attends[level].then_some(heads), &norms, init)?);
                 now = sizes[level];
             }
-            up.push(Stage { units, resample: (level > 0).then(|| Conv::new(now, now, 1, init)) });
+            up.push(Stage { units, resample: (level > 0).then(|| Conv::new(now, now, init)) });
         }
         Ok(Unet {
             embedding,
@@ -148,12 +162,13 @@ impl UnetConfig {
             down,
             middle: middle.into(),
             up,
-            norm: GroupNorm::new(now, init),
+            norm: norms.of(now, init)?,
             output: Conv::zero(now, depth, init),
             height,
             width,
             depth,
             dropout,
+            pad_after: self.pad_after,
             key: None,
         })
     }
@@ -173,6 +188,7 @@ pub struct Unet {
     width: usize,
     depth: usize,
     dropout: f64,
+    pad_after: bool,
     #[module(skip)]
     key: Option<u64>,
 }
@@ -185,37 +201,64 @@ impl Unet {
 
 impl Network for Unet {
     fn forward(&self, x: Tensor<2>, noise: Tensor<1>, given: &Condition) -> Result<Tensor<2>> {
+        Ok(self.dual(x.into(), noise.into(), given)?.value)
+    }
+}
+
+impl Unet {
+    pub(super) fn dual(&self, x: Dual<2>, noise: Dual<1>, given: &Condition) -> Result<Dual<2>> {
         let Self { height, width, depth, .. } = *self;
-        check_batch(&x, &noise, height * width * depth)?;
+        check_batch(&x.value, &noise.value, height * width * depth)?;
         let rows = x.dims()[0];
         let embedded = ops::silu(self.embedding.forward(noise, given)?);
         let dropout = Dropout::new(self.dropout, self.key);
-        let mut h = self.input.forward(x.reshape([rows, height, width, depth]));
+        let pad = if self.pad_after { [0, 1, 0, 1] } else { [1; 4] };
+        let mut h = ops::conv2d(vec![x.reshape([rows, height, width, depth])], self.input.plain());
         let mut skips = vec![h.clone()];
         for stage in &self.down {
             for unit in &stage.units {
-                h = unit.forward(h, embedded.clone(), &dropout);
+                h = unit.forward(vec![h], embedded.clone(), &dropout);
                 skips.push(h.clone());
             }
             if let Some(halve) = &stage.resample {
-                h = halve.forward(h);
+                h = ops::conv2d(vec![h], ops::Conv { stride: 2, pad, ..halve.plain() });
                 skips.push(h.clone());
             }
         }
         for unit in &self.middle {
-            h = unit.forward(h, embedded.clone(), &dropout);
+            h = unit.forward(vec![h], embedded.clone(), &dropout);
         }
         for stage in &self.up {
             for unit in &stage.units {
                 let skip = skips.pop().expect("the way up has as many blocks as the way down left skips");
-                h = unit.forward(Tensor::cat(vec![h, skip], 3), embedded.clone(), &dropout);
+                h = unit.forward(vec![h, skip], embedded.clone(), &dropout);
             }
-            if let Some(conv) = &stage.resample {
-                h = conv.forward(ops::upsample_nearest(h));
+            if let Some(double) = &stage.resample {
+                h = ops::conv2d(vec![h], ops::Conv { upsample: true, ..double.plain() });
             }
         }
-        let y = self.output.forward(ops::silu(self.norm.forward(h)));
+        let y = ops::conv2d(vec![h], ops::Conv { norm: Some(self.norm.norm(true)), ..self.output.plain() });
         Ok(y.reshape([rows, height * width * depth]))
+    }
+}
+
+/// How a network's group normalisations are made.
+struct Norms {
+    groups: Option<usize>,
+    epsilon: f64,
+}
+
+impl Norms {
+    fn of(&self, channels: usize, init: &mut Init) -> Result<GroupNorm> {
+        let fitting =
+            || (1..=(channels / 4).min(32)).rev().find(|groups| channels.is_multiple_of(*groups)).unwrap_or(1);
+        let groups = self.groups.unwrap_or_else(fitting);
+        ensure!(
+            groups > 0 && channels.is_multiple_of(groups),
+            "network.groups is {groups}, which does not divide the {channels} channels of a normalisation: give a divisor \
+             of network.channels"
+        );
+        Ok(GroupNorm::new(channels, groups, self.epsilon, init))
     }
 }
 
@@ -234,15 +277,22 @@ struct Unit {
 }
 
 impl Unit {
-    fn new(inputs: usize, outputs: usize, embedding: usize, heads: Option<usize>, init: &mut Init) -> Self {
-        Self {
-            block: Block::new(inputs, outputs, embedding, init),
-            attention: heads.map(|heads| Attention::new(outputs, heads, init)),
-        }
+    fn new(
+        inputs: usize,
+        outputs: usize,
+        embedding: usize,
+        heads: Option<usize>,
+        norms: &Norms,
+        init: &mut Init,
+    ) -> Result<Self> {
+        Ok(Self {
+            block: Block::new(inputs, outputs, embedding, norms, init)?,
+            attention: heads.map(|heads| Attention::new(outputs, heads, norms, init)).transpose()?,
+        })
     }
 
-    fn forward(&self, h: Tensor<4>, embedded: Tensor<2>, dropout: &Dropout) -> Tensor<4> {
-        let h = self.block.forward(h, embedded, dropout);
+    fn forward(&self, parts: Vec<Dual<4>>, embedded: Dual<2>, dropout: &Dropout) -> Dual<4> {
+        let h = self.block.forward(parts, embedded, dropout);
         match &self.attention {
             Some(attention) => attention.forward(h),
             None => h,
@@ -261,24 +311,32 @@ struct Block {
 }
 
 impl Block {
-    fn new(inputs: usize, outputs: usize, embedding: usize, init: &mut Init) -> Self {
-        Self {
-            first_norm: GroupNorm::new(inputs, init),
-            first: Conv::new(inputs, outputs, 1, init),
+    fn new(inputs: usize, outputs: usize, embedding: usize, norms: &Norms, init: &mut Init) -> Result<Self> {
+        Ok(Self {
+            first_norm: norms.of(inputs, init)?,
+            first: Conv::new(inputs, outputs, init),
             embedding: Linear::new(embedding, outputs, init),
-            second_norm: GroupNorm::new(outputs, init),
+            second_norm: norms.of(outputs, init)?,
             second: Conv::zero(outputs, outputs, init),
             skip: (inputs != outputs).then(|| Linear::new(inputs, outputs, init)),
-        }
+        })
     }
 
-    fn forward(&self, h: Tensor<4>, embedded: Tensor<2>, dropout: &Dropout) -> Tensor<4> {
-        let shift = self.embedding.forward(embedded);
-        let [rows, channels] = shift.dims();
-        let branch = self.first.forward(ops::silu(self.first_norm.forward(h.clone())));
-        let branch = ops::silu(self.second_norm.forward(branch + shift.reshape([rows, 1, 1, channels])));
-        let branch = self.second.forward(dropout.forward(branch));
-        branch + self.skip.as_ref().map_or(h.clone(), |skip| skip.forward(h))
+    /// The input is given as images side by side along channels.
+    fn forward(&self, mut parts: Vec<Dual<4>>, embedded: Dual<2>, dropout: &Dropout) -> Dual<4> {
+        let shift = Some(self.embedding.forward(embedded));
+        let norm = Some(self.first_norm.norm(true));
+        let branch = ops::conv2d(parts.clone(), ops::Conv { norm, shift, ..self.first.plain() });
+        let residual = match &self.skip {
+            Some(skip) => skip.forward_parts(parts),
+            None => parts.swap_remove(0),
+        };
+        let (residual, norm) = (Some(residual), self.second_norm.norm(true));
+        if dropout.is_on() {
+            let branch = dropout.forward(ops::group_norm(branch, &norm));
+            return ops::conv2d(vec![branch], ops::Conv { residual, ..self.second.plain() });
+        }
+        ops::conv2d(vec![branch], ops::Conv { norm: Some(norm), residual, ..self.second.plain() })
     }
 }
 
@@ -293,20 +351,23 @@ struct Attention {
 }
 
 impl Attention {
-    fn new(channels: usize, heads: usize, init: &mut Init) -> Self {
-        Self {
-            norm: GroupNorm::new(channels, init),
+    fn new(channels: usize, heads: usize, norms: &Norms, init: &mut Init) -> Result<Self> {
+        Ok(Self {
+            norm: norms.of(channels, init)?,
             queries: Linear::new(channels, channels, init),
             keys: Linear::new(channels, channels, init),
             values: Linear::new(channels, channels, init),
             output: Linear::zero(channels, channels, init),
             heads,
-        }
+        })
     }
 
-    fn forward(&self, h: Tensor<4>) -> Tensor<4> {
-        let x = self.norm.forward(h.clone());
+    fn forward(&self, h: Dual<4>) -> Dual<4> {
+        let [n, height, width, c] = h.dims();
+        let rows = |x: Dual<4>| x.reshape([n, height * width, c]);
+        let x = rows(ops::group_norm(h.clone(), &self.norm.norm(false)));
         let (q, k) = (self.queries.forward(x.clone()), self.keys.forward(x.clone()));
-        h + self.output.forward(ops::attention(q, k, self.values.forward(x), self.heads))
+        let attended = ops::attention(q, k, self.values.forward(x), self.heads);
+        self.output.forward_onto(attended, rows(h)).reshape([n, height, width, c])
     }
 }

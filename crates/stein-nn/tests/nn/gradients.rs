@@ -20,7 +20,7 @@ fn loss(network: &AnyNetwork, x: Tensor<2>, noise: Tensor<1>) -> Tensor<1> {
 }
 
 /// Gradients of some elements of every parameter.
-struct Picked<'a>(&'a Gradients, Vec<Option<(usize, f64)>>);
+pub(crate) struct Picked<'a>(pub(crate) &'a Gradients, pub(crate) Vec<Option<(usize, f64)>>);
 impl ModuleVisitor for Picked<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let gradient = param.val().grad(self.0).map(|gradient| gradient.into_data().try_into_vec::<f64>().unwrap());
@@ -29,7 +29,7 @@ impl ModuleVisitor for Picked<'_> {
 }
 
 /// Moves one element of one parameter.
-struct Nudge(usize, usize, f64);
+pub(crate) struct Nudge(pub(crate) usize, pub(crate) usize, pub(crate) f64);
 impl ModuleMapper for Nudge {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let wanted = self.0 == 0;
@@ -45,7 +45,7 @@ impl ModuleMapper for Nudge {
     }
 }
 
-fn close(what: &str, backward: f64, difference: f64) {
+pub(crate) fn close(what: &str, backward: f64, difference: f64) {
     let error = (backward - difference).abs() / (1e-3 + difference.abs());
     assert!(error < 1e-6, "{what}: {backward} by backpropagation, {difference} by differences");
 }

@@ -118,7 +118,12 @@ fn a_bad_config_fails_when_built() {
     fails(mlp(|c| c.hidden = 0), &[4], "hidden");
     fails(mlp(|c| c.embedding_dim = 7), &[4], "embedding_dim");
     fails(mlp(|c| c.embedding = EmbeddingConfig::Fourier { scale: 0.0 }), &[4], "embedding.scale");
-    fails(mlp(|c| c.embedding = EmbeddingConfig::Positional { max_period: 1.0 }), &[4], "max_period");
+    let positional = |max_period, shift| EmbeddingConfig::Positional { max_period, shift, sine_first: false };
+    let embedded = |embedding| NetworkConfig::Mlp(MlpConfig { embedding, ..MlpConfig::default() });
+    fails(embedded(positional(1.0, 0)), &[4], "max_period");
+    fails(embedded(positional(100.0, 2)), &[4], "embedding.shift is 2");
+    let narrow = MlpConfig { embedding_dim: 2, embedding: positional(100.0, 1), ..MlpConfig::default() };
+    fails(NetworkConfig::Mlp(narrow), &[4], "embedding.shift is 1");
     fails(unet(|_| ()), &[4], "works on images");
     fails(unet(|_| ()), &[32, 30, 3], "images of 32 x 30 cannot be halved 2 times");
     fails(unet(|_| ()), &[32, 30, 3], "divisible by 4");
@@ -131,6 +136,9 @@ fn a_bad_config_fails_when_built() {
         &image,
         "lists height 4, but the lowest images of this network have height 8",
     );
+    fails(unet(|c| c.groups = Some(0)), &image, "groups is 0");
+    fails(unet(|c| c.groups = Some(3)), &image, "groups is 3, which does not divide the 64 channels");
+    fails(unet(|c| c.epsilon = 0.0), &image, "epsilon is 0");
     fails(unet(|c| c.heads = 3), &image, "heads is 3, which does not divide the 128 channels");
 }
 
@@ -140,7 +148,7 @@ fn configs_round_trip_and_refuse_unknown_keys() {
         small_mlp(),
         small_unet(&[1, 2], &[16]),
         NetworkConfig::Mlp(MlpConfig {
-            embedding: EmbeddingConfig::Positional { max_period: 100.0 },
+            embedding: EmbeddingConfig::Positional { max_period: 100.0, shift: 1, sine_first: true },
             ..MlpConfig::default()
         }),
     ];
@@ -206,8 +214,8 @@ fn operations_are_their_formulas() {
             square.iter().map(|(a, b)| at(&x, n, 2 * h + a, 2 * w + b, c)).sum::<f64>() / 4.0
         })
         .collect();
-    assert_close(&values(ops::average_pool(image(1))), &pooled);
-    assert_close(&values(ops::average_pool(ops::upsample_nearest(image(1)))), &x);
+    assert_close(&values(ops::average_pool(image(1).into()).value), &pooled);
+    assert_close(&values(ops::average_pool(ops::upsample_nearest(image(1).into())).value), &x);
 
     let (gamma, beta) = (values(vector(8, 2, DType::F64, &device)), values(vector(8, 3, DType::F64, &device)));
     let mut normed = Vec::new();
@@ -220,7 +228,9 @@ fn operations_are_their_formulas() {
         }
     }
     let parameter = |seed| vector(8, seed, DType::F64, &device);
-    assert_close(&values(ops::group_norm(image(1), parameter(2), parameter(3), 2, 1e-5)), &normed);
+    let norm =
+        ops::Norm { gamma: parameter(2), beta: parameter(3), groups: 2, epsilon: 1e-5, modulation: None, silu: false };
+    assert_close(&values(ops::group_norm(image(1).into(), &norm).value), &normed);
 
     let (k, v) = (values(image(4)), values(image(5)));
     let mut attended = Vec::new();
@@ -234,10 +244,12 @@ fn operations_are_their_formulas() {
             attended.push(there().map(|(y, z)| weight(y, z) * at(&v, n, y, z, c)).sum::<f64>() / sum);
         }
     }
-    assert_close(&values(ops::attention(image(1), image(4), image(5), 2)), &attended);
+    let rows = |seed| image(seed).reshape([2, 24, 8]).into();
+    assert_close(&values(ops::attention(rows(1), rows(4), rows(5), 2).value), &attended);
 
     let kernel = values(vector(3 * 8 * 9, 6, DType::F64, &device));
-    let weight = Tensor::from_data(TensorData::new(kernel.clone(), [3, 8, 3, 3]), (&device, DType::F64));
+    let weight = Tensor::<4>::from_data(TensorData::new(kernel.clone(), [3, 8, 3, 3]), (&device, DType::F64));
+    let weight = weight.permute([2, 3, 1, 0]);
     for stride in [1, 2] {
         let mut convolved = Vec::new();
         for (n, h, w) in places().filter(|(_, h, w)| h % stride == 0 && w % stride == 0) {
@@ -252,7 +264,9 @@ fn operations_are_their_formulas() {
                 convolved.push(sum);
             }
         }
-        let bias = parameter(2).narrow(0, 0, 3);
-        assert_close(&values(ops::conv2d(image(1), weight.clone(), bias, stride)), &convolved);
+        let bias = Some(parameter(2).narrow(0, 0, 3));
+        let layer = ops::Weighted { weight: weight.clone(), bias, packed: &ops::Packed::default() };
+        let conv = ops::Conv { stride, ..ops::Conv::new(layer) };
+        assert_close(&values(ops::conv2d(vec![image(1).into()], conv).value), &convolved);
     }
 }

@@ -44,11 +44,15 @@ impl Pair {
     }
 }
 
-const CONFIG: AdamWConfig = AdamWConfig { beta1: 0.8, beta2: 0.95, epsilon: 1e-4, weight_decay: 0.3, clip: Some(0.5) };
+const CONFIG: AdamWConfig =
+    AdamWConfig { beta1: 0.8, beta2: 0.95, epsilon: 1e-4, weight_decay: 0.3, clip: Some(0.5), rectify: false };
+
+/// The same with the rectification of early steps.
+const RECTIFIED: AdamWConfig = AdamWConfig { rectify: true, ..CONFIG };
 
 /// The published algorithm on one list of numbers: new weights, and the norm of the gradient.
-fn reference(w: &mut [f64], m: &mut [f64], v: &mut [f64], t: i32, targets: &[f64], rate: f64) -> f64 {
-    let AdamWConfig { beta1, beta2, epsilon, weight_decay, clip } = CONFIG;
+fn reference(config: &AdamWConfig, [w, m, v]: [&mut [f64]; 3], t: i32, targets: &[f64], rate: f64) -> f64 {
+    let AdamWConfig { beta1, beta2, epsilon, weight_decay, clip, rectify } = *config;
     let g: Vec<f64> = w.iter().zip(targets).map(|(w, target)| 3.0 * target * w * w).collect();
     let norm = g.iter().map(|g| g * g).sum::<f64>().sqrt();
     let factor = (clip.unwrap() / norm).min(1.0);
@@ -57,34 +61,62 @@ fn reference(w: &mut [f64], m: &mut [f64], v: &mut [f64], t: i32, targets: &[f64
         m[i] = beta1 * m[i] + (1.0 - beta1) * g;
         v[i] = beta2 * v[i] + (1.0 - beta2) * g * g;
         let (mean, square) = (m[i] / (1.0 - beta1.powi(t)), v[i] / (1.0 - beta2.powi(t)));
-        w[i] -= rate * (mean / (square.sqrt() + epsilon) + weight_decay * w[i]);
+        let mut step = mean / (square.sqrt() + epsilon);
+        if rectify {
+            step = rectification(beta2, t).map_or(mean, |factor| factor * step);
+        }
+        w[i] -= rate * (step + weight_decay * w[i]);
     }
     norm
 }
 
+/// RAdam's factor (Liu et al., arXiv:1908.03265, algorithm 2), none while the variance of its step is not finite.
+fn rectification(beta2: f64, t: i32) -> Option<f64> {
+    let all = 2.0 / (1.0 - beta2) - 1.0;
+    let decayed = beta2.powi(t);
+    let now = all - 2.0 * f64::from(t) * decayed / (1.0 - decayed);
+    // Above 5, as in PyTorch, where the publication has 4.
+    (now > 5.0).then(|| ((now - 4.0) * (now - 2.0) * all / ((all - 4.0) * (all - 2.0) * now)).sqrt())
+}
+
 #[test]
 fn adamw_is_the_published_algorithm() {
+    follows(&CONFIG, 5);
+}
+
+#[test]
+fn radam_is_the_published_algorithm() {
+    let rectified: Vec<bool> = (1..=12).map(|t| rectification(RECTIFIED.beta2, t).is_some()).collect();
+    assert!(!rectified[0] && rectified[11], "both kinds of step take part");
+    follows(&RECTIFIED, 12);
+    // Betas near 1, whose distance from 1 is lost in f32.
+    follows(&AdamWConfig { beta2: 0.9999, ..RECTIFIED }, 8);
+    follows(&AdamWConfig { beta1: 0.9, beta2: 0.9999, ..CONFIG }, 8);
+}
+
+fn follows(config: &AdamWConfig, steps: i32) {
+    // A few roundings of numbers near 1.
     for (kind, tolerance) in [(DType::F32, 1e-6), (DType::F64, 1e-12)] {
         let mut network = Pair::new(kind);
-        let mut optimizer = AdamW::new(CONFIG).unwrap();
+        let mut optimizer = AdamW::new(config.clone()).unwrap();
         let mut w = network.values();
         let (mut m, mut v) = (vec![0.0; 8], vec![0.0; 8]);
-        for t in 1..=5 {
+        for t in 1..=steps {
             // Some steps have gradients above the clipping norm and some below.
             let targets: Vec<f64> =
                 uniform(8, t as u64).iter().map(|x| x * if t % 2 == 0 { 10.0 } else { 0.1 }).collect();
             let rate = 0.1 / f64::from(t);
             let gradients = network.gradients(&targets);
             let norm;
-            (network, norm) = optimizer.step(network, gradients, rate);
-            let expected = reference(&mut w, &mut m, &mut v, t, &targets, rate);
+            (network, norm) = optimizer.step(network, gradients, rate, None);
+            let expected = reference(config, [&mut w, &mut m, &mut v], t, &targets, rate);
             assert!((norm - expected).abs() < tolerance * (1.0 + expected), "{norm} for {expected}");
             for (ours, theirs) in network.values().iter().zip(&w) {
                 assert!((ours - theirs).abs() < tolerance, "step {t}, {kind:?}: {ours} for {theirs}");
             }
             assert!(network.a.val().is_require_grad() && network.b.val().is_require_grad());
         }
-        assert_eq!(optimizer.steps(), 5);
+        assert_eq!(optimizer.steps(), steps as u64);
     }
 }
 
@@ -96,7 +128,7 @@ fn micro_batches_are_averaged() {
     let mut both = Accumulated::new();
     network.add(&first, &mut both);
     network.add(&second, &mut both);
-    let step = |gradients| AdamW::new(CONFIG).unwrap().step(network.clone(), gradients, 0.1);
+    let step = |gradients| AdamW::new(CONFIG).unwrap().step(network.clone(), gradients, 0.1, None);
     let ((one, norm), (other, expected)) = (step(both), step(network.gradients(&mean)));
     assert!((norm - expected).abs() < 1e-12);
     assert!(one.values().iter().zip(other.values()).all(|(a, b)| (a - b).abs() < 1e-12));
@@ -111,7 +143,7 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
         let mut targets = uniform(8, 1);
         targets[7] = f64::NAN;
         let gradients = network.gradients(&targets);
-        let (network, norm) = optimizer.step(network, gradients, 0.1);
+        let (network, norm) = optimizer.step(network, gradients, 0.1, None);
         assert!(!norm.is_finite());
         assert_eq!(network.values(), before);
         assert_eq!(optimizer.steps(), 0);
@@ -130,7 +162,9 @@ fn constants_out_of_range_are_refused() {
     fails(AdamWConfig { weight_decay: -1.0, ..AdamWConfig::default() }, "weight_decay");
     fails(AdamWConfig { clip: Some(0.0), ..AdamWConfig::default() }, "clip");
     assert!(toml::from_str::<AdamWConfig>("beta3 = 0.9").is_err());
-    assert_eq!(toml::from_str::<AdamWConfig>(&toml::to_string(&CONFIG).unwrap()).unwrap(), CONFIG);
+    for config in [CONFIG, RECTIFIED] {
+        assert_eq!(toml::from_str::<AdamWConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
+    }
 }
 
 /// One training step on fixed targets: the loss before it.
@@ -141,7 +175,7 @@ pub(crate) fn train(network: AnyNetwork, optimizer: &mut AdamW, seed: u64) -> (A
     let loss = (y - x.sin()).square().mean();
     let mut gradients = Accumulated::new();
     gradients.add(&network, loss.backward());
-    (optimizer.step(network, gradients, 3e-3).0, loss.into_scalar())
+    (optimizer.step(network, gradients, 3e-3, None).0, loss.into_scalar())
 }
 
 #[test]
@@ -178,7 +212,7 @@ fn an_optimiser_state_that_does_not_fit_is_refused() {
     let network = Pair::new(DType::F32);
     let mut optimizer = AdamW::new(CONFIG).unwrap();
     let gradients = network.gradients(&uniform(8, 1));
-    let (network, _) = optimizer.step(network, gradients, 0.1);
+    let (network, _) = optimizer.step(network, gradients, 0.1, None);
     let fails = |change: &dyn Fn(&mut Tensors), part: &str| {
         let mut tensors = optimizer.tensors();
         change(&mut tensors);
@@ -243,6 +277,54 @@ fn scaled(pair: &Pair, by: f64) -> Pair {
     };
     state::load(pair.clone(), &state::tensors(pair).into_iter().map(|(name, data)| (name, times(data))).collect())
         .unwrap()
+}
+
+#[test]
+fn a_step_takes_its_weights_into_the_average() {
+    let averages = [
+        EmaConfig::Decay { decay: 0.7, warmup: false },
+        EmaConfig::Decay { decay: 0.9999, warmup: true },
+        EmaConfig::HalfLife { images: 40.0, ramp: 0.5 },
+    ];
+    for (kind, config) in [DType::F32, DType::F64].into_iter().flat_map(|kind| averages.clone().map(|c| (kind, c))) {
+        // Of several layers and with frozen frequencies, which have no gradient.
+        let build = || shaken(small_mlp().build(&[5], 2, 1, &Device::flex().autodiff()).unwrap(), kind);
+        let (mut network, mut alone) = (build(), build());
+        let [mut one, mut two] = [(); 2].map(|()| AdamW::new(CONFIG).unwrap());
+        let mut ema = Ema::new(config.clone(), &network).unwrap();
+        for step in 1..=4 {
+            // Without an average the weights are the same, bit for bit.
+            alone = two.step(alone.clone(), gradients(&alone, kind, step), 0.1, None).0;
+            let mut after = Ema::new(config.clone(), &network).unwrap();
+            let before = ema.tensors();
+            after.load(&before).unwrap();
+            network = one.step(network.clone(), gradients(&network, kind, step), 0.1, Some((&mut ema, 8))).0;
+            assert_eq!(state::tensors(&network), state::tensors(&alone));
+            after.update(&network, step, 8);
+            let weights = state::tensors(&network);
+            for ((name, found), wanted) in ema.tensors().into_iter().zip(after.tensors().into_values()) {
+                let (found, wanted) = (found.iter::<f64>(), wanted.iter::<f64>());
+                let sizes = weights[&name].iter::<f64>().zip(before[&name].iter::<f64>());
+                for ((found, wanted), (weight, old)) in found.zip(wanted).zip(sizes) {
+                    // The pass over f32 multiplies and adds with one rounding where the tensors have two, of numbers up
+                    // to twice the larger of weight and average. In f64 both are the same operations.
+                    let size = weight.abs().max(old.abs());
+                    let bound = if kind == DType::F32 { 2.0 * f64::from(f32::EPSILON) * size } else { 0.0 };
+                    assert!((found - wanted).abs() <= bound, "{name} in {kind:?}: {found} for {wanted}");
+                }
+            }
+        }
+    }
+}
+
+/// Gradients of a network's mean square on a batch of its own.
+fn gradients(network: &AnyNetwork, kind: DType, seed: u64) -> Accumulated {
+    let device = Device::flex();
+    let (x, noise) = (matrix(16, 5, seed, kind, &device), vector(16, seed, kind, &device));
+    let y = network.forward(x.clone(), noise, &Condition::classes(vec![1; 16])).unwrap();
+    let mut gradients = Accumulated::new();
+    gradients.add(network, (y - x).square().mean().backward());
+    gradients
 }
 
 #[test]

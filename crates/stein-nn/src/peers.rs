@@ -1,0 +1,235 @@
+//! The networks and the training step that speed is compared on with other libraries.
+
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor, TensorData},
+};
+use stein::{Condition, Network, Result};
+use stein_simd::on_one_thread;
+
+use crate::{
+    Accumulated, AdamW, AdamWConfig, AnyNetwork, Ema, EmaConfig, EmbeddingConfig, NetworkConfig, UnetConfig,
+    init::Init, layers::Linear, ops, state,
+};
+
+/// Which network: a U-Net of the `diffusers` library, or a perceptron on points.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// 1,623,169 parameters, images of 32 × 32 × 1.
+    Small,
+    /// The DDPM network of CIFAR-10 (Ho et al., arXiv:2006.11239): 35,746,307 parameters, images of 32 × 32 × 3.
+    Cifar,
+    /// Points in the plane and 16 sines and cosines of ln σ through three hidden layers of 128.
+    Mlp,
+}
+
+impl Peer {
+    /// The names and what they stand for.
+    pub const ALL: [(&str, Self); 3] = [("small", Self::Small), ("cifar", Self::Cifar), ("mlp", Self::Mlp)];
+
+    /// The config and the shape of a sample, for the U-Nets.
+    pub fn unet(self) -> Option<(UnetConfig, [usize; 3])> {
+        let config = UnetConfig { groups: Some(32), epsilon: 1e-6, attention: vec![16], ..UnetConfig::default() };
+        let embedding = |shift, sine_first| EmbeddingConfig::Positional { max_period: 1e4, shift, sine_first };
+        match self {
+            Self::Small => Some((UnetConfig { channels: 32, embedding: embedding(0, false), ..config }, [32, 32, 1])),
+            Self::Cifar => {
+                let multipliers = vec![1, 2, 2, 2];
+                let embedding = embedding(1, true);
+                Some((UnetConfig { channels: 128, multipliers, pad_after: true, embedding, ..config }, [32, 32, 3]))
+            }
+            Self::Mlp => None,
+        }
+    }
+}
+
+/// A U-Net being trained or evaluated on a fixed batch, as the peers do.
+pub struct UnetWork {
+    network: AnyNetwork,
+    optimizer: AdamW,
+    ema: Ema,
+    batch: usize,
+    x: Tensor<2>,
+    noise: Tensor<1>,
+    target: Tensor<2>,
+}
+
+/// The optimiser of the peers: PyTorch's AdamW with its default weight decay, gradients clipped to norm 1.
+fn optimizer() -> Result<AdamW> {
+    AdamW::new(AdamWConfig { weight_decay: 0.01, clip: Some(1.0), ..AdamWConfig::default() })
+}
+
+impl UnetWork {
+    /// For batches of that many images.
+    ///
+    /// # Errors
+    /// Never for the networks there are.
+    pub fn new(config: UnetConfig, shape: [usize; 3], batch: usize, device: &Device) -> Result<Self> {
+        let network = NetworkConfig::Unet(config).build(&shape, 0, 0, &device.clone().autodiff())?;
+        let ema = Ema::new(EmaConfig::Decay { decay: 1.0 - 1e-4, warmup: false }, &network)?;
+        let init = &mut Init::new(1, device);
+        let dim = shape.iter().product();
+        let [x, target] = [(); 2].map(|()| init.normal([batch, dim], 1.0).val().inner());
+        let steps: Vec<f32> = (0..batch).map(|i| (i * 389 % 1000) as f32).collect();
+        let noise = Tensor::from_data(steps.as_slice(), device);
+        Ok(Self { network, optimizer: optimizer()?, ema, batch, x, noise, target })
+    }
+
+    /// The number of weights.
+    pub fn parameters(&self) -> usize {
+        self.network.parameters()
+    }
+
+    /// The network without autodiff, to evaluate.
+    pub fn frozen(&self) -> AnyNetwork {
+        self.network.clone().valid()
+    }
+
+    /// One evaluation.
+    ///
+    /// # Errors
+    /// Never for the batch this was made for.
+    pub fn evaluate(&self, network: &AnyNetwork) -> Result<Tensor<2>> {
+        network.forward(self.x.clone(), self.noise.clone(), &Condition::none())
+    }
+
+    /// One step: forward, mean squared error, backward, clip, AdamW, moving average. Returns the loss.
+    ///
+    /// # Errors
+    /// Never for the batch this was made for.
+    pub fn train(mut self) -> Result<(Self, f64)> {
+        let inputs = [self.x.clone(), self.target.clone()].map(Tensor::autodiff);
+        let [x, target] = inputs;
+        let error = self.network.forward(x, self.noise.clone().autodiff(), &Condition::none())? - target;
+        let loss = (error.clone() * error).mean();
+        let (network, loss) = update(self.network, &mut self.optimizer, &mut self.ema, self.batch, 2e-4, loss);
+        self.network = network;
+        Ok((self, loss))
+    }
+}
+
+fn update<M: Module>(
+    network: M,
+    optimizer: &mut AdamW,
+    ema: &mut Ema,
+    batch: usize,
+    rate: f64,
+    loss: Tensor<1>,
+) -> (M, f64) {
+    let backward = loss.backward();
+    let value = loss.into_scalar::<f64>();
+    let mut gradients = Accumulated::new();
+    gradients.add(&network, backward);
+    (optimizer.step(network, gradients, rate, Some((ema, batch))).0, value)
+}
+
+/// Three hidden layers with SiLU.
+#[derive(Module, Debug)]
+struct Points {
+    layers: Vec<Linear>,
+}
+
+impl Points {
+    /// The mean squared error of the noise estimated from scaled points `[rows, 2]` and angles `[rows, 16]`.
+    fn loss(&self, inputs: &[f32], angles: &[f32], target: &[f32], device: &Device) -> Tensor<1> {
+        let tensor = |values: &[f32], columns: usize| {
+            let data = TensorData::new(values.to_vec(), [values.len() / columns, columns]);
+            Tensor::<2>::from_data(data, device).autodiff()
+        };
+        let features = ops::cos_sin(tensor(angles, 16).into()).value;
+        let mut h = ops::Dual::from(Tensor::cat(vec![tensor(inputs, 2), features], 1));
+        let (last, hidden) = self.layers.split_last().expect("it has four layers");
+        for layer in hidden {
+            h = ops::silu(layer.forward(h));
+        }
+        let error = last.forward(h).value - tensor(target, 2);
+        (error.clone() * error).mean()
+    }
+}
+
+/// The perceptron on points being trained by denoising score matching, as the peer does.
+pub struct PointsWork {
+    network: Points,
+    optimizer: AdamW,
+    ema: Ema,
+    batch: usize,
+    data: Vec<[f32; 2]>,
+    frequencies: Vec<f32>,
+    device: Device,
+    random: rand_chacha::ChaCha8Rng,
+}
+
+impl PointsWork {
+    /// For batches of that many points.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn new(batch: usize, device: &Device) -> Result<Self> {
+        use rand::SeedableRng;
+        use rand_distr::{Distribution, StandardNormal};
+        let traced = device.clone().autodiff();
+        let init = &mut Init::new(0, &traced);
+        let sizes = [34, 128, 128, 128, 2];
+        let layers = sizes.windows(2).map(|pair| Linear::new(pair[0], pair[1], init)).collect();
+        let network = Points { layers };
+        let ema = Ema::new(EmaConfig::Decay { decay: 1.0 - 1e-3, warmup: false }, &network)?;
+        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(0);
+        let mut normal = || -> f32 { StandardNormal.sample(&mut random) };
+        let frequencies = (0..16).map(|_| normal()).collect();
+        let data = (0..100_000).map(|_| [normal(), normal()]).collect();
+        Ok(Self { network, optimizer: optimizer()?, ema, batch, data, frequencies, device: device.clone(), random })
+    }
+
+    /// The number of weights.
+    pub fn parameters(&self) -> usize {
+        self.network.num_params()
+    }
+
+    /// One step: a batch of points, their noise levels and noise, forward, mean squared error, backward, clip, AdamW,
+    /// moving average. Returns the loss.
+    pub fn train(mut self) -> (Self, f64) {
+        use rand::RngExt;
+        use rand_distr::{Distribution, StandardNormal};
+        let shares = state::shares(self.parameters(), self.batch);
+        let Self { batch, data, frequencies, random, .. } = &mut self;
+        let (mut inputs, mut target) = (Vec::with_capacity(*batch * 2), Vec::with_capacity(*batch * 2));
+        let mut angles = Vec::with_capacity(*batch * 16);
+        for _ in 0..*batch {
+            let point = data[random.random_range(0..data.len())];
+            let level: f32 = StandardNormal.sample(random);
+            let log = level * 1.2 - 1.2;
+            let sigma = log.exp();
+            let scale = 1.0 / (sigma * sigma + 0.25).sqrt();
+            for value in point {
+                let noise: f32 = StandardNormal.sample(random);
+                inputs.push((value + sigma * noise) * scale);
+                target.push(noise);
+            }
+            angles.extend(frequencies.iter().map(|frequency| frequency * log));
+        }
+        let rows = *batch / shares;
+        let (network, device) = (&self.network, &self.device);
+        let task = |from: usize| {
+            let network = state::leaves(network);
+            let (values, turns) = (2 * from..2 * (from + rows), 16 * from..16 * (from + rows));
+            let loss = network.loss(&inputs[values.clone()], &angles[turns], &target[values], device);
+            let backward = loss.backward();
+            (network, loss.into_scalar::<f64>(), backward)
+        };
+        let mut tapes: Vec<_> = if shares == 1 {
+            vec![on_one_thread(|| task(0))]
+        } else {
+            let (first, second) = rayon::join(|| on_one_thread(|| task(0)), || on_one_thread(|| task(rows)));
+            vec![first, second]
+        };
+        let mut gradients = Accumulated::new();
+        let mut loss = 0.0;
+        for (network, part, backward) in tapes.drain(..) {
+            gradients.add(&network, backward);
+            loss += part / shares as f64;
+        }
+        let (network, _) = self.optimizer.step(self.network, gradients, 1e-3, Some((&mut self.ema, self.batch)));
+        self.network = network;
+        (self, loss)
+    }
+}

@@ -1,0 +1,267 @@
+//! Linear layers: y = scale · (x W + bias + residual) over rows, and sums over rows.
+
+use rayon::prelude::*;
+
+use crate::{
+    Isa,
+    convolution::{Epilogue, Method, Out, Pair, Shape, Weights},
+    memory::{Scratch, Target},
+    split::worth,
+    tile::{Factor, Panel, Plain, Segment, cut, tile, with_vectors},
+    vector::{self, Job, Simd},
+};
+
+/// Rows in a task: what they read stays in the second-level cache while all panels of W go by.
+const ROWS: usize = 96;
+
+/// y `[rows, outputs]` from tensors `parts` `[rows, inputs of the part]` side by side, and W packed as a 1 × 1 convolution
+/// of [`Shape::dense`].
+///
+/// # Panics
+/// If sizes do not fit.
+pub fn dense(isa: Isa, parts: &[&[f32]], weights: &Weights, epilogue: &Epilogue, y: &mut [f32]) {
+    let outputs = weights.outputs();
+    let rows = y.len() / outputs;
+    let shape = Shape::dense(rows, weights.inputs(), outputs);
+    weights.check(isa, &shape);
+    epilogue.check(&shape, y);
+    assert!(epilogue.shift.is_none(), "a linear layer has no shift: its rows are samples");
+    assert!(parts.iter().all(|part| part.len().is_multiple_of(rows)), "the input of a linear layer");
+    assert_eq!(parts.iter().map(|part| part.len()).sum::<usize>(), rows * shape.inputs, "the input of a linear layer");
+    let chunks = rows.div_ceil(ROWS);
+    let (panels, panel) = Weights::panels_of(isa, outputs);
+    // Few rows are split over columns too.
+    let groups = if chunks < 4 { panels.min(4) } else { 1 };
+    let y = Target::new(y);
+    let task = |task: usize| {
+        let (chunk, group) = (task / groups, task % groups);
+        let rows = chunk * rows / chunks..(chunk + 1) * rows / chunks;
+        let panels = group * panels / groups..(group + 1) * panels / groups;
+        let task = Task { parts, shape, weights, epilogue, y, rows, panels, panel };
+        if weights.method() == Method::Bf16 { isa.run(Bf16(task)) } else { isa.run(task) }
+    };
+    if worth(shape.operations()) {
+        (0..chunks * groups).into_par_iter().for_each(task);
+    } else {
+        (0..chunks * groups).for_each(task);
+    }
+}
+
+struct Task<'a> {
+    parts: &'a [&'a [f32]],
+    shape: Shape,
+    weights: &'a Weights,
+    epilogue: &'a Epilogue<'a>,
+    y: Target<'a>,
+    rows: std::ops::Range<usize>,
+    panels: std::ops::Range<usize>,
+    panel: usize,
+}
+
+impl<'a> Task<'a> {
+    /// The parts of these rows.
+    fn rows(&self) -> Vec<&'a [f32]> {
+        let width = |part: &[f32]| part.len() / self.shape.samples;
+        self.parts.iter().map(|part| &part[self.rows.start * width(part)..self.rows.end * width(part)]).collect()
+    }
+}
+
+impl Job for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: sizes were checked; tasks are apart in y.
+        unsafe { with_vectors!(S, self.panel, products(&self, &self.rows())) }
+    }
+}
+
+/// A task in bf16.
+struct Bf16<'a>(Task<'a>);
+
+impl Job for Bf16<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self(task) = self;
+        let (rows, inputs) = (task.rows.len(), task.shape.inputs);
+        let pairs = task.weights.depth();
+        let mut scratch = Scratch::of_task(rows * pairs + inputs);
+        let (line, packed) = scratch.split_at_mut(inputs);
+        let packed = Pair::slice(&mut packed[..rows * pairs]);
+        let parts = task.rows();
+        for (r, to) in packed.chunks_exact_mut(pairs).enumerate() {
+            let mut from = 0;
+            for part in &parts {
+                let width = part.len() / rows;
+                line[from..from + width].copy_from_slice(&part[r * width..(r + 1) * width]);
+                from += width;
+            }
+            // SAFETY: the instructions of `S` are there.
+            unsafe { Pair::pack::<S>(line, inputs, to) };
+        }
+        // SAFETY: sizes were checked; tasks are apart in y.
+        unsafe { with_vectors!(S, task.panel, products(&task, &[&*packed])) }
+    }
+}
+
+/// # Safety
+/// The sizes of the task were checked; the parts are its rows, made of the factors its weights are made of.
+#[inline(always)]
+unsafe fn products<S: Simd, const N: usize>(task: &Task, parts: &[&[impl Factor]]) {
+    let Task { shape, weights, epilogue, y, rows, panel, .. } = task;
+    let mut segments: Vec<_> = parts
+        .iter()
+        .map(|part| Segment { a: part.as_ptr(), row: part.len() / rows.len(), count: part.len() / rows.len() })
+        .collect();
+    for p in task.panels.clone() {
+        let b = weights.panel(p, *panel);
+        for (from, count) in cut(rows.len(), S::ROWS) {
+            for (segment, part) in segments.iter_mut().zip(parts) {
+                segment.a = part[from * segment.row..].as_ptr();
+            }
+            let place = rows.start + from;
+            let finish = Out { epilogue, y: *y, outputs: shape.outputs, n: 0, place, column: p * panel };
+            // SAFETY: the caller's promise.
+            unsafe { tile::<S, N, _>(count, &segments, 1, Panel { b, stride: *panel }, &finish) };
+        }
+    }
+}
+
+/// Rows whose products are summed in registers before they are added to memory. Rows of dy are often a power of two apart
+/// and share few sets of the first-level cache, which holds no more of them.
+const SUMMED: usize = 64;
+
+/// The gradient `dw` `[inputs, outputs]` of W, from x `[rows, inputs]` and the gradient `dy` `[rows, outputs]` of y.
+///
+/// # Panics
+/// If sizes do not fit.
+pub fn dense_weight_gradient(isa: Isa, x: &[f32], dy: &[f32], outputs: usize, dw: &mut [f32]) {
+    let (rows, inputs) = (dy.len() / outputs, dw.len() / outputs);
+    assert_eq!((dy.len(), dw.len()), (rows * outputs, inputs * outputs), "the gradients of a linear layer");
+    assert_eq!(x.len(), rows * inputs, "the input of a linear layer");
+    let (panels, panel) = Weights::panels_of(isa, outputs);
+    let padded = panels * panel;
+    let mut scratch = Scratch::of_kernel(if padded == outputs { 0 } else { (rows + inputs) * padded });
+    let (copy, sums) = scratch.split_at_mut(if padded == outputs { 0 } else { rows * padded });
+    let (dy, to) = if padded == outputs {
+        (dy, Target::new(&mut *dw))
+    } else {
+        for (to, from) in copy.chunks_exact_mut(padded).zip(dy.chunks_exact(outputs)) {
+            to[..outputs].copy_from_slice(from);
+            to[outputs..].fill(0.0);
+        }
+        (&*copy, Target::new(&mut *sums))
+    };
+    let blocks = inputs.div_ceil(32);
+    let task = |block: usize| {
+        let channels = block * inputs / blocks..(block + 1) * inputs / blocks;
+        isa.run(WeightGradient { x, dy, inputs, padded, panel, rows, channels, to });
+    };
+    if worth(2.0 * (rows * inputs * outputs) as f64) {
+        (0..blocks).into_par_iter().for_each(task);
+    } else {
+        (0..blocks).for_each(task);
+    }
+    if padded != outputs {
+        for (to, from) in dw.chunks_exact_mut(outputs).zip(sums.chunks_exact(padded)) {
+            to.copy_from_slice(&from[..outputs]);
+        }
+    }
+}
+
+struct WeightGradient<'a> {
+    x: &'a [f32],
+    dy: &'a [f32],
+    inputs: usize,
+    /// Outputs, padded to whole panels.
+    padded: usize,
+    panel: usize,
+    rows: usize,
+    channels: std::ops::Range<usize>,
+    to: Target<'a>,
+}
+
+impl Job for WeightGradient<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: sizes were checked; tasks have channels of their own.
+        unsafe { with_vectors!(S, self.panel, gradient(&self)) }
+    }
+}
+
+/// # Safety
+/// The sizes of the task were checked.
+#[inline(always)]
+unsafe fn gradient<S: Simd, const N: usize>(task: &WeightGradient) {
+    let WeightGradient { x, dy, inputs, padded, panel, rows, channels, to } = task;
+    for (first, count) in cut(*rows, SUMMED) {
+        for p in (0..*padded).step_by(*panel) {
+            for (from, tall) in cut(channels.len(), S::ROWS) {
+                let channel = channels.start + from;
+                let a = x[first * inputs + channel..].as_ptr();
+                let b = dy[first * padded + p..].as_ptr();
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let finish = Plain { to: to.at(channel * padded + p), row: *padded, add: first > 0 };
+                    let segment = Segment { a, row: 1, count };
+                    tile::<S, N, _>(tall, &[segment], *inputs, Panel { b, stride: *padded }, &finish);
+                }
+            }
+        }
+    }
+}
+
+/// Σ over the places of each sample: x `[samples, places, columns]` to `[samples, columns]`.
+///
+/// # Panics
+/// If sizes do not fit.
+pub fn column_sums(isa: Isa, x: &[f32], samples: usize, columns: usize) -> Vec<f32> {
+    let mut sums = vec![0.0; samples * columns];
+    if x.is_empty() {
+        return sums;
+    }
+    let length = x.len() / samples;
+    assert_eq!(x.len(), samples * length, "samples of one size");
+    assert!(length.is_multiple_of(columns), "rows of one length");
+    let task = |(sums, x): (&mut [f32], &[f32])| isa.run(Sums { x, sums });
+    if x.len() < 32 * 1024 {
+        sums.chunks_mut(columns).zip(x.chunks(length)).for_each(task);
+    } else {
+        sums.par_chunks_mut(columns).zip(x.par_chunks(length)).for_each(task);
+    }
+    sums
+}
+
+struct Sums<'a> {
+    x: &'a [f32],
+    sums: &'a mut [f32],
+}
+
+/// Rows summed before their sum is added to the total, which keeps the rounding error of long columns small.
+const SHORT: usize = 64;
+
+impl Job for Sums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let columns = self.sums.len();
+        for block in self.x.chunks(SHORT * columns) {
+            for c in (0..columns).step_by(S::LANES) {
+                // SAFETY: c is within a row.
+                unsafe {
+                    let mut sum = S::splat(0.0);
+                    for row in block.chunks_exact(columns) {
+                        sum = S::add(sum, vector::load::<S>(row.as_ptr().add(c), columns - c));
+                    }
+                    let to = self.sums.as_mut_ptr().add(c);
+                    vector::store::<S>(to, S::add(vector::load::<S>(to, columns - c), sum), columns - c);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! CPU kernels of score networks on plain slices of f32.
+//!
+//! Images are channels-last, `[N, H, W, C]`, rows are `[N, C]`, weights `[inputs, outputs]` with the spatial axes, if
+//! any, before them; all are dense. Every kernel takes the instruction set to use ([`Isa`]), splits its work over rayon's
+//! threads at one level, and gives the same bits whatever the number of threads. Sizes that do not fit panic: they are a
+//! caller's broken invariant.
+
+pub mod activation;
+pub mod attention;
+pub mod convolution;
+mod dense;
+mod memory;
+pub mod norm;
+pub mod optimizer;
+pub mod resample;
+mod split;
+mod tile;
+mod vector;
+
+pub use dense::{column_sums, dense, dense_weight_gradient};
+pub use memory::Memory;
+pub use split::on_one_thread;
+pub use vector::Isa;

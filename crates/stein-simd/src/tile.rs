@@ -1,0 +1,186 @@
+//! The register tile every product here is made of: a few rows of A times a panel of B, summed in registers.
+
+use crate::vector::Simd;
+
+/// What A and B are made of.
+pub(crate) trait Factor: Copy {
+    /// Adds one segment to the sums, and returns where the panel goes on.
+    ///
+    /// # Safety
+    /// As [`tile`].
+    unsafe fn accumulate<S: Simd, const M: usize, const N: usize>(
+        sums: [[S::V; N]; M],
+        segment: Segment<Self>,
+        step: usize,
+        b: *const Self,
+        stride: usize,
+    ) -> ([[S::V; N]; M], *const Self);
+}
+
+/// Where a tile finds a stretch of its rows of A: A\[m, k\] = a\[m · row + k · step\] for `count` values of k.
+#[derive(Clone, Copy)]
+pub(crate) struct Segment<T = f32> {
+    pub(crate) a: *const T,
+    pub(crate) row: usize,
+    pub(crate) count: usize,
+}
+
+/// What becomes of the sums of a tile.
+pub(crate) trait Finish {
+    /// Takes row m, vector n of the tile's N.
+    ///
+    /// # Safety
+    /// The tile lies within what the implementation writes to.
+    unsafe fn put<S: Simd>(&self, m: usize, n: usize, sum: S::V);
+    /// What the sum starts at.
+    ///
+    /// # Safety
+    /// As [`put`](Self::put).
+    #[inline(always)]
+    unsafe fn start<S: Simd>(&self, _m: usize, _n: usize) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { S::splat(0.0) }
+    }
+}
+
+/// Rows of B: `stride` numbers apart from `b` on, going on through all segments.
+#[derive(Clone, Copy)]
+pub(crate) struct Panel<T = f32> {
+    pub(crate) b: *const T,
+    pub(crate) stride: usize,
+}
+
+/// A matrix in scratch, written or added to.
+pub(crate) struct Plain {
+    pub(crate) to: *mut f32,
+    pub(crate) row: usize,
+    pub(crate) add: bool,
+}
+
+impl Finish for Plain {
+    #[inline(always)]
+    unsafe fn start<S: Simd>(&self, m: usize, n: usize) -> S::V {
+        // SAFETY: the tile lies within the matrix.
+        unsafe { if self.add { S::load(self.to.add(m * self.row + n * S::LANES)) } else { S::splat(0.0) } }
+    }
+    #[inline(always)]
+    unsafe fn put<S: Simd>(&self, m: usize, n: usize, sum: S::V) {
+        // SAFETY: the tile lies within the matrix.
+        unsafe { S::store(self.to.add(m * self.row + n * S::LANES), sum) }
+    }
+}
+
+impl Factor for f32 {
+    #[inline(always)]
+    unsafe fn accumulate<S: Simd, const M: usize, const N: usize>(
+        mut sums: [[S::V; N]; M],
+        segment: Segment,
+        step: usize,
+        mut b: *const f32,
+        stride: usize,
+    ) -> ([[S::V; N]; M], *const f32) {
+        // SAFETY: the caller of `tile` promises that the segments and the panel are in bounds.
+        unsafe {
+            let rows: [*const f32; M] = std::array::from_fn(|m| segment.a.add(m * segment.row));
+            let mut at = 0;
+            for _ in 0..segment.count {
+                let columns: [S::V; N] = std::array::from_fn(|n| S::load(b.add(n * S::LANES)));
+                for (row, a) in sums.iter_mut().zip(rows) {
+                    let factor = S::splat(*a.add(at));
+                    for (sum, column) in row.iter_mut().zip(columns) {
+                        *sum = S::fma(factor, column, *sum);
+                    }
+                }
+                at += step;
+                b = b.add(stride);
+            }
+        }
+        (sums, b)
+    }
+}
+
+#[inline(always)]
+unsafe fn fixed<S: Simd, const M: usize, const N: usize, T: Factor>(
+    segments: &[Segment<T>],
+    step: usize,
+    panel: Panel<T>,
+    finish: &impl Finish,
+) {
+    // SAFETY: the caller of `tile` promises that the segments, the panel and the target are in bounds.
+    unsafe {
+        let mut sums = [[S::splat(0.0); N]; M];
+        for (m, row) in sums.iter_mut().enumerate() {
+            for (n, sum) in row.iter_mut().enumerate() {
+                *sum = finish.start::<S>(m, n);
+            }
+        }
+        let mut b = panel.b;
+        for segment in segments {
+            (sums, b) = T::accumulate::<S, M, N>(sums, *segment, step, b, panel.stride);
+        }
+        for (m, row) in sums.iter().enumerate() {
+            for (n, sum) in row.iter().enumerate() {
+                finish.put::<S>(m, n, *sum);
+            }
+        }
+    }
+}
+
+/// Sums of `rows` ≤ `S::ROWS` rows and N vectors of columns.
+///
+/// # Safety
+/// Every row of every segment, and as many rows of the panel, N vectors wide, can be read; the target takes them.
+#[inline(always)]
+pub(crate) unsafe fn tile<S: Simd, const N: usize, T: Factor>(
+    rows: usize,
+    segments: &[Segment<T>],
+    step: usize,
+    panel: Panel<T>,
+    finish: &impl Finish,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match rows.min(S::ROWS) {
+            1 => fixed::<S, 1, N, T>(segments, step, panel, finish),
+            2 => fixed::<S, 2, N, T>(segments, step, panel, finish),
+            3 => fixed::<S, 3, N, T>(segments, step, panel, finish),
+            4 => fixed::<S, 4, N, T>(segments, step, panel, finish),
+            5 => fixed::<S, 5, N, T>(segments, step, panel, finish),
+            6 => fixed::<S, 6, N, T>(segments, step, panel, finish),
+            7 => fixed::<S, 7, N, T>(segments, step, panel, finish),
+            8 => fixed::<S, 8, N, T>(segments, step, panel, finish),
+            9 => fixed::<S, 9, N, T>(segments, step, panel, finish),
+            10 => fixed::<S, 10, N, T>(segments, step, panel, finish),
+            11 => fixed::<S, 11, N, T>(segments, step, panel, finish),
+            12 => fixed::<S, 12, N, T>(segments, step, panel, finish),
+            _ => {}
+        }
+    }
+}
+
+/// Cuts `count` rows into the fewest tiles of at most `most` rows, as equal as can be: the first row and rows of each.
+#[inline(always)]
+pub(crate) fn cut(count: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let pieces = count.div_ceil(most);
+    (0..pieces).map(move |i| {
+        let from = i * count / pieces;
+        (from, (i + 1) * count / pieces - from)
+    })
+}
+
+/// The width of a panel of B for that many columns: the register tile's, or one vector where that is enough.
+pub(crate) fn panel_width<S: Simd>(columns: usize) -> usize {
+    if columns <= S::LANES { S::LANES } else { S::VECTORS * S::LANES }
+}
+
+/// Calls `$f::<$S, N>(…)` with N the vectors in a panel of that width.
+macro_rules! with_vectors {
+    ($S:ident, $width:expr, $f:ident($($argument:expr),* $(,)?)) => {
+        match $width / $S::LANES {
+            1 => $f::<$S, 1>($($argument),*),
+            2 => $f::<$S, 2>($($argument),*),
+            _ => $f::<$S, 4>($($argument),*),
+        }
+    };
+}
+pub(crate) use with_vectors;

@@ -1,0 +1,161 @@
+//! AVX2 and FMA: eight lanes, sixteen registers.
+
+use std::arch::x86_64::*;
+
+use super::{Job, Simd};
+
+/// Eight lanes; a 6 × 16 tile takes twelve of the sixteen registers.
+#[derive(Clone, Copy)]
+pub(super) struct Avx2;
+
+/// Runs a job compiled for AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn run<J: Job>(job: J) -> J::Output {
+    // SAFETY: this function may only be called where its instructions are there.
+    unsafe { job.run::<Avx2>() }
+}
+
+/// The lanes below n.
+#[inline(always)]
+unsafe fn mask(n: usize) -> __m256i {
+    // SAFETY: the processor has AVX2.
+    unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)) }
+}
+
+/// Bits whose upper halves are the nearest bf16; see `round_to_bf16`.
+#[inline(always)]
+unsafe fn round_to_bf16(x: __m256) -> __m256i {
+    // SAFETY: the processor has AVX2.
+    unsafe {
+        let bits = _mm256_castps_si256(x);
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let up = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+        let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
+        let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(x, x);
+        _mm256_blendv_epi8(up, quiet, _mm256_castps_si256(nan))
+    }
+}
+
+// Each function is one instruction, or a few; the safety of all is that the processor has AVX2 and FMA and that pointers
+// are as the trait asks.
+impl Simd for Avx2 {
+    const LANES: usize = 8;
+    const ROWS: usize = 6;
+    const VECTORS: usize = 2;
+    type V = __m256;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m256 {
+        // SAFETY: see above the block.
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> __m256 {
+        // SAFETY: see above the block.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+    #[inline(always)]
+    unsafe fn load_some(from: *const f32, n: usize) -> __m256 {
+        // SAFETY: see above the block; masked lanes are not read.
+        unsafe { _mm256_maskload_ps(from, mask(n)) }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, x: __m256) {
+        // SAFETY: see above the block.
+        unsafe { _mm256_storeu_ps(to, x) }
+    }
+    #[inline(always)]
+    unsafe fn store_some(to: *mut f32, x: __m256, n: usize) {
+        // SAFETY: see above the block; masked lanes are not written.
+        unsafe { _mm256_maskstore_ps(to, mask(n), x) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above the block.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above the block.
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above the block.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn div(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above the block.
+        unsafe { _mm256_div_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: see above the block.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn min(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above the block.
+        unsafe { _mm256_min_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn max(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above the block.
+        unsafe { _mm256_max_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sqrt(x: __m256) -> __m256 {
+        // SAFETY: see above the block.
+        unsafe { _mm256_sqrt_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn round(x: __m256) -> __m256 {
+        // SAFETY: see above the block.
+        unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) }
+    }
+    #[inline(always)]
+    unsafe fn scale_by_power_of_two(x: __m256, n: __m256) -> __m256 {
+        // SAFETY: see above the block.
+        unsafe {
+            let power = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)));
+            _mm256_mul_ps(x, _mm256_castsi256_ps(power))
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum(x: __m256) -> f32 {
+        // SAFETY: see above the block.
+        unsafe {
+            let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+            let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+            _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn largest(x: __m256) -> f32 {
+        // SAFETY: see above the block.
+        unsafe {
+            let x = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+            let x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+            _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn unpack_bf16(from: *const u32) -> (__m256, __m256) {
+        // SAFETY: see above the block.
+        unsafe {
+            let pairs = _mm256_loadu_si256(from.cast());
+            let low = _mm256_slli_epi32::<16>(pairs);
+            let high = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32));
+            (_mm256_castsi256_ps(low), _mm256_castsi256_ps(high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn pack_bf16(low: __m256, high: __m256) -> __m256 {
+        // SAFETY: see above the block.
+        unsafe {
+            let low = _mm256_srli_epi32::<16>(round_to_bf16(low));
+            _mm256_castsi256_ps(_mm256_blend_epi16::<0b1010_1010>(low, round_to_bf16(high)))
+        }
+    }
+}
