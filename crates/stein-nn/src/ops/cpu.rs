@@ -48,7 +48,14 @@ fn method(shape: &Shape) -> Method {
 /// Weights packed for the kernels, kept beside the tensor they were made from as long as that one stays the same: a
 /// network that only evaluates packs each weight once. A copy of a layer starts with none.
 #[derive(Default)]
-pub struct Packed(Arc<Mutex<Option<(FlexTensor, Method, Arc<Weights>)>>>);
+pub struct Packed(Arc<Mutex<Option<Kept>>>);
+
+/// Packed weights, and what they were made from.
+struct Kept {
+    source: FlexTensor,
+    method: Method,
+    weights: Arc<Weights>,
+}
 
 impl Clone for Packed {
     fn clone(&self) -> Self {
@@ -73,14 +80,14 @@ impl Packed {
     fn of(&self, weight: &FlexTensor, shape: &Shape, pack: impl FnOnce() -> Weights) -> Arc<Weights> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let method = method(shape);
-        if let Some((source, packed_for, weights)) = &*kept {
+        if let Some(Kept { source, method: packed_for, weights }) = &*kept {
             let same = Arc::ptr_eq(&source.data_arc(), &weight.data_arc()) && source.layout() == weight.layout();
             if same && *packed_for == method {
                 return Arc::clone(weights);
             }
         }
         let weights = Arc::new(pack());
-        *kept = Some((weight.clone(), method, Arc::clone(&weights)));
+        *kept = Some(Kept { source: weight.clone(), method, weights: Arc::clone(&weights) });
         weights
     }
 }
