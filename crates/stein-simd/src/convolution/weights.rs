@@ -179,8 +179,19 @@ impl Pack<'_> {
             }
             return;
         }
-        // Inputs are neighbours here, outputs far apart.
-        for n in 0..count {
+        // Inputs are neighbours here, outputs far apart: whole squares are turned over in registers.
+        let squares = if inputs.len() == SQUARE { count / SQUARE * SQUARE } else { 0 };
+        for n in (0..squares).step_by(SQUARE) {
+            let rows: [[f32; SQUARE]; SQUARE] = std::array::from_fn(|j| {
+                let row = &from[(n + j) * output..][..SQUARE];
+                std::array::from_fn(|i| row[i])
+            });
+            for i in 0..SQUARE {
+                let column: [f32; SQUARE] = std::array::from_fn(|j| rows[j][i]);
+                to[i * step + n..][..SQUARE].copy_from_slice(&column);
+            }
+        }
+        for n in squares..count {
             let from = &from[n * output..][..inputs.len()];
             for (i, value) in from.iter().enumerate() {
                 to[i * step + n] = *value;
