@@ -7,8 +7,6 @@
 //!   average forgets half in `images` images, or sooner early in a run (EDM, Karras et al., arXiv:2206.00364,
 //!   `training_loop.py`). At the first step β = 0 and the average is the weights.
 
-use std::{collections::BTreeMap, mem::take};
-
 use burn::{module::Module, tensor::Tensor};
 use serde::{Deserialize, Serialize};
 use stein::{Result, ensure};
@@ -108,12 +106,10 @@ impl Ema {
     pub fn update<M: Module>(&mut self, network: &M, update: u64, batch: usize) {
         let part = self.part(update, batch);
         let mut weights = state::flat(network);
-        let mean = |(name, (shape, average)): (String, (_, Tensor<1>))| {
-            let (_, weight) = weights.remove(&name).expect("an average is updated by the network it was made for");
-            let change = (weight - average.clone()) * part;
-            (name, (shape, average + change))
-        };
-        self.average = take(&mut self.average).into_iter().map(mean).collect::<BTreeMap<_, _>>();
+        for (name, (_, average)) in &mut self.average {
+            let (_, weight) = weights.remove(name).expect("an average is updated by the network it was made for");
+            take_in(average, weight, part);
+        }
     }
 
     /// 1 − β of an update.
@@ -156,4 +152,9 @@ impl Ema {
         }
         Ok(())
     }
+}
+
+/// average ← average + part · (weight − average)
+pub(crate) fn take_in(average: &mut Tensor<1>, weight: Tensor<1>, part: f64) {
+    *average = average.clone() + (weight - average.clone()) * part;
 }

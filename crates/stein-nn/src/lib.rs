@@ -15,6 +15,7 @@ pub mod ops;
 mod optimizer;
 pub mod peers;
 pub mod state;
+mod tapes;
 
 pub use checkpoint::{Checkpoint, Part};
 pub use ema::{Ema, EmaConfig};

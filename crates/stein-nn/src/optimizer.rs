@@ -27,6 +27,7 @@ use stein_simd::{
 
 use crate::{
     Ema,
+    ema::take_in,
     state::{self, Path, Tensors},
 };
 
@@ -174,10 +175,10 @@ impl AdamW {
             self.update(rate, self.config.clip.map_or(1.0, |clip| (clip / norm).min(1.0)) / gradients.batches as f64);
         let part = average.as_ref().map_or(0.0, |(ema, batch)| ema.part(self.steps, *batch));
         let network = state::map(network, |name, weight| {
-            let mut averaged = average.as_mut().map(|(ema, _)| ema.value(name));
+            let averaged = average.as_mut().map(|(ema, _)| ema.value(name));
             let Some(gradient) = gradients.sums.remove(name) else {
                 if let Some(averaged) = averaged {
-                    *averaged = averaged.clone() + (weight.clone() - averaged.clone()) * part;
+                    take_in(averaged, weight.clone(), part);
                 }
                 return weight;
             };
@@ -189,8 +190,8 @@ impl AdamW {
                 update_slices(&update, weight, gradient, means, averaged, part)
             } else {
                 let (weight, means) = update_tensors(&update, weight, gradient, means);
-                if let Some(averaged) = &mut averaged {
-                    **averaged = averaged.clone() + (weight.clone() - averaged.clone()) * part;
+                if let Some(averaged) = averaged {
+                    take_in(averaged, weight.clone(), part);
                 }
                 (weight, means)
             };

@@ -5,11 +5,10 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 use stein::{Condition, Network, Result};
-use stein_simd::on_one_thread;
 
 use crate::{
     Accumulated, AdamW, AdamWConfig, AnyNetwork, Ema, EmaConfig, EmbeddingConfig, NetworkConfig, UnetConfig,
-    init::Init, layers::Linear, ops, state,
+    init::Init, layers::Linear, ops, tapes,
 };
 
 /// Which network: a U-Net of the `diffusers` library, or a perceptron on points.
@@ -190,8 +189,7 @@ impl PointsWork {
     pub fn train(mut self) -> (Self, f64) {
         use rand::RngExt;
         use rand_distr::{Distribution, StandardNormal};
-        let shares = state::shares(self.parameters(), self.batch);
-        let Self { batch, data, frequencies, random, .. } = &mut self;
+        let Self { network, batch, data, frequencies, device, random, .. } = &mut self;
         let (mut inputs, mut target) = (Vec::with_capacity(*batch * 2), Vec::with_capacity(*batch * 2));
         let mut angles = Vec::with_capacity(*batch * 16);
         for _ in 0..*batch {
@@ -207,26 +205,19 @@ impl PointsWork {
             }
             angles.extend(frequencies.iter().map(|frequency| frequency * log));
         }
-        let rows = *batch / shares;
-        let (network, device) = (&self.network, &self.device);
-        let task = |from: usize| {
-            let network = state::leaves(network);
-            let (values, turns) = (2 * from..2 * (from + rows), 16 * from..16 * (from + rows));
+        let device = &*device;
+        let tapes = tapes::side_by_side(network, *batch, |network, rows| {
+            let [values, turns] = [2, 16].map(|columns| columns * rows.start..columns * rows.end);
             let loss = network.loss(&inputs[values.clone()], &angles[turns], &target[values], device);
             let backward = loss.backward();
-            (network, loss.into_scalar::<f64>(), backward)
-        };
-        let mut tapes: Vec<_> = if shares == 1 {
-            vec![on_one_thread(|| task(0))]
-        } else {
-            let (first, second) = rayon::join(|| on_one_thread(|| task(0)), || on_one_thread(|| task(rows)));
-            vec![first, second]
-        };
+            (network, backward, loss.into_scalar::<f64>())
+        });
+        let shares = tapes.len() as f64;
         let mut gradients = Accumulated::new();
         let mut loss = 0.0;
-        for (network, part, backward) in tapes.drain(..) {
+        for (network, backward, part) in tapes {
             gradients.add(&network, backward);
-            loss += part / shares as f64;
+            loss += part / shares;
         }
         let (network, _) = self.optimizer.step(self.network, gradients, 1e-3, Some((&mut self.ema, self.batch)));
         self.network = network;

@@ -84,21 +84,6 @@ pub(crate) fn map<M: Module>(module: M, value: impl FnMut(&str, Tensor<1>) -> Te
     module.map(&mut Map(Path::default(), value))
 }
 
-/// The network with the same weights as leaves of a tape of its own, so that several threads can record and go back at
-/// once. It shares memory with the original until either changes.
-pub fn leaves<M: Module>(network: &M) -> M {
-    map(network.clone(), |_, weight| weight)
-}
-
-/// In how many equal shares, each on [`leaves`] of its own, a batch goes through a perceptron of so many weights.
-///
-/// Its products are too short to be worth splitting over threads, so two halves of a batch go side by side where that is
-/// enough work. The number depends on sizes alone: it rounds sums in another order, and a run has to be the same on any
-/// number of threads.
-pub(crate) fn shares(weights: usize, batch: usize) -> usize {
-    if batch.is_multiple_of(2) && weights * batch >= 8_000_000 { 2 } else { 1 }
-}
-
 /// A tensor of these values and the type of `like`, on its device and without autodiff.
 pub(crate) fn vector_like(data: TensorData, like: &Tensor<1>) -> Tensor<1> {
     let count = data.num_elements();

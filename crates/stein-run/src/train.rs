@@ -15,11 +15,9 @@ use std::{
 
 use burn::tensor::{Device, Tensor, TensorData};
 use indicatif::ProgressBar;
-use rayon::prelude::*;
 use stein::{Condition, Error, Preconditioned, Result, ensure};
 use stein_data::{Data, Loader, LoaderConfig, Split};
 use stein_nn::{Accumulated, AdamW, AnyNetwork, Checkpoint, Ema, state};
-use stein_simd::on_one_thread;
 
 use crate::{
     Classes, DataConfig, Experiment, Model, RunDir, Subject, device, draw,
@@ -250,12 +248,9 @@ pub fn train(mut state: Prepared, stop: &AtomicBool) -> Result<Trained> {
             let labels = batch.labels.filter(|_| experiment.data.conditional);
             // Keyed by the position, so that a resumed run drops the same values.
             model.network.set_dropout(Some(experiment.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(first)));
-            let share = part / model.network.shares(part);
-            let tape = |from: usize| {
-                let rows = from..from + share;
-                let network = state::leaves(&model.network);
+            let tapes = model.network.on_tapes(part, |network, rows| {
                 let model = Preconditioned::new(network, experiment.model.precondition(), experiment.schedule.clone())?;
-                let data = TensorData::new(values[rows.start * dim..rows.end * dim].to_vec(), [share, dim]);
+                let data = TensorData::new(values[rows.start * dim..rows.end * dim].to_vec(), [rows.len(), dim]);
                 let x0 = Tensor::<2>::from_data(data, &device);
                 let given = match &labels {
                     Some(labels) => Condition::classes(labels[rows.clone()].to_vec()),
@@ -264,12 +259,8 @@ pub fn train(mut state: Prepared, stop: &AtomicBool) -> Result<Trained> {
                 let examples: Vec<u64> = rows.map(|row| first + row as u64).collect();
                 let term = experiment.objective.loss(&model, x0, &given, experiment.seed, &examples)?;
                 let backward = term.backward();
-                Ok((model.network, backward, term.into_scalar::<f64>()))
-            };
-            let tapes: Vec<Result<_>> = match share == part {
-                true => vec![tape(0)],
-                false => (0..part).into_par_iter().step_by(share).map(|from| on_one_thread(|| tape(from))).collect(),
-            };
+                Ok::<_, Error>((model.network, backward, term.into_scalar::<f64>()))
+            });
             let parts = (config.accumulate * tapes.len()) as f64;
             for tape in tapes {
                 let (network, backward, term) = tape?;

@@ -7,13 +7,11 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use crate::{
     Isa,
     activation::exp,
     memory::{Scratch, Target},
-    split::worth,
+    split::{for_each, tasks},
     tile::{Finish, Panel, Segment, cut, panel_width, tile, with_vectors},
     vector::{self, Job, Simd},
 };
@@ -61,15 +59,6 @@ impl AttentionShape {
     }
 }
 
-/// Does all tasks, over rayon's threads where there is enough to do.
-fn for_each(shape: &AttentionShape, tasks: usize, task: impl Fn(usize) + Send + Sync) {
-    if !worth(shape.operations()) {
-        (0..tasks).for_each(task);
-    } else {
-        (0..tasks).into_par_iter().for_each(task);
-    }
-}
-
 /// Writes the attention of q `[samples, queries, heads · head]` to k and v `[samples, keys, heads · head]` into `out`, of
 /// the shape of q. Returns log Σⱼ exp(scale · qᵢ kⱼ), `[samples, heads, queries]`, for [`attention_backward`].
 ///
@@ -91,7 +80,7 @@ pub fn attention(
     // Short blocks where there would be few tasks.
     let most = if pairs * shape.queries.div_ceil(QUERIES) < TASKS { QUERIES / 2 } else { QUERIES };
     let blocks = shape.queries.div_ceil(most);
-    for_each(&shape, pairs * blocks, |task| {
+    tasks(shape.operations(), pairs * blocks, |task| {
         let (pair, from) = (task / blocks, task % blocks * most);
         let count = most.min(shape.queries - from);
         isa.run(Forward { shape, scale, q, k, v, out, sums, pair, from, count });
@@ -130,14 +119,14 @@ pub fn attention_backward(
     let partial = &mut scratch[..(ranges - 1) * dq.len()];
     let (len, first, others) = (dq.len(), Target::new(dq), Target::new(partial));
     let (dk, dv) = (Target::new(dk), Target::new(dv));
-    for_each(&shape, pairs * ranges, |task| {
+    tasks(shape.operations(), pairs * ranges, |task| {
         let (pair, range) = (task / ranges, task % ranges);
         let dq = if range == 0 { first.at(0) } else { others.at((range - 1) * len) };
         let blocks = range * blocks / ranges..(range + 1) * blocks / ranges;
         isa.run(Backward { shape, scale, q, k, v, out, log_sums, dout, dq, dk, dv, pair, blocks });
     });
     if ranges > 1 {
-        dq.par_chunks_mut(ADDED).enumerate().for_each(|(i, to)| {
+        for_each(partial.len(), dq.chunks_mut(ADDED).enumerate(), |(i, to)| {
             for partial in partial.chunks_exact(len) {
                 for (to, from) in to.iter_mut().zip(&partial[i * ADDED..]) {
                     *to += from;

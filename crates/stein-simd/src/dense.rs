@@ -1,12 +1,10 @@
 //! Linear layers: y = scale · (x W + bias + residual) over rows, and sums over rows.
 
-use rayon::prelude::*;
-
 use crate::{
     Isa,
     convolution::{Epilogue, Method, Out, Pair, Shape, Weights},
     memory::{Scratch, Target},
-    split::worth,
+    split::{for_each, tasks},
     tile::{Factor, Panel, Plain, Segment, cut, tile, with_vectors},
     vector::{self, Job, Simd},
 };
@@ -40,11 +38,7 @@ pub fn dense(isa: Isa, parts: &[&[f32]], weights: &Weights, epilogue: &Epilogue,
         let task = Task { parts, shape, weights, epilogue, y, rows, panels, panel };
         if weights.method() == Method::Bf16 { isa.run(Bf16(task)) } else { isa.run(task) }
     };
-    if worth(shape.operations()) {
-        (0..chunks * groups).into_par_iter().for_each(task);
-    } else {
-        (0..chunks * groups).for_each(task);
-    }
+    tasks(shape.operations(), chunks * groups, task);
 }
 
 struct Task<'a> {
@@ -159,11 +153,7 @@ pub fn dense_weight_gradient(isa: Isa, x: &[f32], dy: &[f32], outputs: usize, dw
         let channels = block * inputs / blocks..(block + 1) * inputs / blocks;
         isa.run(WeightGradient { x, dy, inputs, padded, panel, rows, channels, to });
     };
-    if worth(2.0 * (rows * inputs * outputs) as f64) {
-        (0..blocks).into_par_iter().for_each(task);
-    } else {
-        (0..blocks).for_each(task);
-    }
+    tasks(2.0 * (rows * inputs * outputs) as f64, blocks, task);
     if padded != outputs {
         for (to, from) in dw.chunks_exact_mut(outputs).zip(sums.chunks_exact(padded)) {
             to.copy_from_slice(&from[..outputs]);
@@ -228,11 +218,7 @@ pub fn column_sums(isa: Isa, x: &[f32], samples: usize, columns: usize) -> Vec<f
     assert_eq!(x.len(), samples * length, "samples of one size");
     assert!(length.is_multiple_of(columns), "rows of one length");
     let task = |(sums, x): (&mut [f32], &[f32])| isa.run(Sums { x, sums });
-    if x.len() < 32 * 1024 {
-        sums.chunks_mut(columns).zip(x.chunks(length)).for_each(task);
-    } else {
-        sums.par_chunks_mut(columns).zip(x.par_chunks(length)).for_each(task);
-    }
+    for_each(x.len(), sums.chunks_mut(columns).zip(x.chunks(length)), task);
     sums
 }
 

@@ -1,4 +1,4 @@
-//! How the elementwise kernels split their work over threads.
+//! How kernels split their work over threads.
 
 use std::cell::Cell;
 
@@ -26,11 +26,16 @@ pub fn on_one_thread<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// Whether arithmetic of that many operations is worth a second thread.
-pub(crate) fn worth(operations: f64) -> bool {
-    /// Operations below which a second thread costs more than it brings.
-    const SPLIT: f64 = 1e6;
-    operations >= SPLIT && !ALONE.get()
+/// Arithmetic below this many operations takes less time than to wake another thread.
+const OPERATIONS: f64 = 1e6;
+
+/// Does tasks 0 to `count` − 1, over rayon's threads where `operations`, those of all together, are enough.
+pub(crate) fn tasks(operations: f64, count: usize, task: impl Fn(usize) + Send + Sync) {
+    if operations < OPERATIONS || ALONE.get() {
+        (0..count).for_each(task);
+    } else {
+        (0..count).into_par_iter().for_each(task);
+    }
 }
 
 /// Does all tasks, over rayon's threads where `work`, the numbers they touch together, is enough.

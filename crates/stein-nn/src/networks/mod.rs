@@ -3,6 +3,8 @@
 mod mlp;
 mod unet;
 
+use std::ops::Range;
+
 use burn::{
     module::Module,
     tensor::{Device, Tensor},
@@ -10,7 +12,7 @@ use burn::{
 use serde::{Deserialize, Serialize};
 use stein::{Condition, Network, Result, ensure};
 
-use crate::{ops::Dual, state};
+use crate::{ops::Dual, tapes};
 
 pub use mlp::{Mlp, MlpConfig};
 pub use unet::{Unet, UnetConfig};
@@ -63,12 +65,12 @@ impl AnyNetwork {
         self.num_params()
     }
 
-    /// In how many equal shares a training step is best given a batch, each to [`leaves`](crate::state::leaves) of its own
-    /// on one thread; 1 for a network whose kernels make good use of all threads themselves.
-    pub fn shares(&self, batch: usize) -> usize {
+    /// Gives `work` the rows of a batch, all or in equal shares side by side, each with this network on a tape of its own:
+    /// as is fastest for the network, whatever the number of threads. The results are in the order of the rows.
+    pub fn on_tapes<T: Send>(&self, batch: usize, work: impl Fn(Self, Range<usize>) -> T + Sync) -> Vec<T> {
         match self {
-            Self::Mlp(_) => state::shares(self.parameters(), batch),
-            Self::Unet(_) => 1,
+            Self::Mlp(_) => tapes::side_by_side(self, batch, work),
+            Self::Unet(_) => vec![tapes::one(self, batch, work)],
         }
     }
 

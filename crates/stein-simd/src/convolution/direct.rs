@@ -1,12 +1,10 @@
 //! The direct method: a register tile of pixels × outputs, summed over taps and channels.
 
-use rayon::prelude::*;
-
 use super::{Bands, Epilogue, Input, Method, Shape, Weights, bf16};
 use crate::{
     Isa,
     memory::{Scratch, Target},
-    split::worth,
+    split::tasks,
     tile::{Factor, Finish, Panel, Segment, cut, panel_width, tile, with_vectors},
     vector::{self, Job, Simd},
 };
@@ -21,11 +19,7 @@ pub(super) fn convolve(isa: Isa, shape: &Shape, input: &Input, weights: &Weights
         let band = Band { shape, input, weights, epilogue, y, bands: &bands, width, range: bands.range(band) };
         if weights.method == Method::Bf16 { isa.run(bf16::Band(band)) } else { isa.run(band) }
     };
-    if worth(shape.operations()) {
-        (0..bands.count()).into_par_iter().for_each(band);
-    } else {
-        (0..bands.count()).for_each(band);
-    }
+    tasks(shape.operations(), bands.count(), band);
 }
 
 pub(super) struct Band<'a> {

@@ -3,13 +3,11 @@
 //! The work is cut into blocks of input channels, and for few channels into ranges of places too, whose sums are added in
 //! order: the cuts depend on the sizes alone, so the result does not depend on the number of threads.
 
-use rayon::prelude::*;
-
 use super::{Bands, Input, Method, Shape, bf16, winograd};
 use crate::{
     Isa,
     memory::{Scratch, Target},
-    split::worth,
+    split::tasks,
     tile::{Panel, Plain, Segment, cut, panel_width, tile, with_vectors},
     vector::{self, Job, Simd},
 };
@@ -69,11 +67,7 @@ fn direct_gradient(isa: Isa, shape: &Shape, method: Method, input: &Input, dy: &
         let part = Part { shape, input, dy, sums: target, range, outputs, bands, row, channels, units };
         if method == Method::Bf16 { isa.run(bf16::Gradient(part)) } else { isa.run(Direct(part)) }
     };
-    if worth(shape.operations()) {
-        (0..ranges * blocks).into_par_iter().for_each(task);
-    } else {
-        (0..ranges * blocks).for_each(task);
-    }
+    tasks(shape.operations(), ranges * blocks, task);
     if done {
         return;
     }
@@ -82,19 +76,12 @@ fn direct_gradient(isa: Isa, shape: &Shape, method: Method, input: &Input, dy: &
 
 /// Adds the sums of all ranges, `[ranges, positions, inputs, outputs padded]`, and makes them the gradients of the weights.
 pub(super) fn collect(isa: Isa, shape: &Shape, method: Method, sums: &[f32], ranges: usize, dw: &mut [f32]) {
-    let positions = match method {
-        Method::Direct | Method::Bf16 => shape.kernel[0] * shape.kernel[1],
-        _ => method.tile().1,
-    };
+    let positions = method.positions(shape.kernel);
     let (outputs, to) = (padded(isa, shape), Target::new(dw));
     let collect = |channel| {
         isa.run(Collect { shape, method, sums, ranges, positions, outputs, channel, to });
     };
-    if worth(shape.operations()) {
-        (0..shape.inputs).into_par_iter().with_min_len(16).for_each(collect);
-    } else {
-        (0..shape.inputs).for_each(collect);
-    }
+    tasks(shape.operations(), shape.inputs, collect);
 }
 
 /// The outputs of a convolution, rounded up to whole panels.

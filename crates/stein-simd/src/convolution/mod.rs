@@ -127,7 +127,7 @@ impl Method {
         // In units of one multiplication and addition: the products; reading and packing weights, which weigh more the
         // smaller an image is; and the transforms of each number.
         let cost = |method: Self| {
-            let (size, positions) = method.tile();
+            let (size, positions) = (method.tile(), method.positions(shape.kernel));
             let tiles = (8 * height.div_ceil(size) * width.div_ceil(size)) as f64;
             let transforms = if size == 1 { 0.0 } else { 4.0 * tiles * (inputs + outputs) };
             positions as f64 * (inputs * outputs * (tiles + 80.0) + transforms)
@@ -136,13 +136,19 @@ impl Method {
         all.into_iter().min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or(Self::Direct)
     }
 
-    /// Places of output a tile is high and wide, and the products that make it, for 3 × 3 kernels.
-    fn tile(self) -> (usize, usize) {
+    /// Places of output a tile is high and wide.
+    fn tile(self) -> usize {
         match self {
-            Self::Direct | Self::Bf16 => (1, 9),
-            Self::Winograd2 => (2, 16),
-            Self::Winograd4 => (4, 36),
+            Self::Direct | Self::Bf16 => 1,
+            Self::Winograd2 => 2,
+            Self::Winograd4 => 4,
         }
+    }
+
+    /// Products of matrices that make tiles: one for every tap, or for every transformed place.
+    fn positions(self, [height, width]: [usize; 2]) -> usize {
+        let further = self.tile() - 1;
+        (height + further) * (width + further)
     }
 }
 

@@ -1,12 +1,10 @@
 //! Weights in the order a method reads them.
 
-use rayon::prelude::*;
-
 use super::{Method, Pair, Shape, winograd};
 use crate::{
     Isa,
     memory::{Memory, Target},
-    split::worth,
+    split::tasks,
     tile::{Factor, panel_width},
     vector::{Job, Simd},
 };
@@ -66,20 +64,11 @@ impl Weights {
 
     fn pack(isa: Isa, shape: &Shape, method: Method, view: View) -> Self {
         let (panels, panel) = Self::panels_of(isa, shape.outputs);
-        let positions = match method {
-            Method::Direct | Method::Bf16 => view.taps,
-            Method::Winograd2 => 16,
-            Method::Winograd4 => 36,
-        };
-        let mut data = Memory::new(positions * panels * method.depth(shape.inputs) * panel);
+        let mut data = Memory::new(method.positions(shape.kernel) * panels * method.depth(shape.inputs) * panel);
         let to = Target::new(&mut data);
         let job = |p| isa.run(Pack { shape, method, view, panels, panel, p, to });
         // A number packed takes about as long as some ten operations.
-        if worth(10.0 * view.weights.len() as f64) {
-            (0..panels).into_par_iter().for_each(job);
-        } else {
-            (0..panels).for_each(job);
-        }
+        tasks(10.0 * view.weights.len() as f64, panels, job);
         Self { method, isa, kernel: shape.kernel, inputs: shape.inputs, outputs: shape.outputs, data }
     }
 

@@ -5,8 +5,6 @@
 //! outputs. The matrices are those of Lavin & Gray (arXiv:1509.09308, section 4) for the points 0, ±1, ∞ (m = 2) and
 //! 0, ±1, ±2, ∞ (m = 4).
 
-use rayon::prelude::*;
-
 use super::{
     Bands, Epilogue, Input, Method, Piece, Shape, Weights,
     gradient::{collect as collect_all, padded},
@@ -14,7 +12,7 @@ use super::{
 use crate::{
     Isa,
     memory::{Scratch, Target},
-    split::worth,
+    split::tasks,
     tile::{Panel, Plain, Segment, cut, panel_width, tile, with_vectors},
     vector::{self, Job, Simd},
 };
@@ -228,11 +226,7 @@ pub(super) fn convolve<const OUT: usize, const IN: usize>(
         let range = bands.range(band);
         isa.run(Band::<OUT, IN> { shape, input, weights, epilogue, y, bands: &bands, across, width, range });
     };
-    if worth(shape.operations()) {
-        (0..bands.count()).into_par_iter().for_each(band);
-    } else {
-        (0..bands.count()).for_each(band);
-    }
+    tasks(shape.operations(), bands.count(), band);
 }
 
 struct Band<'a, const OUT: usize, const IN: usize> {
@@ -413,14 +407,14 @@ pub(super) fn weight_gradient_of<const OUT: usize, const IN: usize>(
         let to = (from + chunk).min(units);
         let tiles = (to - from) * across;
         let (v_target, y_target) = (Target::new(v), Target::new(y));
-        let transform = |first: usize| {
+        tasks(shape.operations(), (to - from).div_ceil(band), |task| {
+            let first = from + task * band;
             let range = first..(first + band).min(to);
             let (v, y, bands) = (v_target, y_target, &bands);
             isa.run(Transform::<OUT, IN> { shape, input, dy, v, y, bands, across, row, outputs, steps, from, range });
-        };
-        (from..to).into_par_iter().step_by(band).for_each(transform);
+        });
         let (v, y, target, add) = (&*v, &*y, Target::new(sums), from > 0);
-        (0..positions * blocks).into_par_iter().for_each(|task| {
+        tasks(shape.operations(), positions * blocks, |task| {
             let (position, block) = (task / blocks, task % blocks);
             let channels = block * shape.inputs / blocks..(block + 1) * shape.inputs / blocks;
             isa.run(Sum { shape, v, y, sums: target, position, channels, tiles, outputs, steps, add });

@@ -1,6 +1,6 @@
 //! Linear layers and sums of columns against f64.
 
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use stein_simd::{
     Isa, column_sums,
@@ -8,17 +8,7 @@ use stein_simd::{
     dense,
 };
 
-fn numbers(n: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
-    (0..n).map(|_| rng.random_range(-1.0..1.0)).collect()
-}
-
-fn check(found: &[f32], wanted: &[f64], what: &str) {
-    assert_eq!(found.len(), wanted.len());
-    assert!(found.iter().all(|x| x.is_finite()), "{what}");
-    let largest = wanted.iter().fold(0.0f64, |m, x| m.max(x.abs()));
-    let error = found.iter().zip(wanted).fold(0.0f64, |m, (a, b)| m.max((f64::from(*a) - b).abs()));
-    assert!(error <= 1e-5 * largest, "{what}: an error of {:.1e}", error / largest);
-}
+use crate::{check, numbers};
 
 /// The product of rows of a and B\[k, n\] = b(k, n).
 fn product(a: &[f32], rows: usize, columns: usize, b: impl Fn(usize, usize) -> f32) -> Vec<f64> {
@@ -55,7 +45,7 @@ fn values() {
                 for (epilogue, wanted) in epilogues {
                     let mut y = vec![f32::NAN; wanted.len()];
                     dense(isa, &parts, &weights, &epilogue, &mut y);
-                    check(&y, wanted, &what);
+                    check(&y, wanted, 1e-5, &what);
                 }
             }
         }
@@ -74,7 +64,7 @@ fn transposed() {
             let mut dx = vec![f32::NAN; wanted.len()];
             let weights = Weights::transposed(isa, &shape, Method::Direct, range.clone(), &w);
             dense(isa, &[&dy], &weights, &Epilogue::default(), &mut dx);
-            check(&dx, &wanted, &format!("{shape:?} on {}", isa.name()));
+            check(&dx, &wanted, 1e-5, &format!("{shape:?} on {}", isa.name()));
         }
     }
 }
@@ -91,7 +81,7 @@ fn sums_of_columns() {
         }
         for isa in Isa::available() {
             let sums = column_sums(isa, &x, samples, columns);
-            check(&sums, &wanted, &format!("{samples} x {places} x {columns} on {}", isa.name()));
+            check(&sums, &wanted, 1e-5, &format!("{samples} x {places} x {columns} on {}", isa.name()));
         }
     }
 }

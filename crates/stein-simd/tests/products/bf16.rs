@@ -1,6 +1,6 @@
 //! Convolution and linear layers in bf16 against plain sums in f64, of rounded numbers and of those before rounding.
 
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use stein_simd::{
     Isa,
@@ -8,9 +8,7 @@ use stein_simd::{
     dense,
 };
 
-fn numbers(n: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
-    (0..n).map(|_| rng.random_range(-1.0..1.0)).collect()
-}
+use crate::{check, numbers, products, sizes};
 
 /// The nearest number of eight significant bits, of two as near the even one.
 fn rounded(x: f64) -> f64 {
@@ -42,19 +40,9 @@ impl Both {
 
     fn check(&self, found: &[f32], what: &str) {
         for (wanted, bound) in self.0.iter().zip([1e-2, 1e-5]) {
-            assert_eq!(found.len(), wanted.len());
-            assert!(found.iter().all(|x| x.is_finite()), "{what}");
-            let largest = wanted.iter().fold(0.0f64, |m, x| m.max(x.abs()));
-            let error = found.iter().zip(wanted).fold(0.0f64, |m, (a, b)| m.max((f64::from(*a) - b).abs()));
-            assert!(error <= bound * largest, "{what}: an error of {:.1e} for {bound:.0e}", error / largest);
+            check(found, wanted, bound, &format!("{what}, to {bound:.0e}"));
         }
     }
-}
-
-fn sizes(samples: usize, [height, width]: [usize; 2], [inputs, outputs]: [usize; 2], kernel: [usize; 2]) -> Shape {
-    let [top, left] = kernel.map(|size| (size - 1) / 2);
-    let pad = [top, kernel[0] - 1 - top, left, kernel[1] - 1 - left];
-    Shape { samples, height, width, inputs, outputs, kernel, stride: 1, pad }
 }
 
 /// Numbers in x, w and y.
@@ -62,27 +50,6 @@ fn lengths(shape: &Shape) -> [usize; 3] {
     let Shape { samples, height, width, inputs, outputs, kernel: [kh, kw], .. } = *shape;
     let [out_height, out_width] = shape.output();
     [samples * height * width * inputs, kh * kw * inputs * outputs, samples * out_height * out_width * outputs]
-}
-
-/// Calls `f` with the numbers in x, w and y of every product.
-fn products(shape: &Shape, mut f: impl FnMut(usize, usize, usize)) {
-    let Shape { samples, height, width, inputs, outputs, kernel: [kh, kw], stride, pad: [top, _, left, _] } = *shape;
-    let [out_height, out_width] = shape.output();
-    for place in 0..samples * out_height * out_width {
-        let (n, i, j) = (place / out_width / out_height, place / out_width % out_height, place % out_width);
-        for tap in 0..kh * kw {
-            let (row, column) = (i * stride + tap / kw, j * stride + tap % kw);
-            if row < top || row - top >= height || column < left || column - left >= width {
-                continue;
-            }
-            let at = (n * height + row - top) * width + column - left;
-            for c in 0..inputs {
-                for o in 0..outputs {
-                    f(at * inputs + c, (tap * inputs + c) * outputs + o, place * outputs + o);
-                }
-            }
-        }
-    }
 }
 
 #[test]
