@@ -24,11 +24,11 @@ fn run(device: &Device, sizes: &[usize], f: &dyn Fn(Vec<Tensor<1>>) -> Tensor<1>
 }
 
 /// Both devices round f32 sums of some hundred terms in their own order, and Winograd's method rounds some times more.
-const BOUND: f32 = 1e-4;
+const BOUND: f32 = 1e-5;
 
 fn check(name: &str, sizes: &[usize], f: &dyn Fn(Vec<Tensor<1>>) -> Tensor<1>) {
     let cpu = run(&Device::flex().autodiff(), sizes, f);
-    let gpu = run(&Device::webgpu(DeviceKind::DefaultDevice).autodiff(), sizes, f);
+    let gpu = run(&Device::wgpu(DeviceKind::DefaultDevice).autodiff(), sizes, f);
     for (i, (cpu, gpu)) in cpu.iter().zip(&gpu).enumerate() {
         let largest = cpu.iter().fold(1e-3f32, |most, x| most.max(x.abs()));
         let error = cpu.iter().zip(gpu).fold(0f32, |most, (a, b)| most.max((a - b).abs())) / largest;

@@ -16,8 +16,8 @@ pub const DEVICES: &[&str] = &[
     "rocm",
     #[cfg(feature = "vulkan")]
     "vulkan",
-    #[cfg(feature = "webgpu")]
-    "webgpu",
+    #[cfg(feature = "wgpu")]
+    "wgpu",
 ];
 
 /// The device of this name.
@@ -35,11 +35,11 @@ pub fn device(name: &str) -> Result<Device> {
         "rocm" => Ok(Device::rocm(0usize)),
         #[cfg(feature = "vulkan")]
         "vulkan" => Ok(Device::vulkan(burn::tensor::DeviceKind::DefaultDevice)),
-        #[cfg(feature = "webgpu")]
-        "webgpu" => Ok(Device::webgpu(burn::tensor::DeviceKind::DefaultDevice)),
+        #[cfg(feature = "wgpu")]
+        "wgpu" => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
         _ => Err(Error::new(format!(
             "there is no device called `{name}` in this build, which knows {}; for a GPU, build with `--features cuda` \
-             (or metal, rocm, vulkan, webgpu)",
+             (or metal, rocm, vulkan, wgpu)",
             DEVICES.join(", ")
         ))),
     }

@@ -12,7 +12,7 @@ use crate::{
     activation::exp,
     memory::{Scratch, Target},
     split::{for_each, tasks},
-    tile::{Finish, Panel, Segment, cut, panel_width, tile, with_vectors},
+    tile::{Before, Panel, Rows, Segment, cut, panel_width, tile, with_vectors},
     vector::{self, Job, Simd},
 };
 
@@ -148,53 +148,6 @@ struct Product {
     count: usize,
     b: *const f32,
     c: Rows,
-}
-
-/// Rows of a matrix in memory.
-#[derive(Clone, Copy)]
-struct Rows {
-    to: *mut f32,
-    /// Numbers between rows.
-    row: usize,
-    columns: usize,
-    before: Before,
-}
-
-/// What a product is added to.
-#[derive(Clone, Copy)]
-enum Before {
-    Nothing,
-    /// What is there.
-    Sum,
-    /// What is there times a factor for each row.
-    Scaled(*const f32),
-}
-
-impl Finish for Rows {
-    #[inline(always)]
-    unsafe fn start<S: Simd>(&self, m: usize, n: usize) -> S::V {
-        let column = n * S::LANES;
-        // SAFETY: the row is in the matrix, as are its first `columns` columns, and there is a factor for it.
-        unsafe {
-            if column >= self.columns {
-                return S::splat(0.0);
-            }
-            let (from, count) = (self.to.add(m * self.row + column), self.columns - column);
-            match self.before {
-                Before::Nothing => S::splat(0.0),
-                Before::Sum => vector::load::<S>(from, count),
-                Before::Scaled(factors) => S::mul(vector::load::<S>(from, count), S::splat(*factors.add(m))),
-            }
-        }
-    }
-    #[inline(always)]
-    unsafe fn put<S: Simd>(&self, m: usize, n: usize, sum: S::V) {
-        let column = n * S::LANES;
-        if column < self.columns {
-            // SAFETY: as in `start`.
-            unsafe { vector::store::<S>(self.to.add(m * self.row + column), sum, self.columns - column) };
-        }
-    }
 }
 
 /// # Safety

@@ -5,7 +5,7 @@ use crate::{
     convolution::{Epilogue, Method, Out, Pair, Shape, Weights},
     memory::{Scratch, Target},
     split::{for_each, tasks},
-    tile::{Factor, Panel, Plain, Segment, cut, tile, with_vectors},
+    tile::{Before, Factor, Panel, Rows, Segment, cut, tile, with_vectors},
     vector::{self, Job, Simd},
 };
 
@@ -123,8 +123,7 @@ unsafe fn products<S: Simd, const N: usize>(task: &Task, parts: &[&[impl Factor]
     }
 }
 
-/// Rows whose products are summed in registers before they are added to memory. Rows of dy are often a power of two apart
-/// and share few sets of the first-level cache, which holds no more of them.
+/// Rows whose products are summed in registers before they are added to memory.
 const SUMMED: usize = 64;
 
 /// The gradient `dw` `[inputs, outputs]` of W, from x `[rows, inputs]` and the gradient `dy` `[rows, outputs]` of y.
@@ -135,38 +134,23 @@ pub fn dense_weight_gradient(isa: Isa, x: &[f32], dy: &[f32], outputs: usize, dw
     let (rows, inputs) = (dy.len() / outputs, dw.len() / outputs);
     assert_eq!((dy.len(), dw.len()), (rows * outputs, inputs * outputs), "the gradients of a linear layer");
     assert_eq!(x.len(), rows * inputs, "the input of a linear layer");
-    let (panels, panel) = Weights::panels_of(isa, outputs);
-    let padded = panels * panel;
-    let mut scratch = Scratch::of_kernel(if padded == outputs { 0 } else { (rows + inputs) * padded });
-    let (copy, sums) = scratch.split_at_mut(if padded == outputs { 0 } else { rows * padded });
-    let (dy, to) = if padded == outputs {
-        (dy, Target::new(&mut *dw))
-    } else {
-        for (to, from) in copy.chunks_exact_mut(padded).zip(dy.chunks_exact(outputs)) {
-            to[..outputs].copy_from_slice(from);
-            to[outputs..].fill(0.0);
-        }
-        (&*copy, Target::new(&mut *sums))
-    };
-    let blocks = inputs.div_ceil(32);
-    let task = |block: usize| {
+    let (_, panel) = Weights::panels_of(isa, outputs);
+    let to = Target::new(dw);
+    let blocks = inputs.div_ceil(CHANNELS);
+    tasks(2.0 * (rows * inputs * outputs) as f64, blocks, |block| {
         let channels = block * inputs / blocks..(block + 1) * inputs / blocks;
-        isa.run(WeightGradient { x, dy, inputs, padded, panel, rows, channels, to });
-    };
-    tasks(2.0 * (rows * inputs * outputs) as f64, blocks, task);
-    if padded != outputs {
-        for (to, from) in dw.chunks_exact_mut(outputs).zip(sums.chunks_exact(padded)) {
-            to.copy_from_slice(&from[..outputs]);
-        }
-    }
+        isa.run(WeightGradient { x, dy, inputs, outputs, panel, rows, channels, to });
+    });
 }
+
+/// Inputs in a task.
+const CHANNELS: usize = 64;
 
 struct WeightGradient<'a> {
     x: &'a [f32],
     dy: &'a [f32],
     inputs: usize,
-    /// Outputs, padded to whole panels.
-    padded: usize,
+    outputs: usize,
     panel: usize,
     rows: usize,
     channels: std::ops::Range<usize>,
@@ -187,19 +171,33 @@ impl Job for WeightGradient<'_> {
 /// The sizes of the task were checked.
 #[inline(always)]
 unsafe fn gradient<S: Simd, const N: usize>(task: &WeightGradient) {
-    let WeightGradient { x, dy, inputs, padded, panel, rows, channels, to } = task;
+    let WeightGradient { x, dy, inputs, outputs, panel, rows, channels, to } = task;
+    // Rows of dy are often a power of two apart and share few sets of the first-level cache: a panel of them is copied.
+    let mut scratch = Scratch::of_task(SUMMED * panel);
     for (first, count) in cut(*rows, SUMMED) {
-        for p in (0..*padded).step_by(*panel) {
+        for p in (0..*outputs).step_by(*panel) {
+            let columns = outputs - p;
+            for (row, to) in scratch.chunks_exact_mut(*panel).enumerate().take(count) {
+                let from = dy[(first + row) * outputs + p..].as_ptr();
+                for n in 0..N {
+                    let at = n * S::LANES;
+                    // SAFETY: a vector of the panel, and the columns there are.
+                    unsafe {
+                        let v =
+                            if at < columns { vector::load::<S>(from.add(at), columns - at) } else { S::splat(0.0) };
+                        S::store(to.as_mut_ptr().add(at), v);
+                    }
+                }
+            }
             for (from, tall) in cut(channels.len(), S::ROWS) {
                 let channel = channels.start + from;
-                let a = x[first * inputs + channel..].as_ptr();
-                let b = dy[first * padded + p..].as_ptr();
+                let before = if first > 0 { Before::Sum } else { Before::Nothing };
+                let finish = Rows { to: to.at(channel * outputs + p), row: *outputs, columns, before };
+                let segment = Segment { a: x[first * inputs + channel..].as_ptr(), row: 1, count };
                 // SAFETY: the caller's promise.
                 unsafe {
-                    let finish = Plain { to: to.at(channel * padded + p), row: *padded, add: first > 0 };
-                    let segment = Segment { a, row: 1, count };
-                    tile::<S, N, _>(tall, &[segment], *inputs, Panel { b, stride: *padded }, &finish);
-                }
+                    tile::<S, N, _>(tall, &[segment], *inputs, Panel { b: scratch.as_ptr(), stride: *panel }, &finish)
+                };
             }
         }
     }

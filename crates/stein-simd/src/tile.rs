@@ -1,6 +1,6 @@
 //! The register tile every product here is made of: a few rows of A times a panel of B, summed in registers.
 
-use crate::vector::Simd;
+use crate::vector::{Simd, load, store};
 
 /// What A and B are made of.
 pub(crate) trait Factor: Copy {
@@ -50,7 +50,7 @@ pub(crate) struct Panel<T = f32> {
     pub(crate) stride: usize,
 }
 
-/// A matrix in scratch, written or added to.
+/// A matrix in scratch of whole vectors, written or added to.
 pub(crate) struct Plain {
     pub(crate) to: *mut f32,
     pub(crate) row: usize,
@@ -67,6 +67,53 @@ impl Finish for Plain {
     unsafe fn put<S: Simd>(&self, m: usize, n: usize, sum: S::V) {
         // SAFETY: the tile lies within the matrix.
         unsafe { S::store(self.to.add(m * self.row + n * S::LANES), sum) }
+    }
+}
+
+/// Rows of a matrix in memory, of any width.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows {
+    pub(crate) to: *mut f32,
+    /// Numbers between rows.
+    pub(crate) row: usize,
+    pub(crate) columns: usize,
+    pub(crate) before: Before,
+}
+
+/// What a product is added to.
+#[derive(Clone, Copy)]
+pub(crate) enum Before {
+    Nothing,
+    /// What is there.
+    Sum,
+    /// What is there times a factor for each row.
+    Scaled(*const f32),
+}
+
+impl Finish for Rows {
+    #[inline(always)]
+    unsafe fn start<S: Simd>(&self, m: usize, n: usize) -> S::V {
+        let column = n * S::LANES;
+        // SAFETY: the row is in the matrix, as are its first `columns` columns, and there is a factor for it.
+        unsafe {
+            if column >= self.columns {
+                return S::splat(0.0);
+            }
+            let (from, count) = (self.to.add(m * self.row + column), self.columns - column);
+            match self.before {
+                Before::Nothing => S::splat(0.0),
+                Before::Sum => load::<S>(from, count),
+                Before::Scaled(factors) => S::mul(load::<S>(from, count), S::splat(*factors.add(m))),
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn put<S: Simd>(&self, m: usize, n: usize, sum: S::V) {
+        let column = n * S::LANES;
+        if column < self.columns {
+            // SAFETY: as in `start`.
+            unsafe { store::<S>(self.to.add(m * self.row + column), sum, self.columns - column) };
+        }
     }
 }
 

@@ -35,7 +35,8 @@ pub(super) fn activate<const D: usize>(x: Tensor<D>, kind: Activation) -> Tensor
     match kind {
         Activation::Silu => activation::silu(x),
         Activation::Elu => activation::elu(x, 1.0),
-        Activation::Gelu => activation::gelu(x),
+        // Not burn's own: its gradient is that of the tanh form.
+        Activation::Gelu => ((x.clone() * FRAC_1_SQRT_2).erf() + 1.0) * x * 0.5,
         Activation::GeluTanh => {
             let inner = (x.clone() + x.clone().powi_scalar(3) * 0.044_715) * (2.0 / PI).sqrt();
             x * 0.5 * (inner.tanh() + 1.0)

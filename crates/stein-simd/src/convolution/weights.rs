@@ -6,7 +6,7 @@ use crate::{
     memory::{Memory, Target},
     split::tasks,
     tile::{Factor, panel_width},
-    vector::{Job, Simd},
+    vector::{self, Job, Simd},
 };
 
 /// Weights packed for one method and instruction set: panels of as many outputs as a register tile is wide, each
@@ -153,8 +153,11 @@ const SQUARE: usize = 8;
 impl Pack<'_> {
     /// Writes the weights of a tap and of some inputs, at most [`SQUARE`], for all outputs of the panel, `step` numbers from
     /// one input to the next.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `S`.
     #[inline(always)]
-    fn rows(&self, tap: usize, inputs: std::ops::Range<usize>, to: &mut [f32], step: usize) {
+    unsafe fn rows<S: Simd>(&self, tap: usize, inputs: std::ops::Range<usize>, to: &mut [f32], step: usize) {
         let View { weights, taps, tap: stride, flip, input, output } = self.view;
         let tap = if flip { taps - 1 - tap } else { tap };
         let first = self.p * self.panel;
@@ -162,23 +165,28 @@ impl Pack<'_> {
         let from = &weights[tap * stride + inputs.start * input + first * output..];
         if output == 1 {
             for i in 0..inputs.len() {
-                let to = &mut to[i * step..][..self.panel];
-                to[..count].copy_from_slice(&from[i * input..][..count]);
-                to[count..].fill(0.0);
+                let (from, to) = (&from[i * input..][..count], &mut to[i * step..][..self.panel]);
+                for at in (0..self.panel).step_by(S::LANES) {
+                    // SAFETY: panels are whole vectors, and no more is read than there is.
+                    unsafe {
+                        let row = if at < count {
+                            vector::load::<S>(from.as_ptr().add(at), count - at)
+                        } else {
+                            S::splat(0.0)
+                        };
+                        S::store(to.as_mut_ptr().add(at), row);
+                    }
+                }
             }
             return;
         }
         // Inputs are neighbours here, outputs far apart: whole squares are turned over in registers.
         let squares = if inputs.len() == SQUARE { count / SQUARE * SQUARE } else { 0 };
         for n in (0..squares).step_by(SQUARE) {
-            let rows: [[f32; SQUARE]; SQUARE] = std::array::from_fn(|j| {
-                let row = &from[(n + j) * output..][..SQUARE];
-                std::array::from_fn(|i| row[i])
-            });
-            for i in 0..SQUARE {
-                let column: [f32; SQUARE] = std::array::from_fn(|j| rows[j][i]);
-                to[i * step + n..][..SQUARE].copy_from_slice(&column);
-            }
+            let (from, to) = (&from[n * output..], &mut to[n..]);
+            assert!(from.len() >= (SQUARE - 1) * output + SQUARE && to.len() >= (SQUARE - 1) * step + SQUARE);
+            // SAFETY: both squares are there.
+            unsafe { S::turn(from.as_ptr(), output, to.as_mut_ptr(), step) };
         }
         for n in squares..count {
             let from = &from[n * output..][..inputs.len()];
@@ -205,7 +213,8 @@ impl Job for Pack<'_> {
             let to = unsafe { self.to.range(self.p * len, len) };
             for (tap, to) in to.chunks_exact_mut(inputs * panel).enumerate() {
                 for square in squares.clone() {
-                    self.rows(tap, square.clone(), &mut to[square.start * panel..], panel);
+                    // SAFETY: the instructions of `S` are there.
+                    unsafe { self.rows::<S>(tap, square.clone(), &mut to[square.start * panel..], panel) };
                 }
             }
             return;
@@ -220,13 +229,15 @@ impl Job for Pack<'_> {
                 for first in (0..pairs).step_by(SQUARE) {
                     let last = (first + SQUARE).min(pairs);
                     let others = first + pairs..(last + pairs).min(inputs);
-                    self.rows(tap, first..last, &mut low, panel);
                     let high = &mut high[..others.len() * panel];
-                    if !others.is_empty() {
-                        self.rows(tap, others, high, panel);
-                    }
                     // SAFETY: the instructions of `S` are there.
-                    unsafe { Pair::interleave::<S>(&low, high, &mut to[first * panel..last * panel]) };
+                    unsafe {
+                        self.rows::<S>(tap, first..last, &mut low, panel);
+                        if !others.is_empty() {
+                            self.rows::<S>(tap, others, high, panel);
+                        }
+                        Pair::interleave::<S>(&low, high, &mut to[first * panel..last * panel]);
+                    }
                 }
             }
             return;
@@ -234,7 +245,8 @@ impl Job for Pack<'_> {
         let mut taps = [0.0; SQUARE * 9 * WIDEST];
         for square in squares {
             for tap in 0..9 {
-                self.rows(tap, square.clone(), &mut taps[tap * panel..], 9 * panel);
+                // SAFETY: the instructions of `S` are there.
+                unsafe { self.rows::<S>(tap, square.clone(), &mut taps[tap * panel..], 9 * panel) };
             }
             for (input, taps) in square.zip(taps.chunks_exact(9 * panel)) {
                 let at = |position| ((position * self.panels + self.p) * inputs + input) * panel;

@@ -22,6 +22,43 @@ unsafe fn mask(n: usize) -> __m256i {
     unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)) }
 }
 
+/// Four numbers, and the four that are four rows below, side by side: what is left is to turn 4 × 4 numbers over in
+/// either half.
+///
+/// # Safety
+/// As [`Simd::turn`], and the processor has AVX.
+#[inline(always)]
+unsafe fn halves(from: *const f32, row: usize) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (low, high) = (_mm_loadu_ps(from), _mm_loadu_ps(from.add(4 * row)));
+        _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(low), high)
+    }
+}
+
+/// See [`Simd::turn`].
+///
+/// # Safety
+/// As there, and the processor has AVX.
+#[inline(always)]
+pub(super) unsafe fn turn(from: *const f32, row: usize, to: *mut f32, step: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for at in [0, 4] {
+            let from = from.add(at);
+            let (a, b) = (halves(from, row), halves(from.add(row), row));
+            let (c, d) = (halves(from.add(2 * row), row), halves(from.add(3 * row), row));
+            let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+            let (over_ab, over_cd) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+            let to = to.add(at * step);
+            _mm256_storeu_ps(to, _mm256_shuffle_ps::<0x44>(ab, cd));
+            _mm256_storeu_ps(to.add(step), _mm256_shuffle_ps::<0xee>(ab, cd));
+            _mm256_storeu_ps(to.add(2 * step), _mm256_shuffle_ps::<0x44>(over_ab, over_cd));
+            _mm256_storeu_ps(to.add(3 * step), _mm256_shuffle_ps::<0xee>(over_ab, over_cd));
+        }
+    }
+}
+
 /// Bits whose upper halves are the nearest bf16; see `round_to_bf16`.
 #[inline(always)]
 unsafe fn round_to_bf16(x: __m256) -> __m256i {
@@ -149,6 +186,11 @@ impl Simd for Avx2 {
             let high = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32));
             (_mm256_castsi256_ps(low), _mm256_castsi256_ps(high))
         }
+    }
+    #[inline(always)]
+    unsafe fn turn(from: *const f32, row: usize, to: *mut f32, step: usize) {
+        // SAFETY: see above the block.
+        unsafe { turn(from, row, to, step) }
     }
     #[inline(always)]
     unsafe fn pack_bf16(low: __m256, high: __m256) -> __m256 {

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Job, Simd};
+use super::{Job, Simd, avx2};
 
 /// Runs a job compiled for AVX-512.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw")]
@@ -123,6 +123,11 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     unsafe fn scale_by_power_of_two(x: __m512, n: __m512) -> __m512 {
         // SAFETY: see above the block.
         unsafe { _mm512_scalef_ps(x, n) }
+    }
+    #[inline(always)]
+    unsafe fn turn(from: *const f32, row: usize, to: *mut f32, step: usize) {
+        // SAFETY: see above the block.
+        unsafe { avx2::turn(from, row, to, step) }
     }
     #[inline(always)]
     unsafe fn sum(x: __m512) -> f32 {

@@ -67,6 +67,19 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The low and high halves of `LANES` pairs of bf16 as two vectors.
     unsafe fn unpack_bf16(from: *const u32) -> (Self::V, Self::V);
 
+    /// Turns 8 × 8 numbers over: row i of the result, at `to + i · step`, is column i of the rows at `from + j · row`.
+    #[inline(always)]
+    unsafe fn turn(from: *const f32, row: usize, to: *mut f32, step: usize) {
+        // SAFETY: the caller promises that both squares are there.
+        unsafe {
+            let rows: [[f32; 8]; 8] = std::array::from_fn(|j| from.add(j * row).cast::<[f32; 8]>().read_unaligned());
+            for i in 0..8 {
+                let column: [f32; 8] = std::array::from_fn(|j| rows[j][i]);
+                to.add(i * step).cast::<[f32; 8]>().write_unaligned(column);
+            }
+        }
+    }
+
     /// `LANES` pairs of the nearest bf16, halves to even, of the numbers of two vectors, as the bits of a vector.
     #[inline(always)]
     unsafe fn pack_bf16(low: Self::V, high: Self::V) -> Self::V {
