@@ -72,10 +72,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn turn(from: *const f32, row: usize, to: *mut f32, step: usize) {
         // SAFETY: the caller promises that both squares are there.
         unsafe {
-            let rows: [[f32; 8]; 8] = std::array::from_fn(|j| from.add(j * row).cast::<[f32; 8]>().read_unaligned());
-            for i in 0..8 {
-                let column: [f32; 8] = std::array::from_fn(|j| rows[j][i]);
-                to.add(i * step).cast::<[f32; 8]>().write_unaligned(column);
+            for (i, j) in (0..64).map(|k| (k / 8, k % 8)) {
+                *to.add(i * step + j) = *from.add(j * row + i);
             }
         }
     }
