@@ -11,10 +11,11 @@ use stein::{
     AnySchedule, Clamp, Condition, Denoiser, Error, Kernel, Request, Result, ensure, exact::Exact, names, rows::host,
     sample,
 };
+use stein_nn::write_atomically;
 
 use crate::{
     Model, SampleConfig,
-    arrays::{write_atomically, write_csv, write_npy_f32, write_npy_i64},
+    arrays::{write_csv, write_npy_f32, write_npy_i64},
     picture::{auto_scale, from_unit, grid, histogram, scatter, write_gif, write_png, write_webp},
 };
 
@@ -148,6 +149,7 @@ pub fn draw(
             data_variance: subject.variance,
             device: model.device.clone(),
             dtype: model.dtype,
+            noise: stein::noise::Source::Keyed,
         };
         let mut observe = |progress: &stein::Progress| -> Result<()> {
             going()?;

@@ -24,8 +24,14 @@ pub enum Spacing {
     LogSnr {},
     /// Equal ratios of σ (Song & Ermon 2019).
     Geometric {},
-    /// Trained levels 0, k, 2k, … with k = levels div steps (Song, Meng & Ermon 2021, section 4.2, linear).
-    Leading {},
+    /// Trained levels `offset`, `offset` + k, `offset` + 2k, … with k = levels div steps (Song, Meng & Ermon 2021,
+    /// section 4.2, linear).
+    Leading {
+        /// The cleanest of them, default 0. Latent diffusion counts from 1 and ends at level 0: with `clean = false` an
+        /// offset above 0 adds that level.
+        #[serde(default)]
+        offset: usize,
+    },
     /// Trained levels counted down from the noisiest in equal steps (Lin et al. 2024).
     Trailing {},
     /// Trained levels at squares of equal steps up to √(0.8 levels) (Song, Meng & Ermon 2021, appendix D.2, quadratic).
@@ -43,7 +49,7 @@ impl Spacing {
 
     /// Whether it picks levels of a discrete schedule, and so has no start and end of its own.
     pub fn picks_trained_levels(&self) -> bool {
-        matches!(self, Self::Leading {} | Self::Trailing {} | Self::Quadratic {})
+        matches!(self, Self::Leading { .. } | Self::Trailing {} | Self::Quadratic {})
     }
 
     /// The spacing of this name with its published parameter.
@@ -56,7 +62,7 @@ impl Spacing {
             "karras" => Self::Karras { rho: default_rho() },
             "log_snr" => Self::LogSnr {},
             "geometric" => Self::Geometric {},
-            "leading" => Self::Leading {},
+            "leading" => Self::Leading { offset: 0 },
             "trailing" => Self::Trailing {},
             "quadratic" => Self::Quadratic {},
             _ => return Err(crate::names::unknown("grid", kind, Self::NAMES)),
@@ -143,7 +149,7 @@ impl Grid {
                     .map(|i| bisect(&sigma, between(sigma(start).ln(), sigma(end).ln(), i).exp(), end, start))
                     .collect()
             }
-            Spacing::Leading {} | Spacing::Trailing {} | Spacing::Quadratic {} => {
+            Spacing::Leading { .. } | Spacing::Trailing {} | Spacing::Quadratic {} => {
                 let Some(levels) = schedule.levels() else {
                     return Err(crate::Error::new(
                         "the leading, trailing and quadratic grids pick trained levels: they need a discrete schedule",
@@ -158,7 +164,13 @@ impl Grid {
                     points >= 2 || matches!(self.spacing, Spacing::Trailing {}),
                     "the leading and quadratic grids of one step start at level 0, which has hardly any noise: use trailing"
                 );
-                self.subsequence(levels, points)
+                let picked = self.subsequence(levels, points);
+                ensure!(
+                    picked[0] < levels as f64,
+                    "the leading grid starts at level {}, beyond the last of {levels}: lower its offset or its steps",
+                    picked[0]
+                );
+                picked
             }
         };
         // The ends are exact, whatever a round trip through σ/α rounds to.
@@ -176,6 +188,7 @@ impl Grid {
     }
 
     fn subsequence(&self, levels: usize, points: usize) -> Vec<f64> {
+        let leading = |offset: usize, count: usize| (0..count).map(move |i| (offset + i * (levels / count)) as f64);
         let ascending: Vec<f64> = match self.spacing {
             Spacing::Trailing {} => {
                 let stride = levels as f64 / points as f64;
@@ -191,7 +204,11 @@ impl Grid {
                 }
                 indices
             }
-            _ => (0..points).map(|i| (i * (levels / points)) as f64).collect(),
+            Spacing::Leading { offset } if offset > 0 && !self.clean => {
+                std::iter::once(0.0).chain(leading(offset, self.steps)).collect()
+            }
+            Spacing::Leading { offset } => leading(offset, points).collect(),
+            _ => leading(0, points).collect(),
         };
         ascending.into_iter().rev().collect()
     }

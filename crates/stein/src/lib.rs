@@ -51,7 +51,7 @@ pub use prediction::Prediction;
 pub use sampler::{
     Ancestral, AnySampler, Convention, Corrector, Ddim, DpmSolverPp, EulerMaruyama, Eval, Heun, Langevin, OdeEuler,
     OdeHeun, OdeMidpoint, OdeRk4, PredictorCorrector, Progress, Request, ReverseDiffusion, Rk45, Sampled, Sampler,
-    Variance, sample, sample_from,
+    UniPc, Variance, sample, sample_from,
 };
 pub use schedule::{AnySchedule, Cosine, Discrete, Edm, Levels, Rectified, Schedule, SubVp, Ve, Vp};
 

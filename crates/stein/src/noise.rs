@@ -27,6 +27,18 @@ pub enum Purpose {
     Model = 4,
 }
 
+/// Where the noise of a sampling run comes from.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Source {
+    /// Drawn, keyed by (seed, sample, number of the draw).
+    #[default]
+    Keyed,
+    /// These standard normal numbers, one list a draw in the order of the draws, each the batch's `[rows, dim]` in row
+    /// order: for common random numbers between two runs, or for the very noise of another program. Only what a sampler
+    /// adds is taken from here, not where it starts: for that see [`sample_from`](crate::sample_from).
+    Given(Vec<Vec<f64>>),
+}
+
 /// The generator of one key.
 pub fn generator(seed: u64, sample: u64, purpose: Purpose, step: u64) -> impl Rng {
     let mut key = [0; 32];

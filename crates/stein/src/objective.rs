@@ -59,6 +59,8 @@ fn default_log_std() -> f64 {
 pub enum Weighting {
     /// 1 on the raw output.
     Unit {},
+    /// 1 on the error of ε, whatever is predicted: DDPM's L_simple, NCSN's λ = σ² on that of the score.
+    Eps {},
     /// g² on the score's error (Song et al. 2021): λ = g² α²/σ⁴.
     Likelihood {},
     /// min(SNR, γ) on the error of x̂_0 (Hang et al. 2023, eq. 8; γ = 5).
@@ -83,6 +85,7 @@ impl Weighting {
     pub fn weight(&self, at: &Kernel, out: f64) -> f64 {
         match *self {
             Self::Unit {} => 1.0,
+            Self::Eps {} => at.log_snr().exp() * out.powi(2),
             Self::Likelihood {} => at.diffusion_squared() * at.alpha.powi(2) / at.sigma.powi(4) * out.powi(2),
             Self::MinSnr { gamma } => at.log_snr().exp().min(gamma) * out.powi(2),
             Self::Edm { sigma_data } => {

@@ -28,16 +28,22 @@ pub enum InputScale {
 pub enum NoiseInput {
     /// ln(σ/α)/4 (Karras et al. 2022).
     QuarterLogNoise {},
-    /// ln σ (NCSN++, whose Fourier embedding takes it).
+    /// ln σ (what NCSN++'s Fourier embedding takes).
     LogSigma {},
+    /// σ itself (networks of NCSN++ that take the logarithm themselves).
+    Sigma {},
     /// Time, times a factor (Score-SDE's VP and sub-VP: 999; flow matching: 1).
     Time {
         /// The factor.
         #[serde(default = "default_factor")]
         factor: f64,
     },
-    /// The nearest trained level of a discrete schedule (DDPM: 0 cleanest).
-    Level {},
+    /// The number of the nearest trained level of a discrete schedule.
+    Level {
+        /// Whether 0 is the noisiest (NCSN) and not the cleanest (DDPM); default false.
+        #[serde(default)]
+        noisiest_first: bool,
+    },
 }
 
 fn default_factor() -> f64 {
@@ -76,7 +82,7 @@ impl Precondition {
             );
         }
         ensure!(
-            self.noise_input != NoiseInput::Level {} || schedule.levels().is_some(),
+            !matches!(self.noise_input, NoiseInput::Level { .. }) || schedule.levels().is_some(),
             "noise_input level feeds the index of a trained level: it needs the discrete schedule, not {}",
             schedule.kind()
         );
@@ -139,9 +145,11 @@ impl<N: Network> Preconditioned<N> {
             NoiseInput::QuarterLogNoise {} => 0.25 * at.noise_to_signal().ln(),
             NoiseInput::LogSigma {} => at.sigma.ln(),
             NoiseInput::Time { factor } => at.t * factor,
-            NoiseInput::Level {} => {
+            NoiseInput::Sigma {} => at.sigma,
+            NoiseInput::Level { noisiest_first } => {
                 let (first, last) = self.schedule.span();
-                at.t.round().clamp(first, last)
+                let level = at.t.round().clamp(first, last);
+                if noisiest_first { last - level } else { level }
             }
         }
     }

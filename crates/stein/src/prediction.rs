@@ -55,6 +55,18 @@ impl Prediction {
         ]
     }
 
+    /// Its name in files.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::X0 {} => "x0",
+            Self::Eps {} => "eps",
+            Self::Score {} => "score",
+            Self::V {} => "v",
+            Self::Velocity {} => "velocity",
+            Self::Edm { .. } => "edm",
+        }
+    }
+
     /// (a, b) at a level with σ > 0.
     pub fn target(&self, at: &Kernel) -> (f64, f64) {
         match *self {

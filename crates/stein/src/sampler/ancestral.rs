@@ -44,7 +44,7 @@ impl Sampler for Ancestral {
             Variance::Posterior => from.posterior_variance(to),
             Variance::Forward => forward,
         };
-        Ok(eval.noise(&mean).mul_scalar(variance.sqrt()) + mean)
+        Ok(eval.noise(&mean)?.mul_scalar(variance.sqrt()) + mean)
     }
 
     fn order(&self) -> Option<u32> {

@@ -23,7 +23,7 @@ impl Sampler for Ddim {
         let variance = self.eta.powi(2) * from.posterior_variance(to);
         let direction = (to.sigma.powi(2) - variance).max(0.0).sqrt();
         let mean = denoised.clone().mul_scalar(to.alpha) + eps(x, denoised, from).mul_scalar(direction);
-        Ok(if variance > 0.0 { eval.noise(&mean).mul_scalar(variance.sqrt()) + mean } else { mean })
+        Ok(if variance > 0.0 { eval.noise(&mean)?.mul_scalar(variance.sqrt()) + mean } else { mean })
     }
 
     fn order(&self) -> Option<u32> {

@@ -20,7 +20,7 @@ impl Sampler for EulerMaruyama {
         let h = from.t - to.t;
         let g_squared = from.diffusion_squared();
         let score = eval.score(&x, from)?;
-        let noise = eval.noise(&x);
+        let noise = eval.noise(&x)?;
         Ok(x.mul_scalar(1.0 - h * from.drift())
             + score.mul_scalar(h * g_squared)
             + noise.mul_scalar((h * g_squared).sqrt()))

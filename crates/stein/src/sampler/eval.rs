@@ -1,14 +1,20 @@
 //! A sampler's whole world: it counts evaluations, draws noise, and remembers what multistep methods look back at.
 
+use std::collections::VecDeque;
+
 use burn::tensor::Tensor;
 
 use super::Request;
 use crate::{
-    Condition, Denoiser, Kernel, Result, Schedule,
+    Condition, Denoiser, Error, Kernel, Result, Schedule,
     denoiser::score,
-    noise::{self, Purpose},
+    ensure,
+    noise::{self, Purpose, Source},
     rows,
 };
+
+/// How many steps are remembered: as many as the deepest multistep method looks back.
+const DEPTH: usize = 3;
 
 /// The denoiser, the noise and the past of one run.
 pub struct Eval<'a> {
@@ -19,9 +25,11 @@ pub struct Eval<'a> {
     data_variance: f64,
     seed: u64,
     numbers: Vec<u64>,
+    source: &'a Source,
     draws: u64,
     evaluations: usize,
-    past: Option<(Kernel, Kernel, Tensor<2>)>,
+    /// Level, next level and denoised batch of the last steps, the latest at the back.
+    past: VecDeque<(Kernel, Kernel, Tensor<2>)>,
 }
 
 impl<'a> Eval<'a> {
@@ -40,9 +48,10 @@ impl<'a> Eval<'a> {
             data_variance: request.data_variance,
             seed: request.seed,
             numbers: request.numbers(),
+            source: &request.noise,
             draws: 0,
             evaluations: 0,
-            past: None,
+            past: VecDeque::with_capacity(DEPTH),
         }
     }
 
@@ -73,10 +82,33 @@ impl<'a> Eval<'a> {
         Ok(score(x.clone(), denoised, &[*at]))
     }
 
-    /// Fresh standard normal noise of the batch's shape, keyed by (seed, sample, number of the draw).
-    pub fn noise(&mut self, like: &Tensor<2>) -> Tensor<2> {
+    /// Fresh standard normal noise of the batch's shape, keyed by (seed, sample, number of the draw), or the next of
+    /// the [given](Source::Given) draws.
+    ///
+    /// # Errors
+    /// No given draw is left, or it is not of the batch's shape.
+    pub fn noise(&mut self, like: &Tensor<2>) -> Result<Tensor<2>> {
+        let draw = self.draws;
         self.draws += 1;
-        noise::normal_like(self.seed, &self.numbers, Purpose::Sampler, self.draws, like)
+        let draws = match self.source {
+            Source::Keyed => {
+                return Ok(noise::normal_like(self.seed, &self.numbers, Purpose::Sampler, self.draws, like));
+            }
+            Source::Given(draws) => draws,
+        };
+        let Some(values) = draws.get(draw as usize) else {
+            return Err(Error::new(format!(
+                "the noise was given for {} draw(s) and the sampler makes more: give one list a draw",
+                draws.len()
+            )));
+        };
+        let [rows, dim] = like.dims();
+        ensure!(
+            values.len() == rows * dim,
+            "draw {draw} of the given noise has {} numbers for a batch of {rows} rows of {dim}",
+            values.len()
+        );
+        Ok(rows::matrix(values.clone(), dim, like))
     }
 
     /// The kernel at a time between the grid's levels.
@@ -106,12 +138,16 @@ impl<'a> Eval<'a> {
 
     /// Remembers the denoised batch of the step `from` → `to`.
     pub fn remember(&mut self, from: &Kernel, to: &Kernel, denoised: Tensor<2>) {
-        self.past = Some((*from, *to, denoised));
+        if self.past.len() == DEPTH {
+            self.past.pop_front();
+        }
+        self.past.push_back((*from, *to, denoised));
     }
 
-    /// The level and denoised batch of the step that led to `from`, if one was remembered.
+    /// The level and denoised batch of the step that led to `from`, if one was remembered; asked for that level again,
+    /// the step before it. Three steps are remembered.
     pub fn previous(&self, from: &Kernel) -> Option<(Kernel, Tensor<2>)> {
-        self.past.as_ref().filter(|(_, to, _)| to == from).map(|(at, _, denoised)| (*at, denoised.clone()))
+        self.past.iter().rev().find(|(_, to, _)| to == from).map(|(at, _, denoised)| (*at, denoised.clone()))
     }
 }
 

@@ -37,7 +37,7 @@ impl Sampler for Heun {
             let raised = level * (1.0 + self.churn.min(std::f64::consts::SQRT_2 - 1.0));
             let added = self.churn_noise * (raised * raised - level * level).sqrt();
             let above = eval.kernel_at_noise(raised);
-            let noise = eval.noise(&x);
+            let noise = eval.noise(&x)?;
             x = (x.div_scalar(from.alpha) + noise.mul_scalar(added)).mul_scalar(above.alpha);
             from = above;
         }

@@ -59,7 +59,7 @@ impl Sampler for Langevin {
         let mut x = x;
         for _ in 0..self.steps {
             let score = eval.score(&x, from)?;
-            let noise = eval.noise(&x);
+            let noise = eval.noise(&x)?;
             x = x + score.mul_scalar(a) + noise.mul_scalar((2.0 * a).sqrt());
         }
         if to.is_clean() && self.denoise {

@@ -11,6 +11,7 @@ mod ode;
 mod predictor_corrector;
 mod reverse_diffusion;
 mod rk45;
+mod uni_pc;
 
 pub use ancestral::{Ancestral, Variance};
 pub use ddim::Ddim;
@@ -23,13 +24,14 @@ pub use ode::{OdeEuler, OdeHeun, OdeMidpoint, OdeRk4};
 pub use predictor_corrector::{Corrector, PredictorCorrector};
 pub use reverse_diffusion::ReverseDiffusion;
 pub use rk45::Rk45;
+pub use uni_pc::UniPc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::{
     Condition, Denoiser, Kernel, Result, Schedule, ensure,
     names::registry,
-    noise::{self, Purpose},
+    noise::{self, Purpose, Source},
 };
 
 /// One step of a sampler, from a noisier level to a cleaner one.
@@ -84,8 +86,10 @@ registry! {
         "predictor_corrector" => PredictorCorrector,
         /// EDM's Heun with churn.
         "heun" => Heun,
-        /// DPM-Solver++ (2M).
+        /// Multistep DPM-Solver++.
         "dpm_solver_pp" => DpmSolverPp,
+        /// UniPC.
+        "uni_pc" => UniPc,
         /// The probability-flow ODE in t by Euler.
         "ode_euler" => OdeEuler,
         /// The probability-flow ODE in t by the midpoint rule.
@@ -104,6 +108,8 @@ registry! {
 pub struct Request {
     /// Seed of all noise.
     pub seed: u64,
+    /// Where the noise a sampler adds comes from.
+    pub noise: Source,
     /// Number of the first sample; sample i is the same whatever batch it is in.
     pub first: u64,
     /// Number of samples.
@@ -125,6 +131,7 @@ impl Request {
     pub fn exact(rows: usize, dim: usize, seed: u64) -> Self {
         Self {
             seed,
+            noise: Source::Keyed,
             first: 0,
             rows,
             dim,
@@ -208,7 +215,7 @@ pub fn sample_from(
     ensure!(
         kernels[0].alpha > 0.0 || sampler.starts_without_signal(),
         "this sampler cannot start where alpha is 0, as it is at the grid's start t = {}: set the start below it, or use ddim, \
-         ancestral, dpm_solver_pp or an ode_ sampler",
+         ancestral, dpm_solver_pp, uni_pc or an ode_ sampler",
         kernels[0].t
     );
     let mut eval = Eval::new(denoiser, schedule, kernels, request);

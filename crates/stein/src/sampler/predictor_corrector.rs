@@ -4,14 +4,16 @@
 //! With a predictor that cannot reach σ = 0 the last level is denoised without a correction.
 //!
 //! Song et al. 2021, algorithms 1–5. Their code corrects first and then predicts, and so does this by default; their
-//! algorithm 1 prints the other order. The corrector's step is 2a (snr ‖z‖/‖s‖)² (`langevin`) or 2a (snr σ)² (`annealed`),
-//! a = 1 for VE and 1 − β_i = (α_t/α_s)² for VP. The published snr are for their data: 0.16 on CIFAR-10 (0.176 for `annealed`).
+//! algorithm 1 prints the other order. The corrector's step is 2a (snr ‖z‖/‖s‖)² (`langevin`) or 2a (snr σ)²
+//! (`annealed`), a = 1 for VE and 1 − β_i = (α_t/α_s)² for VP. The published snr are for their data: 0.16 on CIFAR-10
+//! (0.176 for `annealed`).
 //!
-//! The norms of `langevin` are a sample's own; the reference code averages them over the batch, which makes an image depend on
-//! its batch-mates. In many dimensions a norm is close to its mean and the two agree. In few it is not: near a mode ‖s‖ → 0
-//! and the step would have no bound, so (‖z‖/‖s‖)² is kept to σ² + α² Var\[data\], what the Cramér–Rao bound
-//! E‖s‖² ≥ dim/(σ² + α² Var\[data\]) leaves to a typical score; and a step that depends on x changes what Langevin dynamics
-//! converges to. `annealed` has neither trouble and is the default; use `langevin` for images.
+//! The norms of `langevin` are a sample's own; the reference code averages them over the batch (`batch_langevin`),
+//! which makes an image depend on its batch-mates. In many dimensions a norm is close to its mean and the two agree. In
+//! few it is not: near a mode ‖s‖ → 0 and the step would have no bound, so (‖z‖/‖s‖)² is kept to σ² + α² Var\[data\],
+//! what the Cramér–Rao bound E‖s‖² ≥ dim/(σ² + α² Var\[data\]) leaves to a typical score; and a step that depends on x
+//! changes what Langevin dynamics converges to. `annealed` has neither trouble and is the default; use `langevin` for
+//! images.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -25,6 +27,9 @@ use crate::{Kernel, Result, ensure};
 pub enum Corrector {
     /// From the norms of noise and score, sample by sample; for data of many dimensions.
     Langevin,
+    /// From the norms of noise and score averaged over the batch, without a bound: the published code's. A sample
+    /// depends on its batch-mates.
+    BatchLangevin,
     /// From σ, as annealed Langevin dynamics does.
     Annealed,
 }
@@ -61,16 +66,17 @@ impl PredictorCorrector {
     fn correct(&self, mut x: Tensor<2>, at: &Kernel, a: f64, eval: &mut Eval) -> Result<Tensor<2>> {
         for _ in 0..self.steps {
             let score = eval.score(&x, at)?;
-            let noise = eval.noise(&x);
+            let noise = eval.noise(&x)?;
+            let norm = |rows: &Tensor<2>| rows.clone().square().sum_dim(1).sqrt();
+            let from_ratio = |ratio: Tensor<2>| ratio.mul_scalar(self.snr).square().mul_scalar(2.0 * a);
             x = match self.corrector {
                 Corrector::Langevin => {
-                    let norm = |rows: &Tensor<2>| rows.clone().square().sum_dim(1).sqrt();
                     let largest = at.prior_std(eval.data_variance());
-                    let step = (norm(&noise) / norm(&score))
-                        .clamp_max(largest)
-                        .mul_scalar(self.snr)
-                        .square()
-                        .mul_scalar(2.0 * a);
+                    let step = from_ratio((norm(&noise) / norm(&score)).clamp_max(largest));
+                    x + score * step.clone() + noise * step.mul_scalar(2.0).sqrt()
+                }
+                Corrector::BatchLangevin => {
+                    let step = from_ratio(norm(&noise).mean_dim(0) / norm(&score).mean_dim(0));
                     x + score * step.clone() + noise * step.mul_scalar(2.0).sqrt()
                 }
                 Corrector::Annealed => {

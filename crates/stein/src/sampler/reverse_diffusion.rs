@@ -20,7 +20,7 @@ impl Sampler for ReverseDiffusion {
         let (ratio, variance) = from.transition_from(to);
         let score = eval.score(&x, from)?;
         let mean = x.mul_scalar(2.0 - ratio) + score.mul_scalar(variance);
-        Ok(if to.is_clean() { mean } else { eval.noise(&mean).mul_scalar(variance.sqrt()) + mean })
+        Ok(if to.is_clean() { mean } else { eval.noise(&mean)?.mul_scalar(variance.sqrt()) + mean })
     }
 
     fn order(&self) -> Option<u32> {

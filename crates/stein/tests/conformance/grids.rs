@@ -65,6 +65,13 @@ fn subsequences_are_the_published_ones() {
     assert_eq!(times(&grid("trailing", 10), &discrete), [999., 899., 799., 699., 599., 499., 399., 299., 199., 99.]);
     // linspace(0, √800, 10)² truncated, as DDIM's code has it.
     assert_eq!(times(&grid("quadratic", 10), &discrete), [800., 632., 483., 355., 246., 158., 88., 39., 9., 0.]);
+    // Latent diffusion counts from 1 and stops at level 0.
+    let latent = Grid { spacing: Spacing::Leading { offset: 1 }, steps: 10, clean: false, ..Grid::default() };
+    assert_eq!(times(&latent, &discrete), [901., 801., 701., 601., 501., 401., 301., 201., 101., 1., 0.]);
+    assert_eq!(times(&Grid { clean: true, ..latent.clone() }, &discrete), times(&latent, &discrete)[..10]);
+    assert!(Grid { steps: 999, ..latent.clone() }.kernels(&discrete).is_ok());
+    let beyond = Grid { steps: 1000, clean: true, ..latent }.kernels(&discrete).unwrap_err().to_string();
+    assert!(beyond.contains("level 1000, beyond the last of 1000"), "{beyond}");
     assert!(grid("leading", 1001).kernels(&discrete).is_err());
     assert!(grid("leading", 10).kernels(&Vp::default()).unwrap_err().to_string().contains("discrete"));
 }

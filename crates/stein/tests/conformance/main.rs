@@ -6,6 +6,7 @@ mod grids;
 mod objective;
 mod predictions;
 mod samplers;
+mod schedulers;
 mod schedules;
 
 use stein::{Condition, Denoiser, Kernel, Schedule, exact::GaussianMixture, rows::host};
