@@ -71,6 +71,17 @@ pub enum Command {
         #[command(subcommand)]
         command: DataCommand,
     },
+    /// Make a model of published weights, or compare them with stored outputs of their implementation
+    Import(Import),
+    /// Write an imported model's weights as the library they came from has them
+    Export {
+        /// A checkpoint written by `stein import`
+        #[arg(value_name = "MODEL")]
+        model: PathBuf,
+        /// A .safetensors file; for weights of diffusers also a folder, which that library opens
+        #[arg(short, long, value_name = "PATH")]
+        output: PathBuf,
+    },
     /// Describe a run directory, a checkpoint, an exact model or an experiment file
     Show {
         /// What to describe
@@ -93,6 +104,28 @@ pub enum Command {
         /// The shell
         shell: Shell,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Import {
+    /// A file of weights (.safetensors, .pt, .pth, .bin), a folder with one and its config.json, such as a diffusers model or
+    /// pipeline, or hf:owner/name on the Hugging Face hub
+    #[arg(value_name = "SOURCE")]
+    pub source: PathBuf,
+    /// Whose names and conventions: ncsn, ncsnv2, score_sde, edm, guided_diffusion, consistency_models, diffusers; default what
+    /// the names of the tensors tell
+    #[arg(long, value_name = "KIND")]
+    pub from: Option<String>,
+    /// The implementation's config as JSON; default config.json beside the weights
+    #[arg(long, value_name = "FILE.json")]
+    pub config: Option<PathBuf>,
+    /// Checkpoint to write, for `stein sample`
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Folder with io.safetensors, and grad.safetensors where gradients are stored, to compare with; a difference beyond what
+    /// rounding explains is a failure
+    #[arg(long, value_name = "DIR")]
+    pub check: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

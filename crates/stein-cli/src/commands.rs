@@ -14,11 +14,11 @@ use clap::CommandFactory;
 use stein::{AnySampler, AnySchedule, Error, Result, Spacing, ensure, names};
 use stein_data::{Source, Split, Stats};
 use stein_run::{
-    Classes, DEVICES, DemoOptions, Experiment, Model, RunDir, TrainOptions, bench, check_output, demo, device, draw,
-    prepare, train, write_samples,
+    Classes, DEVICES, DemoOptions, Experiment, ImportOptions, Model, RunDir, TrainOptions, bench, check_output, demo,
+    device, draw, export, import, prepare, train, write_samples,
 };
 
-use crate::args::{Args, BenchCommand, Command, DataCommand, Precision, Sample, Work};
+use crate::args::{Args, BenchCommand, Command, DataCommand, Import, Precision, Sample, Work};
 
 /// What a shell expects of a program stopped by Ctrl-C.
 const STOPPED: u8 = 130;
@@ -55,6 +55,12 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
             return train_run(&experiment, TrainOptions { out, resume, data_dir: data, device: device_name });
         }
         Command::Sample(sample) => sample_model(&sample, &device_name)?,
+        Command::Import(Import { source, from, config, output, check }) => {
+            let (told, passed) = import(&ImportOptions { source, from, config, output, check })?;
+            say(&told)?;
+            ensure!(passed, "some tensors differ by more than rounding explains; they are marked in the table");
+        }
+        Command::Export { model, output } => say(&export(&model, &output)?)?,
         Command::Data { command } => data(command)?,
         Command::Show { what } => show(&what, &device_name)?,
         Command::List { kind } => list(kind.as_deref())?,

@@ -8,17 +8,18 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Display,
-    fs::{self, File},
-    io::Write,
+    fs,
     path::Path,
 };
 
-use burn::tensor::{DType, TensorData};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 use stein::{Error, Result, ensure};
 
-use crate::state::Tensors;
+use crate::{
+    files::{self, write_atomically},
+    state::Tensors,
+};
 
 /// The value of `stein.format`; another one is another layout.
 const FORMAT: &str = "stein checkpoint 1";
@@ -74,9 +75,8 @@ impl Checkpoint {
     /// # Errors
     /// When the file cannot be written, or a tensor or metadata key is one the format has no place for.
     pub fn write(&self, path: &Path) -> Result<()> {
-        self.bytes()
-            .and_then(|bytes| write_whole(path, &bytes).map_err(sentence))
-            .map_err(|error| error.at(path.display()))
+        let bytes = self.bytes().map_err(|error| error.at(path.display()))?;
+        write_atomically(path, |file| file.write_all(&bytes))
     }
 
     /// Reads a checkpoint from a file.
@@ -119,17 +119,7 @@ impl Checkpoint {
         for part in Part::ALL {
             metadata.insert(part.digest_key(), digest(self.part(part)));
             for (name, data) in self.part(part) {
-                let kind = match data.dtype() {
-                    DType::F32 => Dtype::F32,
-                    DType::F64 => Dtype::F64,
-                    DType::U64 => Dtype::U64,
-                    other => {
-                        return Err(Error::new(format!(
-                            "{name} is of type {other:?}: a checkpoint holds F32, F64 and U64"
-                        )));
-                    }
-                };
-                let view = TensorView::new(kind, data.shape().to_vec(), data.as_bytes()).map_err(sentence)?;
+                let view = files::view(name, data)?;
                 views.push((format!("{}.{name}", part.prefix()), view));
             }
         }
@@ -182,14 +172,7 @@ impl Opened {
             if prefix != part.prefix() {
                 continue;
             }
-            let kind = match view.dtype() {
-                Dtype::F32 => DType::F32,
-                Dtype::F64 => DType::F64,
-                Dtype::U64 => DType::U64,
-                other => return Err(Error::new(format!("{key} is of type {other:?}: the file is damaged or foreign"))),
-            };
-            tensors
-                .insert(name.to_owned(), TensorData::from_bytes_vec(view.data().to_vec(), view.shape().to_vec(), kind));
+            tensors.insert(name.to_owned(), files::data(key, &view)?);
         }
         let key = part.digest_key();
         ensure!(
@@ -209,21 +192,6 @@ fn digest(tensors: &Tensors) -> String {
         hasher.update(data.as_bytes());
     }
     hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Writes a file under another name in the same folder, flushes it to the disk, and renames it.
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    let part = path.with_file_name(name);
-    let written = File::create(&part)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&part, path));
-    if written.is_err() {
-        // The half-written file is of no use to anyone; that it cannot be removed is less than why it was not written.
-        let _ = fs::remove_file(&part);
-    }
-    written
 }
 
 fn sentence(error: impl Display) -> Error {

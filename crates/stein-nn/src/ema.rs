@@ -146,7 +146,8 @@ impl Ema {
     /// # Errors
     /// As [`state::load`]; the average is unchanged then.
     pub fn load(&mut self, weights: &Tensors) -> Result<()> {
-        state::check(&self.average, weights)?;
+        let own = self.average.iter().map(|(name, (shape, _))| (name.clone(), shape.clone())).collect();
+        state::check(&own, weights)?;
         for (name, (_, average)) in &mut self.average {
             *average = state::vector_like(weights[name].clone(), average);
         }

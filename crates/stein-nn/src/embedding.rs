@@ -18,6 +18,7 @@ use crate::{
     init::Init,
     layers::Linear,
     ops::{self, Dual},
+    trace,
 };
 
 /// How a noise number becomes a vector of features.
@@ -60,12 +61,12 @@ impl Default for EmbeddingConfig {
 }
 
 impl EmbeddingConfig {
-    fn frequencies(&self, count: usize, init: &mut Init) -> Result<Frequencies> {
+    pub(crate) fn frequencies(&self, count: usize, init: &mut Init) -> Result<Frequencies> {
         match *self {
             Self::Fourier { scale } => {
                 ensure!(scale > 0.0 && scale.is_finite(), "embedding.scale is {scale}: give a positive number");
                 let values = init.normals(count, std::f64::consts::TAU * scale);
-                Ok(Frequencies { drawn: Some(init.frozen(values)), given: Vec::new(), sine_first: false })
+                Ok(Frequencies { drawn: Some(init.frozen(values)), given: Vec::new(), unit: 1.0, sine_first: false })
             }
             Self::Positional { max_period, shift, sine_first } => {
                 ensure!(
@@ -75,8 +76,8 @@ impl EmbeddingConfig {
                 ensure!(shift < 2, "embedding.shift is {shift}: give 0 or 1");
                 ensure!(shift < count, "embedding.shift is 1, which {count} frequency does not allow: give 0");
                 let step = max_period.ln() / (count - shift) as f64;
-                let given = (0..count).map(|k| (-step * k as f64).exp() as f32).collect();
-                Ok(Frequencies { drawn: None, given, sine_first })
+                let given = (0..count).map(|k| (-step * k as f64).exp()).collect();
+                Ok(Frequencies { drawn: None, given, unit: 1.0, sine_first })
             }
         }
     }
@@ -84,16 +85,24 @@ impl EmbeddingConfig {
 
 /// The frequencies ω: drawn at random and saved, or given by a formula.
 #[derive(Module, Debug)]
-struct Frequencies {
+pub struct Frequencies {
     drawn: Option<Param<Tensor<1>>>,
     #[module(skip)]
-    given: Vec<f32>,
+    given: Vec<f64>,
+    unit: f64,
     sine_first: bool,
 }
 
 impl Frequencies {
+    /// Random ones in cycles, f ~ N(0, scale²), saved as such: a product with 2π would be rounded again. Sines come
+    /// before cosines.
+    pub(crate) fn cycles(count: usize, scale: f64, init: &mut Init) -> Self {
+        let values = init.normals(count, scale);
+        Self { drawn: Some(init.frozen(values)), given: Vec::new(), unit: std::f64::consts::TAU, sine_first: true }
+    }
+
     /// Cosines and sines of noise numbers `[N]` times the frequencies.
-    fn features(&self, noise: Dual<1>) -> Dual<2> {
+    pub(crate) fn features(&self, noise: Dual<1>) -> Dual<2> {
         let rows = noise.dims()[0];
         let frequencies = match &self.drawn {
             Some(drawn) => drawn.val(),
@@ -102,14 +111,16 @@ impl Frequencies {
                 Tensor::from_data(given, (&noise.value.device(), noise.value.dtype()))
             }
         };
-        let frequencies = frequencies.reshape([1, -1]);
-        let count = frequencies.dims()[1];
+        let frequencies = frequencies.reshape([1, -1]) * self.unit;
         let features = ops::cos_sin(noise.linear(|noise| noise.reshape([rows, 1]) * frequencies.clone()));
-        if !self.sine_first {
-            return features;
-        }
-        features.linear(|x| Tensor::cat(vec![x.clone().narrow(1, count, count), x.narrow(1, 0, count)], 1))
+        if self.sine_first { swap_halves(features) } else { features }
     }
+}
+
+/// The second half of every row before the first: sines before cosines.
+pub(crate) fn swap_halves(x: Dual<2>) -> Dual<2> {
+    let half = x.dims()[1] / 2;
+    x.linear(|x| Tensor::cat(vec![x.clone().narrow(1, half, half), x.narrow(1, 0, half)], 1))
 }
 
 /// The embedding of noise numbers and classes.
@@ -139,11 +150,20 @@ impl Embedding {
         })
     }
 
+    /// The same with sines before cosines.
+    pub(crate) fn sine_first(mut self) -> Self {
+        self.frequencies.sine_first = true;
+        self
+    }
+
     /// The embeddings `[N, width]` of noise numbers `[N]` and a condition of N rows.
     pub(crate) fn forward(&self, noise: Dual<1>, given: &Condition) -> Result<Dual<2>> {
         let rows = noise.dims()[0];
         given.check(rows)?;
-        let embedded = self.second.forward(ops::silu(self.first.forward(self.frequencies.features(noise))));
+        let features = self.frequencies.features(noise);
+        trace::note(|| "embedding.features".to_owned(), &features);
+        let embedded = self.second.forward(ops::silu(self.first.forward(features)));
+        trace::note(|| "embedding".to_owned(), &embedded);
         match (&self.classes, &given.class) {
             (None, None) => Ok(embedded),
             (Some(table), Some(class)) => {

@@ -15,20 +15,28 @@ use rand_distr::{Distribution, StandardNormal};
 
 /// Draws the parameters of one network in order.
 pub(crate) struct Init<'a> {
-    seed: u64,
+    /// None for zeros.
+    seed: Option<u64>,
     drawn: u64,
     device: &'a Device,
 }
 
 impl<'a> Init<'a> {
     pub(crate) fn new(seed: u64, device: &'a Device) -> Self {
-        Self { seed, drawn: 0, device }
+        Self { seed: Some(seed), drawn: 0, device }
+    }
+
+    /// All zeros, and one number in memory for each parameter: for weights that will be replaced, or only counted.
+    pub(crate) fn blank(device: &'a Device) -> Self {
+        Self { seed: None, drawn: 0, device }
     }
 
     /// A trainable parameter of N(0, std²) values; zeros for `std = 0`.
     pub(crate) fn normal<const D: usize>(&mut self, shape: [usize; D], std: f64) -> Param<Tensor<D>> {
-        let data = self.draw(shape, std);
-        Param::from_data(data, self.device)
+        match self.seed {
+            Some(seed) => Param::from_data(self.draw(seed, shape, std), self.device),
+            None => self.zeros(shape),
+        }
     }
 
     /// A frozen vector: saved with the weights, never trained.
@@ -38,21 +46,44 @@ impl<'a> Init<'a> {
         Param::initialized(ParamId::new(), Tensor::from_data(data, self.device).set_require_grad(false))
     }
 
-    /// N(0, std²) values for a frozen vector.
+    /// N(0, std²) values.
     pub(crate) fn normals(&mut self, count: usize, std: f64) -> Vec<f32> {
-        self.draw([count], std).try_into_vec().expect("the values were drawn as f32 just now")
+        let Some(seed) = self.seed else { return vec![0.0; count] };
+        self.draw(seed, [count], std).try_into_vec().expect("the values were drawn as f32 just now")
     }
 
     /// A trainable vector of one value.
     pub(crate) fn constant(&mut self, count: usize, value: f32) -> Param<Tensor<1>> {
-        Param::from_data(TensorData::new(vec![value; count], [count]), self.device)
+        match self.seed {
+            Some(_) => self.given([count], vec![value; count]),
+            None => self.zeros([count]),
+        }
     }
 
-    fn draw<const D: usize>(&mut self, shape: [usize; D], std: f64) -> TensorData {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+    /// A trainable parameter of these values.
+    pub(crate) fn given<const D: usize>(&mut self, shape: [usize; D], values: Vec<f32>) -> Param<Tensor<D>> {
+        Param::from_data(TensorData::new(values, shape), self.device)
+    }
+
+    /// A trainable parameter of zeros, all of them one number in memory: a config may be of anyone's making, and its sizes
+    /// are compared with the weights before there is room for them.
+    fn zeros<const D: usize>(&self, shape: [usize; D]) -> Param<Tensor<D>> {
+        let zero = Tensor::<D>::zeros([1; D], self.device);
+        let strategy = zero.gradient_checkpointing_strategy();
+        let zeros = zero.inner().expand(shape);
+        let zeros = match strategy {
+            Some(strategy) => zeros.autodiff().with_gradient_checkpointing_strategy(strategy).set_require_grad(true),
+            None => zeros,
+        };
+        Param::initialized(ParamId::new(), zeros)
+    }
+
+    fn draw<const D: usize>(&mut self, seed: u64, shape: [usize; D], std: f64) -> TensorData {
+        let count = shape.iter().product::<usize>();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(self.drawn);
         self.drawn += 1;
         let normal = |_| (std * Distribution::<f64>::sample(&StandardNormal, &mut rng)) as f32;
-        TensorData::new((0..shape.iter().product::<usize>()).map(normal).collect(), shape)
+        TensorData::new((0..count).map(normal).collect(), shape)
     }
 }

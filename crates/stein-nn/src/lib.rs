@@ -4,9 +4,13 @@
 //! [`RateConfig`], averaged by [`Ema`] and kept in a [`Checkpoint`]. Weights are named by their dotted path in the
 //! network ([`state`]), and those names are the keys of every file.
 
+#![allow(clippy::large_enum_variant, reason = "variants are layers and networks, of which a program holds a handful")]
+
 mod checkpoint;
 mod ema;
 mod embedding;
+mod files;
+pub mod import;
 mod init;
 mod layers;
 mod lr;
@@ -16,11 +20,13 @@ mod optimizer;
 pub mod peers;
 pub mod state;
 mod tapes;
+pub mod trace;
 
 pub use checkpoint::{Checkpoint, Part};
 pub use ema::{Ema, EmaConfig};
 pub use embedding::EmbeddingConfig;
+pub use files::{read_tensors, write_atomically, write_tensors};
 pub use lr::{Decay, RateConfig};
-pub use networks::{AnyNetwork, Mlp, MlpConfig, NetworkConfig, Unet, UnetConfig};
+pub use networks::*;
 pub use optimizer::{Accumulated, AdamW, AdamWConfig};
 pub use state::Tensors;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
-    tensor::{Device, Shape, Tensor, TensorData},
+    tensor::{DType, Device, Gradients, Shape, Tensor, TensorData},
 };
 use stein::{Result, ensure};
 
@@ -56,6 +56,26 @@ pub(crate) fn flat<M: Module>(module: &M) -> Flat {
     collect.1
 }
 
+/// The shape of every float parameter of a module, frozen ones included.
+pub(crate) fn shapes<M: Module>(module: &M) -> BTreeMap<String, Shape> {
+    #[derive(Default)]
+    struct Collect(Path, BTreeMap<String, Shape>);
+    impl ModuleVisitor for Collect {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.1.insert(self.0.name(), param.val().shape());
+        }
+    }
+    let mut collect = Collect::default();
+    module.visit(&mut collect);
+    collect.1
+}
+
 /// The module with the values of every float parameter replaced by a function of its name and its values.
 ///
 /// The function gets and returns one vector without autodiff. A parameter that was a trainable leaf is one again.
@@ -84,6 +104,32 @@ pub(crate) fn map<M: Module>(module: M, value: impl FnMut(&str, Tensor<1>) -> Te
     module.map(&mut Map(Path::default(), value))
 }
 
+/// The module with every float parameter in another float type.
+pub fn cast<M: Module>(module: M, kind: DType) -> M {
+    map(module, |_, value| value.cast(kind))
+}
+
+/// The gradient of every parameter that has one, by name, in the shape of the parameter.
+pub fn gradients<M: Module>(module: &M, gradients: &Gradients) -> Tensors {
+    struct Collect<'a>(Path, &'a Gradients, Tensors);
+    impl ModuleVisitor for Collect<'_> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(gradient) = param.val().grad(self.1) {
+                self.2.insert(self.0.name(), gradient.into_data());
+            }
+        }
+    }
+    let mut collect = Collect(Path::default(), gradients, Tensors::new());
+    module.visit(&mut collect);
+    collect.2
+}
+
 /// A tensor of these values and the type of `like`, on its device and without autodiff.
 pub(crate) fn vector_like(data: TensorData, like: &Tensor<1>) -> Tensor<1> {
     let count = data.num_elements();
@@ -107,18 +153,17 @@ pub(crate) fn shaped(value: Tensor<1>, shape: Shape) -> TensorData {
 /// # Errors
 /// When a name is missing, unexpected, or has another shape than the network's; nothing is loaded then.
 pub fn load<M: Module>(network: M, weights: &Tensors) -> Result<M> {
-    let own = flat(&network);
-    check(&own, weights)?;
+    check(&shapes(&network), weights)?;
     Ok(map(network, |name, old| vector_like(weights[name].clone(), &old)))
 }
 
 /// Fails unless the names and shapes of two sets of weights are the same, with all differences in one sentence.
-pub(crate) fn check(own: &Flat, given: &Tensors) -> Result<()> {
+pub(crate) fn check(own: &BTreeMap<String, Shape>, given: &Tensors) -> Result<()> {
     let missing = own.keys().filter(|name| !given.contains_key(*name)).cloned().collect();
     let unexpected = given.keys().filter(|name| !own.contains_key(*name)).cloned().collect();
     let misshapen = own
         .iter()
-        .filter_map(|(name, (shape, _))| Some((name, shape, given.get(name)?)))
+        .filter_map(|(name, shape)| Some((name, shape, given.get(name)?)))
         .filter(|(_, shape, data)| data.shape() != *shape || !data.dtype().is_float())
         .map(|(name, shape, data)| format!("{name} ({:?} {} for {shape})", data.dtype(), data.shape()))
         .collect();

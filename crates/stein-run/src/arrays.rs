@@ -1,37 +1,10 @@
-//! Files of numbers: NumPy arrays and CSV tables, and the atomic write that all output files go through.
+//! Files of numbers: NumPy arrays and CSV tables.
 
-use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use crate::{Error, Result};
+use stein_nn::write_atomically;
 
-/// Writes a file through a temporary one beside it, so that the path holds the old content or the whole new one.
-///
-/// The directory must exist.
-pub fn write_atomically(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-    let path = path.as_ref();
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    if !directory.is_dir() {
-        return Err(Error::new("the directory to write it in does not exist; create it first").at(path.display()));
-    }
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let replace = || {
-        let mut file = builder.tempfile_in(directory)?;
-        let mut buffered = BufWriter::new(file.as_file_mut());
-        write(&mut buffered)?;
-        buffered.flush()?;
-        drop(buffered);
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        io::Result::Ok(())
-    };
-    replace().map_err(|e| Error::new(format!("it cannot be written: {e}")).at(path.display()))
-}
+use crate::{Error, Result};
 
 /// Writes numbers as a NumPy array of 32-bit floats of this shape, row by row.
 pub fn write_npy_f32(path: impl AsRef<Path>, data: &[f32], shape: &[usize]) -> Result<()> {
@@ -102,20 +75,6 @@ mod tests {
     use std::fs;
 
     use super::*;
-
-    #[test]
-    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("a");
-        write_atomically(&path, |file| file.write_all(b"old")).unwrap();
-        let broken = write_atomically(&path, |file| {
-            file.write_all(b"new")?;
-            Err(io::Error::other("full"))
-        });
-        assert!(broken.unwrap_err().to_string().ends_with("full"));
-        assert_eq!(fs::read(&path).unwrap(), b"old");
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
-    }
 
     #[test]
     fn a_missing_directory_is_a_sentence() {

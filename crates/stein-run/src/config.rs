@@ -232,6 +232,54 @@ impl SampleConfig {
 /// which the prior's variance accounts for.
 const LARGEST_START: f64 = 1000.0;
 
+/// What it takes to sample a model whose training is not known here: an imported one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// How noise grows.
+    pub schedule: AnySchedule,
+    /// What learned.
+    pub model: ModelConfig,
+    /// How it is sampled unless told otherwise.
+    pub sample: SampleConfig,
+}
+
+impl Recipe {
+    /// Reads what [`to_toml`](Self::to_toml) wrote.
+    ///
+    /// # Errors
+    /// Text that is no TOML, a key or name nobody knows, a value out of range.
+    pub fn parse(text: &str) -> Result<Self> {
+        let table: Table = text.parse().map_err(|error: toml::de::Error| located(text, &error))?;
+        let recipe: Self = with_settings(table, &[])?;
+        recipe.check()?;
+        Ok(recipe)
+    }
+
+    /// Fails if the parts do not fit each other.
+    pub fn check(&self) -> Result<()> {
+        self.schedule.check()?;
+        self.model.precondition().check(&self.schedule)?;
+        self.sample.resolve(&self.schedule, true)?;
+        Ok(())
+    }
+
+    /// Everything, as TOML.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a recipe consists of tables, numbers and strings")
+    }
+}
+
+impl From<&Experiment> for Recipe {
+    fn from(experiment: &Experiment) -> Self {
+        Self {
+            schedule: experiment.schedule.clone(),
+            model: experiment.model.clone(),
+            sample: experiment.sample.clone(),
+        }
+    }
+}
+
 impl Experiment {
     /// Reads an experiment file and applies `path=value` settings.
     ///

@@ -9,11 +9,10 @@ use std::{
 
 use stein::{Error, Result, ensure};
 use stein_data::{Source, Split};
+use stein_nn::write_atomically;
 
 use crate::{
-    Classes, Experiment, Model, Quality, RunDir, TrainOptions, Trained,
-    arrays::write_atomically,
-    draw,
+    Classes, Experiment, Model, Quality, RunDir, TrainOptions, Trained, draw,
     draw::{picture, pictures},
     html::{Section, report},
     model::load_data,

@@ -1,6 +1,9 @@
 //! A model ready to be sampled: from a run directory, a checkpoint file, or an exact mixture in a JSON file.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use burn::tensor::{DType, Device};
 use stein::{
@@ -10,7 +13,7 @@ use stein::{
 use stein_data::{Shape, Source};
 use stein_nn::{AnyNetwork, Checkpoint, Part, state};
 
-use crate::{Codec, Experiment, RunDir, SampleConfig, Subject, from_data};
+use crate::{Codec, Experiment, Recipe, RunDir, SampleConfig, Subject, from_data};
 
 /// A denoiser with all that sampling needs to know.
 pub struct Model {
@@ -102,38 +105,50 @@ impl Model {
     }
 
     fn checkpoint(name: &str, path: &Path, device: &Device) -> Result<Self> {
+        let at = |error: Error| error.at(path.display());
         let (weights, metadata) = Checkpoint::read_part(path, Part::Ema)?;
-        let (experiment, subject) = read_metadata(&metadata).map_err(|error| error.at(path.display()))?;
-        let network = state::load(build_network(&experiment, &subject, device)?, &weights)
-            .map_err(|error| error.at(path.display()))?;
-        let model = Self::of_network(name, network, &experiment, subject, device)?;
-        Ok(Self { checkpoint: Some(path.to_owned()), ..model })
+        let (recipe, density, subject) = if let Some(text) = metadata.get(RECIPE) {
+            (Recipe::parse(text).map_err(at)?, None, read_subject(&metadata).map_err(at)?)
+        } else {
+            let (experiment, subject) = read_metadata(&metadata).map_err(at)?;
+            (Recipe::from(&experiment), known_density(&experiment.data.source), subject)
+        };
+        let network = recipe.model.network.build(&subject.shape.dims(), subject.classes.len(), 0, device)?;
+        let network = state::load(network, &weights).map_err(at)?;
+        let model = Self::of_network(name, network, &recipe, subject, device)?;
+        Ok(Self { checkpoint: Some(path.to_owned()), density, ..model })
     }
 
-    /// A network in training or just trained.
+    /// A network in training, just trained or imported.
     ///
     /// # Errors
-    /// When its parts do not fit, which an experiment that was checked rules out.
+    /// When its parts do not fit, which a recipe that was checked rules out.
     pub fn of_network(
         name: &str,
         network: AnyNetwork,
-        experiment: &Experiment,
+        recipe: &Recipe,
         subject: Subject,
         device: &Device,
     ) -> Result<Self> {
-        let denoiser = Preconditioned::new(network, experiment.model.precondition(), experiment.schedule.clone())?;
+        let denoiser = Preconditioned::new(network, recipe.model.precondition(), recipe.schedule.clone())?;
         Ok(Self {
             name: name.to_owned(),
             checkpoint: None,
             denoiser: Box::new(denoiser),
-            schedule: experiment.schedule.clone(),
+            schedule: recipe.schedule.clone(),
             trained: true,
-            density: known_density(&experiment.data.source),
+            density: None,
             subject,
-            sample: experiment.sample.clone(),
+            sample: recipe.sample.clone(),
             device: device.clone(),
             dtype: DType::F32,
         })
+    }
+
+    /// With the density of the data, where their source has one.
+    #[must_use]
+    pub(crate) fn with_density_of(self, source: &Source) -> Self {
+        Self { density: known_density(source), ..self }
     }
 }
 
@@ -150,13 +165,16 @@ fn known_density(source: &Source) -> Option<GaussianMixture> {
 }
 
 const EXPERIMENT: &str = "experiment";
+const RECIPE: &str = "recipe";
 const SUBJECT: &str = "subject";
+/// Where an imported model comes from.
+pub(crate) const SOURCE: &str = "source";
 
-/// What a checkpoint says of itself.
-pub(crate) fn write_metadata(experiment: &Experiment, subject: &Subject) -> std::collections::BTreeMap<String, String> {
+/// What a checkpoint says of itself: how it came to be, and of what.
+fn metadata(key: &str, toml: String, subject: &Subject) -> BTreeMap<String, String> {
     let subject = serde_json::to_string(subject).expect("a subject consists of names and finite numbers");
     [
-        (EXPERIMENT.to_owned(), experiment.to_toml()),
+        (key.to_owned(), toml),
         (SUBJECT.to_owned(), subject),
         ("version".to_owned(), crate::VERSION.to_owned()),
         ("commit".to_owned(), crate::COMMIT.to_owned()),
@@ -164,16 +182,33 @@ pub(crate) fn write_metadata(experiment: &Experiment, subject: &Subject) -> std:
     .into()
 }
 
-pub(crate) fn read_metadata(metadata: &std::collections::BTreeMap<String, String>) -> Result<(Experiment, Subject)> {
-    let get = |key: &str| {
-        metadata.get(key).ok_or_else(|| {
-            Error::new(format!("the checkpoint's metadata lack `{key}`: it was not written by `stein train`"))
-        })
-    };
-    let experiment = Experiment::parse(get(EXPERIMENT)?, &[])?;
-    let subject = serde_json::from_str(get(SUBJECT)?)
-        .map_err(|error| Error::new(format!("the checkpoint's metadata `{SUBJECT}` cannot be read: {error}")))?;
-    Ok((experiment, subject))
+/// What the checkpoint of a run says of itself.
+pub(crate) fn write_metadata(experiment: &Experiment, subject: &Subject) -> BTreeMap<String, String> {
+    metadata(EXPERIMENT, experiment.to_toml(), subject)
+}
+
+/// What the checkpoint of an imported model says of itself.
+pub(crate) fn imported_metadata(recipe: &Recipe, subject: &Subject) -> BTreeMap<String, String> {
+    metadata(RECIPE, recipe.to_toml(), subject)
+}
+
+fn entry<'a>(metadata: &'a BTreeMap<String, String>, key: &str) -> Result<&'a str> {
+    let found = metadata.get(key).map(|text| &text[..]);
+    found.ok_or_else(|| {
+        Error::new(format!(
+            "the checkpoint's metadata lack `{key}`: it was not written by `stein train` or `stein import`"
+        ))
+    })
+}
+
+fn read_subject(metadata: &BTreeMap<String, String>) -> Result<Subject> {
+    serde_json::from_str(entry(metadata, SUBJECT)?)
+        .map_err(|error| Error::new(format!("the checkpoint's metadata `{SUBJECT}` cannot be read: {error}")))
+}
+
+pub(crate) fn read_metadata(metadata: &BTreeMap<String, String>) -> Result<(Experiment, Subject)> {
+    let experiment = Experiment::parse(entry(metadata, EXPERIMENT)?, &[])?;
+    Ok((experiment, read_subject(metadata)?))
 }
 
 /// The data of an experiment.

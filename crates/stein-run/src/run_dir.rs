@@ -17,7 +17,9 @@ use std::{
 use serde_json::Value;
 use stein::{Error, Result, ensure};
 
-use crate::{Experiment, arrays::write_atomically};
+use stein_nn::write_atomically;
+
+use crate::Experiment;
 
 /// A run directory.
 #[derive(Debug, Clone)]

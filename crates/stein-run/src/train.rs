@@ -20,7 +20,7 @@ use stein_data::{Data, Loader, LoaderConfig, Split};
 use stein_nn::{Accumulated, AdamW, AnyNetwork, Checkpoint, Ema, state};
 
 use crate::{
-    Classes, DataConfig, Experiment, Model, RunDir, Subject, device, draw,
+    Classes, DataConfig, Experiment, Model, Recipe, RunDir, Subject, device, draw,
     draw::{picture, progress_bar},
     from_data,
     model::{build_network, load_data, read_metadata, write_metadata},
@@ -183,7 +183,9 @@ impl Prepared {
     fn model(&self) -> Result<Model> {
         let name = self.run.root().display().to_string();
         let network = self.ema.network(&self.network);
-        Model::of_network(&name, network, &self.experiment, self.subject.clone(), &self.device)
+        let recipe = Recipe::from(&self.experiment);
+        let model = Model::of_network(&name, network, &recipe, self.subject.clone(), &self.device)?;
+        Ok(model.with_density_of(&self.experiment.data.source))
     }
 }
 

@@ -7,10 +7,7 @@
 //! a residual network with normalisation before each branch (He et al., arXiv:1603.05027) and the embedding inside it
 //! as in DDPM (Ho et al., arXiv:2006.11239). W_out starts at zero, so a fresh network is the zero function.
 
-use burn::{
-    module::Module,
-    tensor::{Device, Tensor},
-};
+use burn::{module::Module, tensor::Tensor};
 use serde::{Deserialize, Serialize};
 use stein::{Condition, Network, Result, ensure};
 
@@ -45,7 +42,7 @@ impl Default for MlpConfig {
 }
 
 impl MlpConfig {
-    pub(super) fn build(&self, shape: &[usize], classes: usize, seed: u64, device: &Device) -> Result<Mlp> {
+    pub(super) fn build(&self, shape: &[usize], classes: usize, init: &mut Init) -> Result<Mlp> {
         let Self { hidden, blocks, embedding_dim, .. } = *self;
         ensure!(hidden > 0, "network.hidden is 0: give the width of the perceptron, such as 256");
         ensure!(
@@ -53,7 +50,6 @@ impl MlpConfig {
             "network.embedding_dim is {embedding_dim}: give a positive even number, for as many sines as cosines"
         );
         let dim = shape.iter().product();
-        let init = &mut Init::new(seed, device);
         Ok(Mlp {
             embedding: Embedding::new(&self.embedding, embedding_dim, embedding_dim, classes, init)?,
             input: Linear::new(dim, hidden, init),

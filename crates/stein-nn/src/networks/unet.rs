@@ -12,10 +12,7 @@
 //! S is the identity, or a linear map where the number of channels changes. K₂, W_o and the last convolution start at
 //! zero, so a fresh network is the zero function. Activations are channels-last, `[N, H, W, C]`, throughout.
 
-use burn::{
-    module::Module,
-    tensor::{Device, Tensor},
-};
+use burn::{module::Module, tensor::Tensor};
 use serde::{Deserialize, Serialize};
 use stein::{Condition, Network, Result, ensure};
 
@@ -23,7 +20,7 @@ use super::check_batch;
 use crate::{
     embedding::{Embedding, EmbeddingConfig},
     init::Init,
-    layers::{Conv, Dropout, GroupNorm, Linear},
+    layers::{Attention, BlockForm, Conv, Dropout, GroupNorm, ResBlock},
     ops::{self, Dual},
 };
 
@@ -76,7 +73,7 @@ impl Default for UnetConfig {
 }
 
 impl UnetConfig {
-    pub(super) fn build(&self, shape: &[usize], classes: usize, seed: u64, device: &Device) -> Result<Unet> {
+    pub(super) fn build(&self, shape: &[usize], classes: usize, init: &mut Init) -> Result<Unet> {
         let &[height, width, depth] = shape else {
             return Err(stein::Error::new(format!(
                 "a U-Net works on images, not on samples of shape {shape:?}: give [height, width, channels] or use \
@@ -126,7 +123,6 @@ impl UnetConfig {
         }
 
         let norms = Norms { groups: self.groups, epsilon: self.epsilon };
-        let init = &mut Init::new(seed, device);
         let wide = 4 * channels;
         let embedding = Embedding::new(&self.embedding, channels, wide, classes, init)?;
         let input = Conv::new(depth, channels, init);
@@ -271,9 +267,9 @@ struct Stage {
 
 /// A residual block, and attention after it.
 #[derive(Module, Debug)]
-struct Unit {
-    block: Block,
-    attention: Option<Attention>,
+pub(super) struct Unit {
+    pub(super) block: ResBlock,
+    pub(super) attention: Option<Attention>,
 }
 
 impl Unit {
@@ -286,88 +282,22 @@ impl Unit {
         init: &mut Init,
     ) -> Result<Self> {
         Ok(Self {
-            block: Block::new(inputs, outputs, embedding, norms, init)?,
-            attention: heads.map(|heads| Attention::new(outputs, heads, norms, init)).transpose()?,
+            block: {
+                let form = BlockForm { embedding: Some(embedding), ..BlockForm::default() };
+                ResBlock::new([inputs, outputs], form, norms.of(inputs, init)?, norms.of(outputs, init)?, init)
+            },
+            attention: match heads {
+                Some(heads) => Some(Attention::new(norms.of(outputs, init)?, outputs, heads, 1.0, init)),
+                None => None,
+            },
         })
     }
 
-    fn forward(&self, parts: Vec<Dual<4>>, embedded: Dual<2>, dropout: &Dropout) -> Dual<4> {
-        let h = self.block.forward(parts, embedded, dropout);
+    pub(super) fn forward(&self, parts: Vec<Dual<4>>, embedded: Dual<2>, dropout: &Dropout) -> Dual<4> {
+        let h = self.block.forward(parts, Some(embedded), dropout);
         match &self.attention {
             Some(attention) => attention.forward(h),
             None => h,
         }
-    }
-}
-
-#[derive(Module, Debug)]
-struct Block {
-    first_norm: GroupNorm,
-    first: Conv,
-    embedding: Linear,
-    second_norm: GroupNorm,
-    second: Conv,
-    skip: Option<Linear>,
-}
-
-impl Block {
-    fn new(inputs: usize, outputs: usize, embedding: usize, norms: &Norms, init: &mut Init) -> Result<Self> {
-        Ok(Self {
-            first_norm: norms.of(inputs, init)?,
-            first: Conv::new(inputs, outputs, init),
-            embedding: Linear::new(embedding, outputs, init),
-            second_norm: norms.of(outputs, init)?,
-            second: Conv::zero(outputs, outputs, init),
-            skip: (inputs != outputs).then(|| Linear::new(inputs, outputs, init)),
-        })
-    }
-
-    /// The input is given as images side by side along channels.
-    fn forward(&self, mut parts: Vec<Dual<4>>, embedded: Dual<2>, dropout: &Dropout) -> Dual<4> {
-        let shift = Some(self.embedding.forward(embedded));
-        let norm = Some(self.first_norm.norm(true));
-        let branch = ops::conv2d(parts.clone(), ops::Conv { norm, shift, ..self.first.plain() });
-        let residual = match &self.skip {
-            Some(skip) => skip.forward_parts(parts),
-            None => parts.swap_remove(0),
-        };
-        let (residual, norm) = (Some(residual), self.second_norm.norm(true));
-        if dropout.is_on() {
-            let branch = dropout.forward(ops::group_norm(branch, &norm));
-            return ops::conv2d(vec![branch], ops::Conv { residual, ..self.second.plain() });
-        }
-        ops::conv2d(vec![branch], ops::Conv { norm: Some(norm), residual, ..self.second.plain() })
-    }
-}
-
-#[derive(Module, Debug)]
-struct Attention {
-    norm: GroupNorm,
-    queries: Linear,
-    keys: Linear,
-    values: Linear,
-    output: Linear,
-    heads: usize,
-}
-
-impl Attention {
-    fn new(channels: usize, heads: usize, norms: &Norms, init: &mut Init) -> Result<Self> {
-        Ok(Self {
-            norm: norms.of(channels, init)?,
-            queries: Linear::new(channels, channels, init),
-            keys: Linear::new(channels, channels, init),
-            values: Linear::new(channels, channels, init),
-            output: Linear::zero(channels, channels, init),
-            heads,
-        })
-    }
-
-    fn forward(&self, h: Dual<4>) -> Dual<4> {
-        let [n, height, width, c] = h.dims();
-        let rows = |x: Dual<4>| x.reshape([n, height * width, c]);
-        let x = rows(ops::group_norm(h.clone(), &self.norm.norm(false)));
-        let (q, k) = (self.queries.forward(x.clone()), self.keys.forward(x.clone()));
-        let attended = ops::attention(q, k, self.values.forward(x), self.heads);
-        self.output.forward_onto(attended, rows(h)).reshape([n, height, width, c])
     }
 }

@@ -18,7 +18,7 @@ use stein_simd::{
 };
 
 use super::{
-    Precision,
+    Fir, Precision,
     buffer::tensor,
     extension::{Operation, Saved, numbers},
 };
@@ -637,5 +637,38 @@ impl Operation for Resample {
             Change::Repeat => resample::upsample_nearest_backward(Isa::best(), dy, self.shape, dx),
             Change::Mean => resample::average_pool_backward(Isa::best(), dy, self.shape, dx),
         }))]
+    }
+}
+
+/// Input: x.
+#[derive(Debug)]
+pub(super) struct Filter {
+    /// That of x, `[N, H, W, C]`.
+    pub(super) shape: [usize; 4],
+    pub(super) filter: Fir,
+}
+
+impl Operation for Filter {
+    fn shape(&self) -> Vec<usize> {
+        self.filter.shape(self.shape).to_vec()
+    }
+
+    fn forward(&self, inputs: &[FlexTensor], _: bool, output: &mut [f32]) -> Saved {
+        let Fir { kernel, up, down, pad, gain } = &self.filter;
+        let x = numbers(&inputs[0]);
+        let y = resample::fir_resample(Isa::best(), x, self.shape, kernel, *up, *down, *pad, *gain as f32);
+        output.copy_from_slice(&y);
+        Saved::new()
+    }
+
+    fn reads(&self, _: usize) -> bool {
+        false
+    }
+
+    fn backward(&self, _: &[&[f32]], _: &Saved, dy: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
+        let Fir { kernel, up, down, pad, gain } = &self.filter;
+        let dy = numbers(&dy);
+        let dx = resample::fir_resample_backward(Isa::best(), dy, self.shape, kernel, *up, *down, *pad, *gain as f32);
+        vec![Some(copied(&dx, self.shape))]
     }
 }

@@ -39,6 +39,12 @@ impl<const D: usize> Dual<D> {
         Dual { value: f(self.value), tangent: self.tangent.map(f) }
     }
 
+    /// The result of a function of every number by itself, of that derivative.
+    pub(crate) fn map(self, f: impl Fn(Tensor<D>) -> Tensor<D>, slope: impl Fn(Tensor<D>) -> Tensor<D>) -> Self {
+        let tangent = self.tangent.map(|tangent| slope(self.value.clone()) * tangent);
+        Self { value: f(self.value), tangent }
+    }
+
     /// The same numbers in another shape.
     pub fn reshape<const E: usize>(self, shape: [usize; E]) -> Dual<E> {
         self.linear(|x| x.reshape(shape))
@@ -56,6 +62,20 @@ impl<const D: usize> Dual<D> {
         let mut values: Vec<_> = parts.into_iter().map(|part| part.value).collect();
         let value = if values.len() == 1 { values.remove(0) } else { Tensor::cat(values, axis) };
         Self { value, tangent }
+    }
+}
+
+impl<const D: usize> std::ops::Mul for Dual<D> {
+    type Output = Self;
+
+    fn mul(self, other: Self) -> Self {
+        let left = self.tangent.map(|tangent| tangent * other.value.clone());
+        let right = other.tangent.map(|tangent| self.value.clone() * tangent);
+        let tangent = match (left, right) {
+            (Some(a), Some(b)) => Some(a + b),
+            (a, b) => a.or(b),
+        };
+        Self { value: self.value * other.value, tangent }
     }
 }
 

@@ -5,7 +5,7 @@ use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
 use burn::tensor::{Tensor, activation, module, ops::ConvOptions, ops::PadMode};
 
-use super::{Activation, Conv, Dual, Norm};
+use super::{Activation, Conv, Dual, Fir, Norm};
 
 pub(super) fn linear<const D: usize>(
     x: Tensor<D>,
@@ -187,6 +187,28 @@ pub(super) fn upsample_nearest(x: Tensor<4>) -> Tensor<4> {
 pub(super) fn average_pool(x: Tensor<4>) -> Tensor<4> {
     let [n, h, w, c] = x.dims();
     x.reshape([n, h / 2, 2, w / 2, 2, c]).mean_dim(2).mean_dim(4).reshape([n, h / 2, w / 2, c])
+}
+
+pub(super) fn fir_resample(x: Tensor<4>, filter: &Fir) -> Tensor<4> {
+    let Fir { kernel, up, down, pad: [before, after], gain } = filter;
+    let [n, h, w, c] = x.dims();
+    let (device, kind, taps) = (x.device(), x.dtype(), kernel.len());
+    let x = if *up == 1 {
+        x
+    } else {
+        let x = x.reshape([n, h, 1, w, 1, c]);
+        let zeros = |shape: [usize; 6]| Tensor::<6>::zeros(shape, (&device, kind));
+        let x = Tensor::cat(vec![x, zeros([n, h, 1, w, up - 1, c])], 4);
+        Tensor::cat(vec![x, zeros([n, h, up - 1, w, *up, c])], 2).reshape([n, h * up, w * up, c])
+    };
+    let x = x.permute([0, 3, 1, 2]).pad((*before, *after, *before, *after), PadMode::Constant(0.0));
+    // A true convolution: the engine's is a correlation.
+    let taps_of =
+        |row: usize| kernel.iter().rev().map(move |tap| f64::from(*tap) * f64::from(kernel[taps - 1 - row]) * gain);
+    let square: Vec<f64> = (0..c).flat_map(|_| (0..taps).flat_map(taps_of)).collect();
+    let weight = Tensor::<1>::from_data(square.as_slice(), (&device, kind)).reshape([c, 1, taps, taps]);
+    let options = ConvOptions::new([*down, *down], [0, 0], [1, 1], c);
+    module::conv2d(x, weight, None, options).permute([0, 2, 3, 1])
 }
 
 /// `[N, places, C]` as `[N, heads, places, C/heads]`.

@@ -302,6 +302,62 @@ fn resample(x: Tensor<4>, change: Change) -> Tensor<4> {
     Inputs::default().with(x).apply(cpu::Resample { shape, change })
 }
 
+/// A resampling filter along both axes, as StyleGAN2 (Karras et al., arXiv:1912.04958) and NCSN++ use it: `up` − 1 zeros after
+/// every number, zeros before and after all, a convolution with the kernel, and every `down`-th number.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fir {
+    /// Taps along one axis; the same along the other.
+    pub kernel: Vec<f32>,
+    /// The factor of up-sampling.
+    pub up: usize,
+    /// The factor of down-sampling.
+    pub down: usize,
+    /// Zeros before and after, along both axes.
+    pub pad: [usize; 2],
+    /// Multiplies the result.
+    pub gain: f64,
+}
+
+impl Fir {
+    /// Taps that sum to one.
+    fn normalized(kernel: &[f32]) -> Vec<f32> {
+        let sum: f32 = kernel.iter().sum();
+        kernel.iter().map(|tap| tap / sum).collect()
+    }
+
+    /// Twice as high and wide, the mean of an image kept.
+    pub fn doubling(kernel: &[f32]) -> Self {
+        let over = kernel.len().saturating_sub(2);
+        let pad = [over.div_ceil(2) + 1, over / 2];
+        Self { kernel: Self::normalized(kernel), up: 2, down: 1, pad, gain: 4.0 }
+    }
+
+    /// Half as high and wide, the mean of an image kept.
+    pub fn halving(kernel: &[f32]) -> Self {
+        let over = kernel.len().saturating_sub(2);
+        Self { kernel: Self::normalized(kernel), up: 1, down: 2, pad: [over.div_ceil(2), over / 2], gain: 1.0 }
+    }
+
+    fn shape(&self, [n, h, w, c]: [usize; 4]) -> [usize; 4] {
+        let size = |size: usize| (size * self.up + self.pad[0] + self.pad[1] - self.kernel.len()) / self.down + 1;
+        [n, size(h), size(w), c]
+    }
+}
+
+/// [`Fir`] of `x` `[N, H, W, C]`.
+///
+/// # Panics
+/// If the filter is longer than the padded image.
+pub fn fir_resample(x: Dual<4>, filter: &Fir) -> Dual<4> {
+    x.linear(|x| {
+        if !takes(&x) {
+            return engine::fir_resample(x, filter);
+        }
+        let shape = x.dims();
+        Inputs::default().with(x).apply(cpu::Filter { shape, filter: filter.clone() })
+    })
+}
+
 /// softmax(q kᵀ / √d) v, per head of d = C/heads channels (Vaswani et al., arXiv:1706.03762): `q` `[N, places, C]`, `k`
 /// and `v` `[N, places of the keys, C]`, result like `q`. The matrix of scores is never stored (Dao et al.,
 /// arXiv:2205.14135).

@@ -53,7 +53,7 @@ fn fails(path: &Path, part: &str) {
 fn a_damaged_or_foreign_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("last.safetensors");
-    fails(&path, "No such file");
+    fails(&path, "does not exist");
     trained().write(&path).unwrap();
     let whole = fs::read(&path).unwrap();
 
@@ -104,5 +104,5 @@ fn what_the_format_has_no_place_for_is_not_written() {
     fails(Checkpoint { metadata: [("stein.x".into(), "1".into())].into(), ..Checkpoint::default() }, &path, "stein.x");
     let bools = [("a".into(), TensorData::from([true]))].into();
     fails(Checkpoint { weights: bools, ..Checkpoint::default() }, &path, "a is of type Bool");
-    fails(Checkpoint::default(), &folder.path().join("no/last.safetensors"), "No such file");
+    fails(Checkpoint::default(), &folder.path().join("no/last.safetensors"), "does not exist");
 }

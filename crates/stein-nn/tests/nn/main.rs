@@ -1,10 +1,10 @@
 //! The networks and what trains and keeps them, on the CPU.
 
 mod checkpoints;
-mod golden;
 mod gradients;
 mod networks;
 mod operations;
+mod pickles;
 mod tangents;
 mod training;
 
@@ -34,12 +34,7 @@ fn vector(count: usize, seed: u64, kind: DType, device: &Device) -> Tensor<1> {
 
 /// Adds noise to every parameter, so that layers which start at zero take part, and casts them all.
 fn shaken(network: AnyNetwork, kind: DType) -> AnyNetwork {
-    moved(network, kind, 0.1)
-}
-
-/// Adds that much noise to every parameter and casts them all.
-fn moved(network: AnyNetwork, kind: DType, amount: f64) -> AnyNetwork {
-    struct Shake(u64, DType, f64);
+    struct Shake(u64, DType);
     impl ModuleMapper for Shake {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             self.0 += 1;
@@ -50,11 +45,11 @@ fn moved(network: AnyNetwork, kind: DType, amount: f64) -> AnyNetwork {
                     uniform(old.shape().num_elements(), self.0).as_slice(),
                     (&old.device(), self.1),
                 );
-                (old.detach().cast(self.1) + noise.reshape(dims) * self.2).detach().set_require_grad(trained)
+                (old.detach().cast(self.1) + noise.reshape(dims) * 0.1).detach().set_require_grad(trained)
             })
         }
     }
-    network.map(&mut Shake(0, kind, amount))
+    network.map(&mut Shake(0, kind))
 }
 
 fn small_mlp() -> NetworkConfig {

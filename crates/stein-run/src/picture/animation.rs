@@ -7,8 +7,8 @@ use gif::{Encoder, Frame, Repeat};
 use image::RgbImage;
 use image_webp::{ColorType, WebPEncoder};
 
-use crate::arrays::write_atomically;
 use crate::{Error, Result};
+use stein_nn::write_atomically;
 
 /// Writes the frames as an animated GIF; every frame has a palette of its own.
 ///

@@ -16,8 +16,8 @@ use std::path::Path;
 
 use image::{ImageFormat, Rgb, RgbImage};
 
-use crate::arrays::write_atomically;
 use crate::{Error, Result};
+use stein_nn::write_atomically;
 
 /// A picture of `height * width * channels` values in [0, 1], channels last.
 ///

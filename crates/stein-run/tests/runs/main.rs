@@ -1,5 +1,7 @@
 //! Whole runs on small models: training, resuming, sampling, and every experiment file.
 
+mod imports;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -220,10 +222,14 @@ fn every_experiment_parses_round_trips_and_refuses_unknown_keys() {
 }
 
 #[test]
-fn every_experiment_trains_a_step_at_full_size_and_samples() {
+fn every_small_experiment_trains_a_step_at_full_size_and_samples() {
     let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let small = ["digits", "fashion-mnist", "points2d"];
     for file in experiment_files() {
         let name = file.strip_prefix(experiments()).unwrap().display().to_string();
+        if !small.iter().any(|folder| name.starts_with(folder)) {
+            continue;
+        }
         if name.starts_with("fashion-mnist") && !shared.is_dir() {
             println!("skipped {name}: its data are not on this machine");
             continue;
@@ -246,6 +252,73 @@ fn every_experiment_trains_a_step_at_full_size_and_samples() {
         let drawn = draw(&model, 2, 0, &Classes::Default, &model.sample, false, &|| Ok(())).unwrap();
         assert_eq!(drawn.values.len(), 2 * model.subject.dim(), "{name}");
     }
+}
+
+/// Parameters of the published networks. Those of ADM and of EDM on ImageNet are the papers' and the model cards', in
+/// millions; DDPM's is that of its published weights; the others were summed by hand from the layers of the references, the
+/// frozen frequencies of Fourier features included.
+const PUBLISHED: &[(&str, f64)] = &[
+    ("adm/imagenet128", 422e6),
+    ("adm/imagenet256", 554e6),
+    ("adm/imagenet512", 559e6),
+    ("adm/imagenet64", 296e6),
+    ("ddpm/cifar10", 35_746_307.0),
+    ("edm/afhqv2-64-ve", 62_761_219.0),
+    ("edm/afhqv2-64-vp", 61_805_571.0),
+    ("edm/cifar10-cond-ve", 56_400_771.0),
+    ("edm/cifar10-cond-vp", 55_735_299.0),
+    ("edm/cifar10-uncond-ve", 56_397_955.0),
+    ("edm/cifar10-uncond-vp", 55_733_891.0),
+    ("edm/ffhq64-ve", 62_761_219.0),
+    ("edm/ffhq64-vp", 61_805_571.0),
+    ("edm/imagenet64", 296e6),
+    ("ncsn/celeba", 30_117_635.0),
+    ("ncsn/cifar10", 30_117_635.0),
+    ("ncsn/mnist", 7_638_657.0),
+    ("ncsnv2/bedroom128", 83_445_379.0),
+    ("ncsnv2/celeba64", 29_694_083.0),
+    ("ncsnv2/cifar10", 29_694_083.0),
+    ("ncsnv2/ffhq256", 94_132_611.0),
+    ("score-sde/subvp-cifar10", 61_804_419.0),
+    ("score-sde/subvp-cifar10-deep", 106_632_579.0),
+    ("score-sde/ve-cifar10", 62_758_915.0),
+    ("score-sde/ve-cifar10-deep", 107_587_075.0),
+    ("score-sde/ve-discrete-cifar10", 62_693_251.0),
+    ("score-sde/vp-cifar10", 61_804_419.0),
+    ("score-sde/vp-cifar10-deep", 106_632_579.0),
+    ("score-sde/vp-discrete-cifar10", 61_804_419.0),
+];
+
+#[test]
+fn published_networks_have_their_number_of_parameters() {
+    let mut seen = 0;
+    for file in experiment_files() {
+        let name = file.strip_prefix(experiments()).unwrap().with_extension("").display().to_string();
+        let experiment = Experiment::read(&file, &[]).unwrap();
+        let network = &experiment.model.network;
+        if matches!(network, stein_nn::NetworkConfig::Mlp(_) | stein_nn::NetworkConfig::Unet(_)) {
+            continue;
+        }
+        let shape = match &experiment.data.source {
+            stein_data::Source::Mnist(_) => [28, 28, 1],
+            stein_data::Source::Cifar10(_) => [32, 32, 3],
+            stein_data::Source::Images(images) => [images.height.unwrap(), images.width.unwrap(), 3],
+            other => panic!("{name}: {other:?}"),
+        };
+        let classes = match (experiment.data.conditional, &experiment.data.source) {
+            (false, _) => 0,
+            (true, stein_data::Source::Cifar10(_)) => 10,
+            (true, _) => 1000,
+        };
+        let found = network.parameters(&shape, classes).unwrap();
+        let published = PUBLISHED.iter().find(|(published, _)| *published == name);
+        let (_, published) = published.unwrap_or_else(|| panic!("{name} is not in the list"));
+        // Numbers in millions are rounded to one.
+        let bound = if published % 1e6 == 0.0 { 5e5 } else { 0.0 };
+        assert!((found as f64 - published).abs() <= bound, "{name} has {found} parameters instead of {published}");
+        seen += 1;
+    }
+    assert_eq!(seen, PUBLISHED.len());
 }
 
 #[test]

@@ -1,0 +1,627 @@
+//! Networks of the `diffusers` library: a folder of a model has `config.json` and
+//! `diffusion_pytorch_model.safetensors`.
+//!
+//! Of `UNet2DModel` the plain blocks (with and without attention) and those of NCSN++ are read, of
+//! `UNet2DConditionModel` those with and without cross attention, of `AutoencoderKL` and `VQModel` the encoder's and
+//! decoder's (with and without attention). Options of a config that change a network and are not read have to have
+//! their neutral values. Weights may be named as before version 0.14 of the library (`query`, `proj_attn`), too.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use burn::{
+    module::Module,
+    tensor::{Device, TensorData},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use stein::{Error, Result, ensure};
+
+use super::{Case, Imported, Key, Output, Weights, load};
+use crate::{
+    embedding::EmbeddingConfig,
+    init::Init,
+    networks::{
+        AutoencoderKl, AutoencoderKlConfig, Given, Unet2d, Unet2dCondition, Unet2dConditionConfig, Unet2dConfig,
+        VqModel, VqModelConfig,
+    },
+    ops::Dual,
+    trace::Trace,
+};
+
+/// The longest period of positional frequencies over 2π.
+const MAX_PERIOD: f64 = 1e4;
+
+/// The deviation of Fourier frequencies.
+const FOURIER_SCALE: f64 = 16.0;
+
+/// The values of a config, each to be read once.
+struct Reader<'a> {
+    class: &'static str,
+    values: &'a Map<String, Value>,
+    left: BTreeSet<&'a str>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(json: &'a Value, class: &'static str) -> Result<Self> {
+        let Some(values) = json.as_object() else {
+            return Err(Error::new(format!("the config of {class} is no object: give what is in its config.json")));
+        };
+        let named = values.get("_class_name").and_then(Value::as_str);
+        ensure!(
+            named.is_none_or(|name| name == class),
+            "the config is one of {}, not of {class}",
+            named.unwrap_or_default()
+        );
+        let left = values.keys().map(String::as_str).filter(|key| !key.starts_with('_')).collect();
+        Ok(Self { class, values, left })
+    }
+
+    /// The value of a key, or what the library takes where the file has none.
+    fn read<T: DeserializeOwned>(&mut self, key: &str, default: T) -> Result<T> {
+        self.left.remove(key);
+        let Some(value) = self.values.get(key) else { return Ok(default) };
+        T::deserialize(value)
+            .map_err(|error| Error::new(format!("{key} of {} is {value}, which cannot be read: {error}", self.class)))
+    }
+
+    /// Keys that do not change the network.
+    fn skip(&mut self, keys: &[&'a str]) {
+        for key in keys {
+            self.left.remove(key);
+        }
+    }
+
+    /// Fails if a key has another value than these; none and null stand for the first.
+    fn only(&mut self, key: &str, allowed: &[Value]) -> Result<()> {
+        self.left.remove(key);
+        let Some(value) = self.values.get(key) else { return Ok(()) };
+        ensure!(
+            value.is_null() || allowed.contains(value),
+            "{key} of {} is {value}, which is not supported: {}",
+            self.class,
+            match allowed.first() {
+                Some(neutral) => format!("only {neutral} is"),
+                None => "only null is".to_owned(),
+            }
+        );
+        Ok(())
+    }
+
+    /// The levels that attend, of block types without and with attention, on the way down and on the way up.
+    fn attention(&mut self, down: [&str; 2], up: [&str; 2], channels: &[usize]) -> Result<Vec<usize>> {
+        let mut found: [Vec<bool>; 2] = Default::default();
+        for (found, (key, kinds)) in found.iter_mut().zip([("down_block_types", down), ("up_block_types", up)]) {
+            let types: Vec<String> = self.read(key, Vec::new())?;
+            ensure!(
+                types.len() == channels.len(),
+                "{key} of {} has {} blocks and block_out_channels {}: give as many",
+                self.class,
+                types.len(),
+                channels.len()
+            );
+            for kind in types {
+                let index = kinds.iter().position(|known| *known == kind);
+                ensure!(
+                    index.is_some(),
+                    "{key} of {} has block {kind}, which is not supported here: only {} and {} are",
+                    self.class,
+                    kinds[0],
+                    kinds[1]
+                );
+                found.push(index == Some(1));
+            }
+        }
+        let [down, mut up] = found;
+        up.reverse();
+        ensure!(
+            down == up,
+            "{} attends at other levels on the way up than on the way down, which is not supported",
+            self.class
+        );
+        Ok((0..down.len()).filter(|level| down[*level]).collect())
+    }
+
+    /// A number for every level, where the file may have one for all.
+    fn levels(&mut self, key: &str, default: usize, levels: usize) -> Result<Vec<usize>> {
+        match self.read(key, json!(default))? {
+            Value::Array(_) => self.read(key, Vec::new()),
+            _ => Ok(vec![self.read(key, default)?; levels]),
+        }
+    }
+
+    fn positional(&mut self) -> Result<EmbeddingConfig> {
+        Ok(EmbeddingConfig::Positional {
+            max_period: MAX_PERIOD,
+            shift: self.read("freq_shift", 0)?,
+            sine_first: !self.read("flip_sin_to_cos", true)?,
+        })
+    }
+
+    fn finish(self) -> Result<()> {
+        let unknown = self.left.into_iter().find(|key| !self.values[*key].is_null());
+        ensure!(
+            unknown.is_none(),
+            "{} of {} is no option this importer knows",
+            unknown.unwrap_or_default(),
+            self.class
+        );
+        Ok(())
+    }
+}
+
+/// The config of a `UNet2DModel`.
+///
+/// # Errors
+/// When it is none, or has blocks or options that are not supported.
+pub fn unet_2d_config(json: &Value) -> Result<Unet2dConfig> {
+    let mut reader = Reader::new(json, "UNet2DModel")?;
+    let channels: Vec<usize> = reader.read("block_out_channels", vec![224, 448, 672, 896])?;
+    let first: Vec<String> = reader.read("down_block_types", Vec::new())?;
+    let filters = first.first().is_some_and(|kind| kind.contains("Skip"));
+    let attention = if filters {
+        reader.attention(
+            ["SkipDownBlock2D", "AttnSkipDownBlock2D"],
+            ["SkipUpBlock2D", "AttnSkipUpBlock2D"],
+            &channels,
+        )?
+    } else {
+        reader.attention(["DownBlock2D", "AttnDownBlock2D"], ["UpBlock2D", "AttnUpBlock2D"], &channels)?
+    };
+    let positional = reader.positional()?;
+    let config = Unet2dConfig {
+        inputs: reader.read("in_channels", 3)?,
+        outputs: reader.read("out_channels", 3)?,
+        classes: reader.read("num_class_embeds", None)?.unwrap_or(0),
+        blocks: reader.read("layers_per_block", 2)?,
+        attention,
+        head_channels: reader.read("attention_head_dim", Some(8))?,
+        groups: reader.read("norm_num_groups", Some(32))?,
+        epsilon: reader.read("norm_eps", 1e-5)?,
+        middle_rescale: reader.read("mid_block_scale_factor", 1.0)?,
+        filters,
+        pad_after: reader.read("downsample_padding", 1)? == 0,
+        dropout: reader.read("dropout", 0.0)?,
+        embedding: match reader.read("time_embedding_type", "positional".to_owned())?.as_str() {
+            "positional" => positional,
+            "fourier" => EmbeddingConfig::Fourier { scale: FOURIER_SCALE },
+            other => {
+                return Err(Error::new(format!(
+                    "time_embedding_type of UNet2DModel is {other}, which is not supported: only positional and \
+                     fourier are"
+                )));
+            }
+        },
+        channels,
+    };
+    for (key, neutral) in [
+        ("act_fn", json!("silu")),
+        ("add_attention", json!(true)),
+        ("center_input_sample", json!(false)),
+        ("downsample_type", json!("conv")),
+        ("mid_block_type", json!("UNetMidBlock2D")),
+        ("resnet_time_scale_shift", json!("default")),
+        ("upsample_type", json!("conv")),
+    ] {
+        reader.only(key, &[neutral])?;
+    }
+    for key in ["attn_norm_num_groups", "class_embed_type", "num_train_timesteps", "time_embedding_dim"] {
+        reader.only(key, &[])?;
+    }
+    reader.skip(&["sample_size"]);
+    reader.finish()?;
+    Ok(config)
+}
+
+/// The config of a `UNet2DConditionModel`.
+///
+/// # Errors
+/// When it is none, or has blocks or options that are not supported.
+pub fn unet_2d_condition_config(json: &Value) -> Result<Unet2dConditionConfig> {
+    let mut reader = Reader::new(json, "UNet2DConditionModel")?;
+    let channels: Vec<usize> = reader.read("block_out_channels", vec![320, 640, 1280, 1280])?;
+    let levels = channels.len();
+    let config = Unet2dConditionConfig {
+        inputs: reader.read("in_channels", 4)?,
+        outputs: reader.read("out_channels", 4)?,
+        classes: reader.read("num_class_embeds", None)?.unwrap_or(0),
+        context: reader.read("cross_attention_dim", 1280)?,
+        blocks: reader.read("layers_per_block", 2)?,
+        attention: reader.attention(
+            ["DownBlock2D", "CrossAttnDownBlock2D"],
+            ["UpBlock2D", "CrossAttnUpBlock2D"],
+            &channels,
+        )?,
+        // It counts heads: the name in the library is known to be wrong.
+        heads: reader.levels("attention_head_dim", 8, levels)?,
+        layers: reader.levels("transformer_layers_per_block", 1, levels)?,
+        groups: reader.read("norm_num_groups", 32)?,
+        epsilon: reader.read("norm_eps", 1e-5)?,
+        middle_rescale: reader.read("mid_block_scale_factor", 1.0)?,
+        dropout: reader.read("dropout", 0.0)?,
+        embedding: reader.positional()?,
+        channels,
+    };
+    for (key, neutral) in [
+        ("act_fn", json!("silu")),
+        ("attention_type", json!("default")),
+        ("center_input_sample", json!(false)),
+        ("class_embeddings_concat", json!(false)),
+        ("conv_in_kernel", json!(3)),
+        ("conv_out_kernel", json!(3)),
+        ("downsample_padding", json!(1)),
+        ("dual_cross_attention", json!(false)),
+        ("mid_block_only_cross_attention", json!(false)),
+        ("mid_block_type", json!("UNetMidBlock2DCrossAttn")),
+        ("only_cross_attention", json!(false)),
+        ("resnet_out_scale_factor", json!(1.0)),
+        ("resnet_skip_time_act", json!(false)),
+        ("resnet_time_scale_shift", json!("default")),
+        ("time_embedding_type", json!("positional")),
+    ] {
+        reader.only(key, &[neutral])?;
+    }
+    for key in [
+        "addition_embed_type",
+        "class_embed_type",
+        "cross_attention_norm",
+        "encoder_hid_dim",
+        "encoder_hid_dim_type",
+        "num_attention_heads",
+        "reverse_transformer_layers_per_block",
+        "time_cond_proj_dim",
+        "time_embedding_act_fn",
+        "time_embedding_dim",
+        "timestep_post_act",
+    ] {
+        reader.only(key, &[])?;
+    }
+    reader.skip(&[
+        "addition_embed_type_num_heads",
+        "addition_time_embed_dim",
+        "projection_class_embeddings_input_dim",
+        "sample_size",
+        "upcast_attention",
+        "use_linear_projection",
+    ]);
+    reader.finish()?;
+    Ok(config)
+}
+
+/// The config of an `AutoencoderKL`.
+///
+/// # Errors
+/// When it is none, or has blocks or options that are not supported.
+pub fn autoencoder_kl_config(json: &Value) -> Result<AutoencoderKlConfig> {
+    let mut reader = Reader::new(json, "AutoencoderKL")?;
+    let channels: Vec<usize> = reader.read("block_out_channels", vec![64])?;
+    let config = AutoencoderKlConfig {
+        inputs: reader.read("in_channels", 3)?,
+        outputs: reader.read("out_channels", 3)?,
+        latents: reader.read("latent_channels", 4)?,
+        blocks: reader.read("layers_per_block", 1)?,
+        attention: reader.attention(CODER_BLOCKS[0], CODER_BLOCKS[1], &channels)?,
+        middle_attention: reader.read("mid_block_add_attention", true)?,
+        groups: reader.read("norm_num_groups", 32)?,
+        map_moments: reader.read("use_quant_conv", true)?,
+        map_latents: reader.read("use_post_quant_conv", true)?,
+        scaling: reader.read("scaling_factor", 0.18215)?,
+        shift: reader.read("shift_factor", None)?.unwrap_or(0.0),
+        channels,
+    };
+    reader.only("act_fn", &[json!("silu")])?;
+    for key in ["latents_mean", "latents_std"] {
+        reader.only(key, &[])?;
+    }
+    reader.skip(&["force_upcast", "sample_size"]);
+    reader.finish()?;
+    Ok(config)
+}
+
+/// The config of a `VQModel`.
+///
+/// # Errors
+/// When it is none, or has blocks or options that are not supported.
+pub fn vq_model_config(json: &Value) -> Result<VqModelConfig> {
+    let mut reader = Reader::new(json, "VQModel")?;
+    let channels: Vec<usize> = reader.read("block_out_channels", vec![64])?;
+    let config = VqModelConfig {
+        inputs: reader.read("in_channels", 3)?,
+        outputs: reader.read("out_channels", 3)?,
+        latents: reader.read("latent_channels", 3)?,
+        codes: reader.read("num_vq_embeddings", 256)?,
+        code_width: reader.read("vq_embed_dim", None)?,
+        blocks: reader.read("layers_per_block", 1)?,
+        attention: reader.attention(CODER_BLOCKS[0], CODER_BLOCKS[1], &channels)?,
+        middle_attention: reader.read("mid_block_add_attention", true)?,
+        groups: reader.read("norm_num_groups", 32)?,
+        scaling: reader.read("scaling_factor", 0.18215)?,
+        channels,
+    };
+    reader.only("act_fn", &[json!("silu")])?;
+    reader.only("norm_type", &[json!("group")])?;
+    reader.skip(&["force_upcast", "lookup_from_codebook", "sample_size"]);
+    reader.finish()?;
+    Ok(config)
+}
+
+/// Types of levels of autoencoders.
+const CODER_BLOCKS: [[&str; 2]; 2] =
+    [["DownEncoderBlock2D", "AttnDownEncoderBlock2D"], ["UpDecoderBlock2D", "AttnUpDecoderBlock2D"]];
+
+/// How the weight of a layer lies in the file.
+#[derive(Debug, Clone, Copy)]
+enum Lies {
+    Linear,
+    Pointwise,
+    Conv,
+}
+
+/// What names and layouts depend on besides our names.
+#[derive(Debug, Clone, Copy, Default)]
+struct Names {
+    /// Whether attention is named as before version 0.14.
+    old: bool,
+    /// Whether sizes change by filters.
+    filters: bool,
+    /// Of networks with transformers: how the linear maps around them lie.
+    around: Option<Lies>,
+}
+
+impl Names {
+    fn of(weights: Weights) -> Self {
+        // What is written has the names of today.
+        let old = match weights {
+            Weights::Theirs(weights) => weights.keys().any(|name| name.contains(".proj_attn.")),
+            Weights::Ours(_) => false,
+        };
+        Self { old, ..Self::default() }
+    }
+
+    /// Where a parameter of ours is. A name that is none of ours stays, to be reported as missing.
+    fn key(self, ours: &str) -> Key {
+        let words: Vec<&str> = ours.strip_prefix("body.").unwrap_or(ours).split('.').collect();
+        match words[..] {
+            [side @ ("encoder" | "decoder"), ref rest @ ..] => {
+                let key = self.part(rest);
+                Key { name: format!("{side}.{}", key.name), ..key }
+            }
+            _ => self.part(&words),
+        }
+    }
+
+    fn part(self, words: &[&str]) -> Key {
+        match *words {
+            ["embedding", "frequencies", "drawn"] => Key::same("time_proj.weight"),
+            ["embedding", "first", leaf] => layer("time_embedding.linear_1", leaf, Lies::Linear),
+            ["embedding", "second", leaf] => layer("time_embedding.linear_2", leaf, Lies::Linear),
+            ["embedding", "classes"] => Key::same("class_embedding.weight"),
+            ["codes"] => Key::same("quantize.embedding.weight"),
+            ["enter", leaf] => layer("quant_conv", leaf, Lies::Pointwise),
+            ["leave", leaf] => layer("post_quant_conv", leaf, Lies::Pointwise),
+            ["input", leaf] => layer("conv_in", leaf, Lies::Conv),
+            ["norm", leaf] => layer("conv_norm_out", leaf, Lies::Linear),
+            ["output", leaf] => layer("conv_out", leaf, Lies::Conv),
+            ["middle", i, ref rest @ ..] => self.unit("mid_block", i, rest),
+            // After the last block of a level on the way up stands its only attention.
+            ["up", level, "units", _, "attention", ref rest @ ..] if self.filters => {
+                self.attention(&format!("up_blocks.{level}.attentions.0"), rest)
+            }
+            [side, level, "units", i, ref rest @ ..] => self.unit(&format!("{side}_blocks.{level}"), i, rest),
+            [side, level, "halve" | "double", "block", ref rest @ ..] => {
+                block(&format!("{side}_blocks.{level}.resnet_{side}"), rest)
+            }
+            ["down", level, "halve", "image", leaf] => {
+                layer(&format!("down_blocks.{level}.skip_conv"), leaf, Lies::Pointwise)
+            }
+            ["up", level, "double", "image", leaf] => layer(&format!("up_blocks.{level}.skip_conv"), leaf, Lies::Conv),
+            ["up", level, "double", "norm", leaf] => layer(&format!("up_blocks.{level}.skip_norm"), leaf, Lies::Linear),
+            [side, level, "halve" | "double", leaf] => {
+                layer(&format!("{side}_blocks.{level}.{side}samplers.0.conv"), leaf, Lies::Conv)
+            }
+            _ => Key::same(words.join(".")),
+        }
+    }
+
+    fn unit(self, module: &str, i: &str, words: &[&str]) -> Key {
+        match *words {
+            ["attention", ref rest @ ..] => self.attention(&format!("{module}.attentions.{i}"), rest),
+            ["block", ref rest @ ..] => block(&format!("{module}.resnets.{i}"), rest),
+            _ => Key::same(format!("{module}.{i}.{}", words.join("."))),
+        }
+    }
+
+    fn attention(self, module: &str, words: &[&str]) -> Key {
+        let Some(around) = self.around else { return self.plain_attention(module, words) };
+        match *words {
+            ["norm", leaf] => layer(&format!("{module}.norm"), leaf, Lies::Linear),
+            ["input", leaf] => layer(&format!("{module}.proj_in"), leaf, around),
+            ["output", leaf] => layer(&format!("{module}.proj_out"), leaf, around),
+            ["layers", i, name, ref rest @ ..] => {
+                let module = format!("{module}.transformer_blocks.{i}");
+                match (name, rest) {
+                    ("own", rest) => self.plain_attention(&format!("{module}.attn1"), rest),
+                    ("cross", rest) => self.plain_attention(&format!("{module}.attn2"), rest),
+                    ("own_norm", [leaf]) => layer(&format!("{module}.norm1"), leaf, Lies::Linear),
+                    ("cross_norm", [leaf]) => layer(&format!("{module}.norm2"), leaf, Lies::Linear),
+                    ("norm", [leaf]) => layer(&format!("{module}.norm3"), leaf, Lies::Linear),
+                    ("gated", [leaf]) => layer(&format!("{module}.ff.net.0.proj"), leaf, Lies::Linear),
+                    ("output", [leaf]) => layer(&format!("{module}.ff.net.2"), leaf, Lies::Linear),
+                    _ => Key::same(format!("{module}.{name}.{}", rest.join("."))),
+                }
+            }
+            _ => Key::same(format!("{module}.{}", words.join("."))),
+        }
+    }
+
+    fn plain_attention(self, module: &str, words: &[&str]) -> Key {
+        let [part, leaf] = *words else { return Key::same(format!("{module}.{}", words.join("."))) };
+        let name = match (part, self.old) {
+            ("norm", _) => "group_norm",
+            ("queries", false) => "to_q",
+            ("queries", true) => "query",
+            ("keys", false) => "to_k",
+            ("keys", true) => "key",
+            ("values", false) => "to_v",
+            ("values", true) => "value",
+            ("output", false) => "to_out.0",
+            ("output", true) => "proj_attn",
+            (other, _) => other,
+        };
+        layer(&format!("{module}.{name}"), leaf, Lies::Linear)
+    }
+}
+
+fn block(module: &str, words: &[&str]) -> Key {
+    let [part, leaf] = *words else { return Key::same(format!("{module}.{}", words.join("."))) };
+    let (name, lies) = match part {
+        "first_norm" => ("norm1", Lies::Linear),
+        "first" => ("conv1", Lies::Conv),
+        "embedding" => ("time_emb_proj", Lies::Linear),
+        "second_norm" => ("norm2", Lies::Linear),
+        "second" => ("conv2", Lies::Conv),
+        "skip" => ("conv_shortcut", Lies::Pointwise),
+        other => (other, Lies::Linear),
+    };
+    layer(&format!("{module}.{name}"), leaf, lies)
+}
+
+fn layer(module: &str, leaf: &str, lies: Lies) -> Key {
+    match (leaf, lies) {
+        ("weight", Lies::Linear) => Key::linear(format!("{module}.weight")),
+        ("weight", Lies::Pointwise) => Key::pointwise(format!("{module}.weight"), 2),
+        ("weight", Lies::Conv) => Key::conv(format!("{module}.weight")),
+        ("gamma", _) => Key::same(format!("{module}.weight")),
+        _ => Key::same(format!("{module}.bias")),
+    }
+}
+
+/// What one of their modules returned.
+fn seen(module: &str, noted: &Trace) -> Option<TensorData> {
+    let ours = match module {
+        "time_proj" => "embedding.features".to_owned(),
+        "time_embedding" => "embedding".to_owned(),
+        _ => module.replace("_blocks.", ".").replace("mid_block", "middle").replace(".attentions.", ".units."),
+    };
+    noted.get(&ours).cloned()
+}
+
+fn imported<N: Module>(
+    build: impl FnOnce(&mut Init) -> Result<N>,
+    weights: Weights,
+    names: Names,
+    run: impl Fn(&N, &Case) -> Result<Vec<(String, Output)>> + Send + Sync + 'static,
+) -> Result<Imported<N>> {
+    let device = Device::flex().autodiff();
+    let network = build(&mut Init::blank(&device))?;
+    let key = move |ours: &str| names.key(ours);
+    let network = load(network, weights, key, |_| false)?;
+    Ok(Imported { network, key: Arc::new(key), run: Arc::new(run), seen: Arc::new(seen) })
+}
+
+/// A `UNet2DModel` with its weights.
+///
+/// # Errors
+/// As [`unet_2d_config`], or when the weights are not those of the config.
+pub fn unet_2d(json: &Value, weights: Weights) -> Result<Imported<Unet2d>> {
+    let config = unet_2d_config(json)?;
+    let names = Names { filters: config.filters, ..Names::of(weights) };
+    imported(
+        |init| config.build(init),
+        weights,
+        names,
+        |network, case| {
+            let out = network.images(case.images("x")?, case.numbers("timesteps")?, &Given::default())?;
+            Ok(vec![("out".to_owned(), Output::images(out))])
+        },
+    )
+}
+
+/// A `UNet2DConditionModel` with its weights.
+///
+/// # Errors
+/// As [`unet_2d_condition_config`], or when the weights are not those of the config.
+pub fn unet_2d_condition(json: &Value, weights: Weights) -> Result<Imported<Unet2dCondition>> {
+    let config = unet_2d_condition_config(json)?;
+    let linear = json.get("use_linear_projection").and_then(Value::as_bool).unwrap_or(false);
+    let around = Some(if linear { Lies::Linear } else { Lies::Pointwise });
+    let names = Names { around, ..Names::of(weights) };
+    imported(
+        |init| config.build(init),
+        weights,
+        names,
+        |network, case| {
+            let given = Given { context: Some(case.tokens("context")?.value), ..Given::default() };
+            let out = network.images(case.images("x")?, case.numbers("timesteps")?, &given)?;
+            Ok(vec![("out".to_owned(), Output::images(out))])
+        },
+    )
+}
+
+/// An `AutoencoderKL` with its weights.
+///
+/// # Errors
+/// As [`autoencoder_kl_config`], or when the weights are not those of the config.
+pub fn autoencoder_kl(json: &Value, weights: Weights) -> Result<Imported<AutoencoderKl>> {
+    let config = autoencoder_kl_config(json)?;
+    imported(
+        |init| config.build(init),
+        weights,
+        Names::of(weights),
+        |network, case| {
+            if case.has("z") {
+                return Ok(vec![("out".to_owned(), Output::images(network.decode(case.images("z")?)?))]);
+            }
+            let moments = network.encode(case.images("x")?)?;
+            let (mean, std) = network.mean_and_std(moments.clone());
+            let out = network.decode(mean.clone())?;
+            let named = [("out", out), ("moments", moments), ("mean", mean), ("std", std)];
+            Ok(named.map(|(name, x)| (name.to_owned(), Output::images(x))).into())
+        },
+    )
+}
+
+/// A `VQModel` with its weights.
+///
+/// # Errors
+/// As [`vq_model_config`], or when the weights are not those of the config.
+pub fn vq_model(json: &Value, weights: Weights) -> Result<Imported<VqModel>> {
+    let config = vq_model_config(json)?;
+    imported(
+        |init| config.build(init),
+        weights,
+        Names::of(weights),
+        |network, case| {
+            let latents = network.encode(case.images("x")?)?;
+            let quantized = network.quantize(latents.clone())?;
+            let indices = Dual::<1>::from(quantized.indices.float());
+            let out = network.decode(latents.clone())?;
+            Ok(vec![
+                ("out".to_owned(), Output::images(out)),
+                ("latents".to_owned(), Output::images(latents)),
+                ("quantized".to_owned(), Output::images(quantized.values)),
+                ("indices".to_owned(), Output::plain(indices)),
+            ])
+        },
+    )
+}
+
+/// The number of parameters of the network a config describes.
+///
+/// # Errors
+/// When the config names none of these networks, or as the function for its config.
+pub fn parameters(json: &Value) -> Result<usize> {
+    let device = Device::flex();
+    let init = &mut Init::blank(&device);
+    Ok(match json.get("_class_name").and_then(Value::as_str) {
+        Some("UNet2DModel") => unet_2d_config(json)?.build(init)?.num_params(),
+        Some("UNet2DConditionModel") => unet_2d_condition_config(json)?.build(init)?.num_params(),
+        Some("AutoencoderKL") => autoencoder_kl_config(json)?.build(init)?.num_params(),
+        Some("VQModel") => vq_model_config(json)?.build(init)?.num_params(),
+        other => {
+            return Err(Error::new(format!(
+                "the config is one of {}: UNet2DModel, UNet2DConditionModel, AutoencoderKL and VQModel are supported",
+                other.unwrap_or("no class")
+            )));
+        }
+    })
+}

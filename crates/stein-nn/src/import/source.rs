@@ -1,0 +1,271 @@
+//! What there is to import: files and folders of weights, unpacked to named tensors and a config.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use burn::tensor::DType;
+use serde_json::Value as Json;
+use stein::{Error, Result, ensure};
+
+use super::pickle::{self, Value};
+use crate::{files::read_tensors, state::Tensors};
+
+/// Which implementation weights come from: their names, layouts and conventions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `ermongroup/ncsn`.
+    Ncsn,
+    /// `ermongroup/ncsnv2`.
+    NcsnV2,
+    /// `yang-song/score_sde_pytorch`.
+    ScoreSde,
+    /// `NVlabs/edm`.
+    Edm,
+    /// `openai/guided-diffusion` and `openai/improved-diffusion`.
+    GuidedDiffusion,
+    /// `openai/consistency_models`.
+    Consistency,
+    /// Models of `huggingface/diffusers`.
+    Diffusers,
+}
+
+impl Kind {
+    /// The kinds by name.
+    pub const ALL: [(&str, Self); 7] = [
+        ("ncsn", Self::Ncsn),
+        ("ncsnv2", Self::NcsnV2),
+        ("score_sde", Self::ScoreSde),
+        ("edm", Self::Edm),
+        ("guided_diffusion", Self::GuidedDiffusion),
+        ("consistency_models", Self::Consistency),
+        ("diffusers", Self::Diffusers),
+    ];
+
+    /// The kind of that name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn named(name: &str) -> Result<Self> {
+        let found = Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind);
+        let names = Self::ALL.map(|(name, _)| name).join(", ");
+        found.ok_or_else(|| Error::new(format!("there is no kind of weights {name}: give one of {names}")))
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
+    }
+
+    /// What the names of tensors and the config tell.
+    fn of(config: &Json, weights: &Tensors) -> Option<Self> {
+        let any = |part: &str| weights.keys().any(|key| key.contains(part));
+        if config.get("_class_name").is_some() {
+            Some(Self::Diffusers)
+        } else if config.get("karras_denoiser").is_some() {
+            Some(Self::Consistency)
+        } else if any("all_modules.") {
+            Some(Self::ScoreSde)
+        } else if any("model.enc.") || any("up.conv0.") {
+            Some(Self::Edm)
+        } else if any("input_blocks.") {
+            Some(Self::GuidedDiffusion)
+        } else if any("normalizer.embed.") {
+            Some(Self::Ncsn)
+        } else if any("normalizer.alpha") {
+            Some(Self::NcsnV2)
+        } else {
+            None
+        }
+    }
+}
+
+/// Weights as they were published.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Where they come from.
+    pub kind: Kind,
+    /// The config of their implementation.
+    pub config: Json,
+    /// How the implementation samples, where a file says so: `scheduler_config.json` of diffusers.
+    pub scheduler: Option<Json>,
+    /// The tensors; the average of the weights where there is one.
+    pub weights: Tensors,
+    /// What was read: files, and which of the weights in them.
+    pub origin: String,
+}
+
+/// The names files of weights have in a folder, the preferred first.
+const WEIGHTS: &[&str] = &[
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "weights.safetensors",
+    "model.safetensors",
+    "diffusion_pytorch_model.bin",
+];
+
+impl Source {
+    /// Reads a file of weights, or a folder with weights and `config.json`, such as diffusers save a model or a whole
+    /// pipeline in. `config` is the config where it does not lie beside the weights; `kind` what they are where names do not
+    /// tell.
+    ///
+    /// # Errors
+    /// When a file is missing, damaged, or not one of weights, or nothing tells what kind they are.
+    pub fn open(path: &Path, kind: Option<Kind>, config: Option<&Path>) -> Result<Self> {
+        let (folder, file, scheduler) = if path.is_dir() {
+            let (folder, scheduler) = pipeline(path)?;
+            let file = WEIGHTS.iter().map(|name| folder.join(name)).find(|file| file.exists());
+            let file = file.ok_or_else(|| {
+                Error::new(format!(
+                    "{} has no weights: there is none of {} in it",
+                    folder.display(),
+                    WEIGHTS.join(", ")
+                ))
+            })?;
+            (folder, file, scheduler)
+        } else {
+            ensure!(path.exists(), "there is no {}: give a file of weights, or a folder with one", path.display());
+            (path.parent().unwrap_or(Path::new("")).to_owned(), path.to_owned(), None)
+        };
+        let config = config.map_or_else(|| folder.join("config.json"), Path::to_owned);
+        let config = json(&config).map_err(|error| {
+            Error::new(format!("{error}; weights alone do not say which network they are of: give --config FILE.json"))
+        })?;
+        let (weights, part) = weights(&file)?;
+        let weights: Tensors =
+            weights.into_iter().map(|(name, data)| (name.replacen("module.", "", 1), single(data))).collect();
+        let kind = kind.or_else(|| Kind::of(&config, &weights)).ok_or_else(|| {
+            let names = Kind::ALL.map(|(name, _)| name).join(", ");
+            Error::new(format!(
+                "nothing in {} tells which implementation it is from: give --from, one of {names}",
+                file.display()
+            ))
+        })?;
+        Ok(Self { kind, config, scheduler, weights, origin: format!("{}{part}", file.display()) })
+    }
+}
+
+/// f32 for what is stored in half precision.
+fn single(data: burn::tensor::TensorData) -> burn::tensor::TensorData {
+    match data.dtype() {
+        DType::F16 | DType::BF16 => data.convert_dtype(DType::F32),
+        _ => data,
+    }
+}
+
+/// Where the network of a pipeline lies, and how it samples.
+fn pipeline(path: &Path) -> Result<(PathBuf, Option<Json>)> {
+    let scheduler = |folder: PathBuf| {
+        let file = folder.join("scheduler_config.json");
+        file.exists().then(|| json(&file)).transpose()
+    };
+    if !path.join("model_index.json").exists() {
+        return Ok((path.to_owned(), scheduler(path.to_owned())?));
+    }
+    let found = ["unet", "transformer"].map(|part| path.join(part)).into_iter().find(|part| part.is_dir());
+    let network = found.ok_or_else(|| {
+        Error::new(format!(
+            "{} is a pipeline without a folder unet or transformer: there is no network",
+            path.display()
+        ))
+    })?;
+    Ok((network, scheduler(path.join("scheduler"))?))
+}
+
+fn json(path: &Path) -> Result<Json> {
+    let text =
+        fs::read_to_string(path).map_err(|error| Error::new(format!("cannot read {}: {error}", path.display())))?;
+    serde_json::from_str(&text).map_err(|error| Error::new(format!("{} is no JSON: {error}", path.display())))
+}
+
+/// The tensors of a file, and which of those in it they are.
+fn weights(path: &Path) -> Result<(Tensors, String)> {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("safetensors") => Ok((read_tensors(path)?, String::new())),
+        Some("json") => Ok((sharded(path)?, String::new())),
+        _ => {
+            let root = pickle::read(path)?;
+            unwrap(&root).map_err(|error| error.at(path.display()))
+        }
+    }
+}
+
+/// The tensors of all files an index names.
+fn sharded(path: &Path) -> Result<Tensors> {
+    let index = json(path)?;
+    let files = index.get("weight_map").and_then(Json::as_object);
+    let files = files.ok_or_else(|| Error::new(format!("{} has no weight_map: it is no index", path.display())))?;
+    let mut names: Vec<&str> = files.values().filter_map(Json::as_str).collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut all = Tensors::new();
+    for name in names {
+        ensure!(!name.contains(['/', '\\']), "{} names the file {name}, which is not beside it", path.display());
+        all.extend(read_tensors(&path.with_file_name(name))?);
+    }
+    Ok(all)
+}
+
+/// The weights of what an implementation saves: its state dict, or a list or dictionary that has it with an average.
+fn unwrap(root: &Value) -> Result<(Tensors, String)> {
+    let owned = |pairs: Vec<(&str, &burn::tensor::TensorData)>| -> Tensors {
+        pairs.into_iter().map(|(name, data)| (name.to_owned(), data.clone())).collect()
+    };
+    match root {
+        // NCSN: [weights, optimiser]; NCSNv2: [weights, optimiser, epoch, step, average].
+        Value::List(items) => {
+            let first = items.first().map(Value::tensors).unwrap_or_default();
+            ensure!(!first.is_empty(), "is a list that does not start with a state dict: it has no weights");
+            let mut weights = owned(first);
+            let average = items.get(4).map(Value::tensors).unwrap_or_default();
+            let part = if average.is_empty() { "" } else { ", averaged weights" };
+            weights.extend(owned(average));
+            Ok((weights, part.to_owned()))
+        }
+        Value::Dict(_) => {
+            if let Some(model) = root.get("model") {
+                let names = model.tensors();
+                let mut weights = owned(names.clone());
+                let Some(Value::List(shadow)) = root.get("ema").and_then(|ema| ema.get("shadow_params")) else {
+                    return Ok((weights, String::new()));
+                };
+                average(&names, shadow, &mut weights)?;
+                let step = match root.get("step") {
+                    Some(Value::Int(step)) => format!(" at step {step}"),
+                    _ => String::new(),
+                };
+                return Ok((weights, format!(", averaged weights{step}")));
+            }
+            let inner = root.get("state_dict").unwrap_or(root).tensors();
+            ensure!(!inner.is_empty(), "has no tensors: it is no state dict");
+            Ok((owned(inner), String::new()))
+        }
+        _ => Err(Error::new("is neither a state dict nor a list that starts with one: it has no weights")),
+    }
+}
+
+/// Puts averaged parameters, listed in the order of the model's trained ones, in their places.
+fn average(names: &[(&str, &burn::tensor::TensorData)], shadow: &[Value], weights: &mut Tensors) -> Result<()> {
+    // Not averaged: the table of noise levels, and random frequencies, which are not trained.
+    let averaged = |name: &str| !name.ends_with("sigmas");
+    let frozen = |name: &str| name.ends_with("all_modules.0.W");
+    let all: Vec<_> = names.iter().filter(|(name, _)| averaged(name)).collect();
+    let trained: Vec<_> = all.iter().filter(|(name, _)| !frozen(name)).copied().collect();
+    let places = if shadow.len() == all.len() { all } else { trained };
+    ensure!(
+        shadow.len() == places.len(),
+        "has {} averaged tensors for {} parameters: it is damaged",
+        shadow.len(),
+        places.len()
+    );
+    for ((name, data), value) in places.into_iter().zip(shadow) {
+        match value {
+            Value::Tensor(average) if average.shape() == data.shape() => {
+                weights.insert((*name).to_owned(), average.clone());
+            }
+            _ => return Err(Error::new(format!("has an average of {name} that does not fit it: it is damaged"))),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! The U-Net of ADM (Dhariwal & Nichol, arXiv:2105.05233) in the form EDM gave it (Karras et al., arXiv:2206.00364):
+//! `DhariwalUNet` of NVlabs/edm.
+//!
+//! Blocks, the way down and the way up are those of [`edm_block`](super::edm_block), modulated by the embedding, with r
+//! = 1 and one head of attention for every 64 channels. With f the cosines and sines of the noise number times
+//! 10000^(−2k/n), k = 0 … n/2 − 1 for n features, y the one-hot class (zeros for none) and a the augmentation:
+//!
+//! e = silu(W₂ silu(W₁ (f + W_a a) + b₁) + b₂ + W_c y)
+//!
+//! and the output is K silu(GN h).
+
+use burn::module::Module;
+use serde::{Deserialize, Serialize};
+use stein::{Result, ensure};
+
+use super::{
+    Given,
+    edm_block::{Form, Heads, Plan, Told, Trunk, norm},
+};
+use crate::{
+    embedding::{EmbeddingConfig, Frequencies},
+    init::Init,
+    layers::{Conv, GroupNorm, Linear},
+    ops::{self, Dual},
+    trace,
+};
+
+/// What group normalisations add to the variance.
+const EPSILON: f64 = 1e-5;
+
+/// The size and form of a [`DhariwalUnet`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DhariwalUnetConfig {
+    /// The nominal height of the images, which `attention` refers to: a multiple of 2^(levels − 1), default 64. Images
+    /// of other heights and widths divisible by 2^(levels − 1) may be given.
+    pub height: usize,
+    /// Channels of the images; at least 1, default 3.
+    pub inputs: usize,
+    /// Channels of the output; at least 1, default 3.
+    pub outputs: usize,
+    /// Number of classes, 0 (default) for none.
+    pub classes: usize,
+    /// Numbers that say how a sample was augmented, 0 (default) for none; 9 in EDM.
+    pub augment: usize,
+    /// Channels for multiplier 1, and number of sines and cosines: a multiple of 4, default 192.
+    pub channels: usize,
+    /// Channels of each level over `channels`; one a level, default `[1, 2, 3, 4]`.
+    pub multipliers: Vec<usize>,
+    /// Width of the embedding over `channels`; at least 1, default 4.
+    pub embedding_multiplier: usize,
+    /// Blocks per level on the way down; default 3.
+    pub blocks: usize,
+    /// Nominal heights of levels whose blocks attend; default `[32, 16, 8]`. Heights no level has are ignored; the
+    /// middle always attends. Blocks of less than 64 channels never do.
+    pub attention: Vec<usize>,
+    /// Probability of dropping a value inside a block in training; in \[0, 1), default 0.1.
+    pub dropout: f64,
+}
+
+impl Default for DhariwalUnetConfig {
+    fn default() -> Self {
+        Self {
+            height: 64,
+            inputs: 3,
+            outputs: 3,
+            classes: 0,
+            augment: 0,
+            channels: 192,
+            multipliers: vec![1, 2, 3, 4],
+            embedding_multiplier: 4,
+            blocks: 3,
+            attention: vec![32, 16, 8],
+            dropout: 0.1,
+        }
+    }
+}
+
+impl DhariwalUnetConfig {
+    pub(crate) fn build(&self, init: &mut Init) -> Result<DhariwalUnet> {
+        let Self { outputs, classes, augment, channels, .. } = *self;
+        let width = channels * self.embedding_multiplier;
+        ensure!(
+            channels > 0 && channels.is_multiple_of(2),
+            "network.channels is {channels}: give a positive even number, for as many sines as cosines"
+        );
+        ensure!(outputs > 0, "network.outputs is 0: give the number of channels of the output, such as 3");
+        ensure!(width > 0, "network.embedding_multiplier is 0: give a positive number, such as 4");
+        let form = Form {
+            embedding: width,
+            heads: Heads::Channels(64),
+            modulate: true,
+            rescale: 1.0,
+            epsilon: EPSILON,
+            filter: vec![1.0, 1.0],
+            project: false,
+        };
+        // `Trunk::new` refuses a config without multipliers.
+        let lowest = channels * self.multipliers.first().copied().unwrap_or(1);
+        let plan = Plan {
+            height: self.height,
+            inputs: self.inputs,
+            first: lowest,
+            channels,
+            multipliers: &self.multipliers,
+            blocks: self.blocks,
+            attention: &self.attention,
+            all_up: true,
+            dropout: self.dropout,
+        };
+        let positional = EmbeddingConfig::Positional { max_period: 1e4, shift: 0, sine_first: false };
+        Ok(DhariwalUnet {
+            frequencies: positional.frequencies(channels / 2, init)?,
+            class: (classes > 0).then(|| Linear::scaled(classes, width, 1.0, init).unbiased()),
+            augment: (augment > 0).then(|| Linear::zero(augment, channels, init).unbiased()),
+            first: Linear::new(channels, width, init),
+            second: Linear::new(width, width, init),
+            trunk: Trunk::new(&plan, &form, init)?,
+            output_norm: norm(lowest, EPSILON, init)?,
+            output: Conv::zero(lowest, outputs, init),
+            classes,
+            augmentations: augment,
+        })
+    }
+}
+
+/// A U-Net of the ADM family, of [`DhariwalUnetConfig`].
+#[derive(Module, Debug)]
+pub struct DhariwalUnet {
+    frequencies: Frequencies,
+    class: Option<Linear>,
+    augment: Option<Linear>,
+    first: Linear,
+    second: Linear,
+    trunk: Trunk,
+    output_norm: GroupNorm,
+    output: Conv,
+    classes: usize,
+    augmentations: usize,
+}
+
+impl DhariwalUnet {
+    /// The output for images `[N, H, W, C]` and a noise number each: for EDM's preconditioning ln(σ)/4.
+    ///
+    /// A class that is not given, and an augmentation that is not, count as zeros.
+    ///
+    /// # Errors
+    /// When the images, the noise numbers or what is given do not fit the network.
+    pub fn images(&self, x: Dual<4>, noise: Dual<1>, given: &Given) -> Result<Dual<4>> {
+        let told = Told::new(&x, &noise, given, self.classes, self.augmentations)?;
+        let embedded = self.embed(noise, told);
+        let h = self.trunk.forward(x, &embedded, |_, h| h, |_, _| ())?;
+        if trace::is_on() {
+            trace::note(|| "output_norm".to_owned(), &ops::group_norm(h.clone(), &self.output_norm.norm(false)));
+        }
+        Ok(ops::conv2d(vec![h], ops::Conv { norm: Some(self.output_norm.norm(true)), ..self.output.plain() }))
+    }
+
+    fn embed(&self, noise: Dual<1>, told: Told) -> Dual<2> {
+        let mut features = self.frequencies.features(noise);
+        trace::note(|| "frequencies".to_owned(), &features);
+        if let Some((augment, rates)) = self.augment.as_ref().zip(told.augment) {
+            features = augment.forward_onto(rates, features);
+        }
+        let e = self.second.forward(ops::silu(self.first.forward(features)));
+        trace::note(|| "second".to_owned(), &e);
+        ops::silu(match self.class.as_ref().zip(told.labels) {
+            Some((class, labels)) => class.forward_onto(labels, e),
+            None => e,
+        })
+    }
+
+    /// Turns dropout on with masks that are a function of the key, or off with `None`, as in a fresh network.
+    pub fn set_dropout(&mut self, key: Option<u64>) {
+        self.trunk.set_dropout(key);
+    }
+}

@@ -1,0 +1,113 @@
+//! NCSNv2 (Song & Ermon, arXiv:2006.09011, appendix B).
+//!
+//! A dilated RefineNet F told nothing of the noise, whose output is divided by its standard deviation:
+//!
+//! s(x, i) = F(x)/σ_i,  σ_i = σ_first (σ_last/σ_first)^(i/(L − 1)),  i = 0 … L − 1
+//!
+//! Normalisations are those of NCSN without the levels, on the way down only, and pooling takes maxima. Networks for
+//! larger images have more stages that halve, and 4C channels in the two dilated ones.
+
+use burn::{
+    module::Module,
+    tensor::{Tensor, TensorData},
+};
+use serde::{Deserialize, Serialize};
+use stein::{Error, Result, ensure};
+
+use super::{
+    Given,
+    refine_net::{Change, FOUR_STAGES, Form, RefineNet},
+};
+use crate::{init::Init, ops::Dual};
+
+/// The size of an NCSNv2, and its noise.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NcsnV2Config {
+    /// Channels of the first stage; at least 2, default 128.
+    pub channels: usize,
+    /// Number of stages: 4 (default) for images of 32 or 64 places, 5 ("deeper") for 96 or 128, 6 ("deepest") for 256.
+    pub stages: usize,
+    /// Channels of the images; at least 1, default 3.
+    pub inputs: usize,
+    /// Channels of the output; at least 1, default 3.
+    pub outputs: usize,
+    /// Number of noise levels; at least 1, default 232.
+    pub levels: usize,
+    /// Standard deviation of the noise of level 0; positive, default 50.
+    pub sigma_first: f64,
+    /// Standard deviation of the noise of the last level; positive, default 0.01.
+    pub sigma_last: f64,
+    /// Whether images in \[0, 1\] are mapped to \[−1, 1\] first; default true.
+    pub centers: bool,
+}
+
+impl Default for NcsnV2Config {
+    fn default() -> Self {
+        Self {
+            channels: 128,
+            stages: 4,
+            inputs: 3,
+            outputs: 3,
+            levels: 232,
+            sigma_first: 50.0,
+            sigma_last: 0.01,
+            centers: true,
+        }
+    }
+}
+
+impl NcsnV2Config {
+    pub(crate) fn build(&self, init: &mut Init) -> Result<NcsnV2> {
+        let Self { channels, stages, inputs, outputs, levels, sigma_first, sigma_last, centers } = *self;
+        let dilated = [(4, Change::Dilate(2)), (4, Change::Dilate(4))];
+        let halving = |count: usize| {
+            let halved = std::iter::repeat_n((2, Change::Halve), count);
+            std::iter::once((1, Change::Keep)).chain(halved).chain(dilated).collect()
+        };
+        let stages: Vec<_> = match stages {
+            4 => FOUR_STAGES.to_vec(),
+            5 => halving(2),
+            6 => halving(3),
+            other => return Err(Error::new(format!("network.stages is {other}: give 4, 5 or 6"))),
+        };
+        for (name, sigma) in [("sigma_first", sigma_first), ("sigma_last", sigma_last)] {
+            ensure!(sigma > 0.0 && sigma.is_finite(), "network.{name} is {sigma}: give a positive number");
+        }
+        let form = Form { channels, inputs, outputs, stages: &stages, levels, conditional: false, centers };
+        Ok(NcsnV2 { trunk: RefineNet::new(&form, init)?, sigmas: self.sigmas() })
+    }
+
+    /// The standard deviation of the noise of every level. They are f32, as the reference has them whatever it computes
+    /// in.
+    pub(crate) fn sigmas(&self) -> Vec<f32> {
+        let (first, last) = (self.sigma_first.ln(), self.sigma_last.ln());
+        let step = (last - first) / self.levels.saturating_sub(1).max(1) as f64;
+        (0..self.levels).map(|level| (first + step * level as f64).exp() as f32).collect()
+    }
+}
+
+/// A score network of the second version.
+#[derive(Module, Debug)]
+pub struct NcsnV2 {
+    trunk: RefineNet,
+    #[module(skip)]
+    sigmas: Vec<f32>,
+}
+
+impl NcsnV2 {
+    /// The score of images `[N, H, W, C]` at noise levels, whole numbers counted from 0; its derivative along a level
+    /// is zero.
+    ///
+    /// # Errors
+    /// When a number is no level, the network is told anything else, or the images do not fit: H and W are divisible by
+    /// 2, 4 or 8 with 4, 5 or 6 stages.
+    pub fn images(&self, x: Dual<4>, noise: Dual<1>, given: &Given) -> Result<Dual<4>> {
+        let (device, kind) = (x.value.device(), x.value.dtype());
+        let levels = self.trunk.levels(&noise)?;
+        let sigmas = TensorData::new(levels.iter().map(|level| self.sigmas[*level]).collect(), [levels.len(), 1, 1, 1]);
+        let sigmas = Tensor::<4>::from_data(sigmas, (&device, kind));
+        let y = self.trunk.forward(x, &levels, given)?;
+        Ok(y.linear(|y| y / sigmas.clone()))
+    }
+}

@@ -1,0 +1,716 @@
+//! NCSN++ and DDPM++ (Song et al., arXiv:2011.13456, appendix H): U-Nets that may see and give images at every size.
+//!
+//! Level ℓ works on images of H/2^ℓ × W/2^ℓ places and `channels` · `multipliers`\[ℓ\] channels. Going down, each level
+//! is `blocks` residual blocks, each followed by attention where the level attends; then block, attention, block in the
+//! middle; going up, each level is `blocks` + 1 residual blocks, each fed the latest unused output of the way down
+//! besides its own input, and attention after the last of them. With r = 1/√2 if `rescale`, else 1, and e the embedding
+//! of the noise:
+//!
+//! block(h) = r (S R h + K₂ drop(silu(GN(K₁ R silu(GN h) + W silu e)))),
+//! attention(h) = r (h + W_o softmax(q kᵀ/√C) v),  q, k, v = W_q GN h, W_k GN h, W_v GN h,
+//! e = W₂ silu(W₁ \[sin(ω c), cos(ω c)\] + b₁) + b₂
+//!
+//! with S the identity or a linear map and R a change of size: of BigGAN (Brock et al., arXiv:1809.11096) are blocks
+//! with R between the levels; of DDPM are convolutions there instead. Sizes change by a filter (Karras et al.,
+//! arXiv:1912.04958; Zhang, arXiv:1904.11486) or by the repetition and the mean of places.
+//!
+//! c is ln σ with random frequencies, or a label of the noise with geometric ones. The output may be divided by σ.
+//!
+//! The input x of a level below the first is joined to h, x being the image made smaller step by step: h + W x, or W x
+//! and h side by side (`input_skip`); or p = r (h + K↓ p) with the p of the level above, first the image, which
+//! replaces h (`residual`). The output is the last level's, or a sum over levels of images made larger step by step
+//! (`output_skip`), or p = r (h + K↑ p) with the p of the level below replaces h (`residual`).
+
+use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
+
+use burn::module::Module;
+use serde::{Deserialize, Serialize};
+use stein::{Result, ensure};
+
+use super::Given;
+use crate::{
+    embedding::{EmbeddingConfig, Frequencies},
+    init::Init,
+    layers::{Attention, BlockForm, Conv, Dropout, GroupNorm, Linear, ResBlock, Resample},
+    ops::{self, Dual, Fir},
+    trace::note,
+};
+
+/// What group normalisations add to the variance.
+const EPSILON: f64 = 1e-6;
+
+/// What the network is given to tell it of the noise.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum NoiseNumber {
+    /// σ itself; features are sines and cosines of 2π f ln σ, f ~ N(0, scale²) and not trained.
+    Fourier {
+        /// Standard deviation of f; positive, default 16.
+        #[serde(default = "fourier_scale")]
+        scale: f64,
+    },
+    /// A label such as the number of a step, 0 to 999; features are its sines and cosines at the frequencies of DDPM.
+    Positional,
+}
+
+fn fourier_scale() -> f64 {
+    16.0
+}
+
+/// The residual blocks, and what changes the size of images between levels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResidualBlock {
+    /// Blocks change the size.
+    Biggan,
+    /// Convolutions change the size.
+    Ddpm,
+}
+
+/// How the image is shown to the levels below the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InputPyramid {
+    /// Not at all.
+    None,
+    /// Made smaller and mapped linearly.
+    InputSkip,
+    /// By convolutions of stride 2 one after another.
+    Residual,
+}
+
+/// How levels but the last contribute to the output directly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputPyramid {
+    /// Not at all.
+    None,
+    /// Every level gives an image; they are made larger and added.
+    OutputSkip,
+    /// By convolutions that double the size one after another.
+    Residual,
+}
+
+/// How the smaller image joins what a level works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Combine {
+    /// By addition.
+    Sum,
+    /// Side by side along channels.
+    Cat,
+}
+
+/// Noise levels that labels count from the largest: σ_k = max (min/max)^(k/(count − 1)).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NoiseLevels {
+    /// The smallest; positive, default 0.01.
+    pub min: f64,
+    /// The largest; above `min`, default 50.
+    pub max: f64,
+    /// How many; at least 2, default 1000.
+    pub count: usize,
+}
+
+impl Default for NoiseLevels {
+    fn default() -> Self {
+        Self { min: 0.01, max: 50.0, count: 1000 }
+    }
+}
+
+/// The size and form of an NCSN++ or DDPM++. The default is the NCSN++ of CIFAR-10 with a variance that explodes, in
+/// continuous time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NcsnppConfig {
+    /// Width of the images `attention` speaks of; at least 2^(levels − 1), default 32.
+    pub size: usize,
+    /// Channels of the images, given and returned; at least 1, default 3.
+    pub image_channels: usize,
+    /// Channels at the first level for multiplier 1; even and at least 4, default 128. The embedding is four times as
+    /// wide.
+    pub channels: usize,
+    /// Channels of each level over `channels`; one a level, default `[1, 2, 2, 2]`. Height and width of the images have
+    /// to be divisible by 2^(levels − 1).
+    pub multipliers: Vec<usize>,
+    /// Residual blocks per level on the way down, one less than on the way up; from 0, default 4.
+    pub blocks: usize,
+    /// Widths of images to attend at: the levels that images of width `size` have one of these widths on. Default
+    /// `[16]`; the middle always attends.
+    pub attention: Vec<usize>,
+    /// Probability of dropping a value inside a block in training; in \[0, 1), default 0.1.
+    pub dropout: f64,
+    /// What the noise number is; default `fourier` of scale 16.
+    pub noise: NoiseNumber,
+    /// Whether the blocks are told of the noise; default true.
+    pub conditional: bool,
+    /// Whether the output is divided by σ; default true.
+    pub scale_by_sigma: bool,
+    /// What σ a label stands for, where the output is divided by the σ of a label.
+    pub levels: NoiseLevels,
+    /// Taps of the filter that changes of size use; at least 2 with a positive sum, or none for no filter; default
+    /// `[1, 3, 3, 1]`.
+    pub filter: Vec<f32>,
+    /// Whether sums of a branch and what it passes by are divided by √2; default true.
+    pub rescale: bool,
+    /// The form of the blocks, `biggan` (default) or `ddpm`.
+    pub block: ResidualBlock,
+    /// How lower levels see the image: `none`, `input_skip` or `residual` (default).
+    pub input: InputPyramid,
+    /// What `input_skip` does with what it shows: `sum` (default) or `cat`.
+    pub combine: Combine,
+    /// How lower levels give images: `none` (default), `output_skip` or `residual`.
+    pub output: OutputPyramid,
+    /// Whether images are given in \[−1, 1\] instead of \[0, 1\], from which the network maps them there; default
+    /// false.
+    pub centered: bool,
+}
+
+impl Default for NcsnppConfig {
+    fn default() -> Self {
+        Self {
+            size: 32,
+            image_channels: 3,
+            channels: 128,
+            multipliers: vec![1, 2, 2, 2],
+            blocks: 4,
+            attention: vec![16],
+            dropout: 0.1,
+            noise: NoiseNumber::Fourier { scale: fourier_scale() },
+            conditional: true,
+            scale_by_sigma: true,
+            levels: NoiseLevels::default(),
+            filter: vec![1.0, 3.0, 3.0, 1.0],
+            rescale: true,
+            block: ResidualBlock::Biggan,
+            input: InputPyramid::Residual,
+            combine: Combine::Sum,
+            output: OutputPyramid::None,
+            centered: false,
+        }
+    }
+}
+
+impl NcsnppConfig {
+    pub(crate) fn build(&self, init: &mut Init) -> Result<Ncsnpp> {
+        self.build_with(&|channels| (channels / 4).min(32), init)
+    }
+
+    /// Whether a level attends.
+    pub(crate) fn attends(&self, level: usize) -> bool {
+        self.attention.contains(&(self.size >> level))
+    }
+
+    fn check(&self) -> Result<()> {
+        let Self { channels, dropout, .. } = *self;
+        ensure!(
+            channels >= 4 && channels.is_multiple_of(2),
+            "network.channels is {channels}: give an even number from 4, such as 128"
+        );
+        ensure!(self.image_channels > 0, "network.image_channels is 0: give the channels of the images, such as 3");
+        ensure!(
+            !self.multipliers.is_empty() && self.multipliers.iter().all(|m| *m > 0),
+            "network.multipliers is {:?}: give a positive number for every level, such as [1, 2, 2, 2]",
+            self.multipliers
+        );
+        let levels = self.multipliers.len();
+        ensure!(
+            levels <= usize::BITS as usize && self.size >> (levels - 1) > 0,
+            "images of width {} cannot be halved {} times: give fewer network.multipliers or a larger network.size",
+            self.size,
+            levels - 1
+        );
+        for wanted in &self.attention {
+            ensure!(
+                (0..levels).any(|level| self.size >> level == *wanted),
+                "network.attention lists width {wanted}, which images of network.size {} have on no level",
+                self.size
+            );
+        }
+        ensure!((0.0..1.0).contains(&dropout), "network.dropout is {dropout}: give a probability from 0 to below 1");
+        let NoiseLevels { min, max, count } = self.levels;
+        ensure!(
+            0.0 < min && min < max && max.is_finite() && count > 1,
+            "network.levels are {count} from {min} to {max}: give at least 2 from a positive number to a larger one"
+        );
+        let filter = &self.filter;
+        ensure!(
+            filter.is_empty() || filter.len() > 1 && filter.iter().sum::<f32>() > 0.0,
+            "network.filter is {filter:?}: give at least 2 taps with a positive sum, such as [1, 3, 3, 1], or none"
+        );
+        Ok(())
+    }
+
+    /// The network with so many groups in the normalisation of so many channels.
+    pub(super) fn build_with(&self, groups: &dyn Fn(usize) -> usize, init: &mut Init) -> Result<Ncsnpp> {
+        self.check()?;
+        let maker = Maker { config: self, groups };
+        let images = self.image_channels;
+        let sizes: Vec<usize> = self.multipliers.iter().map(|m| self.channels * m).collect();
+        let levels = sizes.len();
+        let embedding = if self.conditional { Some(maker.embedding(init)?) } else { None };
+        let input = Conv::new(images, self.channels, init);
+        let mut now = self.channels;
+        let mut skips = vec![now];
+        let mut down = Vec::new();
+        let mut seen = images;
+        for (level, &wide) in sizes.iter().enumerate() {
+            let mut units = Vec::new();
+            for _ in 0..self.blocks {
+                units.push(maker.unit([now, wide], self.attends(level), init)?);
+                now = wide;
+                skips.push(now);
+            }
+            let (mut change, mut entry) = (None, None);
+            if level + 1 < levels {
+                change = Some(maker.change(now, false, init)?);
+                match self.input {
+                    InputPyramid::None => {}
+                    InputPyramid::InputSkip => {
+                        let cat = self.combine == Combine::Cat;
+                        entry = Some(Entry::Skip(Joint { mix: Linear::new(images, now, init), cat }));
+                        now *= if cat { 2 } else { 1 };
+                    }
+                    InputPyramid::Residual => {
+                        entry = Some(Entry::Residual(maker.scaled([seen, now], false, init)));
+                        seen = now;
+                    }
+                }
+                skips.push(now);
+            }
+            down.push(Down { units, change, entry });
+        }
+        let middle = vec![maker.unit([now; 2], true, init)?, maker.unit([now; 2], false, init)?];
+        let mut up = Vec::new();
+        let mut given = now;
+        for level in (0..levels).rev() {
+            let mut units = Vec::new();
+            for block in 0..=self.blocks {
+                let skip = skips.pop().expect("the way up has as many blocks as the way down left skips");
+                let attends = block == self.blocks && self.attends(level);
+                units.push(maker.unit([now + skip, sizes[level]], attends, init)?);
+                now = sizes[level];
+            }
+            let exit = match self.output {
+                OutputPyramid::None => None,
+                OutputPyramid::OutputSkip => Some(Exit::Head(maker.head(now, Conv::zero(now, images, init), init)?)),
+                OutputPyramid::Residual if level + 1 == levels => {
+                    Some(Exit::Head(maker.head(now, Conv::new(now, now, init), init)?))
+                }
+                OutputPyramid::Residual => Some(Exit::Residual(maker.scaled([given, now], true, init))),
+            };
+            given = now;
+            let change = if level > 0 { Some(maker.change(now, true, init)?) } else { None };
+            up.push(Up { units, exit, change });
+        }
+        let output = match self.output {
+            OutputPyramid::OutputSkip => None,
+            _ => Some(maker.head(now, Conv::zero(now, images, init), init)?),
+        };
+        Ok(Ncsnpp { embedding, input, down, middle, up, output, config: self.clone(), key: None })
+    }
+}
+
+/// An NCSN++ or DDPM++, made by [`NcsnppConfig`].
+#[derive(Module, Debug)]
+pub struct Ncsnpp {
+    embedding: Option<Embedding>,
+    input: Conv,
+    down: Vec<Down>,
+    middle: Vec<Unit>,
+    up: Vec<Up>,
+    output: Option<Head>,
+    #[module(skip)]
+    config: NcsnppConfig,
+    #[module(skip)]
+    key: Option<u64>,
+}
+
+impl Ncsnpp {
+    /// Turns dropout on with masks that are a function of the key, or off with `None`, as in a fresh network.
+    pub fn set_dropout(&mut self, key: Option<u64>) {
+        self.key = key;
+    }
+
+    /// The output for images `[N, H, W, C]`, in the range the config says, and noise numbers `[N]`, of the same shape
+    /// as the images.
+    ///
+    /// # Errors
+    /// When the images have another number of channels or cannot be halved as often as the network does, the noise
+    /// numbers are not one an image, or something else is given, of which this network knows nothing.
+    pub fn images(&self, x: Dual<4>, noise: Dual<1>, given: &Given) -> Result<Dual<4>> {
+        ensure!(
+            given.class.is_none() && given.augment.is_none() && given.context.is_none(),
+            "this network is told of nothing but the noise: leave class, augmentation and tokens out"
+        );
+        let [rows, height, width, channels] = x.dims();
+        let NcsnppConfig { image_channels, .. } = self.config;
+        ensure!(
+            channels == image_channels,
+            "the images have {channels} channels: this network was built for {image_channels}"
+        );
+        let halvings = self.down.len() - 1;
+        ensure!(
+            height.is_multiple_of(1 << halvings) && width.is_multiple_of(1 << halvings),
+            "images of {height} x {width} cannot be halved {halvings} times: give sizes divisible by {}",
+            1 << halvings
+        );
+        let numbers = noise.dims()[0];
+        ensure!(numbers == rows, "{rows} images came with {numbers} noise numbers: give one an image");
+
+        let embedded =
+            self.embedding.as_ref().map(|embedding| ops::silu(embedding.forward(self.coordinate(noise.clone()))));
+        let pass = Pass { embedded, dropout: Dropout::new(self.config.dropout, self.key) };
+        let x = if self.config.centered {
+            x
+        } else {
+            let wide = x.linear(|x| x * 2.0);
+            Dual { value: wide.value - 1.0, ..wide }
+        };
+        let (h, skips) = self.way_down(x, &pass);
+        let h = self
+            .middle
+            .iter()
+            .enumerate()
+            .fold(h, |h, (i, unit)| unit.forward(vec![h], &pass, || format!("middle.{i}")));
+        let y = self.way_up(h, skips, &pass);
+        Ok(if self.config.scale_by_sigma { quotient(y, self.sigma(noise)) } else { y })
+    }
+
+    /// What the lowest level gives, and what the levels leave for the way up.
+    fn way_down(&self, x: Dual<4>, pass: &Pass) -> (Dual<4>, Vec<Dual<4>>) {
+        let smaller = self.config.resample(false);
+        let mut h = ops::conv2d(vec![x.clone()], self.input.plain());
+        note(|| "input".to_owned(), &h);
+        let mut seen = x;
+        let mut skips = vec![h.clone()];
+        for (i, level) in self.down.iter().enumerate() {
+            for (k, unit) in level.units.iter().enumerate() {
+                h = unit.forward(vec![h], pass, || format!("down.{i}.units.{k}"));
+                skips.push(h.clone());
+            }
+            let Some(change) = &level.change else { continue };
+            h = change.forward(h, pass);
+            note(|| format!("down.{i}.change"), &h);
+            match &level.entry {
+                None => {}
+                Some(Entry::Skip(joint)) => {
+                    seen = smaller.apply(seen);
+                    h = joint.forward(seen.clone(), h);
+                    note(|| format!("down.{i}.entry"), &h);
+                }
+                Some(Entry::Residual(scaled)) => {
+                    seen = scaled.forward(seen);
+                    note(|| format!("down.{i}.entry"), &seen);
+                    h = self.config.sum(seen, h);
+                    seen = h.clone();
+                }
+            }
+            skips.push(h.clone());
+        }
+        (h, skips)
+    }
+
+    fn way_up(&self, mut h: Dual<4>, mut skips: Vec<Dual<4>>, pass: &Pass) -> Dual<4> {
+        let larger = self.config.resample(true);
+        let mut made: Option<Dual<4>> = None;
+        for (i, level) in self.up.iter().enumerate() {
+            for (k, unit) in level.units.iter().enumerate() {
+                let skip = skips.pop().expect("the way up has as many blocks as the way down left skips");
+                h = unit.forward(vec![h, skip], pass, || format!("up.{i}.units.{k}"));
+            }
+            match &level.exit {
+                None => {}
+                Some(Exit::Head(head)) => {
+                    let below = made.map(|made| larger.apply(made));
+                    made = Some(head.forward(h.clone(), below));
+                }
+                Some(Exit::Residual(scaled)) => {
+                    let below = scaled.forward(made.expect("the lowest level has a head"));
+                    note(|| format!("up.{i}.exit"), &below);
+                    h = self.config.sum(below, h);
+                    made = Some(h.clone());
+                }
+            }
+            if let Some(change) = &level.change {
+                h = change.forward(h, pass);
+                note(|| format!("up.{i}.change"), &h);
+            }
+        }
+        match &self.output {
+            Some(head) => head.forward(h, None),
+            None => made.expect("without a last head every level has one"),
+        }
+    }
+
+    /// What the features of the noise are of.
+    fn coordinate(&self, noise: Dual<1>) -> Dual<1> {
+        match self.config.noise {
+            NoiseNumber::Positional => noise,
+            NoiseNumber::Fourier { .. } => {
+                let Dual { value, tangent } = noise;
+                Dual { tangent: tangent.map(|tangent| tangent / value.clone()), value: value.log() }
+            }
+        }
+    }
+
+    /// σ of noise numbers; that of a label is the one of its integer part, and so has no tangent.
+    fn sigma(&self, noise: Dual<1>) -> Dual<1> {
+        match self.config.noise {
+            NoiseNumber::Fourier { .. } => noise,
+            NoiseNumber::Positional => {
+                let NoiseLevels { min, max, count } = self.config.levels;
+                let step = (min / max).ln() / (count - 1) as f64;
+                Dual::from((noise.value.floor() * step).exp() * max)
+            }
+        }
+    }
+}
+
+/// Every image over its number.
+fn quotient(x: Dual<4>, by: Dual<1>) -> Dual<4> {
+    let rows = by.dims()[0];
+    let by = by.reshape([rows, 1, 1, 1]);
+    let value = x.value / by.value.clone();
+    // (x/b)' = (x' − (x/b) b')/b
+    let own = x.tangent.map(|tangent| tangent / by.value.clone());
+    let others = by.tangent.map(|tangent| value.clone() * (-tangent / by.value));
+    let tangent = match (own, others) {
+        (Some(own), Some(others)) => Some(own + others),
+        (own, others) => own.or(others),
+    };
+    Dual { value, tangent }
+}
+
+/// What all blocks of one pass are given.
+struct Pass {
+    embedded: Option<Dual<2>>,
+    dropout: Dropout,
+}
+
+/// The embedding of the noise.
+#[derive(Module, Debug)]
+struct Embedding {
+    frequencies: Frequencies,
+    first: Linear,
+    second: Linear,
+}
+
+impl Embedding {
+    fn forward(&self, noise: Dual<1>) -> Dual<2> {
+        let features = self.frequencies.features(noise);
+        note(|| "embedding.frequencies".to_owned(), &features);
+        let hidden = self.first.forward(features);
+        note(|| "embedding.first".to_owned(), &hidden);
+        let embedded = self.second.forward(ops::silu(hidden));
+        note(|| "embedding.second".to_owned(), &embedded);
+        embedded
+    }
+}
+
+/// A level of the way down: its blocks, the change to the next one, and where that one sees the image.
+#[derive(Module, Debug)]
+struct Down {
+    units: Vec<Unit>,
+    change: Option<Change>,
+    entry: Option<Entry>,
+}
+
+/// A level of the way up: its blocks, what it gives of the output, and the change to the next one.
+#[derive(Module, Debug)]
+struct Up {
+    units: Vec<Unit>,
+    exit: Option<Exit>,
+    change: Option<Change>,
+}
+
+/// A residual block, and attention after it.
+#[derive(Module, Debug)]
+struct Unit {
+    block: ResBlock,
+    attention: Option<Attention>,
+}
+
+impl Unit {
+    fn forward(&self, parts: Vec<Dual<4>>, pass: &Pass, name: impl Fn() -> String) -> Dual<4> {
+        let h = self.block.forward(parts, pass.embedded.clone(), &pass.dropout);
+        note(|| format!("{}.block", name()), &h);
+        let Some(attention) = &self.attention else { return h };
+        let h = attention.forward(h);
+        note(|| format!("{}.attention", name()), &h);
+        h
+    }
+}
+
+/// A change of size between levels.
+#[derive(Module, Debug)]
+enum Change {
+    Block(ResBlock),
+    Conv(Scaled),
+}
+
+impl Change {
+    fn forward(&self, h: Dual<4>, pass: &Pass) -> Dual<4> {
+        match self {
+            Self::Block(block) => block.forward(vec![h], pass.embedded.clone(), &pass.dropout),
+            Self::Conv(scaled) => scaled.forward(h),
+        }
+    }
+}
+
+/// Where the image joins a level of the way down.
+#[derive(Module, Debug)]
+enum Entry {
+    Skip(Joint),
+    Residual(Scaled),
+}
+
+/// Where a level of the way up gives its part of the output.
+#[derive(Module, Debug)]
+enum Exit {
+    Head(Head),
+    Residual(Scaled),
+}
+
+/// A convolution that doubles or halves images, by a filter or without one.
+#[derive(Module, Debug)]
+struct Scaled {
+    conv: Conv,
+    doubles: bool,
+    #[module(skip)]
+    filter: Option<Fir>,
+}
+
+impl Scaled {
+    fn forward(&self, x: Dual<4>) -> Dual<4> {
+        let stride = if self.doubles { 1 } else { 2 };
+        let conv = ops::Conv { stride, ..self.conv.plain() };
+        let (x, conv) = match &self.filter {
+            Some(filter) => (ops::fir_resample(x, filter), ops::Conv { pad: [0; 4], ..conv }),
+            None if self.doubles => (x, ops::Conv { upsample: true, ..conv }),
+            None => (x, ops::Conv { pad: [0, 1, 0, 1], ..conv }),
+        };
+        ops::conv2d(vec![x], conv)
+    }
+}
+
+/// The image, mapped linearly, and what a level works on: their sum, or side by side.
+#[derive(Module, Debug)]
+struct Joint {
+    mix: Linear,
+    cat: bool,
+}
+
+impl Joint {
+    fn forward(&self, image: Dual<4>, h: Dual<4>) -> Dual<4> {
+        if self.cat { Dual::cat(vec![self.mix.forward(image), h], 3) } else { self.mix.forward_onto(image, h) }
+    }
+}
+
+/// A convolution of the normalised activation.
+#[derive(Module, Debug)]
+struct Head {
+    norm: GroupNorm,
+    conv: Conv,
+}
+
+impl Head {
+    /// With a residual added.
+    fn forward(&self, h: Dual<4>, residual: Option<Dual<4>>) -> Dual<4> {
+        ops::conv2d(vec![h], ops::Conv { norm: Some(self.norm.norm(true)), residual, ..self.conv.plain() })
+    }
+}
+
+impl NcsnppConfig {
+    /// The change of size of images and inside blocks.
+    fn resample(&self, doubles: bool) -> Resample {
+        match (self.filter.is_empty(), doubles) {
+            (true, true) => Resample::Nearest,
+            (true, false) => Resample::Mean,
+            (false, true) => Resample::Filter(Fir::doubling(&self.filter)),
+            (false, false) => Resample::Filter(Fir::halving(&self.filter)),
+        }
+    }
+
+    /// A branch and what it passes by.
+    fn sum(&self, a: Dual<4>, b: Dual<4>) -> Dual<4> {
+        let sum = a + b;
+        if self.rescale { sum.linear(|sum| sum * FRAC_1_SQRT_2) } else { sum }
+    }
+}
+
+/// Makes the layers of one config.
+struct Maker<'a> {
+    config: &'a NcsnppConfig,
+    groups: &'a dyn Fn(usize) -> usize,
+}
+
+impl Maker<'_> {
+    fn embedding(&self, init: &mut Init) -> Result<Embedding> {
+        let channels = self.config.channels;
+        let (frequencies, features) = match self.config.noise {
+            NoiseNumber::Fourier { scale } => {
+                ensure!(scale > 0.0 && scale.is_finite(), "network.noise.scale is {scale}: give a positive number");
+                (Frequencies::cycles(channels, scale, init), 2 * channels)
+            }
+            NoiseNumber::Positional => {
+                let positional = EmbeddingConfig::Positional { max_period: 1e4, shift: 1, sine_first: true };
+                (positional.frequencies(channels / 2, init)?, channels)
+            }
+        };
+        let first = Linear::new(features, 4 * channels, init);
+        Ok(Embedding { frequencies, first, second: Linear::new(4 * channels, 4 * channels, init) })
+    }
+
+    fn norm(&self, channels: usize, init: &mut Init) -> Result<GroupNorm> {
+        let groups = (self.groups)(channels);
+        ensure!(
+            groups > 0 && channels.is_multiple_of(groups),
+            "a normalisation of {channels} channels would have {groups} groups, which do not divide them: give a \
+             multiple of 32 as network.channels"
+        );
+        Ok(GroupNorm::new(channels, groups, EPSILON, init))
+    }
+
+    fn block(&self, channels: [usize; 2], resample: Resample, init: &mut Init) -> Result<ResBlock> {
+        let form = BlockForm {
+            embedding: self.config.conditional.then_some(4 * self.config.channels),
+            modulate: false,
+            rescale: if self.config.rescale { SQRT_2 } else { 1.0 },
+            skip: resample != Resample::Keep,
+            resample,
+        };
+        let [first, second] = channels;
+        Ok(ResBlock::new(channels, form, self.norm(first, init)?, self.norm(second, init)?, init))
+    }
+
+    fn unit(&self, channels: [usize; 2], attends: bool, init: &mut Init) -> Result<Unit> {
+        let block = self.block(channels, Resample::Keep, init)?;
+        let [_, outputs] = channels;
+        let scale = if self.config.rescale { FRAC_1_SQRT_2 } else { 1.0 };
+        let attention =
+            if attends { Some(Attention::new(self.norm(outputs, init)?, outputs, 1, scale, init)) } else { None };
+        Ok(Unit { block, attention })
+    }
+
+    fn change(&self, channels: usize, doubles: bool, init: &mut Init) -> Result<Change> {
+        Ok(match self.config.block {
+            ResidualBlock::Biggan => Change::Block(self.block([channels; 2], self.config.resample(doubles), init)?),
+            ResidualBlock::Ddpm => Change::Conv(self.scaled([channels; 2], doubles, init)),
+        })
+    }
+
+    fn scaled(&self, [inputs, outputs]: [usize; 2], doubles: bool, init: &mut Init) -> Scaled {
+        let filter = match self.config.resample(doubles) {
+            // The convolution skips places itself, and takes a place more on every side as it pads nothing.
+            Resample::Filter(filter) => Some(Fir { down: 1, pad: filter.pad.map(|pad| pad + 1), ..filter }),
+            _ => None,
+        };
+        Scaled { conv: Conv::new(inputs, outputs, init), doubles, filter }
+    }
+
+    fn head(&self, channels: usize, conv: Conv, init: &mut Init) -> Result<Head> {
+        Ok(Head { norm: self.norm(channels, init)?, conv })
+    }
+}

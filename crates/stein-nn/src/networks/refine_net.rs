@@ -1,0 +1,502 @@
+//! The dilated RefineNet of NCSN and NCSNv2 (Lin et al., arXiv:1611.06612; Yu et al., arXiv:1705.09914).
+//!
+//! Going down, every stage is two residual blocks, with ν = [`InstanceNorm`] and elu of Clevert et al.,
+//! arXiv:1511.07289:
+//!
+//! block(h) = S h + K₂ elu(ν(K₁ elu(ν h)))
+//!
+//! The first block of a stage may halve the image, S and K₂ being followed by the mean of 2 × 2 places, or keep its
+//! size and dilate all convolutions. Going up, a refinement per stage merges what the stage returned with the
+//! refinement below it: both go through residual convolution units, h + K elu(K elu h) twice; then, with R a resize to
+//! the size of the stage, Σ R K h; then chained pooling, with P a 5 × 5 pooling,
+//!
+//! h₀ = p₀ = elu h,  p_{i+1} = K P p_i,  h_{i+1} = h_i + p_{i+1},  i = 0, 1;
+//!
+//! then one more residual convolution unit, three in the last refinement. In a network told of its noise level, ν comes
+//! before every elu and K of the way up, and P is the mean; otherwise there is no ν there and P is the maximum.
+
+use burn::{
+    module::{Module, Param},
+    tensor::{
+        Int, Tensor, TensorData, module,
+        ops::{MaxPoolOptions, PadMode},
+    },
+};
+use stein::{Result, ensure};
+
+use super::Given;
+use crate::{
+    init::Init,
+    layers::Conv,
+    ops::{self, Activation, Dual, Fir, Norm},
+    trace::note,
+};
+
+/// What instance normalisation adds to a variance.
+const EPSILON: f64 = 1e-5;
+/// Standard deviation of fresh gains, around 1.
+const SPREAD: f64 = 0.02;
+/// Width of the window of a chained pooling.
+const WINDOW: usize = 5;
+
+/// What the first block of a stage does to its images.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Change {
+    /// Nothing.
+    Keep,
+    /// Halves them.
+    Halve,
+    /// Keeps them, with taps that many places apart in the whole stage.
+    Dilate(usize),
+}
+
+/// The stages for images of 28 to 64 places: channels over those of the first stage, and the change.
+pub(super) const FOUR_STAGES: &[(usize, Change)] =
+    &[(1, Change::Keep), (2, Change::Halve), (2, Change::Dilate(2)), (2, Change::Dilate(4))];
+
+/// The size and form of a RefineNet.
+pub(super) struct Form<'a> {
+    /// Channels of the first stage.
+    pub(super) channels: usize,
+    /// Channels of the images.
+    pub(super) inputs: usize,
+    /// Channels of the result.
+    pub(super) outputs: usize,
+    /// As in [`FOUR_STAGES`].
+    pub(super) stages: &'a [(usize, Change)],
+    /// Noise levels.
+    pub(super) levels: usize,
+    /// Whether normalisations depend on the level.
+    pub(super) conditional: bool,
+    /// Whether images in \[0, 1\] are mapped to \[−1, 1\] first.
+    pub(super) centers: bool,
+}
+
+/// A dilated RefineNet.
+#[derive(Module, Debug)]
+pub struct RefineNet {
+    input: Conv,
+    stages: Vec<Vec<Block>>,
+    refine: Vec<Refine>,
+    norm: InstanceNorm,
+    output: Conv,
+    inputs: usize,
+    levels: usize,
+    divisor: usize,
+    centers: bool,
+}
+
+impl RefineNet {
+    pub(super) fn new(form: &Form, init: &mut Init) -> Result<Self> {
+        let Form { channels, inputs, outputs, stages, levels, conditional, centers } = *form;
+        ensure!(
+            channels > 1,
+            "network.channels is {channels}: give at least 2, since the normalisation compares channels with each other"
+        );
+        ensure!(
+            inputs > 0 && outputs > 0,
+            "network.inputs is {inputs} and network.outputs is {outputs}: give the number of channels of the images"
+        );
+        ensure!(levels > 0, "network.levels is 0: give the number of noise levels the network is told of");
+        let told = conditional.then_some(levels);
+        let widths: Vec<usize> = stages.iter().map(|(multiplier, _)| channels * multiplier).collect();
+        let input = Conv::new(inputs, channels, init);
+        let mut now = channels;
+        let mut down = Vec::new();
+        for (&width, &(_, change)) in widths.iter().zip(stages) {
+            let within = if change == Change::Halve { Change::Keep } else { change };
+            let first = Block::new([now, width], change, change != Change::Keep, told, init);
+            down.push(vec![first, Block::new([width, width], within, false, told, init)]);
+            now = width;
+        }
+        let refine = (0..stages.len())
+            .rev()
+            .map(|stage| {
+                let lowest = stage + 1 == stages.len();
+                let inputs = if lowest { vec![now] } else { vec![widths[stage], now] };
+                now = if lowest { now } else { widths[stage.saturating_sub(1)] };
+                Refine::new(&inputs, now, stage == 0, told, init)
+            })
+            .collect();
+        let halvings = stages.iter().filter(|(_, change)| *change == Change::Halve).count();
+        Ok(Self {
+            input,
+            stages: down,
+            refine,
+            norm: InstanceNorm::new(now, told, init),
+            output: Conv::new(now, outputs, init),
+            inputs,
+            levels,
+            divisor: 1 << halvings,
+            centers,
+        })
+    }
+
+    /// The noise levels a batch is told of.
+    pub(super) fn levels(&self, noise: &Dual<1>) -> Result<Vec<usize>> {
+        let count = self.levels;
+        let level = |number: f64| {
+            ensure!(
+                number.fract() == 0.0 && number >= 0.0 && number < count as f64,
+                "the noise number {number} is no noise level of this network: give whole numbers from 0 to {}",
+                count - 1
+            );
+            Ok(number as usize)
+        };
+        noise.value.to_data().iter::<f64>().map(level).collect()
+    }
+
+    /// Of images at these levels.
+    pub(super) fn forward(&self, x: Dual<4>, levels: &[usize], given: &Given) -> Result<Dual<4>> {
+        let [n, height, width, depth] = x.dims();
+        ensure!(
+            depth == self.inputs,
+            "the batch has images of {depth} channels: this network was built for {}",
+            self.inputs
+        );
+        ensure!(n == levels.len(), "a batch of {n} images came with {} noise numbers: give one an image", levels.len());
+        ensure!(
+            height % self.divisor == 0 && width % self.divisor == 0,
+            "images of {height} x {width} cannot be halved by this network: both have to be divisible by {}",
+            self.divisor
+        );
+        ensure!(
+            given.class.is_none() && given.augment.is_none() && given.context.is_none(),
+            "this network knows nothing but the noise level: leave classes, augmentations and contexts out"
+        );
+        let index = TensorData::new(levels.iter().map(|level| *level as i64).collect(), [n]);
+        let index = Tensor::from_data(index, &x.value.device());
+        let mut h = x;
+        if self.centers {
+            h = h.linear(|x| x * 2.0);
+            h.value = h.value - 1.0;
+        }
+        h = ops::conv2d(vec![h], self.input.plain());
+        let mut returned = Vec::new();
+        for (stage, blocks) in self.stages.iter().enumerate() {
+            for (which, block) in blocks.iter().enumerate() {
+                h = block.forward(h, &index);
+                note(|| format!("stages.{stage}.{which}"), &h);
+            }
+            returned.push(h.clone());
+        }
+        let mut below = None;
+        for (which, (refine, h)) in self.refine.iter().zip(returned.into_iter().rev()).enumerate() {
+            let h = refine.forward(std::iter::once(h).chain(below).collect(), &index);
+            note(|| format!("refine.{which}"), &h);
+            below = Some(h);
+        }
+        let h = below.expect("a RefineNet has stages");
+        let h = ops::group_norm(h.clone(), &self.norm.of(&h, &index));
+        note(|| "norm".to_owned(), &h);
+        Ok(ops::conv2d(vec![elu(h)], self.output.plain()))
+    }
+}
+
+/// A residual block of the way down.
+#[derive(Module, Debug)]
+struct Block {
+    first_norm: InstanceNorm,
+    first: Conv,
+    second_norm: InstanceNorm,
+    second: Conv,
+    skip: Option<Conv>,
+    #[module(skip)]
+    change: Change,
+}
+
+impl Block {
+    fn new([inputs, outputs]: [usize; 2], change: Change, skip: bool, levels: Option<usize>, init: &mut Init) -> Self {
+        let size = if change == Change::Halve { 1 } else { 3 };
+        Self {
+            first_norm: InstanceNorm::new(inputs, levels, init),
+            first: Conv::new(inputs, inputs, init),
+            second_norm: InstanceNorm::new(inputs, levels, init),
+            second: Conv::new(inputs, outputs, init),
+            skip: skip.then(|| Conv::of_size(size, inputs, outputs, init)),
+            change,
+        }
+    }
+
+    fn forward(&self, x: Dual<4>, index: &Tensor<1, Int>) -> Dual<4> {
+        let dilation = if let Change::Dilate(dilation) = self.change { dilation } else { 1 };
+        let h = convolve(self.first_norm.activated(x.clone(), index), &self.first, dilation, None);
+        let h = self.second_norm.activated(h, index);
+        let skip = |x, residual| match &self.skip {
+            Some(layer) => convolve(x, layer, dilation, residual),
+            None => x,
+        };
+        if self.change == Change::Halve {
+            let h = ops::average_pool(convolve(h, &self.second, 1, None));
+            // The mean and a convolution of one tap commute; this order is a quarter of the work.
+            return skip(ops::average_pool(x), Some(h));
+        }
+        convolve(h, &self.second, dilation, Some(skip(x, None)))
+    }
+}
+
+/// A refinement.
+#[derive(Module, Debug)]
+struct Refine {
+    adapt: Vec<Vec<Unit>>,
+    merge: Vec<Unit>,
+    pool: Vec<Unit>,
+    output: Vec<Unit>,
+}
+
+impl Refine {
+    /// Of images of so many channels each.
+    fn new(inputs: &[usize], outputs: usize, last: bool, levels: Option<usize>, init: &mut Init) -> Self {
+        let units = |count: usize, channels: usize, init: &mut Init| -> Vec<Unit> {
+            (0..count).map(|_| Unit::new([channels, channels], levels, init).without_bias()).collect()
+        };
+        let merged = if inputs.len() > 1 { inputs } else { &[] };
+        Self {
+            adapt: inputs.iter().map(|channels| units(4, *channels, init)).collect(),
+            merge: merged.iter().map(|channels| Unit::new([*channels, outputs], levels, init)).collect(),
+            pool: units(2, outputs, init),
+            output: units(if last { 6 } else { 2 }, outputs, init),
+        }
+    }
+
+    /// The result has the size of the first of the images.
+    fn forward(&self, images: Vec<Dual<4>>, index: &Tensor<1, Int>) -> Dual<4> {
+        let [_, height, width, _] = images[0].dims();
+        let adapted = images.into_iter().zip(&self.adapt).map(|(h, units)| residual_units(units, h, index));
+        let h = if self.merge.is_empty() {
+            adapted.last()
+        } else {
+            let merged = adapted.zip(&self.merge).map(|(h, unit)| resize(unit.forward(h, index), [height, width]));
+            merged.reduce(|sum, h| sum + h)
+        };
+        let mut h = elu(h.expect("a refinement has images to refine"));
+        let mut path = h.clone();
+        for unit in &self.pool {
+            path = unit.forward_pooled(path, index);
+            h = h + path.clone();
+        }
+        residual_units(&self.output, h, index)
+    }
+}
+
+/// Residual convolution units: every two convolutions with a skip over them.
+fn residual_units(units: &[Unit], h: Dual<4>, index: &Tensor<1, Int>) -> Dual<4> {
+    units.chunks_exact(2).fold(h, |h, pair| {
+        let inner = pair[0].forward_activated(h.clone(), None, index);
+        pair[1].forward_activated(inner, Some(h), index)
+    })
+}
+
+/// A convolution of the way up, and the normalisation before it in a network told of its level.
+#[derive(Module, Debug)]
+struct Unit {
+    norm: Option<InstanceNorm>,
+    conv: Conv,
+}
+
+impl Unit {
+    fn new([inputs, outputs]: [usize; 2], levels: Option<usize>, init: &mut Init) -> Self {
+        let norm = levels.map(|levels| InstanceNorm::new(inputs, Some(levels), init));
+        Self { norm, conv: Conv::new(inputs, outputs, init) }
+    }
+
+    fn without_bias(self) -> Self {
+        Self { conv: self.conv.without_bias(), ..self }
+    }
+
+    fn forward(&self, h: Dual<4>, index: &Tensor<1, Int>) -> Dual<4> {
+        let norm = self.norm.as_ref().map(|norm| norm.of(&h, index));
+        ops::conv2d(vec![h], ops::Conv { norm, ..self.conv.plain() })
+    }
+
+    fn forward_activated(&self, h: Dual<4>, residual: Option<Dual<4>>, index: &Tensor<1, Int>) -> Dual<4> {
+        let h = match &self.norm {
+            Some(norm) => norm.activated(h, index),
+            None => elu(h),
+        };
+        convolve(h, &self.conv, 1, residual)
+    }
+
+    fn forward_pooled(&self, h: Dual<4>, index: &Tensor<1, Int>) -> Dual<4> {
+        let h = match &self.norm {
+            Some(norm) => mean_pool(ops::group_norm(h.clone(), &norm.of(&h, index))),
+            None => max_pool(h),
+        };
+        convolve(h, &self.conv, 1, None)
+    }
+}
+
+/// InstanceNorm++ (Song & Ermon, arXiv:1907.05600, appendix A), which keeps what instance normalisation (Ulyanov et
+/// al., arXiv:1607.08022) removes: how the means of the channels differ. With μ the means of the channels of an image,
+/// m and v their mean and their unbiased variance,
+///
+/// γ ((x − μ)/√(var + ε) + α (μ − m)/√(v + ε)) + β
+#[derive(Module, Debug)]
+enum InstanceNorm {
+    /// The same γ, α and β always.
+    One(Gains),
+    /// γ, α and β of the noise level.
+    PerLevel(Table),
+}
+
+#[derive(Module, Debug)]
+struct Gains {
+    gamma: Param<Tensor<1>>,
+    alpha: Param<Tensor<1>>,
+    beta: Param<Tensor<1>>,
+}
+
+/// `[levels, 3 C]`: γ, α and β side by side.
+#[derive(Module, Debug)]
+struct Table {
+    table: Param<Tensor<2>>,
+}
+
+impl InstanceNorm {
+    fn new(channels: usize, levels: Option<usize>, init: &mut Init) -> Self {
+        let mut around_one =
+            |count: usize| -> Vec<f32> { init.normals(count, SPREAD).iter().map(|x| x + 1.0).collect() };
+        let Some(levels) = levels else {
+            let (gamma, alpha) = (around_one(channels), around_one(channels));
+            return Self::One(Gains {
+                gamma: init.given([channels], gamma),
+                alpha: init.given([channels], alpha),
+                beta: init.constant(channels, 0.0),
+            });
+        };
+        let mut table = around_one(3 * channels * levels);
+        table.chunks_exact_mut(3 * channels).for_each(|row| row[2 * channels..].fill(0.0));
+        Self::PerLevel(Table { table: init.given([levels, 3 * channels], table) })
+    }
+
+    /// γ, α and β of every sample, `[N, C]` each.
+    fn rows(&self, index: &Tensor<1, Int>) -> [Tensor<2>; 3] {
+        match self {
+            Self::One(Gains { gamma, alpha, beta }) => [gamma, alpha, beta].map(|row| {
+                let row = row.val();
+                let channels = row.dims()[0];
+                row.reshape([1, channels]).expand([index.dims()[0], channels])
+            }),
+            Self::PerLevel(Table { table }) => {
+                let rows = table.val().select(0, index.clone());
+                let channels = rows.dims()[1] / 3;
+                [0, 1, 2].map(|part| rows.clone().narrow(1, part * channels, channels))
+            }
+        }
+    }
+
+    /// The operation for these images.
+    fn of(&self, x: &Dual<4>, index: &Tensor<1, Int>) -> Norm {
+        let [n, _, _, c] = x.dims();
+        let (device, kind) = (x.value.device(), x.value.dtype());
+        let (one, zero) = (Tensor::<1>::ones([c], (&device, kind)), Tensor::<1>::zeros([c], (&device, kind)));
+        let [gamma, alpha, beta] = self.rows(index);
+        let means = x.clone().linear(|x| x.mean_dim(1).mean_dim(2).reshape([n, c]));
+        // Layer normalisation divides by the biased variance, which is this part of the unbiased one.
+        let part = (c - 1) as f64 / c as f64;
+        let means = ops::layer_norm(means, one.clone() * part.sqrt(), zero.clone(), EPSILON * part, false);
+        let along = gamma.clone() * alpha;
+        let mut shift = means.linear(|means| means * along.clone());
+        shift.value = shift.value + beta;
+        let modulation = Some(((gamma - 1.0).into(), shift));
+        Norm { gamma: one, beta: zero, groups: c, epsilon: EPSILON, modulation, silu: false }
+    }
+
+    fn activated(&self, x: Dual<4>, index: &Tensor<1, Int>) -> Dual<4> {
+        let norm = self.of(&x, index);
+        elu(ops::group_norm(x, &norm))
+    }
+}
+
+fn elu(x: Dual<4>) -> Dual<4> {
+    ops::activate(x, Activation::Elu)
+}
+
+/// A convolution of taps `dilation` places apart, which is one of adjacent taps on every phase of the image.
+fn convolve(x: Dual<4>, layer: &Conv, dilation: usize, residual: Option<Dual<4>>) -> Dual<4> {
+    let [_, height, width, _] = x.dims();
+    let residual = residual.map(|x| phases(x, dilation));
+    let y = ops::conv2d(vec![phases(x, dilation)], ops::Conv { residual, ..layer.plain() });
+    joined(y, dilation, [height, width])
+}
+
+/// Every `step`-th place down and across, from each of the first places, as images of their own: `[N, H, W, C]` to
+/// `[N step², ⌈H/step⌉, ⌈W/step⌉, C]`, with zeros where they reach out of the image.
+fn phases(x: Dual<4>, step: usize) -> Dual<4> {
+    if step == 1 {
+        return x;
+    }
+    let [n, h, w, c] = x.dims();
+    let [high, wide] = [h, w].map(|size| size.div_ceil(step));
+    let over = [high * step - h, wide * step - w];
+    x.linear(|x| {
+        let x = if over == [0, 0] { x } else { x.pad([(0, over[0]), (0, over[1]), (0, 0)], PadMode::Constant(0.0)) };
+        let x = x.reshape([n, high, step, wide, step, c]).permute([0, 2, 4, 1, 3, 5]);
+        x.reshape([n * step * step, high, wide, c])
+    })
+}
+
+/// The images of this size that [`phases`] were taken of.
+fn joined(x: Dual<4>, step: usize, [height, width]: [usize; 2]) -> Dual<4> {
+    if step == 1 {
+        return x;
+    }
+    let [count, high, wide, c] = x.dims();
+    let n = count / (step * step);
+    x.linear(|x| {
+        let x = x.reshape([n, step, step, high, wide, c]).permute([0, 3, 1, 4, 2, 5]);
+        x.reshape([n, high * step, wide * step, c]).narrow(1, 0, height).narrow(2, 0, width)
+    })
+}
+
+/// Bilinear interpolation that maps the corners of an image to the corners of the result.
+fn resize(x: Dual<4>, [height, width]: [usize; 2]) -> Dual<4> {
+    let [n, h, w, c] = x.dims();
+    if [h, w] == [height, width] {
+        return x;
+    }
+    let (device, kind) = (x.value.device(), x.value.dtype());
+    let matrix = |from, to| {
+        let weights = TensorData::new(interpolation(from, to), [1, to, from]);
+        Tensor::<3>::from_data(weights, (&device, kind))
+    };
+    let (down, across) = (matrix(h, height), matrix(w, width));
+    x.linear(|x| {
+        let x = down.clone().matmul(x.reshape([n, h, w * c])).reshape([n * height, w, c]);
+        across.clone().matmul(x).reshape([n, height, width, c])
+    })
+}
+
+/// The matrix `[to, from]` of linear interpolation that keeps both ends.
+fn interpolation(from: usize, to: usize) -> Vec<f64> {
+    let step = if to > 1 { (from - 1) as f64 / (to - 1) as f64 } else { 0.0 };
+    let mut weights = vec![0.0; to * from];
+    for (row, weights) in weights.chunks_exact_mut(from).enumerate() {
+        let place = step * row as f64;
+        let low = (place as usize).min(from - 1);
+        weights[low] += 1.0 - (place - low as f64);
+        weights[(low + 1).min(from - 1)] += place - low as f64;
+    }
+    weights
+}
+
+/// The mean over a window around every place, places outside the image counting as zeros.
+fn mean_pool(x: Dual<4>) -> Dual<4> {
+    let filter =
+        Fir { kernel: vec![1.0; WINDOW], up: 1, down: 1, pad: [WINDOW / 2; 2], gain: 1.0 / (WINDOW * WINDOW) as f64 };
+    ops::fir_resample(x, &filter)
+}
+
+/// The maximum over a window around every place, places outside the image not counting.
+fn max_pool(x: Dual<4>) -> Dual<4> {
+    let [n, h, w, c] = x.dims();
+    let options = MaxPoolOptions::new([WINDOW; 2]).with_stride([1, 1]).with_padding([WINDOW / 2; 2]);
+    let planes = x.value.clone().detach().permute([0, 3, 1, 2]);
+    let (_, places) = module::max_pool2d_with_indices(planes, options);
+    let places = places.reshape([n, c, h * w]);
+    // Where the maximum is, is locally constant: to pick it there is linear.
+    x.linear(|x| {
+        let x = x.permute([0, 3, 1, 2]).reshape([n, c, h * w]).gather(2, places.clone());
+        x.reshape([n, c, h, w]).permute([0, 2, 3, 1])
+    })
+}

@@ -1,0 +1,154 @@
+//! The unconditional U-Net of the `diffusers` library, `UNet2DModel`: that of DDPM (Ho et al., arXiv:2006.11239), or
+//! with filters that of NCSN++ (Song et al., arXiv:2011.13456).
+//!
+//! Level ℓ works on images of H/2^ℓ × W/2^ℓ places and `channels`\[ℓ\] channels. Going down, each level is `blocks`
+//! residual blocks, with attention after each where `attention` lists the level, and a change of size; then block,
+//! attention, block in the middle; going up, each level is `blocks` + 1 blocks, each fed the latest unused output of
+//! the way down besides its own input, and a change of size.
+//!
+//! Without `filters` sizes change by 3 × 3 convolutions. With `filters` they change inside residual blocks by the
+//! filter \[1, 3, 3, 1\], sums are divided by √2, and the image goes along at every size: a linear map of it joins the
+//! activations going down, and the output is the sum of an image from every level going up.
+//!
+//! With positional frequencies the noise number is a step. With `fourier` frequencies it is a noise level σ: the
+//! embedding is of ln σ, with sines first, and the output is divided by σ.
+
+use std::f64::consts::TAU;
+
+use burn::{module::Module, tensor::Tensor};
+use serde::{Deserialize, Serialize};
+use stein::{Result, ensure};
+
+use super::{
+    Given,
+    unet_2d_blocks::{Body, Mixing, Norms, Plan, check_size},
+};
+use crate::{embedding::EmbeddingConfig, init::Init, ops::Dual};
+
+/// The size and form of a `UNet2DModel`; the default is the network of DDPM for CIFAR-10.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Unet2dConfig {
+    /// Channels of an image; at least 1, default 3.
+    pub inputs: usize,
+    /// Channels of the output; at least 1, default 3.
+    pub outputs: usize,
+    /// Classes the network is told of; default 0, for none.
+    pub classes: usize,
+    /// Channels of every level, the first even; default `[128, 256, 256, 256]`. The embedding is four times as wide as
+    /// the first. Height and width of the images have to be divisible by 2^(levels − 1).
+    pub channels: Vec<usize>,
+    /// Residual blocks of a level on the way down; at least 1, default 2.
+    pub blocks: usize,
+    /// Levels that attend, counted from 0; default `[1]`. The middle always attends.
+    pub attention: Vec<usize>,
+    /// Channels of an attention head, a divisor of the channels wherever there is attention; default none: one head.
+    pub head_channels: Option<usize>,
+    /// Groups of group normalisations, a divisor of the channels wherever one stands; none for a quarter of the
+    /// channels and at most 32; default 32. With `filters` it is for the middle and the output, the levels having as
+    /// many as for none.
+    pub groups: Option<usize>,
+    /// What group normalisations add to the variance; positive, default 1e-6.
+    pub epsilon: f64,
+    /// Divides the sums in the middle; positive, default 1. NCSN++ has √2.
+    pub middle_rescale: f64,
+    /// Whether sizes change by filters and the image goes along, as in NCSN++; default false.
+    pub filters: bool,
+    /// Whether a convolution that halves pads below and right only, not all around; default true.
+    pub pad_after: bool,
+    /// Probability of dropping a value inside a block in training; in \[0, 1), default 0.
+    pub dropout: f64,
+    /// The features of the noise number; default `positional` with `shift` 1 and `sine_first`. With `fourier` the scale
+    /// is of the frequencies f as the weights keep them, for sines and cosines of 2π f ln σ; NCSN++ has 16.
+    pub embedding: EmbeddingConfig,
+}
+
+impl Default for Unet2dConfig {
+    fn default() -> Self {
+        Self {
+            inputs: 3,
+            outputs: 3,
+            classes: 0,
+            channels: vec![128, 256, 256, 256],
+            blocks: 2,
+            attention: vec![1],
+            head_channels: None,
+            groups: Some(32),
+            epsilon: 1e-6,
+            middle_rescale: 1.0,
+            filters: false,
+            pad_after: true,
+            dropout: 0.0,
+            embedding: EmbeddingConfig::Positional { max_period: 1e4, shift: 1, sine_first: true },
+        }
+    }
+}
+
+impl Unet2dConfig {
+    pub(crate) fn build(&self, init: &mut Init) -> Result<Unet2d> {
+        let first = self.channels.first().copied().unwrap_or(0);
+        // The frequencies are kept in cycles, as the reference's weights have them.
+        let (embedding, features) = match self.embedding {
+            EmbeddingConfig::Fourier { scale } => (EmbeddingConfig::Fourier { scale: scale / TAU }, 2 * first),
+            ref positional => (positional.clone(), first),
+        };
+        let norms = Norms { groups: self.groups, epsilon: self.epsilon };
+        let plan = Plan {
+            inputs: self.inputs,
+            outputs: self.outputs,
+            classes: self.classes,
+            channels: &self.channels,
+            blocks: self.blocks,
+            attention: &self.attention,
+            mixing: Mixing::Own { head: self.head_channels },
+            norms,
+            attention_norms: norms,
+            middle_rescale: self.middle_rescale,
+            filters: self.filters,
+            pad_after: self.pad_after,
+            dropout: self.dropout,
+            embedding: &embedding,
+            features,
+        };
+        let mut body = plan.build(init)?;
+        let levels = matches!(embedding, EmbeddingConfig::Fourier { .. });
+        if levels {
+            body.embedding = body.embedding.sine_first();
+        }
+        Ok(Unet2d { body, levels, key: None })
+    }
+}
+
+/// The network of a [`Unet2dConfig`].
+#[derive(Module, Debug)]
+pub struct Unet2d {
+    body: Body,
+    /// Whether noise numbers are levels σ.
+    levels: bool,
+    #[module(skip)]
+    key: Option<u64>,
+}
+
+impl Unet2d {
+    /// The output `[N, H, W, outputs]` for images `[N, H, W, inputs]` and a step, or a noise level, an image.
+    ///
+    /// # Errors
+    /// When sizes do not fit, or what is given is not what the network is told of.
+    pub fn images(&self, x: Dual<4>, noise: Dual<1>, given: &Given) -> Result<Dual<4>> {
+        check_size(&x, self.body.halvings())?;
+        ensure!(given.context.is_none(), "this network attends to no context: leave it out");
+        if !self.levels {
+            return self.body.forward(x, noise, given, self.key);
+        }
+        let cycles = noise.clone().map(Tensor::log, Tensor::recip).linear(|x| x * TAU);
+        let y = self.body.forward(x, cycles, given, self.key)?;
+        let rows = noise.dims()[0];
+        let inverse = noise.map(Tensor::recip, |x| -(x.clone() * x).recip());
+        Ok(y * inverse.reshape([rows, 1, 1, 1]))
+    }
+
+    /// Turns dropout on with masks that are a function of the key, or off with `None`, as in a fresh network.
+    pub fn set_dropout(&mut self, key: Option<u64>) {
+        self.key = key;
+    }
+}

@@ -1,0 +1,147 @@
+//! The conditional U-Net of the `diffusers` library, `UNet2DConditionModel`: that of latent diffusion (Rombach et al.,
+//! arXiv:2112.10752).
+//!
+//! Levels, blocks and convolutions are those of DDPM (Ho et al., arXiv:2006.11239); in the place of attention, after
+//! blocks of the levels in `attention` and always in the middle, stand transformers whose layers attend to the image
+//! itself and to a context of tokens.
+
+use burn::module::Module;
+use serde::{Deserialize, Serialize};
+use stein::{Result, ensure};
+
+use super::{
+    Given,
+    unet_2d_blocks::{Body, Mixing, Norms, Plan},
+};
+use crate::{embedding::EmbeddingConfig, init::Init, ops::Dual};
+
+/// What the norms before transformers add to the variance.
+const TRANSFORMER_EPSILON: f64 = 1e-6;
+
+/// The size and form of a `UNet2DConditionModel`; the default is the network of Stable Diffusion 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Unet2dConditionConfig {
+    /// Channels of an image; at least 1, default 4.
+    pub inputs: usize,
+    /// Channels of the output; at least 1, default 4.
+    pub outputs: usize,
+    /// Classes the network is told of; default 0, for none.
+    pub classes: usize,
+    /// Width of the tokens of the context; at least 1, default 768.
+    pub context: usize,
+    /// Channels of every level, the first even; default `[320, 640, 1280, 1280]`. The embedding is four times as wide
+    /// as the first. Images may have any size.
+    pub channels: Vec<usize>,
+    /// Residual blocks of a level on the way down; at least 1, default 2.
+    pub blocks: usize,
+    /// Levels with transformers, counted from 0; default `[0, 1, 2]`. The middle always has one.
+    pub attention: Vec<usize>,
+    /// Attention heads of every level, divisors of its channels; default `[8, 8, 8, 8]`. The middle has those of the
+    /// last.
+    pub heads: Vec<usize>,
+    /// Layers of a transformer of every level; default `[1, 1, 1, 1]`. The middle has those of the last.
+    pub layers: Vec<usize>,
+    /// Groups of group normalisations, a divisor of the channels wherever one stands; default 32.
+    pub groups: usize,
+    /// What group normalisations add to the variance, those before transformers excepted; positive, default 1e-5.
+    pub epsilon: f64,
+    /// Divides the sums of residual blocks in the middle; positive, default 1.
+    pub middle_rescale: f64,
+    /// Probability of dropping a value inside a residual block in training; in \[0, 1), default 0.
+    pub dropout: f64,
+    /// The features of the noise number, a step; default `positional`.
+    pub embedding: EmbeddingConfig,
+}
+
+impl Default for Unet2dConditionConfig {
+    fn default() -> Self {
+        Self {
+            inputs: 4,
+            outputs: 4,
+            classes: 0,
+            context: 768,
+            channels: vec![320, 640, 1280, 1280],
+            blocks: 2,
+            attention: vec![0, 1, 2],
+            heads: vec![8; 4],
+            layers: vec![1; 4],
+            groups: 32,
+            epsilon: 1e-5,
+            middle_rescale: 1.0,
+            dropout: 0.0,
+            embedding: EmbeddingConfig::Positional { max_period: 1e4, shift: 0, sine_first: false },
+        }
+    }
+}
+
+impl Unet2dConditionConfig {
+    pub(crate) fn build(&self, init: &mut Init) -> Result<Unet2dCondition> {
+        let levels = self.channels.len();
+        ensure!(self.context > 0, "context is 0: give the width of the tokens to attend to, such as 768");
+        ensure!(
+            self.heads.len() == levels && self.layers.len() == levels,
+            "heads has {} numbers and layers {}: give one a level, that is {levels}",
+            self.heads.len(),
+            self.layers.len()
+        );
+        ensure!(
+            matches!(self.embedding, EmbeddingConfig::Positional { .. }),
+            "embedding is fourier: this network takes steps, so give positional"
+        );
+        let norms = Norms { groups: Some(self.groups), epsilon: self.epsilon };
+        let plan = Plan {
+            inputs: self.inputs,
+            outputs: self.outputs,
+            classes: self.classes,
+            channels: &self.channels,
+            blocks: self.blocks,
+            attention: &self.attention,
+            mixing: Mixing::Cross { heads: self.heads.clone(), layers: self.layers.clone(), context: self.context },
+            norms,
+            attention_norms: Norms { epsilon: TRANSFORMER_EPSILON, ..norms },
+            middle_rescale: self.middle_rescale,
+            filters: false,
+            pad_after: false,
+            dropout: self.dropout,
+            embedding: &self.embedding,
+            features: self.channels.first().copied().unwrap_or(0),
+        };
+        Ok(Unet2dCondition { body: plan.build(init)?, context: self.context, key: None })
+    }
+}
+
+/// The network of a [`Unet2dConditionConfig`].
+#[derive(Module, Debug)]
+pub struct Unet2dCondition {
+    body: Body,
+    context: usize,
+    #[module(skip)]
+    key: Option<u64>,
+}
+
+impl Unet2dCondition {
+    /// The output `[N, H, W, outputs]` for images `[N, H, W, inputs]`, a step an image, and a context.
+    ///
+    /// # Errors
+    /// When sizes do not fit, or what is given is not what the network is told of.
+    pub fn images(&self, x: Dual<4>, noise: Dual<1>, given: &Given) -> Result<Dual<4>> {
+        let Some(context) = &given.context else {
+            return Err(stein::Error::new(
+                "this network attends to a context: give tokens, or those of an empty text for none",
+            ));
+        };
+        let ([samples, tokens, width], rows) = (context.dims(), x.dims()[0]);
+        ensure!(
+            samples == rows && tokens > 0 && width == self.context,
+            "the context is {samples} x {tokens} x {width}: give {rows} rows of tokens of width {}",
+            self.context
+        );
+        self.body.forward(x, noise, given, self.key)
+    }
+
+    /// Turns dropout on with masks that are a function of the key, or off with `None`, as in a fresh network.
+    pub fn set_dropout(&mut self, key: Option<u64>) {
+        self.key = key;
+    }
+}

@@ -1,0 +1,213 @@
+//! Weights of other libraries as models of ours, and ours as theirs.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, TensorData};
+use serde_json::{Map, Value, json};
+use stein::{Error, Result, ensure};
+use stein_data::Shape;
+use stein_nn::{
+    Checkpoint, Tensors,
+    import::{self, Checked, Kind, Published, Setting, Source},
+    write_tensors,
+};
+
+use crate::{
+    Codec, ModelConfig, Recipe, SampleConfig, Subject,
+    hub::from_hub,
+    model::{SOURCE, imported_metadata},
+};
+
+/// What to import, and what to do with it.
+#[derive(Debug, Clone, Default)]
+pub struct ImportOptions {
+    /// A file of weights, a folder, or `hf:owner/name` on the hub.
+    pub source: PathBuf,
+    /// Where the weights come from, if names do not tell.
+    pub from: Option<String>,
+    /// The implementation's config, if it does not lie beside the weights.
+    pub config: Option<PathBuf>,
+    /// The checkpoint to write.
+    pub output: Option<PathBuf>,
+    /// A folder of stored inputs and outputs to compare with.
+    pub check: Option<PathBuf>,
+}
+
+/// Imports weights. Returns what to tell of them, and whether every comparison was within its bound.
+///
+/// # Errors
+/// When the source cannot be read, is not one of a network known here, or does not fit its config; when it is to be written and
+/// is no network that can be sampled.
+pub fn import(options: &ImportOptions) -> Result<(String, bool)> {
+    let kind = options.from.as_deref().map(Kind::named).transpose()?;
+    let name = options.source.to_string_lossy();
+    let place = from_hub(&name)?.unwrap_or_else(|| options.source.clone());
+    let mut source = Source::open(&place, kind, options.config.as_deref())?;
+    if place != options.source {
+        source.origin = name.into_owned();
+    }
+    let published = Published::open(&source)?;
+    let mut told = describe(&source, &published);
+    let mut passed = true;
+    if let Some(folder) = &options.check {
+        let all = import::check(published.reference(), folder, DType::F32)?;
+        passed = all.iter().all(Checked::passed);
+        told += &table(&all);
+    }
+    if let Some(output) = &options.output {
+        write(&source, &published, output)?;
+        told += &format!("written        {}\n", output.display());
+    }
+    Ok((told, passed))
+}
+
+fn describe(source: &Source, published: &Published) -> String {
+    let mut lines = vec![
+        ("source", source.origin.clone()),
+        ("network", published.name().to_owned()),
+        ("parameters", published.reference().parameters().to_string()),
+    ];
+    if let Some(setting) = published.setting() {
+        let [height, width, channels] = setting.shape;
+        let classes = if setting.classes == 0 { "none".to_owned() } else { setting.classes.to_string() };
+        let range = if setting.symmetric { "-1 to 1" } else { "0 to 1" };
+        lines.push(("images", format!("{height} x {width} x {channels}, {range}")));
+        lines.push(("classes", classes));
+        lines.push(("schedule", setting.schedule.kind().to_owned()));
+        lines.push(("prediction", setting.precondition.prediction.kind().to_owned()));
+    }
+    lines.into_iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect()
+}
+
+fn table(all: &[Checked]) -> String {
+    let wide = all.iter().map(|checked| checked.name.len()).max().unwrap_or(0);
+    let mut table = format!("\n{:<wide$}  largest   absolute  relative  allowed\n", "tensor");
+    for checked in all {
+        let verdict = if checked.passed() { "" } else { "  TOO FAR" };
+        table += &format!(
+            "{:<wide$}  {:<8.2e}  {:<8.1e}  {:<8.1e}  {:<8.1e}{verdict}\n",
+            checked.name,
+            checked.largest,
+            checked.absolute,
+            checked.relative(),
+            checked.bound
+        );
+    }
+    table
+}
+
+/// Writes a checkpoint that can be sampled, and exported again.
+fn write(source: &Source, published: &Published, output: &Path) -> Result<()> {
+    let setting = published.setting().ok_or_else(|| {
+        Error::new(format!(
+            "{} is {}, which cannot be sampled by itself: leave out --output, or check it only",
+            source.origin,
+            published.name()
+        ))
+    })?;
+    let weights = published.weights();
+    let (recipe, subject) = recipe(&source.origin, setting);
+    recipe.check()?;
+    let mut metadata = imported_metadata(&recipe, &subject);
+    let exported = published.reference().exported();
+    let buffers = source.weights.iter().filter(|(name, _)| !exported.contains_key(*name));
+    let buffers: Map<String, Value> = buffers.map(|(name, data)| (name.clone(), buffer(data))).collect();
+    let origin = json!({
+        "kind": published.kind().name(),
+        "config": source.config,
+        "scheduler": source.scheduler,
+        "buffers": buffers,
+    });
+    metadata.insert(SOURCE.to_owned(), origin.to_string());
+    Checkpoint { weights: weights.clone(), ema: weights, metadata, ..Checkpoint::default() }.write(output)
+}
+
+/// A tensor that is no parameter, such as the table of noise levels: it goes back into an export.
+fn buffer(data: &TensorData) -> Value {
+    json!({ "shape": data.shape().to_vec(), "values": data.iter::<f32>().collect::<Vec<_>>() })
+}
+
+/// What [`buffer`] wrote.
+fn unbuffered(json: &Value) -> Option<TensorData> {
+    let whole = |size: &Value| size.as_u64().map(|size| size as usize);
+    let shape: Vec<usize> = json.get("shape")?.as_array()?.iter().map(whole).collect::<Option<_>>()?;
+    let number = |value: &Value| value.as_f64().map(|value| value as f32);
+    let values: Vec<f32> = json.get("values")?.as_array()?.iter().map(number).collect::<Option<_>>()?;
+    (values.len() == shape.iter().product::<usize>()).then(|| TensorData::new(values, shape))
+}
+
+/// How a network is sampled unless told otherwise, and what it is a model of.
+fn recipe(origin: &str, setting: &Setting) -> (Recipe, Subject) {
+    let [height, width, channels] = setting.shape;
+    let codec = if setting.symmetric { Codec { scale: vec![2.0], shift: vec![-1.0] } } else { Codec::identity() };
+    let stem = Path::new(origin).file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let subject = Subject {
+        name: stem.unwrap_or_default(),
+        shape: Shape::Image { height, width, channels },
+        classes: (0..setting.classes).map(|class| format!("class {class}")).collect(),
+        columns: Vec::new(),
+        codec,
+        variance: setting.variance(),
+    };
+    let sample = SampleConfig {
+        sampler: setting.sampler.clone(),
+        grid: setting.grid.clone(),
+        schedule: None,
+        clamp: setting.symmetric,
+        batch: 64,
+    };
+    let model = ModelConfig {
+        prediction: setting.precondition.prediction,
+        input_scale: setting.precondition.input_scale,
+        noise_input: setting.precondition.noise_input,
+        network: setting.network.clone(),
+    };
+    (Recipe { schedule: setting.schedule.clone(), model, sample }, subject)
+}
+
+/// Writes the weights of a checkpoint that was imported under the names and in the layouts they came in: a safetensors file, or,
+/// where they came from diffusers and the output has no ending, a folder with their config that the library opens.
+///
+/// # Errors
+/// When the checkpoint was not imported, is damaged, or the output cannot be written.
+pub fn export(checkpoint: &Path, output: &Path) -> Result<String> {
+    let (weights, metadata) = Checkpoint::read_part(checkpoint, stein_nn::Part::Ema)?;
+    let text = metadata.get(SOURCE).ok_or_else(|| {
+        Error::new(format!(
+            "{} was not imported, so there are no other names for its weights: it is a safetensors file itself",
+            checkpoint.display()
+        ))
+    })?;
+    let origin: Value = serde_json::from_str(text)
+        .map_err(|error| Error::new(format!("{}: its source cannot be read: {error}", checkpoint.display())))?;
+    let kind = Kind::named(origin["kind"].as_str().unwrap_or_default())?;
+    let mut theirs =
+        import::theirs(kind, &origin["config"], &weights).map_err(|error| error.at(checkpoint.display()))?;
+    for (name, json) in origin["buffers"].as_object().into_iter().flatten() {
+        let data = unbuffered(json)
+            .ok_or_else(|| Error::new(format!("{}: the buffer {name} is damaged", checkpoint.display())))?;
+        theirs.insert(name.clone(), data);
+    }
+    if output.extension().is_some_and(|ending| ending == "safetensors") {
+        write_tensors(&theirs, output)?;
+        return Ok(format!("{} tensors in {}\n", theirs.len(), output.display()));
+    }
+    ensure!(
+        kind == Kind::Diffusers && output.extension().is_none(),
+        "{} is neither a .safetensors file nor, as only diffusers have them, a folder",
+        output.display()
+    );
+    folder(&origin, &theirs, output)?;
+    Ok(format!("{} tensors and their config in {}\n", theirs.len(), output.display()))
+}
+
+fn folder(origin: &Value, theirs: &Tensors, output: &Path) -> Result<()> {
+    let cannot = |error| Error::new(format!("cannot write {}: {error}", output.display()));
+    std::fs::create_dir_all(output).map_err(cannot)?;
+    for (name, json) in [("config.json", &origin["config"]), ("scheduler_config.json", &origin["scheduler"])] {
+        if !json.is_null() {
+            std::fs::write(output.join(name), format!("{json:#}\n")).map_err(cannot)?;
+        }
+    }
+    write_tensors(theirs, &output.join("diffusion_pytorch_model.safetensors"))
+}
