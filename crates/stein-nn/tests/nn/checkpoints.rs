@@ -53,7 +53,7 @@ fn fails(path: &Path, part: &str) {
 fn a_damaged_or_foreign_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("last.safetensors");
-    fails(&path, "does not exist");
+    fails(&path, "No such file");
     trained().write(&path).unwrap();
     let whole = fs::read(&path).unwrap();
 
