@@ -68,9 +68,12 @@ impl<'a> Init<'a> {
     /// A trainable parameter of zeros, all of them one number in memory: a config may be of anyone's making, and its sizes
     /// are compared with the weights before there is room for them.
     fn zeros<const D: usize>(&self, shape: [usize; D]) -> Param<Tensor<D>> {
-        let zero = Tensor::<D>::zeros([1; D], self.device);
+        // What has no values cannot be spread out of one.
+        let one = shape.map(|size| size.min(1));
+        let zero = Tensor::<D>::zeros(one, self.device);
         let strategy = zero.gradient_checkpointing_strategy();
-        let zeros = zero.inner().expand(shape);
+        let zeros =
+            if one.contains(&0) { Tensor::zeros(shape, &zero.inner().device()) } else { zero.inner().expand(shape) };
         let zeros = match strategy {
             Some(strategy) => zeros.autodiff().with_gradient_checkpointing_strategy(strategy).set_require_grad(true),
             None => zeros,

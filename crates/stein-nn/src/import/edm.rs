@@ -276,8 +276,8 @@ fn imported<N: Module>(
     weights: Weights,
     run: impl Fn(&N, &Case) -> Result<Vec<(String, Output)>> + Send + Sync + 'static,
 ) -> Result<Imported<N>> {
-    let own = state::tensors(&network);
-    let keys: BTreeMap<_, _> = own.iter().map(|(name, own)| (name.clone(), names.key(name, own.shape()))).collect();
+    let own = state::shapes(&network);
+    let keys: BTreeMap<_, _> = own.iter().map(|(name, own)| (name.clone(), names.key(name, own))).collect();
     let key = move |name: &str| keys.get(name).cloned().unwrap_or_else(|| Key::same(name));
     let network = load(network, weights, &key, |name| name.ends_with(".resample_filter"))?;
     let seen = move |module: &str, seen: &Trace| names.seen(module, seen);

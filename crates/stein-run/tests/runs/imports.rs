@@ -3,6 +3,8 @@
 use std::{fs, path::Path};
 
 use burn::tensor::{Device, TensorData};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use stein_nn::{
     NcsnppConfig, NetworkConfig, Tensors, Unet2dConfig,
@@ -98,6 +100,91 @@ fn buffers_go_through_a_checkpoint() {
     let config = model.sample.with(None, None, Some(3), None, &[]).unwrap();
     let drawn = draw(&model, 2, 0, &Classes::Default, &config, false, &|| Ok(())).unwrap();
     assert!(drawn.values.iter().all(|x| x.is_finite()));
+}
+
+/// The places of a config's values, as JSON pointers.
+fn places(json: &Value, at: &str, found: &mut Vec<String>) {
+    match json {
+        Value::Object(entries) => entries.iter().for_each(|(key, value)| places(value, &format!("{at}/{key}"), found)),
+        Value::Array(items) => {
+            found.push(at.to_owned());
+            items.iter().enumerate().for_each(|(i, value)| places(value, &format!("{at}/{i}"), found));
+        }
+        _ => found.push(at.to_owned()),
+    }
+}
+
+/// Whatever is in the files, an import is a model or a sentence: it neither panics nor hangs nor asks for much memory. Runs for
+/// a second, or as many as the environment variable `STEIN_FUZZ_SECONDS` says, on the folders made here and on those of the
+/// references where they are at hand.
+#[test]
+fn mutated_sources_are_models_or_sentences() {
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden");
+    let mut sources = vec![(unet(), weights())];
+    for entry in fs::read_dir(shared).into_iter().flatten() {
+        let folder = entry.unwrap().path();
+        let file = ["weights.safetensors", "diffusion_pytorch_model.safetensors"].map(|name| folder.join(name));
+        let Some(file) = file.iter().find(|file| file.exists()) else { continue };
+        let config = fs::read_to_string(folder.join("config.json")).unwrap();
+        sources.push((serde_json::from_str(&config).unwrap(), read_tensors(file).unwrap()));
+    }
+    let values = [
+        json!(0),
+        json!(1),
+        json!(2),
+        json!(3),
+        json!(-1),
+        json!(7.5),
+        json!(64),
+        json!(65536),
+        json!(1_000_000_000_000u64),
+        json!(null),
+        json!(true),
+        json!(false),
+        json!("x"),
+        json!(""),
+        json!([]),
+        json!([1]),
+        json!([0, 0]),
+        json!({}),
+    ];
+    let seconds = std::env::var("STEIN_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1.0);
+    let started = std::time::Instant::now();
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let mut tried = 0;
+    let folders: Vec<_> = sources.iter().map(|(config, weights)| folder(config, weights)).collect();
+    while started.elapsed().as_secs_f64() < seconds {
+        let which = rng.random_range(0..sources.len());
+        let (config, path) = (&sources[which].0, folders[which].path());
+        let (json, file) = (path.join("config.json"), path.join("diffusion_pytorch_model.safetensors"));
+        let whole = fs::read(&file).unwrap();
+        if rng.random_bool(0.7) {
+            let mut config = config.clone();
+            for _ in 0..rng.random_range(1..4) {
+                let mut all = Vec::new();
+                places(&config, "", &mut all);
+                let place = &all[rng.random_range(0..all.len())];
+                *config.pointer_mut(place).unwrap() = values[rng.random_range(0..values.len())].clone();
+            }
+            fs::write(&json, config.to_string()).unwrap();
+        } else {
+            let mut damaged = whole.clone();
+            // Mostly in the header, where there is something to get wrong.
+            let most = if rng.random_bool(0.8) { damaged.len().min(20_000) } else { damaged.len() };
+            for _ in 0..rng.random_range(1..6) {
+                damaged[rng.random_range(0..most)] = rng.random();
+            }
+            fs::write(&file, damaged).unwrap();
+        }
+        if let Err(error) = import(&options(path)) {
+            assert!(!error.to_string().is_empty());
+        }
+        fs::write(&json, config.to_string()).unwrap();
+        fs::write(&file, whole).unwrap();
+        tried += 1;
+    }
+    println!("{tried} sources tried");
+    assert!(tried > 0);
 }
 
 #[test]
