@@ -40,12 +40,14 @@ pub fn from_hub(name: &str) -> Result<Option<PathBuf>> {
 /// The files of a model or of the network of a pipeline, the one at the root of all first.
 fn wanted(files: &[String]) -> Option<Vec<String>> {
     let has = |name: &str| files.iter().any(|file| file == name);
-    let pipeline = has("model_index.json");
-    let folder = if pipeline {
-        ["unet/", "transformer/"].into_iter().find(|folder| has(&format!("{folder}config.json")))?
-    } else {
-        has("config.json").then_some("")?
-    };
+    // Some pipelines have their network in a folder, some beside the index.
+    let folders = ["unet/", "transformer/", ""];
+    let folder = folders.into_iter().find(|folder| has(&format!("{folder}config.json")))?;
+    let pipeline = !folder.is_empty();
+    let root = if pipeline { "model_index.json" } else { "config.json" };
+    if !has(root) {
+        return None;
+    }
     let index = format!("{folder}diffusion_pytorch_model.safetensors.index.json");
     let weights: Vec<String> = match WEIGHTS.iter().map(|name| format!("{folder}{name}")).find(|name| has(name)) {
         Some(whole) => vec![whole],
@@ -55,7 +57,6 @@ fn wanted(files: &[String]) -> Option<Vec<String>> {
         }
         None => return None,
     };
-    let root = if pipeline { "model_index.json" } else { "config.json" };
     let mut wanted = vec![root.to_owned()];
     wanted.extend(pipeline.then(|| format!("{folder}config.json")));
     let scheduler = if pipeline { "scheduler/scheduler_config.json" } else { "scheduler_config.json" };
@@ -103,6 +104,8 @@ mod tests {
             "unet/diffusion_pytorch_model.bin",
         ];
         assert_eq!(of(&pipeline).unwrap(), files);
+        let flat = ["config.json", "diffusion_pytorch_model.bin", "model_index.json", "scheduler_config.json"];
+        assert_eq!(of(&flat).unwrap(), ["config.json", "scheduler_config.json", "diffusion_pytorch_model.bin"]);
         let shards = [
             "config.json",
             "diffusion_pytorch_model-00001-of-00002.safetensors",

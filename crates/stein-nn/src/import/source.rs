@@ -160,10 +160,11 @@ fn pipeline(path: &Path) -> Result<(PathBuf, Option<Json>)> {
         let file = folder.join("scheduler_config.json");
         file.exists().then(|| json(&file)).transpose()
     };
-    if !path.join("model_index.json").exists() {
+    // Some pipelines have their network in a folder, some beside the index.
+    let found = ["unet", "transformer"].map(|part| path.join(part)).into_iter().find(|part| part.is_dir());
+    if !path.join("model_index.json").exists() || (found.is_none() && path.join("config.json").exists()) {
         return Ok((path.to_owned(), scheduler(path.to_owned())?));
     }
-    let found = ["unet", "transformer"].map(|part| path.join(part)).into_iter().find(|part| part.is_dir());
     let network = found.ok_or_else(|| {
         Error::new(format!(
             "{} is a pipeline without a folder unet or transformer: there is no network",
