@@ -55,7 +55,8 @@ pub fn import(options: &ImportOptions) -> Result<(String, bool)> {
         told += &table(&all);
     }
     if let Some(output) = &options.output {
-        write(&source, &published, output)?;
+        let stem = options.source.file_stem().unwrap_or_default().to_string_lossy();
+        write(&source, &published, &stem, output)?;
         told += &format!("written        {}\n", output.display());
     }
     Ok((told, passed))
@@ -97,7 +98,7 @@ fn table(all: &[Checked]) -> String {
 }
 
 /// Writes a checkpoint that can be sampled, and exported again.
-fn write(source: &Source, published: &Published, output: &Path) -> Result<()> {
+fn write(source: &Source, published: &Published, name: &str, output: &Path) -> Result<()> {
     let setting = published.setting().ok_or_else(|| {
         Error::new(format!(
             "{} is {}, which cannot be sampled by itself: leave out --output, or check it only",
@@ -106,7 +107,7 @@ fn write(source: &Source, published: &Published, output: &Path) -> Result<()> {
         ))
     })?;
     let weights = published.weights();
-    let (recipe, subject) = recipe(&source.origin, setting);
+    let (recipe, subject) = recipe(name, setting);
     recipe.check()?;
     let mut metadata = imported_metadata(&recipe, &subject);
     let exported = published.reference().exported();
@@ -137,12 +138,11 @@ fn unbuffered(json: &Value) -> Option<TensorData> {
 }
 
 /// How a network is sampled unless told otherwise, and what it is a model of.
-fn recipe(origin: &str, setting: &Setting) -> (Recipe, Subject) {
+fn recipe(name: &str, setting: &Setting) -> (Recipe, Subject) {
     let [height, width, channels] = setting.shape;
     let codec = if setting.symmetric { Codec { scale: vec![2.0], shift: vec![-1.0] } } else { Codec::identity() };
-    let stem = Path::new(origin).file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let subject = Subject {
-        name: stem.unwrap_or_default(),
+        name: name.to_owned(),
         shape: Shape::Image { height, width, channels },
         classes: (0..setting.classes).map(|class| format!("class {class}")).collect(),
         columns: Vec::new(),
