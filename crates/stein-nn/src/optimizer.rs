@@ -15,7 +15,7 @@
 use std::{collections::BTreeMap, mem::take};
 
 use burn::{
-    module::{Module, ModuleVisitor, Param},
+    module::{Module, Param},
     tensor::{DType, Gradients, Tensor, TensorData},
 };
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ use stein_simd::{
 use crate::{
     Ema,
     ema::take_in,
-    state::{self, Path, Tensors},
+    state::{self, Look, Tensors},
 };
 
 /// The constants of [`AdamW`].
@@ -73,26 +73,20 @@ impl Accumulated {
     ///
     /// A step uses the mean over the micro-batches, which is the gradient of the mean loss if they are of one size.
     pub fn add<M: Module>(&mut self, network: &M, gradients: Gradients) {
-        struct Collect<'a>(Path, Gradients, &'a mut BTreeMap<String, Tensor<1>>);
-        impl ModuleVisitor for Collect<'_> {
-            fn enter_module(&mut self, name: &str, container: &str) {
-                self.0.enter(name, container);
-            }
-            fn exit_module(&mut self, _: &str, _: &str) {
-                self.0.exit();
-            }
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                if let Some(gradient) = param.val().grad_remove(&mut self.1) {
-                    let (name, gradient) = (self.0.name(), gradient.reshape([-1]));
-                    let sum = match self.2.remove(&name) {
+        struct Sum<'a>(Gradients, &'a mut BTreeMap<String, Tensor<1>>);
+        impl Look for Sum<'_> {
+            fn look<const D: usize>(&mut self, name: String, param: &Param<Tensor<D>>) {
+                if let Some(gradient) = param.val().grad_remove(&mut self.0) {
+                    let gradient = gradient.reshape([-1]);
+                    let sum = match self.1.remove(&name) {
                         Some(sum) => sum + gradient,
                         None => gradient,
                     };
-                    self.2.insert(name, sum);
+                    self.1.insert(name, sum);
                 }
             }
         }
-        network.visit(&mut Collect(Path::default(), gradients, &mut self.sums));
+        state::visit(network, Sum(gradients, &mut self.sums));
         self.batches += 1;
     }
 

@@ -19,27 +19,32 @@ pub(crate) type Flat = BTreeMap<String, (Shape, Tensor<1>)>;
 
 /// The path from the root of a module to where a traversal stands.
 #[derive(Default)]
-pub(crate) struct Path(Vec<(String, bool)>);
+struct Path(Vec<(String, bool)>);
 
 impl Path {
-    pub(crate) fn enter(&mut self, name: &str, container: &str) {
+    fn enter(&mut self, name: &str, container: &str) {
         self.0.push((name.to_owned(), !container.starts_with("Enum:")));
     }
 
-    pub(crate) fn exit(&mut self) {
+    fn exit(&mut self) {
         self.0.pop();
     }
 
-    pub(crate) fn name(&self) -> String {
+    fn name(&self) -> String {
         self.0.iter().filter(|(_, kept)| *kept).map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(".")
     }
 }
 
-/// Every float parameter of a module, frozen ones included. The values share memory with the parameters.
-pub(crate) fn flat<M: Module>(module: &M) -> Flat {
-    #[derive(Default)]
-    struct Collect(Path, Flat);
-    impl ModuleVisitor for Collect {
+/// What is looked at in a parameter of any rank.
+pub(crate) trait Look {
+    /// Looks at one, given by name.
+    fn look<const D: usize>(&mut self, name: String, param: &Param<Tensor<D>>);
+}
+
+/// Looks at every float parameter of a module, frozen ones included.
+pub(crate) fn visit<M: Module, L: Look>(module: &M, look: L) -> L {
+    struct Visitor<L>(Path, L);
+    impl<L: Look> ModuleVisitor for Visitor<L> {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.0.enter(name, container);
         }
@@ -47,33 +52,35 @@ pub(crate) fn flat<M: Module>(module: &M) -> Flat {
             self.0.exit();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let value = param.val().inner();
-            self.1.insert(self.0.name(), (value.shape(), value.reshape([-1])));
+            self.1.look(self.0.name(), param);
         }
     }
-    let mut collect = Collect::default();
-    module.visit(&mut collect);
-    collect.1
+    let mut visitor = Visitor(Path::default(), look);
+    module.visit(&mut visitor);
+    visitor.1
+}
+
+/// Every float parameter of a module, frozen ones included. The values share memory with the parameters.
+pub(crate) fn flat<M: Module>(module: &M) -> Flat {
+    struct Values(Flat);
+    impl Look for Values {
+        fn look<const D: usize>(&mut self, name: String, param: &Param<Tensor<D>>) {
+            let value = param.val().inner();
+            self.0.insert(name, (value.shape(), value.reshape([-1])));
+        }
+    }
+    visit(module, Values(Flat::new())).0
 }
 
 /// The shape of every float parameter of a module, frozen ones included.
 pub(crate) fn shapes<M: Module>(module: &M) -> BTreeMap<String, Shape> {
-    #[derive(Default)]
-    struct Collect(Path, BTreeMap<String, Shape>);
-    impl ModuleVisitor for Collect {
-        fn enter_module(&mut self, name: &str, container: &str) {
-            self.0.enter(name, container);
-        }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.0.exit();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.1.insert(self.0.name(), param.val().shape());
+    struct Shapes(BTreeMap<String, Shape>);
+    impl Look for Shapes {
+        fn look<const D: usize>(&mut self, name: String, param: &Param<Tensor<D>>) {
+            self.0.insert(name, param.val().shape());
         }
     }
-    let mut collect = Collect::default();
-    module.visit(&mut collect);
-    collect.1
+    visit(module, Shapes(BTreeMap::new())).0
 }
 
 /// The module with the values of every float parameter replaced by a function of its name and its values.
@@ -111,23 +118,15 @@ pub fn cast<M: Module>(module: M, kind: DType) -> M {
 
 /// The gradient of every parameter that has one, by name, in the shape of the parameter.
 pub fn gradients<M: Module>(module: &M, gradients: &Gradients) -> Tensors {
-    struct Collect<'a>(Path, &'a Gradients, Tensors);
-    impl ModuleVisitor for Collect<'_> {
-        fn enter_module(&mut self, name: &str, container: &str) {
-            self.0.enter(name, container);
-        }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.0.exit();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(gradient) = param.val().grad(self.1) {
-                self.2.insert(self.0.name(), gradient.into_data());
+    struct Found<'a>(&'a Gradients, Tensors);
+    impl Look for Found<'_> {
+        fn look<const D: usize>(&mut self, name: String, param: &Param<Tensor<D>>) {
+            if let Some(gradient) = param.val().grad(self.0) {
+                self.1.insert(name, gradient.into_data());
             }
         }
     }
-    let mut collect = Collect(Path::default(), gradients, Tensors::new());
-    module.visit(&mut collect);
-    collect.2
+    visit(module, Found(gradients, Tensors::new())).1
 }
 
 /// A tensor of these values and the type of `like`, on its device and without autodiff.
