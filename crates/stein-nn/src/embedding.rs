@@ -64,7 +64,7 @@ impl EmbeddingConfig {
     pub(crate) fn frequencies(&self, count: usize, init: &mut Init) -> Result<Frequencies> {
         match *self {
             Self::Fourier { scale } => {
-                ensure!(scale > 0.0 && scale.is_finite(), "embedding.scale is {scale}: give a positive number");
+                check_scale(scale)?;
                 let values = init.normals(count, std::f64::consts::TAU * scale);
                 Ok(Frequencies { drawn: Some(init.frozen(values)), given: Vec::new(), unit: 1.0, sine_first: false })
             }
@@ -83,6 +83,11 @@ impl EmbeddingConfig {
     }
 }
 
+fn check_scale(scale: f64) -> Result<()> {
+    ensure!(scale > 0.0 && scale.is_finite(), "embedding.scale is {scale}: give a positive number");
+    Ok(())
+}
+
 /// The frequencies ω: drawn at random and saved, or given by a formula.
 #[derive(Module, Debug)]
 pub struct Frequencies {
@@ -94,11 +99,12 @@ pub struct Frequencies {
 }
 
 impl Frequencies {
-    /// Random ones in cycles, f ~ N(0, scale²), saved as such: a product with 2π would be rounded again. Sines come
-    /// before cosines.
-    pub(crate) fn cycles(count: usize, scale: f64, init: &mut Init) -> Self {
+    /// Random ones in cycles, f ~ N(0, scale²), saved as such, as published weights have them: a product with 2π would be
+    /// rounded again.
+    pub(crate) fn cycles(count: usize, scale: f64, sine_first: bool, init: &mut Init) -> Result<Self> {
+        check_scale(scale)?;
         let values = init.normals(count, scale);
-        Self { drawn: Some(init.frozen(values)), given: Vec::new(), unit: std::f64::consts::TAU, sine_first: true }
+        Ok(Self { drawn: Some(init.frozen(values)), given: Vec::new(), unit: std::f64::consts::TAU, sine_first })
     }
 
     /// Cosines and sines of noise numbers `[N]` times the frequencies.
@@ -111,7 +117,8 @@ impl Frequencies {
                 Tensor::from_data(given, (&noise.value.device(), noise.value.dtype()))
             }
         };
-        let frequencies = frequencies.reshape([1, -1]) * self.unit;
+        let frequencies = frequencies.reshape([1, -1]);
+        let frequencies = if self.unit == 1.0 { frequencies } else { frequencies * self.unit };
         let features = ops::cos_sin(noise.linear(|noise| noise.reshape([rows, 1]) * frequencies.clone()));
         if self.sine_first { swap_halves(features) } else { features }
     }
@@ -141,19 +148,17 @@ impl Embedding {
         classes: usize,
         init: &mut Init,
     ) -> Result<Self> {
-        let frequencies = config.frequencies(features / 2, init)?;
-        Ok(Self {
+        Ok(Self::of(config.frequencies(features / 2, init)?, features, width, classes, init))
+    }
+
+    /// The same of these frequencies, half as many as there are features.
+    pub(crate) fn of(frequencies: Frequencies, features: usize, width: usize, classes: usize, init: &mut Init) -> Self {
+        Self {
             frequencies,
             first: Linear::new(features, width, init),
             second: Linear::new(width, width, init),
             classes: (classes > 0).then(|| init.normal([classes, width], 1.0)),
-        })
-    }
-
-    /// The same with sines before cosines.
-    pub(crate) fn sine_first(mut self) -> Self {
-        self.frequencies.sine_first = true;
-        self
+        }
     }
 
     /// The embeddings `[N, width]` of noise numbers `[N]` and a condition of N rows.

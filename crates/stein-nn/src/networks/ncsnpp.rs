@@ -652,7 +652,7 @@ impl Maker<'_> {
         let (frequencies, features) = match self.config.noise {
             NoiseNumber::Fourier { scale } => {
                 ensure!(scale > 0.0 && scale.is_finite(), "network.noise.scale is {scale}: give a positive number");
-                (Frequencies::cycles(channels, scale, init), 2 * channels)
+                (Frequencies::cycles(channels, scale, true, init)?, 2 * channels)
             }
             NoiseNumber::Positional => {
                 let positional = EmbeddingConfig::Positional { max_period: 1e4, shift: 1, sine_first: true };

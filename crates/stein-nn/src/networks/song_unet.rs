@@ -15,7 +15,7 @@
 //! The published networks: DDPM++ is `positional` with the filter \[1, 1\]; NCSN++ is `fourier` with a `residual`
 //! encoder, the filter \[1, 3, 3, 1\] and `feature_multiplier` 2.
 
-use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2, TAU};
+use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
@@ -146,11 +146,6 @@ impl SongUnetConfig {
             "network.channels times network.feature_multiplier is {count}: give an even number above 2, for as many \
              sines as cosines"
         );
-        let frequencies = match self.features {
-            SongFeatures::Positional => EmbeddingConfig::Positional { max_period: 1e4, shift: 1, sine_first: false },
-            // In cycles, as the reference keeps them.
-            SongFeatures::Fourier => EmbeddingConfig::Fourier { scale: 16.0 / TAU },
-        };
         let form = Form {
             embedding: width,
             heads: Heads::Count(1),
@@ -180,7 +175,13 @@ impl SongUnetConfig {
         let exits = exits.iter().map(|multiplier| Exit::new(channels * multiplier, outputs, init));
         let exits = exits.collect::<Result<_>>()?;
         Ok(SongUnet {
-            frequencies: frequencies.frequencies(count / 2, init)?,
+            frequencies: match self.features {
+                SongFeatures::Positional => {
+                    let positional = EmbeddingConfig::Positional { max_period: 1e4, shift: 1, sine_first: false };
+                    positional.frequencies(count / 2, init)?
+                }
+                SongFeatures::Fourier => Frequencies::cycles(count / 2, 16.0, false, init)?,
+            },
             class: (classes > 0).then(|| Linear::new(classes, count, init)),
             augment: (augment > 0).then(|| Linear::without_bias(augment, count, init)),
             first: Linear::new(count, width, init),
@@ -190,7 +191,6 @@ impl SongUnetConfig {
             entries,
             classes,
             augmentations: augment,
-            features: self.features,
             encoder: self.encoder,
             filter: self.filter.clone(),
         })
@@ -240,8 +240,6 @@ pub struct SongUnet {
     classes: usize,
     augmentations: usize,
     #[module(skip)]
-    features: SongFeatures,
-    #[module(skip)]
     encoder: SongEncoder,
     #[module(skip)]
     filter: Vec<f32>,
@@ -283,10 +281,6 @@ impl SongUnet {
     }
 
     fn embed(&self, noise: Dual<1>, told: Told) -> Dual<2> {
-        let noise = match self.features {
-            SongFeatures::Positional => noise,
-            SongFeatures::Fourier => noise.linear(|noise| noise * TAU),
-        };
         let features = self.frequencies.features(noise);
         trace::note(|| "frequencies".to_owned(), &features);
         let mut features = swap_halves(features);

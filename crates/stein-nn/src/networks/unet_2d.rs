@@ -13,8 +13,6 @@
 //! With positional frequencies the noise number is a step. With `fourier` frequencies it is a noise level σ: the
 //! embedding is of ln σ, with sines first, and the output is divided by σ.
 
-use std::f64::consts::TAU;
-
 use burn::{module::Module, tensor::Tensor};
 use serde::{Deserialize, Serialize};
 use stein::{Result, ensure};
@@ -87,11 +85,7 @@ impl Default for Unet2dConfig {
 impl Unet2dConfig {
     pub(crate) fn build(&self, init: &mut Init) -> Result<Unet2d> {
         let first = self.channels.first().copied().unwrap_or(0);
-        // The frequencies are kept in cycles, as the reference's weights have them.
-        let (embedding, features) = match self.embedding {
-            EmbeddingConfig::Fourier { scale } => (EmbeddingConfig::Fourier { scale: scale / TAU }, 2 * first),
-            ref positional => (positional.clone(), first),
-        };
+        let levels = matches!(self.embedding, EmbeddingConfig::Fourier { .. });
         let norms = Norms { groups: self.groups, epsilon: self.epsilon };
         let plan = Plan {
             inputs: self.inputs,
@@ -107,15 +101,10 @@ impl Unet2dConfig {
             filters: self.filters,
             pad_after: self.pad_after,
             dropout: self.dropout,
-            embedding: &embedding,
-            features,
+            embedding: &self.embedding,
+            features: if levels { 2 * first } else { first },
         };
-        let mut body = plan.build(init)?;
-        let levels = matches!(embedding, EmbeddingConfig::Fourier { .. });
-        if levels {
-            body.embedding = body.embedding.sine_first();
-        }
-        Ok(Unet2d { body, levels, key: None })
+        Ok(Unet2d { body: plan.build(init)?, levels, key: None })
     }
 }
 
@@ -140,8 +129,8 @@ impl Unet2d {
         if !self.levels {
             return self.body.forward(x, noise, given, self.key);
         }
-        let cycles = noise.clone().map(Tensor::log, Tensor::recip).linear(|x| x * TAU);
-        let y = self.body.forward(x, cycles, given, self.key)?;
+        let logarithm = noise.clone().map(Tensor::log, Tensor::recip);
+        let y = self.body.forward(x, logarithm, given, self.key)?;
         let rows = noise.dims()[0];
         let inverse = noise.map(Tensor::recip, |x| -(x.clone() * x).recip());
         Ok(y * inverse.reshape([rows, 1, 1, 1]))

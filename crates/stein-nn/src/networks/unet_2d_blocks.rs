@@ -14,7 +14,7 @@ use stein::{Condition, Result, ensure};
 
 use super::{Given, transformer_2d::Transformer};
 use crate::{
-    embedding::{Embedding, EmbeddingConfig},
+    embedding::{Embedding, EmbeddingConfig, Frequencies},
     init::Init,
     layers::{Attention, BlockForm, Conv, Dropout, GroupNorm, Linear, ResBlock, Resample},
     ops::{self, Dual, Fir},
@@ -432,7 +432,12 @@ impl Plan<'_> {
         let (form, middle_form) = self.forms();
         let levels = self.channels.len();
         let first = self.channels[0];
-        let embedding = Embedding::new(self.embedding, self.features, 4 * first, self.classes, init)?;
+        let count = self.features / 2;
+        let frequencies = match *self.embedding {
+            EmbeddingConfig::Fourier { scale } => Frequencies::cycles(count, scale, true, init)?,
+            ref positional => positional.frequencies(count, init)?,
+        };
+        let embedding = Embedding::of(frequencies, self.features, 4 * first, self.classes, init);
         let input = Conv::new(self.inputs, first, init);
         let next = |more: bool, image: usize| match (more, self.filters) {
             (false, _) => Next::None,
@@ -538,7 +543,6 @@ impl Body {
         ensure!(numbers == rows, "a batch of {rows} images came with {numbers} noise numbers: give one an image");
         ensure!(given.augment.is_none(), "this network is not told of augmentation: leave the labels out");
         let embedded = self.embedding.forward(noise, &Condition { class: given.class.clone() })?;
-        trace::note(|| "embedding".to_owned(), &embedded);
         let told = Told {
             embedded: Some(ops::silu(embedded)),
             context: given.context.clone().map(Dual::<3>::from),
