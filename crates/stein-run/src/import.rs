@@ -110,8 +110,8 @@ fn write(source: &Source, published: &Published, name: &str, output: &Path) -> R
     let (recipe, subject) = recipe(name, setting);
     recipe.check()?;
     let mut metadata = imported_metadata(&recipe, &subject);
-    let exported = published.reference().exported();
-    let buffers = source.weights.iter().filter(|(name, _)| !exported.contains_key(*name));
+    let keys = published.reference().keys();
+    let buffers = source.weights.iter().filter(|(name, _)| !keys.contains(*name));
     let buffers: Map<String, Value> = buffers.map(|(name, data)| (name.clone(), buffer(data))).collect();
     let origin = json!({
         "kind": published.kind().name(),

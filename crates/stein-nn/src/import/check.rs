@@ -4,7 +4,7 @@
 //! with its name and a dot before them; `NAME_f64` is an output computed in f64, `act.MODULE` what a module returned in the
 //! main case; `grad.KEY` and `grad_f64.KEY` are gradients of Σ out · r.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use burn::{
     module::Module,
@@ -131,6 +131,8 @@ pub trait Reference {
     fn parameters(&self) -> usize;
     /// The weights by our names.
     fn weights(&self) -> Tensors;
+    /// The file's keys of all parameters.
+    fn keys(&self) -> BTreeSet<String>;
     /// The weights by the file's keys, in the file's layout.
     fn exported(&self) -> Tensors;
     /// The same in another float type, with or without autodiff.
@@ -174,6 +176,10 @@ impl<N: Module + Clone + 'static> Reference for Imported<N> {
 
     fn weights(&self) -> Tensors {
         state::tensors(&self.network)
+    }
+
+    fn keys(&self) -> BTreeSet<String> {
+        state::shapes(&self.network).keys().map(|name| (self.key)(name).name).collect()
     }
 
     fn exported(&self) -> Tensors {

@@ -104,15 +104,13 @@ impl Key {
     }
 
     /// Our parameter from the whole tensor.
-    pub(crate) fn take(&self, theirs: &TensorData, ours: &[usize]) -> TensorData {
+    fn take(&self, theirs: &TensorData, ours: &[usize]) -> TensorData {
         let part = match &self.rows {
             None => theirs.clone(),
             Some((rows, of)) => {
-                let wide = theirs.num_elements() / of;
-                let values: Vec<f64> = theirs.iter::<f64>().collect();
-                let values: Vec<f64> =
-                    rows.iter().flat_map(|row| &values[row * wide..(row + 1) * wide]).copied().collect();
-                TensorData::new(values, self.part(ours)).convert_dtype(theirs.dtype())
+                let (bytes, wide) = (theirs.as_bytes(), theirs.as_bytes().len() / of);
+                let part = rows.iter().flat_map(|row| &bytes[row * wide..(row + 1) * wide]).copied().collect();
+                TensorData::from_bytes_vec(part, self.part(ours), theirs.dtype())
             }
         };
         turn(part, &self.form, ours, true)
@@ -207,24 +205,24 @@ pub fn load<M: Module>(
 
 /// Tensors of ours, by our names and in our layouts, as those of a source.
 fn joined(ours: Tensors, key: &dyn Fn(&str) -> Key) -> Tensors {
-    let mut whole: BTreeMap<String, (Vec<usize>, DType, Vec<f64>)> = BTreeMap::new();
+    let mut whole: BTreeMap<String, (Vec<usize>, DType, Vec<u8>)> = BTreeMap::new();
     for (name, ours) in ours {
         let key = key(&name);
         let (shape, kind) = (ours.shape().to_vec(), ours.dtype());
-        let part: Vec<f64> = turn(ours, &key.form, &shape, false).iter::<f64>().collect();
-        let theirs = key.whole(&shape);
-        let count = theirs.iter().product();
-        let (_, _, values) = whole.entry(key.name.clone()).or_insert_with(|| (theirs, kind, vec![0.0; count]));
+        let (part, theirs) = (turn(ours, &key.form, &shape, false), key.whole(&shape));
+        let count = theirs.iter().product::<usize>() * kind.size();
+        let (_, _, bytes) = whole.entry(key.name.clone()).or_insert_with(|| (theirs, kind, Vec::new()));
         match &key.rows {
-            None => *values = part,
+            None => *bytes = part.as_bytes().to_vec(),
             Some((rows, of)) => {
+                bytes.resize(count, 0);
                 let wide = count / of;
-                for (row, from) in rows.iter().zip(part.chunks_exact(wide)) {
-                    values[row * wide..(row + 1) * wide].copy_from_slice(from);
+                for (row, from) in rows.iter().zip(part.as_bytes().chunks_exact(wide)) {
+                    bytes[row * wide..(row + 1) * wide].copy_from_slice(from);
                 }
             }
         }
     }
-    let data = |(shape, kind, values)| TensorData::new(values, shape).convert_dtype(kind);
+    let data = |(shape, kind, bytes)| TensorData::from_bytes_vec(bytes, shape, kind);
     whole.into_iter().map(|(name, tensor)| (name, data(tensor))).collect()
 }
