@@ -134,10 +134,11 @@ pub fn fir_resample(
     down: usize,
     pad: [usize; 2],
     gain: f32,
-) -> Vec<f32> {
+    y: &mut [f32],
+) {
     assert_eq!(x.len(), n * h * w * c, "an image has the numbers of its shape");
     let (rows, columns) = (taps(h, kernel, up, down, pad), taps(w, kernel, up, down, pad));
-    separable(isa, x, [n, h, w, c], &rows, &columns, gain)
+    separable(isa, x, [n, h, w, c], &rows, &columns, gain, y);
 }
 
 /// The adjoint of [`fir_resample`], from dy to dx `[n, h, w, c]`.
@@ -151,11 +152,12 @@ pub fn fir_resample_backward(
     down: usize,
     pad: [usize; 2],
     gain: f32,
-) -> Vec<f32> {
+    dx: &mut [f32],
+) {
     let (rows, columns) = (taps(h, kernel, up, down, pad), taps(w, kernel, up, down, pad));
     let shape = [n, rows.len(), columns.len(), c];
     assert_eq!(dy.len(), shape.iter().product::<usize>(), "a gradient for every output of the filter");
-    separable(isa, dy, shape, &transpose(&rows, h), &transpose(&columns, w), gain)
+    separable(isa, dy, shape, &transpose(&rows, h), &transpose(&columns, w), gain, dx);
 }
 
 /// One axis of a linear map: for each output the inputs it takes and their weights.
@@ -184,13 +186,14 @@ fn transpose(taps: &Taps, inputs: usize) -> Taps {
     transposed
 }
 
-/// `gain` times both axes' maps, first along rows.
-fn separable(isa: Isa, x: &[f32], [n, h, w, c]: [usize; 4], rows: &Taps, columns: &Taps, gain: f32) -> Vec<f32> {
+/// Writes `gain` times both axes' maps, first along rows.
+fn separable(isa: Isa, x: &[f32], [n, h, w, c]: [usize; 4], rows: &Taps, columns: &Taps, gain: f32, y: &mut [f32]) {
     let (width, height) = (columns.len() * c, rows.len());
     let mut wide = vec![0.0; n * h * width];
-    let mut y = vec![0.0; n * height * width];
+    assert_eq!(y.len(), n * height * width, "an image of the size a filter gives");
+    y.fill(0.0);
     if wide.is_empty() || y.is_empty() {
-        return y;
+        return;
     }
     let work = wide.len() * columns.iter().map(Vec::len).max().unwrap_or(0);
     for_each(work, x.chunks(w * c).zip(wide.chunks_mut(width)), |(x, y)| {
@@ -202,7 +205,6 @@ fn separable(isa: Isa, x: &[f32], [n, h, w, c]: [usize; 4], rows: &Taps, columns
         .enumerate()
         .map(|(i, y)| (&wide[i / height * h * width..][..h * width], &rows[i % height..=i % height], y));
     for_each(work, tasks, |(x, taps, y)| isa.run(Combine { x, taps, gain: 1.0, y, width }));
-    y
 }
 
 /// Adds gain Σ weight · xᵢ over the taps of each o to yₒ; xᵢ and yₒ have `width` numbers.

@@ -656,8 +656,7 @@ impl Operation for Filter {
     fn forward(&self, inputs: &[FlexTensor], _: bool, output: &mut [f32]) -> Saved {
         let Fir { kernel, up, down, pad, gain } = &self.filter;
         let x = numbers(&inputs[0]);
-        let y = resample::fir_resample(Isa::best(), x, self.shape, kernel, *up, *down, *pad, *gain as f32);
-        output.copy_from_slice(&y);
+        resample::fir_resample(Isa::best(), x, self.shape, kernel, *up, *down, *pad, *gain as f32, output);
         Saved::new()
     }
 
@@ -668,7 +667,8 @@ impl Operation for Filter {
     fn backward(&self, _: &[&[f32]], _: &Saved, dy: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
         let Fir { kernel, up, down, pad, gain } = &self.filter;
         let dy = numbers(&dy);
-        let dx = resample::fir_resample_backward(Isa::best(), dy, self.shape, kernel, *up, *down, *pad, *gain as f32);
-        vec![Some(copied(&dx, self.shape))]
+        vec![Some(filled(self.shape, |dx| {
+            resample::fir_resample_backward(Isa::best(), dy, self.shape, kernel, *up, *down, *pad, *gain as f32, dx);
+        }))]
     }
 }
