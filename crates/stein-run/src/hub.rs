@@ -1,8 +1,11 @@
 //! Models of the Hugging Face hub, `hf:owner/name`, in the cache that the hub's own tools share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
+use hf_hub::{
+    Cache,
+    api::sync::{ApiBuilder, ApiError, ApiRepo},
+};
 use stein::{Error, Result, ensure};
 
 /// What an address on the hub starts with.
@@ -11,30 +14,55 @@ const PREFIX: &str = "hf:";
 /// The weights of a model in a folder of a repository, the preferred first.
 const WEIGHTS: &[&str] = &["diffusion_pytorch_model.safetensors", "model.safetensors", "diffusion_pytorch_model.bin"];
 
+/// How often a download that breaks off is taken up again before giving up.
+const RETRIES: usize = 5;
+
 /// The folder a model of the hub is in after its config and weights were downloaded, where they are not yet; none for a name
-/// that is no address on the hub. What was downloaded stays in the hub's cache (`HF_HOME`), and a download that was cut off
-/// goes on where it stopped. `HF_ENDPOINT` is another hub.
+/// that is no address on the hub. What was downloaded stays in the hub's cache (`HF_HOME`) and needs no network again; a
+/// download that was cut off goes on where it stopped. `HF_ENDPOINT` is another hub.
 ///
 /// # Errors
-/// When the hub cannot be reached, or has no such model or no weights of a kind known here.
+/// When the hub cannot be reached and the cache lacks the model, or there is no such model or no weights of a kind known here.
 pub fn from_hub(name: &str) -> Result<Option<PathBuf>> {
     let Some(model) = name.strip_prefix(PREFIX) else { return Ok(None) };
     ensure!(
         model.split('/').count() == 2 && model.split('/').all(|part| !part.is_empty()),
         "{name} is no model of the hub: give {PREFIX}OWNER/NAME"
     );
+    fetch(ApiBuilder::from_env().with_retries(RETRIES), &Cache::from_env(), model).map(Some)
+}
+
+fn fetch(hub: ApiBuilder, cache: &Cache, model: &str) -> Result<PathBuf> {
     let cannot = |error: ApiError| {
         Error::new(format!("cannot get {model} from the hub: {error}; give a folder with its files if you have them"))
     };
-    let api = ApiBuilder::from_env().build().map_err(cannot)?;
-    let repository = api.model(model.to_owned());
-    let files: Vec<String> =
-        repository.info().map_err(cannot)?.siblings.into_iter().map(|file| file.rfilename).collect();
+    let repository = hub.build().map_err(cannot)?.model(model.to_owned());
+    let info = match repository.info() {
+        Ok(info) => info,
+        Err(error) => return cached(cache, model).ok_or_else(|| cannot(error)),
+    };
+    let files: Vec<String> = info.siblings.into_iter().map(|file| file.rfilename).collect();
     let wanted = wanted(&files).ok_or_else(|| {
         Error::new(format!("{model} on the hub has no config.json with weights beside it that are known here"))
     })?;
-    let folder = download(&repository, &wanted).map_err(cannot)?;
-    Ok(Some(folder))
+    download(&repository, &wanted).map_err(cannot)
+}
+
+/// The folder of a model that is wholly in the cache.
+fn cached(cache: &Cache, model: &str) -> Option<PathBuf> {
+    let repository = cache.model(model.to_owned());
+    let folder = ["config.json", "model_index.json"].into_iter().find_map(|root| repository.get(root))?;
+    let folder = folder.parent()?.to_owned();
+    let names = |folder: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    };
+    let mut files = Vec::new();
+    for name in names(&folder) {
+        files.extend(names(&folder.join(&name)).into_iter().map(|inner| format!("{name}/{inner}")));
+        files.push(name);
+    }
+    wanted(&files).map(|_| folder)
 }
 
 /// The files of a model or of the network of a pipeline, the one at the root of all first.
@@ -79,7 +107,16 @@ fn download(repository: &ApiRepo, files: &[String]) -> std::result::Result<PathB
 
 #[cfg(test)]
 mod tests {
-    use super::wanted;
+    use std::{
+        io::{BufRead, BufReader, Write},
+        net::{TcpListener, TcpStream},
+        sync::{
+            Arc,
+            atomic::{AtomicBool, AtomicUsize, Ordering},
+        },
+    };
+
+    use super::*;
 
     fn of(files: &[&str]) -> Option<Vec<String>> {
         wanted(&files.iter().map(|file| (*file).to_owned()).collect::<Vec<_>>())
@@ -115,5 +152,89 @@ mod tests {
         assert_eq!(of(&shards).unwrap().len(), 4);
         assert_eq!(of(&["config.json", "notes.txt"]), None);
         assert_eq!(of(&["diffusion_pytorch_model.safetensors"]), None);
+    }
+    const CONFIG: &[u8] = b"{}";
+    const WEIGHTS: &[u8] = &[7; 100_000];
+
+    /// A hub of one model. The first download of the weights breaks off in the middle.
+    struct Hub {
+        broken: AtomicBool,
+        /// Bytes of weights sent.
+        sent: AtomicUsize,
+    }
+
+    impl Hub {
+        fn answer(&self, stream: &mut TcpStream) -> std::io::Result<()> {
+            let mut lines = BufReader::new(stream.try_clone()?).lines();
+            let request = lines.next().transpose()?.unwrap_or_default();
+            let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+            let mut range = None;
+            for line in lines {
+                let line = line?.to_lowercase();
+                if line.is_empty() {
+                    break;
+                }
+                if let Some(bytes) = line.strip_prefix("range: bytes=") {
+                    let (from, to) = bytes.split_once('-').unwrap_or((bytes, ""));
+                    range = from.parse().ok().map(|from: usize| (from, to.parse::<usize>().ok()));
+                }
+            }
+            if path.starts_with("/api/models/") {
+                let text = r#"{"sha":"a1","siblings":[{"rfilename":"config.json"},{"rfilename":"diffusion_pytorch_model.safetensors"}]}"#;
+                return write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+                    text.len()
+                );
+            }
+            let (file, tag) = if path.ends_with("config.json") { (CONFIG, "c") } else { (WEIGHTS, "w") };
+            let (from, to) = range.unwrap_or((0, None));
+            let part = &file[from..to.map_or(file.len(), |to| to + 1)];
+            write!(
+                stream,
+                "HTTP/1.1 206 Partial\r\nContent-Length: {}\r\nContent-Range: bytes {from}-{}/{}\r\nETag: \"{tag}\"\r\nx-repo-commit: \
+                 a1\r\nConnection: close\r\n\r\n",
+                part.len(),
+                from + part.len() - 1,
+                file.len()
+            )?;
+            let cut = part.len() > 10 && self.broken.swap(false, Ordering::SeqCst);
+            let part = if cut { &part[..part.len() / 2] } else { part };
+            stream.write_all(part)?;
+            if tag == "w" && part.len() > 10 {
+                self.sent.fetch_add(part.len(), Ordering::SeqCst);
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_cut_download_goes_on_and_the_cache_needs_no_network() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let hub = Arc::new(Hub { broken: AtomicBool::new(true), sent: AtomicUsize::new(0) });
+        let served = Arc::clone(&hub);
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                // A client that hangs up is no concern of a hub's.
+                let _ = served.answer(&mut stream);
+            }
+        });
+        let home = tempfile::tempdir().unwrap();
+        let cache = Cache::new(home.path().to_owned());
+        let api = |address: &str| {
+            ApiBuilder::from_cache(cache.clone()).with_progress(false).with_endpoint(address.to_owned())
+        };
+        let cut = fetch(api(&address), &cache, "owner/name").unwrap_err().to_string();
+        assert!(cut.contains("owner/name") && !cut.contains('\n'), "{cut}");
+        let folder = fetch(api(&address), &cache, "owner/name").unwrap();
+        assert_eq!(std::fs::read(folder.join("diffusion_pytorch_model.safetensors")).unwrap(), WEIGHTS);
+        assert_eq!(hub.sent.load(Ordering::SeqCst), WEIGHTS.len(), "no byte was sent twice");
+
+        // Port 9 of this machine: nobody answers.
+        let nobody = "http://127.0.0.1:9";
+        assert_eq!(fetch(api(nobody), &cache, "owner/name").unwrap(), folder);
+        let absent = fetch(api(nobody), &cache, "owner/other").unwrap_err().to_string();
+        assert!(absent.contains("owner/other"), "{absent}");
     }
 }
