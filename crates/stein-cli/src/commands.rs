@@ -11,11 +11,11 @@ use std::{
 };
 
 use clap::CommandFactory;
-use stein::{AnySampler, AnySchedule, Error, Result, Spacing, ensure, names};
+use stein::{AnySchedule, Error, Result, Spacing, ensure, names};
 use stein_data::{Source, Split, Stats};
 use stein_run::{
-    Classes, DEVICES, DemoOptions, Experiment, ImportOptions, Model, RunDir, TrainOptions, bench, check_output, demo,
-    device, draw, export, import, prepare, train, write_samples,
+    Classes, DEVICES, DemoOptions, Experiment, ImportOptions, Method, Model, RunDir, TrainOptions, bench, check_output,
+    demo, device, draw, export, import, prepare, train, write_samples,
 };
 
 use crate::args::{Args, BenchCommand, Command, DataCommand, Import, Precision, Sample, Work};
@@ -227,8 +227,9 @@ fn show(what: &str, device_name: &str) -> Result<()> {
 }
 
 fn list(kind: Option<&str>) -> Result<()> {
+    let samplers = Method::names();
     let kinds: [(&str, &[&str]); 6] = [
-        ("samplers", AnySampler::NAMES),
+        ("samplers", &samplers),
         ("schedules", AnySchedule::NAMES),
         ("grids", Spacing::NAMES),
         ("networks", stein_run::NETWORKS),

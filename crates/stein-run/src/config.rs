@@ -6,8 +6,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use stein::{
-    AnySampler, AnySchedule, Error, Grid, InputScale, NoiseInput, Objective, Precondition, Prediction, Result, ensure,
-    names,
+    AnySampler, AnySchedule, Consistency, Error, Grid, InputScale, NoiseInput, Objective, Precondition, Prediction,
+    Result, ensure, names,
 };
 use stein_data::Source;
 use stein_nn::{AdamWConfig, Decay, EmaConfig, NetworkConfig, RateConfig};
@@ -120,12 +120,87 @@ impl Default for TrainConfig {
     }
 }
 
+/// What draws the samples.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Method {
+    /// A sampler, which takes a denoiser level by level.
+    Sampler(AnySampler),
+    /// Multistep sampling, which takes a consistency function to the end, and back to the next level.
+    Multistep,
+}
+
+/// The name of [`Method::Multistep`].
+const MULTISTEP: &str = "multistep";
+
+impl Method {
+    /// The names, as in files and on the command line.
+    pub fn names() -> Vec<&'static str> {
+        AnySampler::NAMES.iter().copied().chain([MULTISTEP]).collect()
+    }
+
+    /// The one of this name, with its default parameters.
+    ///
+    /// # Errors
+    /// An unknown name, answered with the known ones, nearest first.
+    pub fn named(name: &str) -> Result<Self> {
+        match name {
+            MULTISTEP => Ok(Self::Multistep),
+            known if AnySampler::NAMES.contains(&known) => Ok(Self::Sampler(AnySampler::named(known)?)),
+            _ => Err(names::unknown("sampler", name, &Self::names())),
+        }
+    }
+
+    /// Its name.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Sampler(sampler) => sampler.kind(),
+            Self::Multistep => MULTISTEP,
+        }
+    }
+
+    /// Whether it chooses its own steps.
+    pub fn adaptive(&self) -> bool {
+        matches!(self, Self::Sampler(sampler) if sampler.adaptive())
+    }
+}
+
+impl From<AnySampler> for Method {
+    fn from(sampler: AnySampler) -> Self {
+        Self::Sampler(sampler)
+    }
+}
+
+impl Serialize for Method {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        match self {
+            Self::Sampler(sampler) => sampler.serialize(to),
+            Self::Multistep => std::collections::BTreeMap::from([("kind", MULTISTEP)]).serialize(to),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Method {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        use serde::de::Error;
+        let table = Table::deserialize(from)?;
+        if table.get("kind").and_then(Value::as_str) == Some(MULTISTEP) {
+            return match table.keys().find(|key| *key != "kind") {
+                Some(key) => Err(D::Error::custom(format!("sampler multistep has no key `{key}`"))),
+                None => Ok(Self::Multistep),
+            };
+        }
+        AnySampler::deserialize(table).map(Self::Sampler).map_err(|error| {
+            D::Error::custom(error.message().replacen("expected one of", "expected one of `multistep`,", 1))
+        })
+    }
+}
+
 /// Sampling.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SampleConfig {
     /// The sampler.
-    pub sampler: AnySampler,
+    pub sampler: Method,
     /// Its grid.
     #[serde(default)]
     pub grid: Grid,
@@ -160,7 +235,7 @@ impl SampleConfig {
     ) -> Result<Self> {
         let mut config = self.clone();
         if let Some(name) = sampler {
-            config.sampler = AnySampler::named(name)?;
+            config.sampler = Method::named(name)?;
         }
         if let Some(name) = grid {
             config.grid.spacing = stein::Spacing::named(name)?;
@@ -182,6 +257,10 @@ impl SampleConfig {
             "sampler {} chooses its own steps: leave out --steps and set sample.sampler.rtol and atol",
             config.sampler.kind()
         );
+        ensure!(
+            steps.is_none() || !matches!(config.grid.spacing, stein::Spacing::Given { .. }),
+            "the given grid lists its levels: leave out --steps"
+        );
         config.grid.steps = steps.unwrap_or(config.grid.steps);
         Ok(config)
     }
@@ -195,10 +274,13 @@ impl SampleConfig {
     pub fn resolve(&self, own: &AnySchedule, trained: bool) -> Result<(AnySchedule, Self)> {
         let schedule = self.schedule.clone().unwrap_or_else(|| own.clone());
         schedule.check()?;
-        self.sampler.check()?;
+        if let Method::Sampler(sampler) = &self.sampler {
+            sampler.check()?;
+        }
         ensure!(self.batch >= 1, "sample.batch is 0: give the number of samples to work on at a time");
         ensure!(self.grid.steps <= 1_000_000, "the grid has {} steps: give at most 1000000", self.grid.steps);
         let mut resolved = self.clone();
+        resolved.grid.steps = self.grid.intervals();
         if self.sampler.adaptive() {
             // Only the two ends matter, and the denoised end that every such run has.
             resolved.grid =
@@ -206,12 +288,15 @@ impl SampleConfig {
         }
         let noise = |schedule: &AnySchedule, t: f64| schedule.kernel(t).noise_to_signal();
         let (first, last) = schedule.span();
-        let mut bounds = (0.0, if self.starts_without_signal() { f64::INFINITY } else { LARGEST_START });
+        // Where signal does not fade, as on VE, there is nothing to divide by.
+        let fades = schedule.kernel(last).alpha < 1.0;
+        let unbounded = !fades || self.starts_without_signal();
+        let mut bounds = (0.0, if unbounded { f64::INFINITY } else { LARGEST_START });
         if trained && self.schedule.is_some() {
             let (first, last) = own.span();
             bounds = (noise(own, first), bounds.1.min(noise(own, last)));
         }
-        if !self.grid.spacing.picks_trained_levels() {
+        if !self.grid.spacing.names_levels() {
             let at = |noise: f64| Some(schedule.time_at(-2.0 * noise.ln()).clamp(first, last));
             let too_noisy = noise(&schedule, last) > bounds.1;
             resolved.grid.start = resolved.grid.start.or_else(|| if too_noisy { at(bounds.1) } else { None });
@@ -224,7 +309,8 @@ impl SampleConfig {
 
     fn starts_without_signal(&self) -> bool {
         use stein::Spacing::{Karras, LogSnr};
-        self.sampler.starts_without_signal() && !matches!(self.grid.spacing, Karras { .. } | LogSnr {})
+        let Method::Sampler(sampler) = &self.sampler else { return false };
+        sampler.starts_without_signal() && !matches!(self.grid.spacing, Karras { .. } | LogSnr {})
     }
 }
 
@@ -239,9 +325,34 @@ pub struct Recipe {
     /// How noise grows.
     pub schedule: AnySchedule,
     /// What learned.
-    pub model: ModelConfig,
+    pub model: RecipeModel,
     /// How it is sampled unless told otherwise.
     pub sample: SampleConfig,
+}
+
+/// A network and what it is made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RecipeModel {
+    /// A denoiser.
+    Denoiser(ModelConfig),
+    /// A consistency function.
+    FlowMap {
+        /// What surrounds the network.
+        consistency: Consistency,
+        /// The network.
+        network: NetworkConfig,
+    },
+}
+
+impl RecipeModel {
+    /// The network.
+    pub fn network(&self) -> &NetworkConfig {
+        match self {
+            Self::Denoiser(model) => &model.network,
+            Self::FlowMap { network, .. } => network,
+        }
+    }
 }
 
 impl Recipe {
@@ -259,7 +370,10 @@ impl Recipe {
     /// Fails if the parts do not fit each other.
     pub fn check(&self) -> Result<()> {
         self.schedule.check()?;
-        self.model.precondition().check(&self.schedule)?;
+        match &self.model {
+            RecipeModel::Denoiser(model) => model.precondition().check(&self.schedule)?,
+            RecipeModel::FlowMap { consistency, .. } => consistency.check(&self.schedule)?,
+        }
         self.sample.resolve(&self.schedule, true)?;
         Ok(())
     }
@@ -274,7 +388,7 @@ impl From<&Experiment> for Recipe {
     fn from(experiment: &Experiment) -> Self {
         Self {
             schedule: experiment.schedule.clone(),
-            model: experiment.model.clone(),
+            model: RecipeModel::Denoiser(experiment.model.clone()),
             sample: experiment.sample.clone(),
         }
     }
@@ -311,6 +425,10 @@ impl Experiment {
         self.schedule.check()?;
         self.model.precondition().check(&self.schedule)?;
         self.objective.check(&*self.schedule)?;
+        ensure!(
+            self.sample.sampler != Method::Multistep,
+            "sampler multistep takes a consistency function, and this experiment trains a denoiser: give another"
+        );
         self.train.rate.check()?;
         self.sample.resolve(&self.schedule, true)?;
         let train = &self.train;

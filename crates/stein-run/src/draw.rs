@@ -8,13 +8,13 @@ use std::{
 use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
 use stein::{
-    AnySchedule, Clamp, Condition, Denoiser, Error, Kernel, Request, Result, ensure, exact::Exact, names, rows::host,
-    sample,
+    AnySchedule, Clamp, Condition, Denoiser, Error, FlowMap, Kernel, Progress, Request, Result, Sampled, ensure,
+    exact::Exact, names, rows::host, sample, sample_map,
 };
 use stein_nn::write_atomically;
 
 use crate::{
-    Model, SampleConfig,
+    Learned, Method, Model, SampleConfig,
     arrays::{write_csv, write_npy_f32, write_npy_i64},
     picture::{auto_scale, from_unit, grid, histogram, scatter, write_gif, write_png, write_webp},
 };
@@ -112,14 +112,7 @@ pub fn draw(
         "sample.clamp keeps pictures in their range: {} has none",
         subject.name
     );
-    let clamped = config.clamp.then(|| {
-        let bounds = subject.codec.encode(&[0.0, 1.0], 1);
-        Clamp { inner: &*model.denoiser, bounds: (bounds[0], bounds[1]) }
-    });
-    let denoiser: &dyn Denoiser = match &clamped {
-        Some(clamped) => clamped,
-        None => &model.denoiser,
-    };
+    let run = runner(model, &config, &schedule, &kernels)?;
     let steps = kernels.len() - 1;
     let shown: Vec<usize> = (0..=FRAMES.min(steps)).map(|k| k * steps / FRAMES.min(steps)).collect();
     let mut drawn = Drawn {
@@ -151,7 +144,7 @@ pub fn draw(
             dtype: model.dtype,
             noise: stein::noise::Source::Keyed,
         };
-        let mut observe = |progress: &stein::Progress| -> Result<()> {
+        let mut observe = |progress: &Progress| -> Result<()> {
             going()?;
             if progress.step > 0 {
                 bar.inc(1);
@@ -161,7 +154,7 @@ pub fn draw(
             }
             Ok(())
         };
-        let sampled = sample(denoiser, &*schedule, &kernels, &*config.sampler, &request, &mut observe)?;
+        let sampled = run(&request, &mut observe)?;
         let values = host(&sampled.x);
         ensure!(
             values.iter().all(|value| value.is_finite()),
@@ -177,6 +170,45 @@ pub fn draw(
     drawn.labels = labels;
     drawn.seconds = started.elapsed().as_secs_f64();
     Ok(drawn)
+}
+
+/// What draws one batch.
+type Runner<'a> = Box<dyn Fn(&Request, &mut dyn FnMut(&Progress) -> Result<()>) -> Result<Sampled> + 'a>;
+
+/// The sampling method with the model it takes.
+fn runner<'a>(
+    model: &'a Model,
+    config: &'a SampleConfig,
+    schedule: &'a AnySchedule,
+    kernels: &'a [Kernel],
+) -> Result<Runner<'a>> {
+    let bounds = model.subject.codec.encode(&[0.0, 1.0], 1);
+    let bounds = config.clamp.then(|| (bounds[0], bounds[1]));
+    match (&model.learned, &config.sampler) {
+        (Learned::Denoiser(denoiser), Method::Sampler(sampler)) => {
+            let denoiser: Box<dyn Denoiser> = match bounds {
+                Some(bounds) => Box::new(Clamp { inner: denoiser, bounds }),
+                None => Box::new(denoiser),
+            };
+            Ok(Box::new(move |request, observe| sample(&denoiser, &**schedule, kernels, &**sampler, request, observe)))
+        }
+        (Learned::FlowMap(map), Method::Multistep) => {
+            let map: Box<dyn FlowMap> = match bounds {
+                Some(bounds) => Box::new(Clamp { inner: map, bounds }),
+                None => Box::new(map),
+            };
+            Ok(Box::new(move |request, observe| sample_map(&map, kernels, request, observe)))
+        }
+        (Learned::Denoiser(_), Method::Multistep) => Err(Error::new(format!(
+            "sampler multistep takes a consistency function; {} is a denoiser: give another sampler, such as dpm_solver_pp",
+            model.name
+        ))),
+        (Learned::FlowMap(_), Method::Sampler(sampler)) => Err(Error::new(format!(
+            "{} is a consistency function, which has no score for sampler {}: only multistep takes it",
+            model.name,
+            sampler.kind()
+        ))),
+    }
 }
 
 /// A noisy state in the data's units. Images are shrunk to the variance of the data, so that noise is grey and not white;

@@ -8,12 +8,12 @@ use stein::{Error, Result, ensure};
 use stein_data::Shape;
 use stein_nn::{
     Checkpoint, Tensors,
-    import::{self, Checked, Kind, Published, Setting, Source},
+    import::{self, Checked, Kind, Published, Role, Setting, Source},
     write_tensors,
 };
 
 use crate::{
-    Codec, ModelConfig, Recipe, SampleConfig, Subject,
+    Codec, Method, ModelConfig, Recipe, RecipeModel, SampleConfig, Subject,
     hub::from_hub,
     model::{SOURCE, imported_metadata},
 };
@@ -68,14 +68,14 @@ fn describe(source: &Source, published: &Published) -> String {
         ("network", published.name().to_owned()),
         ("parameters", published.reference().parameters().to_string()),
     ];
-    if let Some(setting) = published.setting() {
+    if let Ok(setting) = published.setting() {
         let [height, width, channels] = setting.shape;
         let classes = if setting.classes == 0 { "none".to_owned() } else { setting.classes.to_string() };
         let range = if setting.symmetric { "-1 to 1" } else { "0 to 1" };
         lines.push(("images", format!("{height} x {width} x {channels}, {range}")));
         lines.push(("classes", classes));
         lines.push(("schedule", setting.schedule.kind().to_owned()));
-        lines.push(("prediction", setting.precondition.prediction.kind().to_owned()));
+        lines.push(("prediction", setting.role.prediction().to_owned()));
     }
     lines.into_iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect()
 }
@@ -99,13 +99,7 @@ fn table(all: &[Checked]) -> String {
 
 /// Writes a checkpoint that can be sampled, and exported again.
 fn write(source: &Source, published: &Published, name: &str, output: &Path) -> Result<()> {
-    let setting = published.setting().ok_or_else(|| {
-        Error::new(format!(
-            "{} is {}, which cannot be sampled by itself: leave out --output, or check it only",
-            source.origin,
-            published.name()
-        ))
-    })?;
+    let setting = published.setting()?;
     let weights = published.weights();
     let (recipe, subject) = recipe(name, setting);
     recipe.check()?;
@@ -149,19 +143,20 @@ fn recipe(name: &str, setting: &Setting) -> (Recipe, Subject) {
         codec,
         variance: setting.variance(),
     };
-    let sample = SampleConfig {
-        sampler: setting.sampler.clone(),
-        grid: setting.grid.clone(),
-        schedule: None,
-        clamp: setting.symmetric,
-        batch: 64,
+    let network = setting.network.clone();
+    let (sampler, model) = match &setting.role {
+        Role::Denoiser { precondition, sampler } => {
+            let model = ModelConfig {
+                prediction: precondition.prediction,
+                input_scale: precondition.input_scale,
+                noise_input: precondition.noise_input,
+                network,
+            };
+            (sampler.clone().into(), RecipeModel::Denoiser(model))
+        }
+        Role::FlowMap(consistency) => (Method::Multistep, RecipeModel::FlowMap { consistency: *consistency, network }),
     };
-    let model = ModelConfig {
-        prediction: setting.precondition.prediction,
-        input_scale: setting.precondition.input_scale,
-        noise_input: setting.precondition.noise_input,
-        network: setting.network.clone(),
-    };
+    let sample = SampleConfig { sampler, grid: setting.grid.clone(), schedule: None, clamp: setting.clamp, batch: 64 };
     (Recipe { schedule: setting.schedule.clone(), model, sample }, subject)
 }
 

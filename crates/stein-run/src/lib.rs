@@ -22,12 +22,12 @@ pub mod tensorboard;
 mod train;
 
 pub use codec::{Codec, Range, Subject};
-pub use config::{DataConfig, Experiment, ModelConfig, Recipe, SampleConfig, TrainConfig};
+pub use config::{DataConfig, Experiment, Method, ModelConfig, Recipe, RecipeModel, SampleConfig, TrainConfig};
 pub use demo::{DemoOptions, DemoOutcome, demo};
 pub use device::{DEVICES, device, limit_threads, use_bf16};
 pub use draw::{Classes, Drawn, check_output, draw, write_samples};
 pub use import::{ImportOptions, export, import};
-pub use model::Model;
+pub use model::{Learned, Model};
 pub use quality::{Neighbours, Quality, within_class_spread};
 pub use run_dir::RunDir;
 pub use stein::{Error, Result};

@@ -7,22 +7,30 @@ use std::{
 
 use burn::tensor::{DType, Device};
 use stein::{
-    AnySchedule, Denoiser, Edm, Error, Grid, Heun, Preconditioned, Result,
+    AnySampler, AnySchedule, ConsistencyFunction, Denoiser, Edm, Error, FlowMap, Grid, Heun, Preconditioned, Result,
     exact::{Exact, GaussianMixture, MixtureFile},
 };
 use stein_data::{Shape, Source};
 use stein_nn::{AnyNetwork, Checkpoint, Part, state};
 
-use crate::{Codec, Experiment, Recipe, RunDir, SampleConfig, Subject, from_data};
+use crate::{Codec, Experiment, Recipe, RecipeModel, RunDir, SampleConfig, Subject, from_data};
 
-/// A denoiser with all that sampling needs to know.
+/// What can be sampled.
+pub enum Learned {
+    /// A denoiser, in network units.
+    Denoiser(Box<dyn Denoiser>),
+    /// A consistency function, in network units.
+    FlowMap(Box<dyn FlowMap>),
+}
+
+/// Something learned with all that sampling needs to know.
 pub struct Model {
     /// What it was made from, as given.
     pub name: String,
     /// The checkpoint file it was read from.
     pub checkpoint: Option<PathBuf>,
-    /// The denoiser, in network units.
-    pub denoiser: Box<dyn Denoiser>,
+    /// What was learned.
+    pub learned: Learned,
     /// The schedule it was trained on.
     pub schedule: AnySchedule,
     /// Whether it was trained, and so knows only the levels of its schedule.
@@ -84,7 +92,7 @@ impl Model {
             variance: mixture.variance(),
         };
         let sample = SampleConfig {
-            sampler: Heun::default().into(),
+            sampler: AnySampler::from(Heun::default()).into(),
             grid: Grid::karras(18),
             schedule: None,
             clamp: false,
@@ -93,7 +101,7 @@ impl Model {
         Ok(Self {
             name: name.to_owned(),
             checkpoint: None,
-            denoiser: Box::new(mixture.clone()),
+            learned: Learned::Denoiser(Box::new(mixture.clone())),
             schedule: Edm::default().into(),
             trained: false,
             subject,
@@ -113,7 +121,7 @@ impl Model {
             let (experiment, subject) = read_metadata(&metadata).map_err(at)?;
             (Recipe::from(&experiment), known_density(&experiment.data.source), subject)
         };
-        let network = recipe.model.network.build(&subject.shape.dims(), subject.classes.len(), 0, device)?;
+        let network = recipe.model.network().build(&subject.shape.dims(), subject.classes.len(), 0, device)?;
         let network = state::load(network, &weights).map_err(at)?;
         let model = Self::of_network(name, network, &recipe, subject, device)?;
         Ok(Self { checkpoint: Some(path.to_owned()), density, ..model })
@@ -130,11 +138,19 @@ impl Model {
         subject: Subject,
         device: &Device,
     ) -> Result<Self> {
-        let denoiser = Preconditioned::new(network, recipe.model.precondition(), recipe.schedule.clone())?;
+        let schedule = recipe.schedule.clone();
+        let learned = match &recipe.model {
+            RecipeModel::Denoiser(model) => {
+                Learned::Denoiser(Box::new(Preconditioned::new(network, model.precondition(), schedule)?))
+            }
+            RecipeModel::FlowMap { consistency, .. } => {
+                Learned::FlowMap(Box::new(ConsistencyFunction::new(network, *consistency, schedule)?))
+            }
+        };
         Ok(Self {
             name: name.to_owned(),
             checkpoint: None,
-            denoiser: Box::new(denoiser),
+            learned,
             schedule: recipe.schedule.clone(),
             trained: true,
             density: None,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Kernel, Result, Schedule, ensure};
 
 /// How the levels are spaced.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Spacing {
     /// Equal steps of time (Song et al. 2021).
@@ -36,6 +36,11 @@ pub enum Spacing {
     Trailing {},
     /// Trained levels at squares of equal steps up to √(0.8 levels) (Song, Meng & Ermon 2021, appendix D.2, quadratic).
     Quadratic {},
+    /// Levels listed one by one.
+    Given {
+        /// σ/α of every level, noisiest first, without the clean end; the number of steps follows from it.
+        noise: Vec<f64>,
+    },
 }
 
 fn default_rho() -> f64 {
@@ -43,13 +48,18 @@ fn default_rho() -> f64 {
 }
 
 impl Spacing {
-    /// The names, as in files and on the command line.
+    /// The names of those that need no list of levels, as in files and on the command line.
     pub const NAMES: &'static [&'static str] =
         &["uniform", "karras", "log_snr", "geometric", "leading", "trailing", "quadratic"];
 
-    /// Whether it picks levels of a discrete schedule, and so has no start and end of its own.
-    pub fn picks_trained_levels(&self) -> bool {
+    /// Whether it picks levels of a discrete schedule.
+    fn picks_trained_levels(&self) -> bool {
         matches!(self, Self::Leading { .. } | Self::Trailing {} | Self::Quadratic {})
+    }
+
+    /// Whether it names its levels itself, and so has no start and end of its own.
+    pub fn names_levels(&self) -> bool {
+        self.picks_trained_levels() || matches!(self, Self::Given { .. })
     }
 
     /// The spacing of this name with its published parameter.
@@ -105,20 +115,30 @@ impl Grid {
         Self { spacing: Spacing::Karras { rho: default_rho() }, ..Self::uniform(steps) }
     }
 
-    /// The levels on this schedule, noisiest first, `steps + 1` of them.
+    /// Number of intervals: `steps`, or what the listed levels make.
+    pub fn intervals(&self) -> usize {
+        match &self.spacing {
+            Spacing::Given { noise } => noise.len() - usize::from(!self.clean && !noise.is_empty()),
+            _ => self.steps,
+        }
+    }
+
+    /// The levels on this schedule, noisiest first, one more than [intervals](Self::intervals).
     ///
     /// # Errors
     /// No steps; a start or end outside the schedule; a spacing of trained levels on a schedule that has none, or more
-    /// steps than levels, or one step of leading or quadratic; a spacing in σ/α where α is 0.
+    /// steps than levels, or one step of leading or quadratic; a spacing in σ/α where α is 0; given levels that do not fall, or
+    /// that the schedule does not reach.
     pub fn kernels(&self, schedule: &dyn Schedule) -> Result<Vec<Kernel>> {
-        ensure!(self.steps >= 1, "the grid has no steps: ask for at least 1");
+        let steps = self.intervals();
+        ensure!(steps >= 1, "the grid has no steps: ask for at least 1");
         let (first, last) = schedule.span();
         let (start, end) = (self.start.unwrap_or(last), self.end.unwrap_or(first));
         ensure!(
             first <= end && end <= start && start <= last,
             "the grid runs from {start} to {end}, which must lie in the schedule's times, {last} down to {first}"
         );
-        let points = if self.clean { self.steps } else { self.steps + 1 };
+        let points = if self.clean { steps } else { steps + 1 };
         ensure!(
             points == 1 || end < start,
             "the grid's start and end are both {start}: {points} levels need an interval between them"
@@ -136,9 +156,9 @@ impl Grid {
                 .map(|noise| schedule.time_at(-2.0 * noise.ln()))
                 .collect())
         };
-        let mut times = match self.spacing {
+        let mut times = match &self.spacing {
             Spacing::Uniform {} => (0..points).map(|i| between(start, end, i)).collect(),
-            Spacing::Karras { rho } => {
+            &Spacing::Karras { rho } => {
                 ensure!(rho > 0.0, "grid karras: rho = {rho} must be positive");
                 in_noise(&|noise| noise.powf(1.0 / rho), &|root| root.powf(rho))?
             }
@@ -172,9 +192,28 @@ impl Grid {
                 );
                 picked
             }
+            Spacing::Given { noise: listed } => {
+                ensure!(
+                    self.start.is_none() && self.end.is_none(),
+                    "the given grid starts and ends at the levels it lists: leave out start and end"
+                );
+                ensure!(
+                    listed.windows(2).all(|pair| pair[0] > pair[1]) && listed.iter().all(|&noise| noise > 0.0),
+                    "the given grid's levels must fall and be above 0, the noisiest first: {listed:?}"
+                );
+                // A little room for a level that was printed and read.
+                let (least, most) = (noise(first) * (1.0 - 1e-6), noise(last) * (1.0 + 1e-6));
+                ensure!(
+                    listed.iter().all(|noise| (least..=most).contains(noise)),
+                    "the given grid's levels must lie between sigma/alpha = {} and {} of the schedule: {listed:?}",
+                    noise(first),
+                    noise(last)
+                );
+                listed.iter().map(|noise| schedule.time_at(-2.0 * noise.ln()).clamp(first, last)).collect()
+            }
         };
         // The ends are exact, whatever a round trip through σ/α rounds to.
-        if !self.spacing.picks_trained_levels() {
+        if !self.spacing.names_levels() {
             times[0] = start;
             if points > 1 {
                 times[points - 1] = end;
@@ -189,7 +228,7 @@ impl Grid {
 
     fn subsequence(&self, levels: usize, points: usize) -> Vec<f64> {
         let leading = |offset: usize, count: usize| (0..count).map(move |i| (offset + i * (levels / count)) as f64);
-        let ascending: Vec<f64> = match self.spacing {
+        let ascending: Vec<f64> = match &self.spacing {
             Spacing::Trailing {} => {
                 let stride = levels as f64 / points as f64;
                 (1..=points).map(|i| (i as f64 * stride).round() - 1.0).collect()
@@ -204,10 +243,10 @@ impl Grid {
                 }
                 indices
             }
-            Spacing::Leading { offset } if offset > 0 && !self.clean => {
+            &Spacing::Leading { offset } if offset > 0 && !self.clean => {
                 std::iter::once(0.0).chain(leading(offset, self.steps)).collect()
             }
-            Spacing::Leading { offset } => leading(offset, points).collect(),
+            &Spacing::Leading { offset } => leading(offset, points).collect(),
             _ => leading(0, points).collect(),
         };
         ascending.into_iter().rev().collect()

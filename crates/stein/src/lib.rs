@@ -22,9 +22,11 @@
 //! States are rows, `[rows, dim]`; coefficients are f64 on the host; nothing depends on batch size or thread count.
 
 mod condition;
+mod consistency;
 pub mod denoiser;
 mod error;
 pub mod exact;
+mod flow_map;
 mod grid;
 mod kernel;
 pub mod names;
@@ -40,8 +42,10 @@ mod schedule;
 /// The engine's tensor, re-exported so that samplers and denoisers of one's own need no second dependency.
 pub use burn::tensor::Tensor;
 pub use condition::Condition;
+pub use consistency::{Consistency, ConsistencyFunction};
 pub use denoiser::{Clamp, Denoiser};
 pub use error::{Error, Result};
+pub use flow_map::{FlowMap, sample_map, sample_map_from};
 pub use grid::{Grid, Spacing};
 pub use kernel::Kernel;
 pub use network::Network;

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 
-use crate::rows;
+use crate::{Error, Request, Result, ensure, rows};
 
 /// What a draw is for. Two purposes never share a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,46 @@ pub enum Source {
     /// order: for common random numbers between two runs, or for the very noise of another program. Only what a sampler
     /// adds is taken from here, not where it starts: for that see [`sample_from`](crate::sample_from).
     Given(Vec<Vec<f64>>),
+}
+
+/// The standard normal draws of one run of a sampler, one after the other.
+pub(crate) struct Draws<'a> {
+    seed: u64,
+    numbers: Vec<u64>,
+    source: &'a Source,
+    made: u64,
+}
+
+impl<'a> Draws<'a> {
+    pub(crate) fn new(request: &'a Request) -> Self {
+        Self { seed: request.seed, numbers: request.numbers(), source: &request.noise, made: 0 }
+    }
+
+    /// The next draw, of the shape `[rows, dim]`, device and precision of `like`.
+    ///
+    /// # Errors
+    /// No given draw is left, or it is not of the batch's shape.
+    pub(crate) fn normal(&mut self, like: &Tensor<2>) -> Result<Tensor<2>> {
+        let draw = self.made;
+        self.made += 1;
+        let draws = match self.source {
+            Source::Keyed => return Ok(normal_like(self.seed, &self.numbers, Purpose::Sampler, self.made, like)),
+            Source::Given(draws) => draws,
+        };
+        let Some(values) = draws.get(draw as usize) else {
+            return Err(Error::new(format!(
+                "the noise was given for {} draw(s) and the sampler makes more: give one list a draw",
+                draws.len()
+            )));
+        };
+        let [rows, dim] = like.dims();
+        ensure!(
+            values.len() == rows * dim,
+            "draw {draw} of the given noise has {} numbers for a batch of {rows} rows of {dim}",
+            values.len()
+        );
+        Ok(rows::matrix(values.clone(), dim, like))
+    }
 }
 
 /// The generator of one key.

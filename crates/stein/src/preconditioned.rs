@@ -28,8 +28,12 @@ pub enum InputScale {
 pub enum NoiseInput {
     /// ln(σ/α)/4 (Karras et al. 2022).
     QuarterLogNoise {},
-    /// ln σ (what NCSN++'s Fourier embedding takes).
-    LogSigma {},
+    /// ln σ (what NCSN++'s Fourier embedding takes), times a factor (consistency models: 250).
+    LogSigma {
+        /// The factor.
+        #[serde(default = "default_factor")]
+        factor: f64,
+    },
     /// σ itself (networks of NCSN++ that take the logarithm themselves).
     Sigma {},
     /// Time, times a factor (Score-SDE's VP and sub-VP: 999; flow matching: 1).
@@ -43,11 +47,53 @@ pub enum NoiseInput {
         /// Whether 0 is the noisiest (NCSN) and not the cleanest (DDPM); default false.
         #[serde(default)]
         noisiest_first: bool,
+        /// Multiplies it (networks of 4000 levels that are fed as if there were 1000: 0.25); default 1.
+        #[serde(default = "default_factor")]
+        factor: f64,
     },
 }
 
 fn default_factor() -> f64 {
     1.0
+}
+
+impl NoiseInput {
+    /// The number for a level of the schedule the network was trained on.
+    pub(crate) fn number(&self, at: &Kernel, schedule: &AnySchedule) -> f64 {
+        match *self {
+            Self::QuarterLogNoise {} => 0.25 * at.noise_to_signal().ln(),
+            Self::LogSigma { factor } => factor * at.sigma.ln(),
+            Self::Time { factor } => at.t * factor,
+            Self::Sigma {} => at.sigma,
+            Self::Level { noisiest_first, factor } => {
+                let (first, last) = schedule.span();
+                let level = at.t.round().clamp(first, last);
+                factor * if noisiest_first { last - level } else { level }
+            }
+        }
+    }
+
+    /// Fails if the schedule has no such number.
+    pub(crate) fn check(&self, schedule: &AnySchedule) -> Result<()> {
+        ensure!(
+            !matches!(self, Self::Level { .. }) || schedule.levels().is_some(),
+            "noise_input level feeds the index of a trained level: it needs the discrete schedule, not {}",
+            schedule.kind()
+        );
+        let reaches_zero = schedule.kernel(schedule.span().1).alpha == 0.0;
+        ensure!(
+            !reaches_zero || !matches!(self, Self::QuarterLogNoise {}),
+            "noise_input quarter_log_noise is infinite where alpha = 0, which schedule {} reaches: use time",
+            schedule.kind()
+        );
+        Ok(())
+    }
+}
+
+/// One noise number a row, as the network takes them.
+pub(crate) fn noise_numbers(numbers: Vec<f64>, like: &Tensor<2>) -> Tensor<1> {
+    let rows = numbers.len();
+    Tensor::from_data(TensorData::new(numbers, [rows]), (&like.device(), like.dtype()))
 }
 
 /// What surrounds a network: what it predicts, how it is fed.
@@ -81,21 +127,12 @@ impl Precondition {
                 "input_scale unit_variance: sigma_data = {sigma_data} must be positive"
             );
         }
-        ensure!(
-            !matches!(self.noise_input, NoiseInput::Level { .. }) || schedule.levels().is_some(),
-            "noise_input level feeds the index of a trained level: it needs the discrete schedule, not {}",
-            schedule.kind()
-        );
+        self.noise_input.check(schedule)?;
         let reaches_zero = schedule.kernel(schedule.span().1).alpha == 0.0;
         ensure!(
             !reaches_zero || !matches!(self.prediction, Prediction::Eps {} | Prediction::Score {}),
             "an eps or score prediction does not determine x0 where alpha = 0, which schedule {} reaches: predict v, \
              velocity, x0 or edm",
-            schedule.kind()
-        );
-        ensure!(
-            !reaches_zero || !matches!(self.noise_input, NoiseInput::QuarterLogNoise {}),
-            "noise_input quarter_log_noise is infinite where alpha = 0, which schedule {} reaches: use time",
             schedule.kind()
         );
         Ok(())
@@ -135,23 +172,9 @@ impl<N: Network> Preconditioned<N> {
                 rows::scale(x, &at.iter().map(|k| 1.0 / k.sigma.hypot(k.alpha * sigma_data)).collect::<Vec<_>>())
             }
         };
-        let noise: Vec<f64> = at.iter().map(|k| self.noise_number(k)).collect();
-        let noise = Tensor::from_data(TensorData::new(noise, [at.len()]), (&scaled.device(), scaled.dtype()));
+        let noise = at.iter().map(|k| self.settings.noise_input.number(k, &self.schedule)).collect();
+        let noise = noise_numbers(noise, &scaled);
         self.network.forward(scaled, noise, given)
-    }
-
-    fn noise_number(&self, at: &Kernel) -> f64 {
-        match self.settings.noise_input {
-            NoiseInput::QuarterLogNoise {} => 0.25 * at.noise_to_signal().ln(),
-            NoiseInput::LogSigma {} => at.sigma.ln(),
-            NoiseInput::Time { factor } => at.t * factor,
-            NoiseInput::Sigma {} => at.sigma,
-            NoiseInput::Level { noisiest_first } => {
-                let (first, last) = self.schedule.span();
-                let level = at.t.round().clamp(first, last);
-                if noisiest_first { last - level } else { level }
-            }
-        }
     }
 }
 

@@ -4,10 +4,10 @@
 //! Rows of queries, keys and values are in the order (three, heads, channels of a head), whatever the config says, and
 //! the maps of attention have two axes of places.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use serde::Deserialize;
-use serde_json::Value;
-use stein::{Error, Result, ensure};
+use serde_json::{Map, Value};
+use stein::{Consistency, Error, NoiseInput, Result, ensure};
 
 use super::{
     Imported, Output, Weights,
@@ -21,27 +21,26 @@ use crate::{
 /// Keeps the logarithm of σ = 0 finite.
 const LEAST: f64 = 1e-44;
 
-/// The denoiser x̂₀ = c_skip x + c_out F(c_in x, 250 ln σ) around a network F (Karras et al., arXiv:2206.00364), with d
-/// the standard deviation of the data and ε the smallest σ:
-///
-/// c_in = 1/√(σ² + d²), c_skip = d²/(σ² + d²), c_out = σ d/√(σ² + d²), or as a consistency function, which is the
-/// identity at ε, c_skip = d²/((σ − ε)² + d²), c_out = (σ − ε) d/√(σ² + d²).
+/// The config of the denoiser around the network.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-pub struct Denoiser {
+#[serde(default)]
+struct Denoiser {
     /// The standard deviation of the data.
-    #[serde(rename = "sigma_data")]
-    pub data: f64,
+    sigma_data: f64,
     /// The smallest σ.
-    #[serde(rename = "sigma_min")]
-    pub least: f64,
+    sigma_min: f64,
+}
+
+impl Default for Denoiser {
+    fn default() -> Self {
+        Self { sigma_data: 0.5, sigma_min: 0.002 }
+    }
 }
 
 impl Denoiser {
-    /// The output of the network, and x̂₀, for noisy images and a σ each.
-    ///
-    /// # Errors
-    /// When the images or what is given do not fit the network.
-    pub fn denoise(
+    /// The output of the network, and what becomes of it, for noisy images and a σ each: as a consistency function, which is
+    /// the identity at the smallest σ, or as EDM's denoiser, whose scalings are the same with the smallest σ at 0.
+    fn denoise(
         &self,
         network: &Adm,
         x: Dual<4>,
@@ -49,16 +48,17 @@ impl Denoiser {
         given: &Given,
         consistent: bool,
     ) -> Result<(Dual<4>, Dual<4>)> {
-        let rows = sigma.dims()[0];
-        let data = self.data.powi(2);
-        let total = sigma.clone().square() + data;
-        let past = if consistent { sigma.clone() - self.least } else { sigma.clone() };
-        let [input, skip, output] = [
-            total.clone().powf_scalar(-0.5),
-            (past.clone().square() + data).recip() * data,
-            past * self.data / total.sqrt(),
-        ]
-        .map(|factor| factor.reshape([rows, 1, 1, 1]));
+        let end = if consistent { self.sigma_min } else { 0.0 };
+        let noise_input = NoiseInput::LogSigma { factor: 250.0 };
+        let settings = Consistency { sigma_data: self.sigma_data, noise_input };
+        let rows: Vec<_> = sigma.to_data().iter::<f64>().map(|sigma| settings.scalings(sigma, end)).collect();
+        let column = |factors: Vec<f64>| {
+            let count = factors.len();
+            Tensor::<4>::from_data(TensorData::new(factors, [count, 1, 1, 1]), (&sigma.device(), sigma.dtype()))
+        };
+        let input = column(rows.iter().map(|row| row.0).collect());
+        let skip = column(rows.iter().map(|row| row.1).collect());
+        let output = column(rows.iter().map(|row| row.2).collect());
         let noise = (sigma + LEAST).log() * 250.0;
         let found = network.images(x.clone().linear(|x| x * input.clone()), noise.into(), given)?;
         let denoised = found.clone().linear(|y| y * output.clone()) + x.linear(|x| x * skip.clone());
@@ -66,9 +66,13 @@ impl Denoiser {
     }
 }
 
-/// The part of a config that has this name.
-fn part<'a>(json: &'a Value, name: &str) -> Result<&'a Value> {
-    json.get(name).ok_or_else(|| Error::new(format!("this config of a consistency model has no {name}")))
+/// The arguments of the network: beside those of the denoiser, or alone.
+pub(super) fn unet(json: &Value) -> Result<&Value> {
+    match json.get("unet") {
+        Some(unet) => Ok(unet),
+        None if json.get("karras_denoiser").is_none() => Ok(json),
+        None => Err(Error::new("this config of a consistency model has no unet")),
+    }
 }
 
 /// The config of the U-Net.
@@ -76,7 +80,7 @@ fn part<'a>(json: &'a Value, name: &str) -> Result<&'a Value> {
 /// # Errors
 /// When it is not one of theirs, or one that is not supported.
 pub fn config(json: &Value) -> Result<AdmConfig> {
-    guided_diffusion::config(part(json, "unet")?)
+    guided_diffusion::config(unet(json)?)
 }
 
 /// A U-Net with the weights of a file.
@@ -84,9 +88,10 @@ pub fn config(json: &Value) -> Result<AdmConfig> {
 /// # Errors
 /// When config or weights are not those of one.
 pub fn open(json: &Value, weights: Weights) -> Result<Imported<Adm>> {
-    let denoiser: Denoiser = serde_json::from_value(part(json, "karras_denoiser")?.clone())
+    let denoiser = json.get("karras_denoiser").cloned().unwrap_or_else(|| Value::Object(Map::new()));
+    let denoiser: Denoiser = serde_json::from_value(denoiser)
         .map_err(|error| Error::new(format!("karras_denoiser is no config of their denoiser: {error}")))?;
-    ensure!(denoiser.data > 0.0, "sigma_data is {}: it is a positive number", denoiser.data);
+    ensure!(denoiser.sigma_data > 0.0, "sigma_data is {}: it is a positive number", denoiser.sigma_data);
     let names = Names { config: config(json)?, order: Order::PartsFirst, ones: 2 };
     guided_diffusion::open_as(names, weights, move |network, case| {
         let (x, given) = (case.images("x")?, guided_diffusion::told(case)?);

@@ -1,7 +1,8 @@
 //! Networks of the `diffusers` library: a folder of a model has `config.json` and
 //! `diffusion_pytorch_model.safetensors`.
 //!
-//! Of `UNet2DModel` the plain blocks (with and without attention) and those of NCSN++ are read, of
+//! Of `UNet2DModel` the plain blocks (with and without attention) and those of NCSN++ are read (those of ADM are in
+//! [`diffusers_adm`](super::diffusers_adm)), of
 //! `UNet2DConditionModel` those with and without cross attention, of `AutoencoderKL` and `VQModel` the encoder's and
 //! decoder's (with and without attention). Options of a config that change a network and are not read have to have
 //! their neutral values. Weights may be named as before version 0.14 of the library (`query`, `proj_attn`), too.
@@ -16,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use stein::{Error, Result, ensure};
 
-use super::{Case, Imported, Key, Output, Weights, load};
+use super::{Case, Imported, Key, Output, Weights, diffusers_adm, load};
 use crate::{
     embedding::EmbeddingConfig,
     init::Init,
@@ -34,15 +35,28 @@ const MAX_PERIOD: f64 = 1e4;
 /// The deviation of Fourier frequencies.
 const FOURIER_SCALE: f64 = 16.0;
 
+/// How weights were averaged, which stands among the entries of the config of an average.
+pub(super) const AVERAGE: [&str; 7] =
+    ["decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup"];
+
+/// The same value, whether whole numbers are written with a point or not, and whether a list has it at every place.
+fn same(value: &Value, neutral: &Value) -> bool {
+    match (value.as_array(), value.as_f64(), neutral.as_f64()) {
+        (Some(items), _, _) => items.iter().all(|item| same(item, neutral)),
+        (None, Some(value), Some(neutral)) => value == neutral,
+        _ => value == neutral,
+    }
+}
+
 /// The values of a config, each to be read once.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     class: &'static str,
     values: &'a Map<String, Value>,
     left: BTreeSet<&'a str>,
 }
 
 impl<'a> Reader<'a> {
-    fn new(json: &'a Value, class: &'static str) -> Result<Self> {
+    pub(super) fn new(json: &'a Value, class: &'static str) -> Result<Self> {
         let Some(values) = json.as_object() else {
             return Err(Error::new(format!("the config of {class} is no object: give what is in its config.json")));
         };
@@ -52,12 +66,14 @@ impl<'a> Reader<'a> {
             "the config is one of {}, not of {class}",
             named.unwrap_or_default()
         );
-        let left = values.keys().map(String::as_str).filter(|key| !key.starts_with('_')).collect();
+        // What the library keeps of an average beside the config is none of the network's.
+        let own = |key: &&str| !key.starts_with('_') && !AVERAGE.contains(key);
+        let left = values.keys().map(String::as_str).filter(own).collect();
         Ok(Self { class, values, left })
     }
 
     /// The value of a key, or what the library takes where the file has none.
-    fn read<T: DeserializeOwned>(&mut self, key: &str, default: T) -> Result<T> {
+    pub(super) fn read<T: DeserializeOwned>(&mut self, key: &str, default: T) -> Result<T> {
         self.left.remove(key);
         let Some(value) = self.values.get(key) else { return Ok(default) };
         T::deserialize(value)
@@ -72,11 +88,11 @@ impl<'a> Reader<'a> {
     }
 
     /// Fails if a key has another value than these; none and null stand for the first.
-    fn only(&mut self, key: &str, allowed: &[Value]) -> Result<()> {
+    pub(super) fn only(&mut self, key: &str, allowed: &[Value]) -> Result<()> {
         self.left.remove(key);
         let Some(value) = self.values.get(key) else { return Ok(()) };
         ensure!(
-            value.is_null() || allowed.contains(value),
+            value.is_null() || allowed.iter().any(|neutral| same(value, neutral)),
             "{key} of {} is {value}, which is not supported: {}",
             self.class,
             match allowed.first() {
@@ -88,7 +104,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The levels that attend, of block types without and with attention, on the way down and on the way up.
-    fn attention(&mut self, down: [&str; 2], up: [&str; 2], channels: &[usize]) -> Result<Vec<usize>> {
+    pub(super) fn attention(&mut self, down: [&str; 2], up: [&str; 2], channels: &[usize]) -> Result<Vec<usize>> {
         let mut found: [Vec<bool>; 2] = Default::default();
         for (found, (key, kinds)) in found.iter_mut().zip([("down_block_types", down), ("up_block_types", up)]) {
             let types: Vec<String> = self.read(key, Vec::new())?;
@@ -129,12 +145,42 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// One number, where the file may repeat it for every level.
+    pub(super) fn one(&mut self, key: &str, default: usize) -> Result<usize> {
+        let values = self.levels(key, default, 1)?;
+        let one = values.first().copied().unwrap_or(default);
+        ensure!(
+            values.iter().all(|value| *value == one),
+            "{key} of {} is {values:?}: only the same at every level is supported",
+            self.class
+        );
+        Ok(one)
+    }
+
+    /// The middle: one named, as there is one even where the file says nothing, but not where it says null.
+    fn middle(&mut self, kind: &str) -> Result<()> {
+        let none = self.values.get("mid_block_type").is_some_and(Value::is_null);
+        ensure!(!none, "mid_block_type of {} is null: only networks with a middle are supported", self.class);
+        self.only("mid_block_type", &[json!(kind)])
+    }
+
     fn positional(&mut self) -> Result<EmbeddingConfig> {
         Ok(EmbeddingConfig::Positional {
             max_period: MAX_PERIOD,
             shift: self.read("freq_shift", 0)?,
             sine_first: !self.read("flip_sin_to_cos", true)?,
         })
+    }
+
+    /// The last entries of a `UNet2DModel` with an embedding of this width.
+    pub(super) fn finish_unet(mut self, embedding: usize) -> Result<()> {
+        self.only("act_fn", &SILU.map(Value::from))?;
+        self.middle("UNetMidBlock2D")?;
+        self.only("time_embedding_dim", &[json!(embedding)])?;
+        self.only("class_embed_type", &[])?;
+        // The number of steps is for embeddings that are learned, the padding for convolutions.
+        self.skip(&["downsample_padding", "num_train_timesteps", "sample_size"]);
+        self.finish()
     }
 
     fn finish(self) -> Result<()> {
@@ -172,7 +218,7 @@ pub fn unet_2d_config(json: &Value) -> Result<Unet2dConfig> {
         inputs: reader.read("in_channels", 3)?,
         outputs: reader.read("out_channels", 3)?,
         classes: reader.read("num_class_embeds", None)?.unwrap_or(0),
-        blocks: reader.read("layers_per_block", 2)?,
+        blocks: reader.one("layers_per_block", 2)?,
         attention,
         head_channels: reader.read("attention_head_dim", Some(8))?,
         groups: reader.read("norm_num_groups", Some(32))?,
@@ -194,21 +240,16 @@ pub fn unet_2d_config(json: &Value) -> Result<Unet2dConfig> {
         channels,
     };
     for (key, neutral) in [
-        ("act_fn", json!("silu")),
         ("add_attention", json!(true)),
         ("center_input_sample", json!(false)),
         ("downsample_type", json!("conv")),
-        ("mid_block_type", json!("UNetMidBlock2D")),
         ("resnet_time_scale_shift", json!("default")),
         ("upsample_type", json!("conv")),
     ] {
         reader.only(key, &[neutral])?;
     }
-    for key in ["attn_norm_num_groups", "class_embed_type", "num_train_timesteps", "time_embedding_dim"] {
-        reader.only(key, &[])?;
-    }
-    reader.skip(&["sample_size"]);
-    reader.finish()?;
+    reader.only("attn_norm_num_groups", &config.groups.map(Value::from).into_iter().collect::<Vec<_>>())?;
+    reader.finish_unet(4 * config.channels.first().copied().unwrap_or(0))?;
     Ok(config)
 }
 
@@ -224,8 +265,8 @@ pub fn unet_2d_condition_config(json: &Value) -> Result<Unet2dConditionConfig> {
         inputs: reader.read("in_channels", 4)?,
         outputs: reader.read("out_channels", 4)?,
         classes: reader.read("num_class_embeds", None)?.unwrap_or(0),
-        context: reader.read("cross_attention_dim", 1280)?,
-        blocks: reader.read("layers_per_block", 2)?,
+        context: reader.one("cross_attention_dim", 1280)?,
+        blocks: reader.one("layers_per_block", 2)?,
         attention: reader.attention(
             ["DownBlock2D", "CrossAttnDownBlock2D"],
             ["UpBlock2D", "CrossAttnUpBlock2D"],
@@ -242,7 +283,6 @@ pub fn unet_2d_condition_config(json: &Value) -> Result<Unet2dConditionConfig> {
         channels,
     };
     for (key, neutral) in [
-        ("act_fn", json!("silu")),
         ("attention_type", json!("default")),
         ("center_input_sample", json!(false)),
         ("class_embeddings_concat", json!(false)),
@@ -251,7 +291,6 @@ pub fn unet_2d_condition_config(json: &Value) -> Result<Unet2dConditionConfig> {
         ("downsample_padding", json!(1)),
         ("dual_cross_attention", json!(false)),
         ("mid_block_only_cross_attention", json!(false)),
-        ("mid_block_type", json!("UNetMidBlock2DCrossAttn")),
         ("only_cross_attention", json!(false)),
         ("resnet_out_scale_factor", json!(1.0)),
         ("resnet_skip_time_act", json!(false)),
@@ -270,11 +309,13 @@ pub fn unet_2d_condition_config(json: &Value) -> Result<Unet2dConditionConfig> {
         "reverse_transformer_layers_per_block",
         "time_cond_proj_dim",
         "time_embedding_act_fn",
-        "time_embedding_dim",
         "timestep_post_act",
     ] {
         reader.only(key, &[])?;
     }
+    reader.only("act_fn", &SILU.map(Value::from))?;
+    reader.middle("UNetMidBlock2DCrossAttn")?;
+    reader.only("time_embedding_dim", &[json!(4 * config.channels.first().copied().unwrap_or(0))])?;
     reader.skip(&[
         "addition_embed_type_num_heads",
         "addition_time_embed_dim",
@@ -298,7 +339,7 @@ pub fn autoencoder_kl_config(json: &Value) -> Result<AutoencoderKlConfig> {
         inputs: reader.read("in_channels", 3)?,
         outputs: reader.read("out_channels", 3)?,
         latents: reader.read("latent_channels", 4)?,
-        blocks: reader.read("layers_per_block", 1)?,
+        blocks: reader.one("layers_per_block", 1)?,
         attention: reader.attention(CODER_BLOCKS[0], CODER_BLOCKS[1], &channels)?,
         middle_attention: reader.read("mid_block_add_attention", true)?,
         groups: reader.read("norm_num_groups", 32)?,
@@ -308,11 +349,9 @@ pub fn autoencoder_kl_config(json: &Value) -> Result<AutoencoderKlConfig> {
         shift: reader.read("shift_factor", None)?.unwrap_or(0.0),
         channels,
     };
-    reader.only("act_fn", &[json!("silu")])?;
-    for key in ["latents_mean", "latents_std"] {
-        reader.only(key, &[])?;
-    }
-    reader.skip(&["force_upcast", "sample_size"]);
+    reader.only("act_fn", &SILU.map(Value::from))?;
+    // Latents are shifted and scaled by pipelines, not by the network.
+    reader.skip(&["force_upcast", "latents_mean", "latents_std", "sample_size"]);
     reader.finish()?;
     Ok(config)
 }
@@ -337,12 +376,15 @@ pub fn vq_model_config(json: &Value) -> Result<VqModelConfig> {
         scaling: reader.read("scaling_factor", 0.18215)?,
         channels,
     };
-    reader.only("act_fn", &[json!("silu")])?;
+    reader.only("act_fn", &SILU.map(Value::from))?;
     reader.only("norm_type", &[json!("group")])?;
     reader.skip(&["force_upcast", "lookup_from_codebook", "sample_size"]);
     reader.finish()?;
     Ok(config)
 }
+
+/// Names of x · sigmoid(x).
+const SILU: [&str; 2] = ["silu", "swish"];
 
 /// Types of levels of autoencoders.
 const CODER_BLOCKS: [[&str; 2]; 2] =
@@ -350,7 +392,7 @@ const CODER_BLOCKS: [[&str; 2]; 2] =
 
 /// How the weight of a layer lies in the file.
 #[derive(Debug, Clone, Copy)]
-enum Lies {
+pub(super) enum Lies {
     Linear,
     Pointwise,
     Conv,
@@ -454,24 +496,29 @@ impl Names {
     }
 
     fn plain_attention(self, module: &str, words: &[&str]) -> Key {
-        let [part, leaf] = *words else { return Key::same(format!("{module}.{}", words.join("."))) };
-        let name = match (part, self.old) {
-            ("norm", _) => "group_norm",
-            ("queries", false) => "to_q",
-            ("queries", true) => "query",
-            ("keys", false) => "to_k",
-            ("keys", true) => "key",
-            ("values", false) => "to_v",
-            ("values", true) => "value",
-            ("output", false) => "to_out.0",
-            ("output", true) => "proj_attn",
-            (other, _) => other,
-        };
-        layer(&format!("{module}.{name}"), leaf, Lies::Linear)
+        attended(module, words, self.old)
     }
 }
 
-fn block(module: &str, words: &[&str]) -> Key {
+/// Of attention, named as today or as before version 0.14.
+pub(super) fn attended(module: &str, words: &[&str], old: bool) -> Key {
+    let [part, leaf] = *words else { return Key::same(format!("{module}.{}", words.join("."))) };
+    let name = match (part, old) {
+        ("norm", _) => "group_norm",
+        ("queries", false) => "to_q",
+        ("queries", true) => "query",
+        ("keys", false) => "to_k",
+        ("keys", true) => "key",
+        ("values", false) => "to_v",
+        ("values", true) => "value",
+        ("output", false) => "to_out.0",
+        ("output", true) => "proj_attn",
+        (other, _) => other,
+    };
+    layer(&format!("{module}.{name}"), leaf, Lies::Linear)
+}
+
+pub(super) fn block(module: &str, words: &[&str]) -> Key {
     let [part, leaf] = *words else { return Key::same(format!("{module}.{}", words.join("."))) };
     let (name, lies) = match part {
         "first_norm" => ("norm1", Lies::Linear),
@@ -485,7 +532,7 @@ fn block(module: &str, words: &[&str]) -> Key {
     layer(&format!("{module}.{name}"), leaf, lies)
 }
 
-fn layer(module: &str, leaf: &str, lies: Lies) -> Key {
+pub(super) fn layer(module: &str, leaf: &str, lies: Lies) -> Key {
     match (leaf, lies) {
         ("weight", Lies::Linear) => Key::linear(format!("{module}.weight")),
         ("weight", Lies::Pointwise) => Key::pointwise(format!("{module}.weight"), 2),
@@ -518,6 +565,11 @@ fn imported<N: Module>(
     Ok(Imported { network, key: Arc::new(key), run: Arc::new(run), seen: Arc::new(seen) })
 }
 
+/// What a stored case conditions on.
+pub(super) fn told(case: &Case) -> Result<Given> {
+    Ok(Given { class: case.has("class_labels").then(|| case.classes("class_labels")).transpose()?, ..Given::default() })
+}
+
 /// A `UNet2DModel` with its weights.
 ///
 /// # Errors
@@ -530,7 +582,7 @@ pub fn unet_2d(json: &Value, weights: Weights) -> Result<Imported<Unet2d>> {
         weights,
         names,
         |network, case| {
-            let out = network.images(case.images("x")?, case.numbers("timesteps")?, &Given::default())?;
+            let out = network.images(case.images("x")?, case.numbers("timesteps")?, &told(case)?)?;
             Ok(vec![("out".to_owned(), Output::images(out))])
         },
     )
@@ -550,7 +602,7 @@ pub fn unet_2d_condition(json: &Value, weights: Weights) -> Result<Imported<Unet
         weights,
         names,
         |network, case| {
-            let given = Given { context: Some(case.tokens("context")?.value), ..Given::default() };
+            let given = Given { context: Some(case.tokens("context")?.value), ..told(case)? };
             let out = network.images(case.images("x")?, case.numbers("timesteps")?, &given)?;
             Ok(vec![("out".to_owned(), Output::images(out))])
         },
@@ -613,6 +665,7 @@ pub fn parameters(json: &Value) -> Result<usize> {
     let device = Device::flex();
     let init = &mut Init::blank(&device);
     Ok(match json.get("_class_name").and_then(Value::as_str) {
+        Some("UNet2DModel") if diffusers_adm::is_one(json) => diffusers_adm::config(json)?.build(init)?.num_params(),
         Some("UNet2DModel") => unet_2d_config(json)?.build(init)?.num_params(),
         Some("UNet2DConditionModel") => unet_2d_condition_config(json)?.build(init)?.num_params(),
         Some("AutoencoderKL") => autoencoder_kl_config(json)?.build(init)?.num_params(),

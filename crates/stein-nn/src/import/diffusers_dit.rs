@@ -77,7 +77,9 @@ pub fn config(json: &Value) -> Result<DitConfig> {
     let mut fields = json.as_object().cloned().ok_or_else(|| Error::new("a config of diffusers is a JSON object"))?;
     fields.retain(|name, value| {
         let off = OFF.contains(&name.as_str()) && *value == Value::Bool(false);
-        !name.starts_with('_') && !value.is_null() && !off
+        let usual = name == "attention_type" && value == "default";
+        let averaging = super::diffusers::AVERAGE.contains(&&name[..]);
+        !name.starts_with('_') && !value.is_null() && !off && !usual && !averaging
     });
     let theirs: Theirs = serde_json::from_value(Value::Object(fields))
         .map_err(|error| Error::new(format!("this is no config of diffusers' DiT: {error}")))?;

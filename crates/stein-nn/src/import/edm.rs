@@ -73,17 +73,46 @@ impl<'a> Arguments<'a> {
         Ok(())
     }
 
-    /// What the preconditioning wrapper takes for itself, besides the type of the model; [`sigma_data`] reads what
-    /// matters.
+    /// What the preconditioning wrapper takes for itself, besides the type of the model.
     fn unwrap(&mut self, model: &str) -> Result<()> {
         let kind: String = self.or("model_type", "DhariwalUNet".to_owned())?;
         ensure!(kind == model, "the config is of a {kind}, not of a {model}");
-        for name in ["sigma_data", "sigma_min", "sigma_max", "use_fp16"] {
-            self.left.remove(name);
+        let own: &[&str] = match wrapper(&Value::Object(self.left.clone()))? {
+            Wrapper::Edm => &["sigma_data"],
+            Wrapper::Vp => &["beta_d", "beta_min", "M", "epsilon_t"],
+            Wrapper::Ve => &[],
+        };
+        // Labels are dropped in training alone.
+        let all = ["class_name", "sigma_min", "sigma_max", "use_fp16", "label_dropout"];
+        for name in own.iter().chain(&all) {
+            self.left.remove(*name);
         }
-        let dropped: f64 = self.or("label_dropout", 0.0)?;
-        ensure!(dropped == 0.0, "label_dropout of {} is {dropped}: only 0 is supported", self.what);
         Ok(())
+    }
+}
+
+/// What surrounds a network there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrapper {
+    /// `EDMPrecond`.
+    Edm,
+    /// `VPPrecond`.
+    Vp,
+    /// `VEPrecond`.
+    Ve,
+}
+
+/// What `class_name` of the config says surrounds the network: `EDMPrecond` where it says nothing.
+///
+/// # Errors
+/// When it is none of [`Wrapper`].
+pub fn wrapper(json: &Value) -> Result<Wrapper> {
+    let name = json.get("class_name").and_then(Value::as_str).unwrap_or("EDMPrecond");
+    match name.rsplit('.').next().unwrap_or(name) {
+        "EDMPrecond" => Ok(Wrapper::Edm),
+        "VPPrecond" => Ok(Wrapper::Vp),
+        "VEPrecond" => Ok(Wrapper::Ve),
+        _ => Err(Error::new(format!("class_name is {name}: known are EDMPrecond, VPPrecond and VEPrecond"))),
     }
 }
 
@@ -458,6 +487,8 @@ fn open_block(json: &Value, init: &mut Init) -> Result<EdmBlock> {
     };
     let channels = [read.required("in_channels")?, read.required("out_channels")?];
     let attends = read.or("attention", false)?;
+    // Of training alone.
+    read.left.remove("dropout");
     read.finish()?;
     EdmBlock::new(channels, change, attends, &form, init)
 }
@@ -605,7 +636,18 @@ mod tests {
         assert!(fault("encoder_type", json!("deep")).contains("known are standard, skip, residual"));
         assert!(fault("depth", json!(1)).contains("unknown entries: depth"));
         assert!(fault("model_type", json!("DhariwalUNet")).contains("not of a SongUNet"));
-        assert!(fault("label_dropout", json!(0.1)).contains("only 0 is supported"));
+        assert!(fault("class_name", json!("training.networks.iDDPMPrecond")).contains("known are EDMPrecond"));
+        assert!(fault("beta_d", json!(19.9)).contains("unknown entries: beta_d"));
+        // Of training alone, and of a wrapper that is named.
+        for extra in
+            [json!({ "label_dropout": 0.1 }), json!({ "class_name": "training.networks.VPPrecond", "beta_d": 19.9 })]
+        {
+            let mut json = json!({
+                "model_type": "SongUNet", "img_resolution": 16, "img_channels": 3, "model_channels": 8, "channel_mult": [1]
+            });
+            json.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            song(&json).map(|_| ()).unwrap();
+        }
         assert!(fault("resample_filter", json!([1, 2, 1])).contains("network.filter"));
         assert!(fault("img_resolution", json!(12)).contains("network.height"));
         assert!(classes(wave([2, 3], 0.7)).is_err());

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use stein::{Error, Result, ensure};
 
 use super::{Case, Imported, Key, Output, Weights, load};
 use crate::{
     init::Init,
     networks::{Adm, AdmConfig, AdmEncoder, AdmEncoderConfig, Given, Pool},
+    state::Tensors,
     trace::Trace,
 };
 
@@ -21,8 +22,6 @@ use crate::{
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Arguments {
-    #[serde(default)]
-    image_size: usize,
     in_channels: usize,
     model_channels: usize,
     out_channels: usize,
@@ -37,11 +36,6 @@ struct Arguments {
     #[serde(default = "two")]
     dims: usize,
     num_classes: Option<usize>,
-    /// How they compute, not what.
-    #[serde(default, rename = "use_checkpoint")]
-    _checkpoint: bool,
-    #[serde(default, rename = "use_fp16")]
-    _half: bool,
     #[serde(default = "one")]
     num_heads: usize,
     #[serde(default = "follows")]
@@ -57,8 +51,37 @@ struct Arguments {
     pool: Option<String>,
 }
 
+/// What a network of theirs was trained on, with the defaults of their scripts.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Process {
+    /// The side of its images; none where the config does not say.
+    pub image_size: Option<usize>,
+    /// The side of what it makes of smaller pictures, if it raises the resolution.
+    pub large_size: Option<usize>,
+    /// Levels.
+    #[serde(default = "thousand")]
+    pub diffusion_steps: usize,
+    /// `linear` or `cosine`.
+    #[serde(default = "linear")]
+    pub noise_schedule: String,
+    /// Whether the network is told of levels as if there were 1000.
+    #[serde(default)]
+    pub rescale_timesteps: bool,
+    /// Whether it predicts the image, not the noise.
+    #[serde(default)]
+    pub predict_xstart: bool,
+}
+
 fn multipliers() -> Vec<f64> {
     vec![1.0, 2.0, 4.0, 8.0]
+}
+
+fn thousand() -> usize {
+    1000
+}
+
+fn linear() -> String {
+    "linear".to_owned()
 }
 
 fn yes() -> bool {
@@ -77,9 +100,100 @@ fn follows() -> i64 {
     -1
 }
 
+/// What their scripts take besides the arguments of the network: [`Process`], and how they compute and train.
+const BESIDES: [&str; 16] = [
+    "class_cond",
+    "diffusion_steps",
+    "image_size",
+    "large_size",
+    "learn_sigma",
+    "noise_schedule",
+    "num_channels",
+    "predict_xstart",
+    "rescale_learned_sigmas",
+    "rescale_timesteps",
+    "sigma_small",
+    "small_size",
+    "timestep_respacing",
+    "use_checkpoint",
+    "use_fp16",
+    "use_kl",
+];
+
+/// The arguments of the network, from those or from the flags of their scripts, which name its width `num_channels`.
+fn arguments(json: &Value) -> Result<Map<String, Value>> {
+    let all = json.as_object().ok_or_else(|| Error::new("the config is no table of names and values"))?;
+    let mut network = all.clone();
+    network.retain(|key, _| !BESIDES.contains(&&key[..]));
+    let Some(width) = all.get("num_channels") else { return Ok(network) };
+    let says = |key: &str| all.get(key).and_then(Value::as_bool).unwrap_or(false);
+    let side =
+        process(json)?.image_size.ok_or_else(|| Error::new("the config lacks image_size, which num_channels needs"))?;
+    // Lists are text there.
+    let numbers = |key: &str, or: &str| -> Result<Vec<f64>> {
+        let text = match all.get(key) {
+            None => or.to_owned(),
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string().trim_matches(['[', ']']).to_owned(),
+        };
+        let bad = || Error::new(format!("{key} is {text:?}: it is a list of numbers, such as \"16,8\""));
+        text.split(',').filter(|part| !part.is_empty()).map(|part| part.trim().parse().map_err(|_| bad())).collect()
+    };
+    let attention: Vec<usize> = numbers("attention_resolutions", "16,8")?
+        .into_iter()
+        .map(|resolution| if resolution >= 1.0 { side / resolution as usize } else { 0 })
+        .collect();
+    let mut multipliers = numbers("channel_mult", "")?;
+    if multipliers.is_empty() {
+        multipliers = match side {
+            512 => vec![0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
+            256 => vec![1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
+            128 => vec![1.0, 1.0, 2.0, 3.0, 4.0],
+            64 => vec![1.0, 2.0, 3.0, 4.0],
+            32 => vec![1.0, 2.0, 2.0, 2.0],
+            _ => {
+                return Err(Error::new(format!(
+                    "image_size is {side}, for which there is no usual channel_mult: give it"
+                )));
+            }
+        };
+    }
+    network.insert("model_channels".to_owned(), width.clone());
+    network.insert("attention_resolutions".to_owned(), json!(attention));
+    network.insert("channel_mult".to_owned(), json!(multipliers));
+    let defaults = [
+        ("in_channels", json!(if all.contains_key("large_size") { 6 } else { 3 })),
+        ("out_channels", json!(if says("learn_sigma") { 6 } else { 3 })),
+        ("num_classes", if says("class_cond") { json!(1000) } else { Value::Null }),
+        ("num_res_blocks", json!(2)),
+        ("num_heads", json!(4)),
+        ("use_scale_shift_norm", json!(true)),
+    ];
+    for (key, value) in defaults {
+        network.entry(key).or_insert(value);
+    }
+    Ok(network)
+}
+
+/// What the network was trained on.
+///
+/// # Errors
+/// When the config is not one of theirs.
+pub fn process(json: &Value) -> Result<Process> {
+    let read: Process = serde_json::from_value(json.clone())
+        .map_err(|error| Error::new(format!("this is no config of guided-diffusion's networks: {error}")))?;
+    ensure!(read.image_size != Some(0), "the config's image_size is 0");
+    ensure!(
+        (1..=1_000_000).contains(&read.diffusion_steps),
+        "the config's diffusion_steps is {}: it is a number of levels, such as 1000",
+        read.diffusion_steps
+    );
+    Ok(read)
+}
+
 impl Arguments {
     fn read(json: &Value) -> Result<Self> {
-        let read: Self = serde_json::from_value(json.clone())
+        let read: Self = serde_json::from_value(Value::Object(arguments(json)?))
             .map_err(|error| Error::new(format!("this is no config of guided-diffusion's networks: {error}")))?;
         ensure!(read.dims == 2, "dims is {}: only networks of images, of 2 dims, are known here", read.dims);
         ensure!(
@@ -134,6 +248,13 @@ pub fn config(json: &Value) -> Result<AdmConfig> {
     })
 }
 
+/// Whether the network is a classifier: it pools, or has no way up.
+pub(super) fn is_encoder(json: &Value, weights: Weights) -> bool {
+    let no_way_up =
+        |weights: &Tensors| !weights.is_empty() && !weights.keys().any(|key| key.starts_with("output_blocks."));
+    json.get("pool").is_some() || matches!(weights, Weights::Theirs(theirs) if no_way_up(theirs))
+}
+
 /// The config of a classifier.
 ///
 /// # Errors
@@ -150,7 +271,7 @@ pub fn encoder_config(json: &Value) -> Result<AdmEncoderConfig> {
         }
     };
     Ok(AdmEncoderConfig {
-        size: theirs.image_size,
+        size: process(json)?.image_size.unwrap_or(0),
         inputs: theirs.in_channels,
         outputs: theirs.out_channels,
         channels: theirs.model_channels,

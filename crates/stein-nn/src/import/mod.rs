@@ -5,7 +5,9 @@
 mod check;
 pub mod consistency;
 pub mod diffusers;
+pub mod diffusers_adm;
 pub mod diffusers_dit;
+mod diffusers_scheduler;
 pub mod edm;
 pub mod guided_diffusion;
 pub mod ncsn;
@@ -27,7 +29,7 @@ use stein::{Result, ensure};
 use crate::state::{self, Tensors};
 
 pub use check::{Case, Checked, Imported, Output, Reference, check};
-pub use published::{Published, Setting, theirs};
+pub use published::{Published, Role, Setting, theirs};
 pub use source::{Kind, Source};
 
 /// How a parameter lies in the file.
@@ -185,7 +187,7 @@ pub fn load<M: Module>(
                 "misshapen   {} is {:?} {:?}, expected {shape:?}",
                 key.name,
                 theirs.dtype(),
-                theirs.shape()
+                theirs.shape().to_vec()
             ));
             continue;
         }

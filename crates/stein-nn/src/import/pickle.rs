@@ -94,7 +94,9 @@ const LARGEST: u64 = 1 << 28;
 
 fn archive(file: impl Read + Seek) -> Result<Value> {
     let damaged = |error: zip::result::ZipError| Error::new(format!("is a damaged archive: {error}"));
-    let mut archive = zip::ZipArchive::new(file).map_err(damaged)?;
+    // Such a file starts with the archive; looking for where it starts, as the reader does for others, can find the wrong place.
+    let config = zip::read::Config { archive_offset: zip::read::ArchiveOffset::Known(0) };
+    let mut archive = zip::ZipArchive::with_config(config, file).map_err(damaged)?;
     let name = {
         let mut names = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned()));
         names.find(|name| name.ends_with("/data.pkl") || name == "data.pkl")

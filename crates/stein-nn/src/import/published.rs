@@ -2,13 +2,15 @@
 
 use serde_json::Value as Json;
 use stein::{
-    AnySampler, AnySchedule, Ddim, Discrete, Edm, Error, Grid, Heun, InputScale, Langevin, Levels, NoiseInput,
-    Precondition, Prediction, Result, Spacing, SubVp, Ve, Vp,
+    AnySampler, AnySchedule, Consistency, Ddim, Discrete, Edm, Error, Grid, Heun, InputScale, Langevin, Levels,
+    NoiseInput, OdeEuler, Precondition, Prediction, Result, Spacing, SubVp, Ve, Vp, ensure,
 };
 
 use super::{
-    Kind, Reference, Source, Weights, consistency, diffusers, diffusers_dit, edm, guided_diffusion, ncsn, ncsn_v2,
-    score_sde,
+    Kind, Reference, Source, Weights, consistency, diffusers, diffusers_adm, diffusers_dit,
+    diffusers_scheduler::{self, Trained},
+    edm::{self, Wrapper},
+    guided_diffusion, ncsn, ncsn_v2, score_sde,
 };
 use crate::{NetworkConfig, state::Tensors};
 
@@ -23,14 +25,38 @@ pub struct Setting {
     pub classes: usize,
     /// The noise it was trained on.
     pub schedule: AnySchedule,
-    /// What surrounds it.
-    pub precondition: Precondition,
+    /// What it is made with what surrounds it.
+    pub role: Role,
     /// Whether it works on pictures from −1 to 1, not 0 to 1.
     pub symmetric: bool,
-    /// How it is sampled unless told otherwise.
-    pub sampler: AnySampler,
-    /// The grid of that sampler.
+    /// Whether estimates of the picture are kept in that range unless told otherwise.
+    pub clamp: bool,
+    /// The levels it is sampled on unless told otherwise.
     pub grid: Grid,
+}
+
+/// What a network is made.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Role {
+    /// A denoiser.
+    Denoiser {
+        /// What surrounds the network.
+        precondition: Precondition,
+        /// How it is sampled unless told otherwise.
+        sampler: AnySampler,
+    },
+    /// A consistency function.
+    FlowMap(Consistency),
+}
+
+impl Role {
+    /// What the output stands for, in a word.
+    pub fn prediction(&self) -> &'static str {
+        match self {
+            Self::Denoiser { precondition, .. } => precondition.prediction.kind(),
+            Self::FlowMap(_) => "end of the trajectory",
+        }
+    }
 }
 
 impl Setting {
@@ -45,7 +71,7 @@ pub struct Published {
     kind: Kind,
     name: &'static str,
     reference: Box<dyn Reference>,
-    setting: Option<Setting>,
+    setting: Result<Setting>,
 }
 
 impl Published {
@@ -54,8 +80,12 @@ impl Published {
     /// # Errors
     /// When its config is not one of a network known here, or the weights do not fit it.
     pub fn open(source: &Source) -> Result<Self> {
-        Self::build(source.kind, &source.config, source.scheduler.as_ref(), Weights::Theirs(&source.weights))
-            .map_err(|error| error.at(&source.origin))
+        let at = |error: Error| error.at(&source.origin);
+        check_sizes(&source.config).map_err(at)?;
+        let weights = Weights::Theirs(&source.weights);
+        let (name, reference) = network(source.kind, &source.config, weights).map_err(at)?;
+        let setting = setting_of(source, weights).map_err(at);
+        Ok(Self { kind: source.kind, name, reference, setting })
     }
 
     /// Whose network it is.
@@ -73,53 +103,80 @@ impl Published {
         &*self.reference
     }
 
-    /// What it takes to sample it; none for an autoencoder, a classifier, a network in a latent space, or one whose output is an
-    /// end point and no denoised image.
-    pub fn setting(&self) -> Option<&Setting> {
-        self.setting.as_ref()
+    /// What it takes to sample it.
+    ///
+    /// # Errors
+    /// Why it cannot be sampled: it is an autoencoder, a classifier, or works in a latent space; its files do not say at what
+    /// size it works, or on which noise it was trained; or that is nothing known here.
+    pub fn setting(&self) -> Result<&Setting> {
+        self.setting.as_ref().map_err(Clone::clone)
     }
 
-    fn build(kind: Kind, config: &Json, scheduler: Option<&Json>, weights: Weights) -> Result<Self> {
-        check_sizes(config)?;
-        let (name, reference, setting): (_, Box<dyn Reference>, _) = match kind {
-            Kind::Ncsn => ("NCSN", Box::new(ncsn::open(config, weights)?), ncsn_setting(config)?),
-            Kind::NcsnV2 => ("NCSNv2", Box::new(ncsn_v2::open(config, weights)?), ncsn_v2_setting(config, weights)?),
-            Kind::ScoreSde if is_ddpm(config) => {
-                ("DDPM", Box::new(score_sde::open_ddpm(config, weights)?), ddpm_setting(config)?)
+    /// The weights by our names within an [`AnyNetwork`](crate::AnyNetwork).
+    pub fn weights(&self) -> Tensors {
+        self.reference.weights().into_iter().map(|(name, data)| (format!("{INNER}{name}"), data)).collect()
+    }
+}
+
+/// A network with its name in the field.
+fn network(kind: Kind, config: &Json, weights: Weights) -> Result<(&'static str, Box<dyn Reference>)> {
+    Ok(match kind {
+        Kind::Ncsn => ("NCSN", Box::new(ncsn::open(config, weights)?)),
+        Kind::NcsnV2 => ("NCSNv2", Box::new(ncsn_v2::open(config, weights)?)),
+        Kind::ScoreSde if is_ddpm(config) => ("DDPM", Box::new(score_sde::open_ddpm(config, weights)?)),
+        Kind::ScoreSde => ("NCSN++", Box::new(score_sde::open_ncsnpp(config, weights)?)),
+        Kind::Edm if config.get("down").is_some() => ("blocks of EDM", edm::open_blocks(config, weights)?),
+        Kind::Edm if is_dhariwal(config) => ("ADM (EDM)", Box::new(edm::open_dhariwal(config, weights)?)),
+        Kind::Edm => ("DDPM++ or NCSN++ (EDM)", Box::new(edm::open_song(config, weights)?)),
+        Kind::GuidedDiffusion if guided_diffusion::is_encoder(config, weights) => {
+            ("ADM classifier", Box::new(guided_diffusion::open_encoder(config, weights)?))
+        }
+        Kind::GuidedDiffusion => ("ADM", Box::new(guided_diffusion::open(config, weights)?)),
+        Kind::Consistency => ("consistency U-Net", Box::new(consistency::open(config, weights)?)),
+        Kind::Diffusers => match text(config, "_class_name").unwrap_or_default() {
+            "UNet2DModel" if diffusers_adm::is_one(config) => {
+                ("UNet2DModel of ADM", Box::new(diffusers_adm::open(config, weights)?))
             }
-            Kind::ScoreSde => ("NCSN++", Box::new(score_sde::open_ncsnpp(config, weights)?), ncsnpp_setting(config)?),
-            Kind::Edm if text(config, "model_type") == Some("DhariwalUNet") => {
-                ("ADM (EDM)", Box::new(edm::open_dhariwal(config, weights)?), dhariwal_setting(config)?)
+            "UNet2DModel" => ("UNet2DModel", Box::new(diffusers::unet_2d(config, weights)?)),
+            "UNet2DConditionModel" => {
+                ("UNet2DConditionModel", Box::new(diffusers::unet_2d_condition(config, weights)?))
             }
-            Kind::Edm if config.get("down").is_some() => ("blocks of EDM", edm::open_blocks(config, weights)?, None),
-            Kind::Edm => ("DDPM++ or NCSN++ (EDM)", Box::new(edm::open_song(config, weights)?), song_setting(config)?),
-            Kind::GuidedDiffusion if config.get("pool").is_some() => {
-                ("ADM classifier", Box::new(guided_diffusion::open_encoder(config, weights)?), None)
+            "AutoencoderKL" => ("AutoencoderKL", Box::new(diffusers::autoencoder_kl(config, weights)?)),
+            "VQModel" => ("VQModel", Box::new(diffusers::vq_model(config, weights)?)),
+            "DiTTransformer2DModel" | "Transformer2DModel" => ("DiT", Box::new(diffusers_dit::open(config, weights)?)),
+            other => {
+                return Err(Error::new(format!(
+                    "config.json names the model {other:?}; known are UNet2DModel, UNet2DConditionModel, AutoencoderKL, \
+                     VQModel and DiTTransformer2DModel"
+                )));
             }
-            Kind::GuidedDiffusion => ("ADM", Box::new(guided_diffusion::open(config, weights)?), adm_setting(config)?),
-            Kind::Consistency => ("consistency U-Net", Box::new(consistency::open(config, weights)?), None),
-            Kind::Diffusers => match text(config, "_class_name").unwrap_or_default() {
-                "UNet2DModel" => {
-                    let setting = unet_2d_setting(config, scheduler)?;
-                    ("UNet2DModel", Box::new(diffusers::unet_2d(config, weights)?), setting)
-                }
-                "UNet2DConditionModel" => {
-                    ("UNet2DConditionModel", Box::new(diffusers::unet_2d_condition(config, weights)?), None)
-                }
-                "AutoencoderKL" => ("AutoencoderKL", Box::new(diffusers::autoencoder_kl(config, weights)?), None),
-                "VQModel" => ("VQModel", Box::new(diffusers::vq_model(config, weights)?), None),
-                "DiTTransformer2DModel" | "Transformer2DModel" => {
-                    ("DiT", Box::new(diffusers_dit::open(config, weights)?), None)
-                }
-                other => {
-                    return Err(Error::new(format!(
-                        "config.json names the model {other:?}; known are UNet2DModel, UNet2DConditionModel, AutoencoderKL, \
-                         VQModel and DiTTransformer2DModel"
-                    )));
-                }
-            },
-        };
-        Ok(Self { kind, name, reference, setting })
+        },
+    })
+}
+
+/// What it takes to sample the network of a source.
+fn setting_of(source: &Source, weights: Weights) -> Result<Setting> {
+    let config = &source.config;
+    let alone = |what: &str| Err(Error::new(format!("{what} cannot be sampled by itself: leave out --output")));
+    match source.kind {
+        Kind::Ncsn => ncsn_setting(config),
+        Kind::NcsnV2 => ncsn_v2_setting(config, weights),
+        Kind::ScoreSde if is_ddpm(config) => ddpm_setting(config),
+        Kind::ScoreSde => ncsnpp_setting(config),
+        Kind::Edm if config.get("down").is_some() => alone("a pair of blocks"),
+        Kind::Edm if is_dhariwal(config) => dhariwal_setting(config),
+        Kind::Edm => song_setting(config),
+        Kind::GuidedDiffusion if guided_diffusion::is_encoder(config, weights) => alone("a classifier"),
+        Kind::GuidedDiffusion => adm_setting(config),
+        Kind::Consistency => consistency_setting(config),
+        Kind::Diffusers if source.latent => alone("a network of the latents of an autoencoder"),
+        Kind::Diffusers => match text(config, "_class_name").unwrap_or_default() {
+            "UNet2DModel" => unet_2d_setting(config, source.scheduler.as_ref()),
+            "UNet2DConditionModel" | "DiTTransformer2DModel" | "Transformer2DModel" => {
+                alone("a network of the latents of an autoencoder")
+            }
+            _ => alone("an autoencoder"),
+        },
     }
 }
 
@@ -130,18 +187,13 @@ impl Published {
 pub fn theirs(kind: Kind, config: &Json, ours: &Tensors) -> Result<Tensors> {
     let inner = |name: &String| name.strip_prefix(INNER).unwrap_or(name).to_owned();
     let ours: Tensors = ours.iter().map(|(name, data)| (inner(name), data.clone())).collect();
-    Ok(Published::build(kind, config, None, Weights::Ours(&ours))?.reference.exported())
+    check_sizes(config)?;
+    let (_, reference) = network(kind, config, Weights::Ours(&ours))?;
+    Ok(reference.exported())
 }
 
 /// What the names of an image network's weights start with within an [`AnyNetwork`](crate::AnyNetwork).
 const INNER: &str = "network.";
-
-impl Published {
-    /// The weights by our names within an [`AnyNetwork`](crate::AnyNetwork).
-    pub fn weights(&self) -> Tensors {
-        self.reference.weights().into_iter().map(|(name, data)| (format!("{INNER}{name}"), data)).collect()
-    }
-}
 
 /// What sizes of networks are called in the configs read here.
 const SIZES: &[&str] = &[
@@ -202,12 +254,12 @@ fn check_sizes(json: &Json) -> Result<()> {
     Ok(())
 }
 
-fn text<'a>(json: &'a Json, key: &str) -> Option<&'a str> {
+pub(super) fn text<'a>(json: &'a Json, key: &str) -> Option<&'a str> {
     json.get(key).and_then(Json::as_str)
 }
 
 /// A number of a config, given as `section.key` or `key`; `or` where it is left out.
-fn number(json: &Json, path: &str, or: f64) -> Result<f64> {
+pub(super) fn number(json: &Json, path: &str, or: f64) -> Result<f64> {
     let value = path.split('.').try_fold(json, |json, key| json.get(key));
     match value {
         None | Some(Json::Null) => Ok(or),
@@ -225,7 +277,7 @@ fn size(json: &Json, path: &str) -> Result<usize> {
     Ok(value as usize)
 }
 
-fn flag(json: &Json, path: &str, or: bool) -> bool {
+pub(super) fn flag(json: &Json, path: &str, or: bool) -> bool {
     path.split('.').try_fold(json, |json, key| json.get(key)).and_then(Json::as_bool).unwrap_or(or)
 }
 
@@ -236,7 +288,7 @@ fn setting(
     schedule: impl Into<AnySchedule>,
     (prediction, noise_input): (Prediction, NoiseInput),
     symmetric: bool,
-) -> Option<Setting> {
+) -> Setting {
     let schedule: AnySchedule = schedule.into();
     let precondition = Precondition { prediction, input_scale: InputScale::None {}, noise_input };
     // DDIM for what was trained on steps, Heun elsewhere.
@@ -247,16 +299,23 @@ fn setting(
         }
         None => (Heun::default().into(), Grid::karras(18)),
     };
-    Some(Setting { network, shape, classes, schedule, precondition, symmetric, sampler, grid })
+    let role = Role::Denoiser { precondition, sampler };
+    Setting { network, shape, classes, schedule, role, symmetric, clamp: symmetric, grid }
 }
 
 /// NCSN's own sampling: annealed Langevin dynamics over all levels, `steps` and `epsilon` as published unless the config says.
-fn annealed(setting: Option<Setting>, json: &Json, steps: f64, epsilon: f64, levels: usize) -> Result<Option<Setting>> {
+fn annealed(setting: Setting, json: &Json, steps: f64, epsilon: f64, levels: usize) -> Result<Setting> {
     let steps = number(json, "sampling.n_steps_each", steps)? as usize;
     let epsilon = Some(number(json, "sampling.step_lr", epsilon)?);
-    let sampler = AnySampler::from(Langevin { epsilon, steps, ..Langevin::default() });
+    let denoise = flag(json, "sampling.denoise", Langevin::default().denoise);
+    let langevin = AnySampler::from(Langevin { epsilon, steps, denoise, ..Langevin::default() });
     let grid = Grid { spacing: Spacing::Uniform {}, steps: levels, ..Grid::default() };
-    Ok(setting.map(|setting| Setting { sampler, grid, ..setting }))
+    ensure!(
+        !flag(json, "data.logit_transform", false),
+        "the network works on logits of pictures (data.logit_transform), which are not sampled here: leave out --output"
+    );
+    let Role::Denoiser { precondition, .. } = setting.role else { return Ok(setting) };
+    Ok(Setting { role: Role::Denoiser { precondition, sampler: langevin }, grid, ..setting })
 }
 
 /// NCSN's levels, σ from the cleanest to the noisiest.
@@ -265,23 +324,24 @@ fn geometric(first: f64, last: f64, count: usize) -> Result<AnySchedule> {
 }
 
 /// Levels counted from the noisiest, as NCSN does.
-const FROM_NOISIEST: NoiseInput = NoiseInput::Level { noisiest_first: true };
+const FROM_NOISIEST: NoiseInput = NoiseInput::Level { noisiest_first: true, factor: 1.0 };
 /// Levels counted from the cleanest, as DDPM does.
-const FROM_CLEANEST: NoiseInput = NoiseInput::Level { noisiest_first: false };
+const FROM_CLEANEST: NoiseInput = NoiseInput::Level { noisiest_first: false, factor: 1.0 };
 
-fn ncsn_setting(json: &Json) -> Result<Option<Setting>> {
+fn ncsn_setting(json: &Json) -> Result<Setting> {
     let config = ncsn::config(json)?;
     let (first, last) = (number(json, "model.sigma_end", 0.01)?, number(json, "model.sigma_begin", 1.0)?);
     let schedule = geometric(first, last, config.levels)?;
     let side = size(json, "data.image_size")?;
     let shape = [side, side, config.inputs];
     let levels = config.levels;
+    let symmetric = flag(json, "data.rescaled", false);
     let setting =
-        setting(NetworkConfig::Ncsn(config), shape, 0, schedule, (Prediction::Score {}, FROM_NOISIEST), false);
+        setting(NetworkConfig::Ncsn(config), shape, 0, schedule, (Prediction::Score {}, FROM_NOISIEST), symmetric);
     annealed(setting, json, 100.0, 2e-5, levels)
 }
 
-fn ncsn_v2_setting(json: &Json, weights: Weights) -> Result<Option<Setting>> {
+fn ncsn_v2_setting(json: &Json, weights: Weights) -> Result<Setting> {
     let config = ncsn_v2::config(json, weights)?;
     let schedule = geometric(config.sigma_last, config.sigma_first, config.levels)?;
     let side = size(json, "data.image_size")?;
@@ -291,6 +351,16 @@ fn ncsn_v2_setting(json: &Json, weights: Weights) -> Result<Option<Setting>> {
     let setting =
         setting(NetworkConfig::NcsnV2(config), shape, 0, schedule, (Prediction::Score {}, FROM_NOISIEST), symmetric);
     annealed(setting, json, 5.0, 6.2e-6, levels)
+}
+
+/// What is wrong with a config that does not say at what size its network works.
+fn without_size() -> Error {
+    Error::new("the config lacks image_size, the side of the images to sample: add it, or leave out --output")
+}
+
+/// What the wrappers of EDM are made of where nothing is said.
+fn is_dhariwal(json: &Json) -> bool {
+    text(json, "model_type").unwrap_or("DhariwalUNet") == "DhariwalUNet"
 }
 
 fn is_ddpm(json: &Json) -> bool {
@@ -304,12 +374,13 @@ fn is_ddpm(json: &Json) -> bool {
 /// The stochastic differential equation a network of score_sde was trained on.
 fn equation(json: &Json) -> Result<(AnySchedule, Prediction, NoiseInput)> {
     let continuous = flag(json, "training.continuous", true);
-    let fourier = json.get("model").and_then(|model| text(model, "embedding_type")) == Some("fourier");
-    let named = json.get("training").and_then(|training| text(training, "sde"));
+    let word = |section: &str, key: &str| json.get(section).and_then(|part| text(part, key)).map(str::to_lowercase);
+    let fourier = word("model", "embedding_type").as_deref() == Some("fourier");
+    let named = word("training", "sde");
     let count = number(json, "model.num_scales", 1000.0)? as usize;
     let (first, last) = (number(json, "model.beta_min", 0.1)?, number(json, "model.beta_max", 20.0)?);
     let time = NoiseInput::Time { factor: 999.0 };
-    Ok(match named.unwrap_or(if fourier { "vesde" } else { "vpsde" }) {
+    Ok(match named.as_deref().unwrap_or(if fourier { "vesde" } else { "vpsde" }) {
         "vesde" => {
             let (low, high) = (number(json, "model.sigma_min", 0.01)?, number(json, "model.sigma_max", 50.0)?);
             if continuous {
@@ -332,89 +403,156 @@ fn equation(json: &Json) -> Result<(AnySchedule, Prediction, NoiseInput)> {
     })
 }
 
-fn ddpm_setting(json: &Json) -> Result<Option<Setting>> {
+fn ddpm_setting(json: &Json) -> Result<Setting> {
     let config = score_sde::ddpm_config(json)?;
     let (schedule, prediction, noise) = equation(json)?;
     let (shape, symmetric) = ([config.size, config.size, config.image_channels], config.centered);
     Ok(setting(NetworkConfig::Ddpm(config), shape, 0, schedule, (prediction, noise), symmetric))
 }
 
-fn ncsnpp_setting(json: &Json) -> Result<Option<Setting>> {
+fn ncsnpp_setting(json: &Json) -> Result<Setting> {
     let config = score_sde::ncsnpp_config(json)?;
     let (schedule, prediction, noise) = equation(json)?;
     let (shape, symmetric) = ([config.size, config.size, config.image_channels], config.centered);
     Ok(setting(NetworkConfig::Ncsnpp(config), shape, 0, schedule, (prediction, noise), symmetric))
 }
 
-fn of_edm(network: NetworkConfig, shape: [usize; 3], classes: usize, json: &Json) -> Result<Option<Setting>> {
-    let precondition = Precondition::edm(number(json, "sigma_data", 0.5)?);
-    let schedule = Edm::default().into();
-    let (sampler, grid) = (Heun::default().into(), Grid::karras(18));
-    Ok(Some(Setting { network, shape, classes, schedule, precondition, symmetric: true, sampler, grid }))
+fn of_edm(network: NetworkConfig, shape: [usize; 3], classes: usize, json: &Json) -> Result<Setting> {
+    let heun = || AnySampler::from(Heun::default());
+    let (schedule, role): (AnySchedule, _) = match edm::wrapper(json)? {
+        Wrapper::Edm => {
+            let precondition = Precondition::edm(number(json, "sigma_data", 0.5)?);
+            (Edm::default().into(), Role::Denoiser { precondition, sampler: heun() })
+        }
+        Wrapper::Vp => {
+            let (rise, first) = (number(json, "beta_d", 19.9)?, number(json, "beta_min", 0.1)?);
+            let precondition = Precondition {
+                prediction: Prediction::Eps {},
+                input_scale: InputScale::None {},
+                noise_input: NoiseInput::Time { factor: number(json, "M", 1000.0)? - 1.0 },
+            };
+            let schedule = Vp { beta_min: first, beta_max: first + rise, ..Vp::default() };
+            (schedule.into(), Role::Denoiser { precondition, sampler: heun() })
+        }
+        // The noise of the opposite sign, of ln(σ/2): no prediction here.
+        Wrapper::Ve => {
+            return Err(Error::new("a VEPrecond can be checked but is not sampled here: leave out --output"));
+        }
+    };
+    let grid = Grid::karras(18);
+    Ok(Setting { network, shape, classes, schedule, role, symmetric: true, clamp: true, grid })
 }
 
-fn song_setting(json: &Json) -> Result<Option<Setting>> {
+fn song_setting(json: &Json) -> Result<Setting> {
     let config = edm::song_config(json)?;
     let (shape, classes) = ([config.height, config.height, config.inputs], config.classes);
     of_edm(NetworkConfig::SongUnet(config), shape, classes, json)
 }
 
-fn dhariwal_setting(json: &Json) -> Result<Option<Setting>> {
+fn dhariwal_setting(json: &Json) -> Result<Setting> {
     let config = edm::dhariwal_config(json)?;
     let (shape, classes) = ([config.height, config.height, config.inputs], config.classes);
     of_edm(NetworkConfig::DhariwalUnet(config), shape, classes, json)
 }
 
-fn adm_setting(json: &Json) -> Result<Option<Setting>> {
-    let config = guided_diffusion::config(json)?;
-    let side = size(json, "image_size")?;
-    let (shape, classes) = ([side, side, config.inputs], config.classes);
-    let schedule = Discrete::new(match text(json, "noise_schedule") {
-        Some("cosine") => Levels::Cosine { offset: 0.008, max_beta: 0.999, count: 1000 },
-        _ => Levels::Linear { first: 1e-4, last: 0.02, count: 1000 },
-    })?;
-    Ok(setting(NetworkConfig::Adm(config), shape, classes, schedule, (Prediction::Eps {}, FROM_CLEANEST), true))
+/// A consistency function of the levels `at` names σ_d, ε, the largest σ and ρ in, sampled in one step.
+fn end_points(network: NetworkConfig, shape: [usize; 3], classes: usize, at: &Json) -> Result<Setting> {
+    let schedule = Edm { sigma_min: number(at, "sigma_min", 0.002)?, sigma_max: number(at, "sigma_max", 80.0)? };
+    let sigma_data = number(at, "sigma_data", 0.5)?;
+    let role = Role::FlowMap(Consistency { sigma_data, noise_input: NoiseInput::LogSigma { factor: 250.0 } });
+    let spacing = Spacing::Karras { rho: number(at, "rho", 7.0)? };
+    let grid = Grid { spacing, steps: 1, clean: false, ..Grid::default() };
+    let clamp = flag(at, "clip_denoised", true);
+    Ok(Setting { network, shape, classes, schedule: schedule.into(), role, symmetric: true, clamp, grid })
 }
 
-fn unet_2d_setting(json: &Json, scheduler: Option<&Json>) -> Result<Option<Setting>> {
-    let config = diffusers::unet_2d_config(json)?;
-    let side = match json.get("sample_size") {
+fn consistency_setting(json: &Json) -> Result<Setting> {
+    let config = consistency::config(json)?;
+    let denoiser = json.get("karras_denoiser").unwrap_or(&Json::Null);
+    let side = guided_diffusion::process(consistency::unet(json)?)?.image_size.ok_or_else(without_size)?;
+    let (shape, classes) = ([side, side, config.inputs], config.classes);
+    // Their distillation flag tells a consistency function from EDM's denoiser of the same network, the teacher.
+    if flag(denoiser, "distillation", true) {
+        end_points(NetworkConfig::Adm(config), shape, classes, denoiser)
+    } else {
+        let sigma_data = number(denoiser, "sigma_data", 0.5)?;
+        let precondition = Precondition {
+            prediction: Prediction::Edm { sigma_data },
+            input_scale: InputScale::UnitVariance { sigma_data },
+            noise_input: NoiseInput::LogSigma { factor: 250.0 },
+        };
+        let role = Role::Denoiser { precondition, sampler: Heun::default().into() };
+        let (network, schedule) = (NetworkConfig::Adm(config), Edm::default().into());
+        let grid = Grid::karras(40);
+        Ok(Setting { network, shape, classes, schedule, role, symmetric: true, clamp: true, grid })
+    }
+}
+
+fn adm_setting(json: &Json) -> Result<Setting> {
+    let config = guided_diffusion::config(json)?;
+    let process = guided_diffusion::process(json)?;
+    ensure!(
+        process.large_size.is_none() && [config.inputs, 2 * config.inputs].contains(&config.outputs),
+        "the network makes {} channels of {}: one that raises the resolution hears a smaller picture besides and is not sampled \
+         here: leave out --output",
+        config.outputs,
+        config.inputs
+    );
+    // improved-diffusion's networks are of any size, and their configs do not say it.
+    let side = process.image_size.ok_or_else(without_size)?;
+    let (shape, classes) = ([side, side, config.inputs], config.classes);
+    let count = process.diffusion_steps;
+    let per = 1000.0 / count as f64;
+    let schedule = Discrete::new(match process.noise_schedule.as_str() {
+        "linear" => Levels::Linear { first: per * 1e-4, last: per * 0.02, count },
+        "cosine" => Levels::Cosine { offset: 0.008, max_beta: 0.999, count },
+        other => return Err(Error::new(format!("noise_schedule is {other}: known are linear and cosine"))),
+    })?;
+    let factor = if process.rescale_timesteps { per } else { 1.0 };
+    let noise = NoiseInput::Level { noisiest_first: false, factor };
+    let prediction = if process.predict_xstart { Prediction::X0 {} } else { Prediction::Eps {} };
+    Ok(setting(NetworkConfig::Adm(config), shape, classes, schedule, (prediction, noise), true))
+}
+
+fn unet_2d_setting(json: &Json, scheduler: Option<&Json>) -> Result<Setting> {
+    let side: Vec<usize> = match json.get("sample_size") {
         Some(Json::Array(sides)) => sides.iter().filter_map(Json::as_u64).map(|side| side as usize).collect(),
-        _ => vec![size(json, "sample_size")?; 2],
+        Some(Json::Number(side)) => side.as_u64().map_or_else(Vec::new, |side| vec![side as usize; 2]),
+        _ => Vec::new(),
     };
     let &[height, width] = &side[..] else {
-        return Err(Error::new("the config's sample_size is neither a side nor height and width"));
+        return Err(Error::new(
+            "the config's sample_size is neither a side nor height and width: give the size to sample at, or leave out --output",
+        ));
     };
-    let (shape, classes) = ([height, width, config.inputs], config.classes);
-    let network = NetworkConfig::Unet2d(config);
-    let own = Json::Null;
-    let told = scheduler.unwrap_or(&own);
-    if text(json, "time_embedding_type") == Some("fourier") {
-        let (sigma_min, sigma_max) = (number(told, "sigma_min", 0.01)?, number(told, "sigma_max", 1348.0)?);
-        let schedule = Ve { sigma_min, sigma_max };
-        return Ok(setting(network, shape, classes, schedule, (Prediction::Score {}, NoiseInput::Sigma {}), false));
+    let (network, inputs, outputs, classes) = if diffusers_adm::is_one(json) {
+        let config = diffusers_adm::config(json)?;
+        (NetworkConfig::Adm(config.clone()), config.inputs, config.outputs, config.classes)
+    } else {
+        let config = diffusers::unet_2d_config(json)?;
+        (NetworkConfig::Unet2d(config.clone()), config.inputs, config.outputs, config.classes)
+    };
+    ensure!(
+        [inputs, 2 * inputs].contains(&outputs),
+        "the network makes {outputs} channels of {inputs}: one that hears more than it makes is not sampled here: leave out \
+         --output"
+    );
+    let shape = [height, width, inputs];
+    let fourier = text(json, "time_embedding_type") == Some("fourier");
+    let scheduler = scheduler.unwrap_or(&Json::Null);
+    match diffusers_scheduler::trained_on(scheduler, fourier)? {
+        Trained::EndPoints => end_points(network, shape, classes, scheduler),
+        Trained::Denoiser { schedule, precondition, symmetric } => {
+            let parts = (precondition.prediction, precondition.noise_input);
+            let mut setting = setting(network, shape, classes, schedule, parts, symmetric);
+            if let Role::Denoiser { precondition: own, sampler } = &mut setting.role {
+                *own = precondition;
+                if matches!(setting.schedule, AnySchedule::Rectified(_)) {
+                    (*sampler, setting.grid) = (OdeEuler {}.into(), Grid::uniform(50));
+                }
+            }
+            setting.clamp = symmetric && flag(scheduler, "clip_sample", true);
+            Ok(setting)
+        }
     }
-    let (first, last) = (number(told, "beta_start", 1e-4)?, number(told, "beta_end", 0.02)?);
-    let count = number(told, "num_train_timesteps", 1000.0)? as usize;
-    let levels = match text(told, "beta_schedule").unwrap_or("linear") {
-        "linear" => Levels::Linear { first, last, count },
-        "scaled_linear" => Levels::SqrtLinear { first, last, count },
-        "squaredcos_cap_v2" => Levels::Cosine { offset: 0.008, max_beta: 0.999, count },
-        other => {
-            return Err(Error::new(format!(
-                "the scheduler's beta_schedule is {other}: known are linear, scaled_linear, squaredcos_cap_v2"
-            )));
-        }
-    };
-    let prediction = match text(told, "prediction_type").unwrap_or("epsilon") {
-        "epsilon" => Prediction::Eps {},
-        "sample" => Prediction::X0 {},
-        "v_prediction" => Prediction::V {},
-        other => {
-            return Err(Error::new(format!(
-                "the scheduler's prediction_type is {other}: known are epsilon, sample and v_prediction"
-            )));
-        }
-    };
-    Ok(setting(network, shape, classes, Discrete::new(levels)?, (prediction, FROM_CLEANEST), true))
 }

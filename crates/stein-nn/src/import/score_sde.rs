@@ -86,8 +86,13 @@ pub fn ddpm_config(json: &Value) -> Result<DdpmConfig> {
     let common: Common = section(json, "model")?;
     named("nonlinearity", &common.nonlinearity, &[("swish", ())])?;
     named("normalization", &common.normalization, &[("GroupNorm", ())])?;
+    // BigGAN's blocks change sizes within, whatever this says.
+    let within = json
+        .pointer("/model/resblock_type")
+        .and_then(Value::as_str)
+        .is_some_and(|name| name.eq_ignore_ascii_case("biggan"));
     ensure!(
-        common.resamp_with_conv,
+        common.resamp_with_conv || within,
         "model.resamp_with_conv is false: only networks that change sizes with convolutions can be imported"
     );
     let occurs = |width: &usize| (0..common.ch_mult.len()).any(|level| size >> level == *width);

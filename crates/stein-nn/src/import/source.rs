@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::tensor::DType;
+use burn::tensor::{DType, TensorData};
 use serde_json::Value as Json;
 use stein::{Error, Result, ensure};
 
@@ -90,6 +90,8 @@ pub struct Source {
     pub config: Json,
     /// How the implementation samples, where a file says so: `scheduler_config.json` of diffusers.
     pub scheduler: Option<Json>,
+    /// Whether the network works on the latents of an autoencoder that is part of the same pipeline.
+    pub latent: bool,
     /// The tensors; the average of the weights where there is one.
     pub weights: Tensors,
     /// What was read: files, and which of the weights in them.
@@ -103,6 +105,8 @@ const WEIGHTS: &[&str] = &[
     "weights.safetensors",
     "model.safetensors",
     "diffusion_pytorch_model.bin",
+    "diffusion_pytorch_model.bin.index.json",
+    "diffusion_pytorch_model.fp16.safetensors",
 ];
 
 impl Source {
@@ -113,8 +117,8 @@ impl Source {
     /// # Errors
     /// When a file is missing, damaged, or not one of weights, or nothing tells what kind they are.
     pub fn open(path: &Path, kind: Option<Kind>, config: Option<&Path>) -> Result<Self> {
-        let (folder, file, scheduler) = if path.is_dir() {
-            let (folder, scheduler) = pipeline(path)?;
+        let (folder, file) = if path.is_dir() {
+            let folder = network(path)?;
             let file = WEIGHTS.iter().map(|name| folder.join(name)).find(|file| file.exists());
             let file = file.ok_or_else(|| {
                 Error::new(format!(
@@ -123,18 +127,18 @@ impl Source {
                     WEIGHTS.join(", ")
                 ))
             })?;
-            (folder, file, scheduler)
+            (folder, file)
         } else {
             ensure!(path.exists(), "there is no {}: give a file of weights, or a folder with one", path.display());
-            (path.parent().unwrap_or(Path::new("")).to_owned(), path.to_owned(), None)
+            (path.parent().unwrap_or(Path::new("")).to_owned(), path.to_owned())
         };
+        let (scheduler, latent) = pipeline(&folder)?;
         let config = config.map_or_else(|| folder.join("config.json"), Path::to_owned);
         let config = json(&config).map_err(|error| {
             Error::new(format!("{error}; weights alone do not say which network they are of: give --config FILE.json"))
         })?;
         let (weights, part) = weights(&file)?;
-        let weights: Tensors =
-            weights.into_iter().map(|(name, data)| (name.replacen("module.", "", 1), single(data))).collect();
+        let weights: Tensors = weights.into_iter().map(|(name, data)| (name, single(data))).collect();
         let kind = kind.or_else(|| Kind::of(&config, &weights)).ok_or_else(|| {
             let names = Kind::ALL.map(|(name, _)| name).join(", ");
             Error::new(format!(
@@ -142,54 +146,90 @@ impl Source {
                 file.display()
             ))
         })?;
-        Ok(Self { kind, config, scheduler, weights, origin: format!("{}{part}", file.display()) })
+        Ok(Self { kind, config, scheduler, latent, weights, origin: format!("{}{part}", file.display()) })
     }
 }
 
 /// f32 for what is stored in half precision.
-fn single(data: burn::tensor::TensorData) -> burn::tensor::TensorData {
+fn single(data: TensorData) -> TensorData {
     match data.dtype() {
         DType::F16 | DType::BF16 => data.convert_dtype(DType::F32),
         _ => data,
     }
 }
 
-/// Where the network of a pipeline lies, and how it samples.
-fn pipeline(path: &Path) -> Result<(PathBuf, Option<Json>)> {
-    let scheduler = |folder: PathBuf| {
-        let file = folder.join("scheduler_config.json");
-        file.exists().then(|| json(&file)).transpose()
-    };
+/// The folder of the network of a model or a pipeline.
+fn network(path: &Path) -> Result<PathBuf> {
     // Some pipelines have their network in a folder, some beside the index.
     let found = ["unet", "transformer"].map(|part| path.join(part)).into_iter().find(|part| part.is_dir());
-    if !path.join("model_index.json").exists() || (found.is_none() && path.join("config.json").exists()) {
-        return Ok((path.to_owned(), scheduler(path.to_owned())?));
+    if !path.join(INDEX).exists() || (found.is_none() && path.join("config.json").exists()) {
+        return Ok(path.to_owned());
     }
-    let network = found.ok_or_else(|| {
+    found.ok_or_else(|| {
         Error::new(format!(
             "{} is a pipeline without a folder unet or transformer: there is no network",
             path.display()
         ))
-    })?;
-    Ok((network, scheduler(path.join("scheduler"))?))
+    })
+}
+
+/// What names the parts of a pipeline.
+const INDEX: &str = "model_index.json";
+
+/// How the pipeline samples whose network lies in a folder, and whether it does in the latents of an autoencoder.
+fn pipeline(folder: &Path) -> Result<(Option<Json>, bool)> {
+    let above = folder.join("..");
+    let files = [folder.join("scheduler_config.json"), above.join("scheduler/scheduler_config.json")];
+    let inside = above.join(INDEX).exists();
+    let file = files.iter().take(if inside { 2 } else { 1 }).find(|file| file.exists());
+    let scheduler = file.map(|file| json(file)).transpose()?;
+    let latent = inside && {
+        let index = json(&above.join(INDEX))?;
+        ["vae", "vqvae"].iter().any(|part| index.get(part).is_some_and(|part| !part.is_null()))
+    };
+    Ok((scheduler, latent))
 }
 
 fn json(path: &Path) -> Result<Json> {
     let text =
         fs::read_to_string(path).map_err(|error| Error::new(format!("cannot read {}: {error}", path.display())))?;
-    serde_json::from_str(&text).map_err(|error| Error::new(format!("{} is no JSON: {error}", path.display())))
+    serde_json::from_str(&finite(&text)).map_err(|error| Error::new(format!("{} is no JSON: {error}", path.display())))
+}
+
+/// JSON with null for the numbers that are none, which Python writes and the format does not know.
+fn finite(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for (i, part) in text.split('"').enumerate() {
+        if i > 0 {
+            plain.push('"');
+        }
+        // Within quotes these are words. A quote within quotes makes the rest of a text look unquoted, which is harmless: it
+        // is not read here.
+        if i % 2 == 0 {
+            plain.push_str(&part.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null"));
+        } else {
+            plain.push_str(part);
+        }
+    }
+    plain
 }
 
 /// The tensors of a file, and which of those in it they are.
 fn weights(path: &Path) -> Result<(Tensors, String)> {
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some("safetensors") => Ok((read_tensors(path)?, String::new())),
-        Some("json") => Ok((sharded(path)?, String::new())),
+        Some("safetensors") => Ok((unwrapped(read_tensors(path)?), String::new())),
+        Some("json") => Ok((unwrapped(sharded(path)?), String::new())),
         _ => {
             let root = pickle::read(path)?;
             unwrap(&root).map_err(|error| error.at(path.display()))
         }
     }
+}
+
+/// Under the names of the network, where it was saved from within a wrapper that spreads batches over devices.
+fn unwrapped(weights: impl IntoIterator<Item = (String, TensorData)>) -> Tensors {
+    let plain = |name: String| name.strip_prefix("module.").map(str::to_owned).unwrap_or(name);
+    weights.into_iter().map(|(name, data)| (plain(name), data)).collect()
 }
 
 /// The tensors of all files an index names.
@@ -202,16 +242,22 @@ fn sharded(path: &Path) -> Result<Tensors> {
     names.dedup();
     let mut all = Tensors::new();
     for name in names {
-        ensure!(!name.contains(['/', '\\']), "{} names the file {name}, which is not beside it", path.display());
-        all.extend(read_tensors(&path.with_file_name(name))?);
+        ensure!(
+            !name.contains(['/', '\\']) && !name.ends_with(".json"),
+            "{} names the file {name}, which is not beside it",
+            path.display()
+        );
+        let (part, _) = weights(&path.with_file_name(name))?;
+        all.extend(part);
     }
     Ok(all)
 }
 
 /// The weights of what an implementation saves: its state dict, or a list or dictionary that has it with an average.
 fn unwrap(root: &Value) -> Result<(Tensors, String)> {
-    let owned = |pairs: Vec<(&str, &burn::tensor::TensorData)>| -> Tensors {
-        pairs.into_iter().map(|(name, data)| (name.to_owned(), data.clone())).collect()
+    // The average is kept without the wrapper's names even where the weights are not.
+    let owned = |pairs: Vec<(&str, &TensorData)>| {
+        unwrapped(pairs.into_iter().map(|(name, data)| (name.to_owned(), data.clone())))
     };
     match root {
         // NCSN: [weights, optimiser]; NCSNv2: [weights, optimiser, epoch, step, average].
@@ -247,7 +293,7 @@ fn unwrap(root: &Value) -> Result<(Tensors, String)> {
 }
 
 /// Puts averaged parameters, listed in the order of the model's trained ones, in their places.
-fn average(names: &[(&str, &burn::tensor::TensorData)], shadow: &[Value], weights: &mut Tensors) -> Result<()> {
+fn average(names: &[(&str, &TensorData)], shadow: &[Value], weights: &mut Tensors) -> Result<()> {
     // Not averaged: the table of noise levels, and random frequencies, which are not trained.
     let averaged = |name: &str| !name.ends_with("sigmas");
     let frozen = |name: &str| name.ends_with("all_modules.0.W");
@@ -263,7 +309,7 @@ fn average(names: &[(&str, &burn::tensor::TensorData)], shadow: &[Value], weight
     for ((name, data), value) in places.into_iter().zip(shadow) {
         match value {
             Value::Tensor(average) if average.shape() == data.shape() => {
-                weights.insert((*name).to_owned(), average.clone());
+                weights.insert(name.strip_prefix("module.").unwrap_or(name).to_owned(), average.clone());
             }
             _ => return Err(Error::new(format!("has an average of {name} that does not fit it: it is damaged"))),
         }

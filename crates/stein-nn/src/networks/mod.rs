@@ -118,6 +118,12 @@ impl NetworkConfig {
             Self::Adm(config) => (ImageNetwork::Adm(config.build(init)?), config.inputs, config.classes),
             Self::Unet2d(config) => (ImageNetwork::Unet2d(config.build(init)?), config.inputs, config.classes),
         };
+        let given = match self {
+            Self::Adm(config) => Some(config.outputs),
+            Self::Unet2d(config) => Some(config.outputs),
+            // As many as they take.
+            _ => None,
+        };
         let &[height, width, depth] = shape else {
             return Err(stein::Error::new(format!(
                 "this network works on images, not on samples of shape {shape:?}: give [height, width, channels] or use \
@@ -128,6 +134,11 @@ impl NetworkConfig {
             depth == channels && classes == told,
             "the data have {depth} channels and {classes} classes, the network {channels} and {told}: set its channels and \
              classes to those of the data"
+        );
+        ensure!(
+            given.is_none_or(|outputs| outputs == depth || outputs == 2 * depth),
+            "the network gives {} channels for images of {depth}: as many, or twice as many with a learned variance",
+            given.unwrap_or(0)
         );
         Ok(AnyNetwork::Image(OnRows { network, height, width, depth }))
     }

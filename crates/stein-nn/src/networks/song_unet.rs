@@ -262,7 +262,9 @@ impl SongUnet {
             let Some(entry) = self.entries.get(level - 1) else { return h };
             if self.encoder == SongEncoder::Skip {
                 heard = halve.apply(heard.clone());
-                return h + ops::conv2d(vec![heard.clone()], entry.plain());
+                let y = ops::conv2d(vec![heard.clone()], entry.plain());
+                trace::note(|| format!("entries.{}", level - 1), &y);
+                return h + y;
             }
             let y = halved(heard.clone(), entry, &self.filter);
             trace::note(|| format!("entries.{}", level - 1), &y);
@@ -305,7 +307,18 @@ impl SongUnet {
 /// A convolution and then halving. The convolution is padded for both, so that no zeros come between them.
 fn halved(x: Dual<4>, conv: &Conv, filter: &[f32]) -> Dual<4> {
     let halving = Fir::halving(filter);
-    let [before, after] = halving.pad.map(|pad| pad + 1);
-    let wide = ops::conv2d(vec![x], ops::Conv { pad: [before, after, before, after], ..conv.plain() });
-    Resample::Filter(Fir { pad: [0, 0], ..halving }).apply(wide)
+    let wanted = halving.pad.map(|pad| pad + 1);
+    // Further out a 3 × 3 kernel meets zeros only, and gives zeros but for the bias.
+    let [before, after] = wanted.map(|pad| pad.min(2));
+    let left = [wanted[0] - before, wanted[1] - after];
+    let mut plain = ops::Conv { pad: [before, after, before, after], ..conv.plain() };
+    let bias = if left == [0, 0] { None } else { plain.layer.bias.take() };
+    let y = Resample::Filter(Fir { pad: left, ..halving }).apply(ops::conv2d(vec![x], plain));
+    match bias {
+        Some(bias) => {
+            let [n, h, w, c] = y.dims();
+            y + Dual::from(bias.reshape([1, 1, 1, c]).expand([n, h, w, c]))
+        }
+        None => y,
+    }
 }

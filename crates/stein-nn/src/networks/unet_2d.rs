@@ -42,8 +42,8 @@ pub struct Unet2dConfig {
     pub attention: Vec<usize>,
     /// Channels of an attention head, a divisor of the channels wherever there is attention; default none: one head.
     pub head_channels: Option<usize>,
-    /// Groups of group normalisations, a divisor of the channels wherever one stands; none for a quarter of the
-    /// channels and at most 32; default 32. With `filters` it is for the middle and the output, the levels having as
+    /// Groups of group normalisations, a divisor of the channels wherever one stands; default none, for a quarter of the
+    /// channels and at most 32. With `filters` it is for the middle and the output, the levels having as
     /// many as for none.
     pub groups: Option<usize>,
     /// What group normalisations add to the variance; positive, default 1e-6.
@@ -71,7 +71,7 @@ impl Default for Unet2dConfig {
             blocks: 2,
             attention: vec![1],
             head_channels: None,
-            groups: Some(32),
+            groups: None,
             epsilon: 1e-6,
             middle_rescale: 1.0,
             filters: false,

@@ -6,7 +6,7 @@ use burn::{
 };
 use serde_json::{Value, json};
 use stein_nn::{
-    Given, Tensors,
+    Given, Tensors, Unet2dConfig,
     import::{Imported, Weights, diffusers},
     ops::Dual,
     state,
@@ -130,7 +130,7 @@ fn a_large_published_network_has_as_many_parameters() {
 #[test]
 fn defaults_are_published_networks() {
     let unet = diffusers::unet_2d_config(&ddpm_cifar10()).unwrap();
-    assert_eq!(unet, Default::default());
+    assert_eq!(unet, Unet2dConfig { groups: Some(32), ..Unet2dConfig::default() });
     let autoencoder = diffusers::autoencoder_kl_config(&stable_diffusion_autoencoder()).unwrap();
     assert_eq!(autoencoder, Default::default());
     let conditional = diffusers::unet_2d_condition_config(&stable_diffusion_unet()).unwrap();

@@ -196,6 +196,30 @@ fn every_option_of_the_unet_loads_by_the_published_names_and_has_tangents() {
     }
 }
 
+/// What their scripts are told, as their README has it for ImageNet 256 and for improved-diffusion's ImageNet 64.
+#[test]
+fn the_flags_of_scripts_are_the_arguments_of_the_network() {
+    let flags = json!({
+        "attention_resolutions": "32,16,8", "class_cond": true, "diffusion_steps": 1000, "dropout": 0.1, "image_size": 256,
+        "learn_sigma": true, "noise_schedule": "linear", "num_channels": 256, "num_head_channels": 64, "num_res_blocks": 2,
+        "resblock_updown": true, "use_fp16": true, "use_scale_shift_norm": true
+    });
+    let arguments = json!({
+        "attention_resolutions": [8, 16, 32], "num_classes": 1000, "dropout": 0.1, "image_size": 256, "in_channels": 3,
+        "out_channels": 6, "model_channels": 256, "num_head_channels": 64, "num_res_blocks": 2, "num_heads": 4,
+        "channel_mult": [1, 1, 2, 2, 4, 4], "resblock_updown": true, "use_scale_shift_norm": true
+    });
+    assert_eq!(guided_diffusion::config(&flags).unwrap(), guided_diffusion::config(&arguments).unwrap());
+    let flags = json!({
+        "image_size": 64, "num_channels": 128, "num_res_blocks": 3, "learn_sigma": true, "diffusion_steps": 4000,
+        "noise_schedule": "cosine", "rescale_learned_sigmas": false, "rescale_timesteps": false, "channel_mult": ""
+    });
+    let config = guided_diffusion::config(&flags).unwrap();
+    assert_eq!((config.multipliers, config.attention, config.outputs), (vec![1.0, 2.0, 3.0, 4.0], vec![4, 8], 6));
+    let process = guided_diffusion::process(&flags).unwrap();
+    assert_eq!((process.diffusion_steps, process.noise_schedule.as_str()), (4000, "cosine"));
+}
+
 #[test]
 fn every_pool_loads_by_the_published_names_and_has_tangents() {
     for pool in ["attention", "adaptive", "spatial"] {

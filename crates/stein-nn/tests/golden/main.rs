@@ -1,6 +1,7 @@
 //! Published networks against stored values of their reference implementations, of the same random weights.
 //!
-//! The files lie outside the repository, in `../shared/golden`; without them there is nothing to compare with.
+//! The files lie outside the repository, in `../shared/golden`; without them there is nothing to compare with. The outputs of a few
+//! more options are small enough to be in the repository: see [`reference`].
 
 mod diffusers;
 mod dit;
@@ -8,6 +9,7 @@ mod edm;
 mod guided_diffusion;
 mod ncsn;
 mod published;
+mod reference;
 mod score_sde;
 
 use std::{

@@ -37,7 +37,7 @@ impl Shapes {
 }
 
 /// Numbers between −`size` and `size`, others for another `which`.
-fn numbers(count: usize, which: usize, size: f32) -> Vec<f32> {
+pub fn numbers(count: usize, which: usize, size: f32) -> Vec<f32> {
     (0..count).map(|i| size * ((i as f64 * 12.9898 + which as f64 * 78.233).sin() * 43_758.545).sin() as f32).collect()
 }
 

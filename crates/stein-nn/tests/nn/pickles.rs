@@ -55,6 +55,22 @@ fn averages_take_the_places_of_weights() {
     assert_eq!(values("sigmas"), [1.0, 0.5]);
 }
 
+/// Published lists name weights as within a wrapper and averages without it. Saved as a file of 21 letters: an archive in which
+/// looking for a start finds a wrong one.
+#[test]
+fn averages_are_named_without_the_wrapper() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.json");
+    std::fs::write(&config, "{}").unwrap();
+    let source = Source::open(&data("ncsnv2_checkpoint_300.pth"), None, Some(&config)).unwrap();
+    assert!(source.origin.ends_with(", averaged weights"), "{}", source.origin);
+    let values = |name: &str| source.weights[name].iter::<f64>().collect::<Vec<_>>();
+    assert_eq!(values("begin_conv.weight"), [10.0, 20.0]);
+    assert_eq!(values("normalizer.alpha"), [30.0]);
+    assert_eq!(values("sigmas"), [9.0, 8.0], "which is not averaged");
+    assert_eq!(source.weights.len(), 3);
+}
+
 #[test]
 fn nothing_is_run() {
     let error = read(&data("asks.pt")).unwrap_err().to_string();
@@ -64,7 +80,7 @@ fn nothing_is_run() {
 #[test]
 fn damaged_files_are_errors() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    for name in ["score_sde.pth", "list_legacy.pth", "asks.pt"] {
+    for name in ["score_sde.pth", "list_legacy.pth", "asks.pt", "ncsnv2_checkpoint_300.pth"] {
         let whole = std::fs::read(data(name)).unwrap();
         for length in 0..whole.len() {
             let cut = parse(Cursor::new(&whole[..length]));

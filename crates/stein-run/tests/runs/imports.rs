@@ -6,9 +6,10 @@ use burn::tensor::{Device, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
+use stein::AnySchedule;
 use stein_nn::{
-    NcsnppConfig, NetworkConfig, Tensors, Unet2dConfig,
-    import::{self, Kind},
+    AdmConfig, NcsnppConfig, NetworkConfig, Tensors, Unet2dConfig, UnetConfig,
+    import::{self, Kind, Published, Role, Setting, Source},
     read_tensors, state, write_tensors,
 };
 use stein_run::{Classes, ImportOptions, Model, draw, export, import};
@@ -69,6 +70,147 @@ fn a_folder_of_diffusers_samples_and_comes_out_as_it_went_in() {
     assert_eq!(serde_json::from_str::<Value>(&config).unwrap(), unet());
     // What was written is a source too.
     import(&options(&again)).unwrap();
+}
+
+#[test]
+fn consistency_functions_are_sampled_by_multistep_alone() {
+    let source = folder(&unet(), &weights());
+    let scheduler = json!({
+        "_class_name": "CMStochasticIterativeScheduler", "num_train_timesteps": 40, "sigma_min": 0.002,
+        "sigma_max": 80.0, "sigma_data": 0.5, "rho": 7.0, "clip_denoised": true
+    });
+    fs::write(source.path().join("scheduler_config.json"), scheduler.to_string()).unwrap();
+    let checkpoint = source.path().join("model.safetensors");
+    let (told, _) = import(&ImportOptions { output: Some(checkpoint.clone()), ..options(source.path()) }).unwrap();
+    assert!(told.contains("end of the trajectory"), "{told}");
+    let model = Model::open(&checkpoint.display().to_string(), &Device::flex()).unwrap();
+    let two = "sample.grid.spacing={kind=\"given\", noise=[80.0, 1.38, 0.002]}".to_owned();
+    for (config, evaluations) in [
+        (model.sample.clone(), 1),
+        (model.sample.with(None, None, Some(3), None, &[]).unwrap(), 3),
+        (model.sample.with(Some("multistep"), None, None, None, &[two]).unwrap(), 2),
+    ] {
+        let drawn = draw(&model, 3, 0, &Classes::Default, &config, false, &|| Ok(())).unwrap();
+        assert_eq!((drawn.evaluations, drawn.config.grid.steps), (evaluations, evaluations));
+        assert!(drawn.values.iter().all(|x| x.is_finite()));
+    }
+    let heun = model.sample.with(Some("heun"), None, None, None, &[]).unwrap();
+    let refused = draw(&model, 1, 0, &Classes::Default, &heun, false, &|| Ok(())).unwrap_err().to_string();
+    assert!(refused.contains("no score for sampler heun"), "{refused}");
+
+    fs::remove_file(source.path().join("scheduler_config.json")).unwrap();
+    import(&ImportOptions { output: Some(checkpoint.clone()), ..options(source.path()) }).unwrap();
+    let denoiser = Model::open(&checkpoint.display().to_string(), &Device::flex()).unwrap();
+    let multistep = denoiser.sample.with(Some("multistep"), None, None, None, &[]).unwrap();
+    let refused = draw(&denoiser, 1, 0, &Classes::Default, &multistep, false, &|| Ok(())).unwrap_err().to_string();
+    assert!(refused.contains("is a denoiser"), "{refused}");
+}
+
+/// What a `UNet2DModel` beside a scheduler's file is sampled on.
+fn trained_on(scheduler: Value) -> stein::Result<Setting> {
+    let source = Source {
+        kind: Kind::Diffusers,
+        config: unet(),
+        scheduler: Some(scheduler),
+        latent: false,
+        weights: weights(),
+        origin: "a test".to_owned(),
+    };
+    Published::open(&source)?.setting().cloned()
+}
+
+#[test]
+fn schedulers_say_what_a_network_was_trained_on() {
+    let bars = |scheduler: Value| match trained_on(scheduler).unwrap().schedule {
+        AnySchedule::Discrete(discrete) => discrete.alpha_bar(),
+        other => panic!("{} has no levels", other.kind()),
+    };
+    let listed = bars(json!({ "trained_betas": [0.1, 0.2, 0.5] }));
+    for (bar, wanted) in listed.iter().zip([0.9, 0.72, 0.36]) {
+        assert!((bar - wanted).abs() < 1e-12, "{bar} for {wanted}");
+    }
+    assert_eq!(listed.len(), 3);
+
+    // Lin et al., arXiv:2305.08891, algorithm 1: the first level is kept, the last loses its signal, √ᾱ is moved in between.
+    let v = json!({ "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "prediction_type": "v_prediction" });
+    let mut rescaled = v.clone();
+    rescaled["rescale_betas_zero_snr"] = json!(true);
+    let (plain, rescaled) = (bars(v), bars(rescaled));
+    let (first, last) = (plain[0].sqrt(), plain[999].sqrt());
+    for i in [0, 1, 500, 998] {
+        let wanted = ((plain[i].sqrt() - last) * first / (first - last)).powi(2);
+        assert!((rescaled[i] - wanted).abs() <= 1e-9 * wanted, "level {i}: {} for {wanted}", rescaled[i]);
+    }
+    assert!(rescaled[999] < 1e-7);
+
+    let setting =
+        trained_on(json!({ "_class_name": "EDMEulerScheduler", "sigma_max": 70.0, "sigma_data": 0.4 })).unwrap();
+    assert_eq!(setting.schedule.span(), (0.002, 70.0));
+    let Role::Denoiser { precondition, .. } = setting.role else { panic!("it is a denoiser") };
+    assert_eq!(precondition, stein::Precondition::edm(0.4));
+    let setting =
+        trained_on(json!({ "_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000 })).unwrap();
+    assert_eq!(setting.schedule.kind(), "rectified");
+    let setting =
+        trained_on(json!({ "_class_name": "DDIMScheduler", "beta_start": 1e-4, "clip_sample": false })).unwrap();
+    assert!(!setting.clamp);
+    for name in ["KarrasVeScheduler", "ScoreSdeVpScheduler", "ScoreSdeVeScheduler"] {
+        let refused = trained_on(json!({ "_class_name": name })).unwrap_err().to_string();
+        assert!(refused.contains(name), "{refused}");
+    }
+}
+
+#[test]
+fn a_pipeline_is_told_by_its_index_wherever_one_enters() {
+    let pipeline = tempfile::tempdir().unwrap();
+    let (unet_folder, scheduler_folder) = (pipeline.path().join("unet"), pipeline.path().join("scheduler"));
+    fs::create_dir(&unet_folder).unwrap();
+    fs::create_dir(&scheduler_folder).unwrap();
+    let weights_file = unet_folder.join("diffusion_pytorch_model.safetensors");
+    fs::write(unet_folder.join("config.json"), unet().to_string()).unwrap();
+    write_tensors(&weights(), &weights_file).unwrap();
+    // Python writes infinities, which no JSON reader knows.
+    let scheduler = r#"{"_class_name": "DPMSolverMultistepScheduler", "beta_schedule": "squaredcos_cap_v2",
+        "lambda_min_clipped": -Infinity, "prediction_type": "v_prediction", "note": "to -Infinity and \"NaN\""}"#;
+    fs::write(scheduler_folder.join("scheduler_config.json"), scheduler).unwrap();
+    fs::write(pipeline.path().join("model_index.json"), r#"{"_class_name": "DDPMPipeline"}"#).unwrap();
+    for entrance in [pipeline.path(), &unet_folder, &weights_file] {
+        let source = Source::open(entrance, None, None).unwrap();
+        assert!(!source.latent);
+        let setting = Published::open(&source).unwrap().setting().unwrap().clone();
+        assert_eq!(setting.role.prediction(), "v", "{}", entrance.display());
+    }
+    let index = r#"{"_class_name": "LDMPipeline", "vqvae": ["diffusers", "VQModel"]}"#;
+    fs::write(pipeline.path().join("model_index.json"), index).unwrap();
+    let output = Some(pipeline.path().join("model.safetensors"));
+    let refused = import(&ImportOptions { output, ..options(&unet_folder) }).unwrap_err().to_string();
+    assert!(refused.contains("latents"), "{refused}");
+    import(&options(&unet_folder)).unwrap();
+}
+
+/// A recipe is TOML, which has no null: what is none there has to be what is none here.
+#[test]
+fn recipes_keep_what_is_none() {
+    let configs = [
+        NetworkConfig::Unet2d(Unet2dConfig { groups: None, head_channels: None, ..Unet2dConfig::default() }),
+        NetworkConfig::Adm(AdmConfig { head_channels: None, heads_up: None, ..AdmConfig::default() }),
+        NetworkConfig::Unet(UnetConfig { groups: None, ..UnetConfig::default() }),
+    ];
+    for config in configs {
+        let written = toml::to_string(&config).unwrap();
+        assert_eq!(toml::from_str::<NetworkConfig>(&written).unwrap(), config, "{written}");
+    }
+}
+
+#[test]
+fn networks_that_make_another_number_of_channels_are_only_checked() {
+    for (inputs, outputs) in [(3, 1), (1, 3)] {
+        let mut config = unet();
+        (config["in_channels"], config["out_channels"]) = (json!(inputs), json!(outputs));
+        let ours = import::diffusers::unet_2d_config(&config).unwrap();
+        let built = NetworkConfig::Unet2d(ours).build(&[8, 8, inputs], 0, 0, &Device::flex()).map(|_| ());
+        assert!(built.unwrap_err().to_string().contains("channels"), "{inputs} to {outputs}");
+    }
 }
 
 #[test]
@@ -226,7 +368,6 @@ fn bad_sources_are_one_table_or_one_sentence() {
         ("in_channels", json!(-3)),
         ("norm_num_groups", json!(0)),
         ("block_out_channels", json!([])),
-        ("sample_size", json!("large")),
     ] {
         let mut config = unet();
         config[key] = value;

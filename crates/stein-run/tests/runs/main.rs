@@ -8,9 +8,11 @@ use std::{
     sync::atomic::AtomicBool,
 };
 
-use stein::Result;
+use stein::{AnySampler, Result};
 use stein_nn::Checkpoint;
-use stein_run::{Classes, Experiment, Model, RunDir, TrainOptions, check_output, draw, prepare, train, write_samples};
+use stein_run::{
+    Classes, Experiment, Method, Model, RunDir, TrainOptions, check_output, draw, prepare, train, write_samples,
+};
 
 /// A run of two seconds: moons, a tiny network, every feature of the loop in use.
 const TINY: &str = r#"
@@ -325,14 +327,14 @@ fn published_networks_have_their_number_of_parameters() {
 fn every_sampler_runs_on_a_trained_model() {
     let folder = tempfile::tempdir().unwrap();
     let model = run(&tiny(&["train.steps=1"]), folder.path(), false).unwrap().model;
-    for name in stein::AnySampler::NAMES {
+    for name in AnySampler::NAMES {
         let steps = (*name != "rk45").then_some(4);
         for schedule in [None, Some("vp"), Some("rectified")] {
             let mut config = model.sample.with(Some(name), Some("uniform"), steps, schedule, &[]).unwrap();
-            if let stein::AnySampler::Langevin(langevin) = &mut config.sampler {
+            if let Method::Sampler(AnySampler::Langevin(langevin)) = &mut config.sampler {
                 langevin.steps = 2;
             }
-            if let stein::AnySampler::Rk45(rk45) = &mut config.sampler {
+            if let Method::Sampler(AnySampler::Rk45(rk45)) = &mut config.sampler {
                 (rk45.rtol, rk45.atol) = (1e-2, 1e-2);
             }
             let drawn = draw(&model, 4, 0, &Classes::Default, &config, false, &|| Ok(())).unwrap();

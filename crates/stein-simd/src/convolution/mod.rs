@@ -77,10 +77,18 @@ impl Shape {
 
     /// The convolution that gives the gradient of channels `from .. from + count` of the input from that of the output,
     /// whose places it takes `stride` apart.
+    ///
+    /// # Panics
+    /// If more zeros are padded before or after than the kernel has taps but one: it would meet zeros only.
     pub fn adjoint(&self, count: usize) -> Self {
         let [height, width] = self.output();
         let dilated = [(height - 1) * self.stride + 1, (width - 1) * self.stride + 1];
         let [kh, kw] = self.kernel;
+        assert!(
+            self.pad.iter().zip([kh, kh, kw, kw]).all(|(pad, taps)| *pad < taps),
+            "a kernel of {kh} x {kw} taps is padded by {:?}",
+            self.pad
+        );
         let (top, left) = (kh - 1 - self.pad[0], kw - 1 - self.pad[2]);
         Self {
             samples: self.samples,

@@ -5,13 +5,7 @@ use std::collections::VecDeque;
 use burn::tensor::Tensor;
 
 use super::Request;
-use crate::{
-    Condition, Denoiser, Error, Kernel, Result, Schedule,
-    denoiser::score,
-    ensure,
-    noise::{self, Purpose, Source},
-    rows,
-};
+use crate::{Condition, Denoiser, Kernel, Result, Schedule, denoiser::score, noise::Draws, rows};
 
 /// How many steps are remembered: as many as the deepest multistep method looks back.
 const DEPTH: usize = 3;
@@ -23,10 +17,7 @@ pub struct Eval<'a> {
     given: &'a Condition,
     last_level: Kernel,
     data_variance: f64,
-    seed: u64,
-    numbers: Vec<u64>,
-    source: &'a Source,
-    draws: u64,
+    draws: Draws<'a>,
     evaluations: usize,
     /// Level, next level and denoised batch of the last steps, the latest at the back.
     past: VecDeque<(Kernel, Kernel, Tensor<2>)>,
@@ -46,10 +37,7 @@ impl<'a> Eval<'a> {
             given: &request.given,
             last_level,
             data_variance: request.data_variance,
-            seed: request.seed,
-            numbers: request.numbers(),
-            source: &request.noise,
-            draws: 0,
+            draws: Draws::new(request),
             evaluations: 0,
             past: VecDeque::with_capacity(DEPTH),
         }
@@ -88,27 +76,7 @@ impl<'a> Eval<'a> {
     /// # Errors
     /// No given draw is left, or it is not of the batch's shape.
     pub fn noise(&mut self, like: &Tensor<2>) -> Result<Tensor<2>> {
-        let draw = self.draws;
-        self.draws += 1;
-        let draws = match self.source {
-            Source::Keyed => {
-                return Ok(noise::normal_like(self.seed, &self.numbers, Purpose::Sampler, self.draws, like));
-            }
-            Source::Given(draws) => draws,
-        };
-        let Some(values) = draws.get(draw as usize) else {
-            return Err(Error::new(format!(
-                "the noise was given for {} draw(s) and the sampler makes more: give one list a draw",
-                draws.len()
-            )));
-        };
-        let [rows, dim] = like.dims();
-        ensure!(
-            values.len() == rows * dim,
-            "draw {draw} of the given noise has {} numbers for a batch of {rows} rows of {dim}",
-            values.len()
-        );
-        Ok(rows::matrix(values.clone(), dim, like))
+        self.draws.normal(like)
     }
 
     /// The kernel at a time between the grid's levels.

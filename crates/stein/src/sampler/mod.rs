@@ -142,8 +142,17 @@ impl Request {
         }
     }
 
-    fn numbers(&self) -> Vec<u64> {
+    pub(crate) fn numbers(&self) -> Vec<u64> {
         (self.first..self.first + self.rows as u64).collect()
+    }
+
+    /// The prior at the noisiest of these levels.
+    pub(crate) fn prior(&self, kernels: &[Kernel]) -> Tensor<2> {
+        // Without a level there is nothing to start from, which those that run refuse.
+        let std = kernels.first().map_or(1.0, |level| level.prior_std(self.data_variance));
+        let start = noise::normal(self.seed, &self.numbers(), Purpose::Prior, 0, self.dim);
+        let start = start.into_iter().map(|z| std * z).collect();
+        Tensor::from_data(TensorData::new::<f64, _>(start, [self.rows, self.dim]), (&self.device, self.dtype))
     }
 }
 
@@ -183,17 +192,7 @@ pub fn sample(
     request: &Request,
     observe: &mut dyn FnMut(&Progress) -> Result<()>,
 ) -> Result<Sampled> {
-    // Without a level there is nothing to start from, which `sample_from` refuses.
-    let std = kernels.first().map_or(1.0, |level| level.prior_std(request.data_variance));
-    let start = noise::normal(request.seed, &request.numbers(), Purpose::Prior, 0, request.dim)
-        .into_iter()
-        .map(|z| std * z)
-        .collect();
-    let start: Tensor<2> = Tensor::from_data(
-        TensorData::new::<f64, _>(start, [request.rows, request.dim]),
-        (&request.device, request.dtype),
-    );
-    sample_from(start, denoiser, schedule, kernels, sampler, request, observe)
+    sample_from(request.prior(kernels), denoiser, schedule, kernels, sampler, request, observe)
 }
 
 /// As [`sample`], from a given batch `x` `[rows, dim]` at the first level of `kernels`.

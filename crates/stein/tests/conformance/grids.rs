@@ -20,7 +20,7 @@ fn every_grid_on_every_schedule_descends_and_ends_clean() {
             let start =
                 (schedule.kernel(last).alpha == 0.0 && matches!(*name, "karras" | "log_snr")).then_some(0.99 * last);
             for steps in [1, 2, 7, 50] {
-                let grid = Grid { spacing, steps, start, ..Grid::default() };
+                let grid = Grid { spacing: spacing.clone(), steps, start, ..Grid::default() };
                 let kernels = match grid.kernels(&*schedule) {
                     Ok(kernels) => kernels,
                     Err(error) => {
@@ -55,6 +55,33 @@ fn karras_is_the_papers_formula() {
         assert_close(*t, (top + i as f64 / 17.0 * (bottom - top)).powi(7), 1e-12, format!("t_{i}"));
     }
     assert_eq!((ours[0], ours[17]), (80.0, 0.002));
+}
+
+#[test]
+fn given_levels_are_those_given() {
+    let grid = |noise: &[f64], clean| {
+        let grid = Grid { spacing: Spacing::Given { noise: noise.to_vec() }, clean, ..Grid::default() };
+        (grid.intervals(), grid.kernels(&Vp::default()))
+    };
+    for (clean, intervals) in [(true, 3), (false, 2)] {
+        let (found, kernels) = grid(&[80.0, 1.5, 0.02], clean);
+        assert_eq!(found, intervals);
+        let kernels = kernels.unwrap();
+        assert_eq!(kernels.len(), intervals + 1);
+        for (kernel, noise) in kernels.iter().zip([80.0, 1.5, 0.02]) {
+            assert_close(kernel.noise_to_signal(), noise, 1e-9, "level");
+        }
+        assert_eq!(kernels[intervals].is_clean(), clean);
+    }
+    for (noise, what) in [
+        (&[][..], "no steps"),
+        (&[1.0, 2.0], "must fall"),
+        (&[1.0, 0.0], "above 0"),
+        (&[1.0, f64::NAN], "must fall"),
+        (&[1e9, 1.0], "must lie between"),
+    ] {
+        assert!(grid(noise, true).1.unwrap_err().to_string().contains(what), "{noise:?}");
+    }
 }
 
 #[test]

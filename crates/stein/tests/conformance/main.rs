@@ -2,6 +2,7 @@
 //! day its line is added.
 
 mod exact;
+mod flow_maps;
 mod grids;
 mod objective;
 mod predictions;
@@ -32,6 +33,33 @@ fn denoise(denoiser: &dyn Denoiser, x: &[f64], dim: usize, at: &Kernel) -> Vec<f
 /// A lopsided mixture on the line: the truth for ODE samplers.
 fn line() -> GaussianMixture {
     GaussianMixture::isotropic(vec![0.3, 0.7], vec![vec![-1.0], vec![1.5]], vec![0.5, 0.7]).unwrap()
+}
+
+/// Probability of the mixture on the line beyond x at a level: above it if `upper`, else below. Small values keep their
+/// digits.
+fn tail(x: f64, at: &Kernel, upper: bool) -> f64 {
+    let sign = if upper { 1.0 } else { -1.0 };
+    let normal_tail = |z: f64| 0.5 * libm::erfc(sign * z / std::f64::consts::SQRT_2);
+    line()
+        .components()
+        .map(|(weight, mean, variance)| {
+            weight * normal_tail((x - at.alpha * mean[0]) / (at.alpha.powi(2) * variance[0] + at.sigma.powi(2)).sqrt())
+        })
+        .sum()
+}
+
+/// In one dimension the probability-flow map is the quantile map: x_s = F_s⁻¹(F_t(x_t)).
+fn flow(x: f64, from: &Kernel, to: &Kernel) -> f64 {
+    let upper = tail(x, from, true) < 0.5;
+    let wanted = tail(x, from, upper);
+    let (mut low, mut high) = (-100.0, 100.0);
+    loop {
+        let middle = 0.5 * (low + high);
+        if middle <= low || middle >= high {
+            return middle;
+        }
+        if (tail(middle, to, upper) < wanted) != upper { low = middle } else { high = middle }
+    }
 }
 
 /// A mixture in the plane with correlated components.

@@ -67,8 +67,10 @@ fn what_does_not_fit_is_refused() {
     let rectified = AnySchedule::named("rectified").unwrap();
     let eps = Precondition { prediction: Prediction::Eps {}, ..Precondition::edm(0.5) };
     assert!(eps.check(&rectified).unwrap_err().to_string().contains("alpha = 0"));
-    let level =
-        Precondition { noise_input: stein::NoiseInput::Level { noisiest_first: false }, ..Precondition::edm(0.5) };
+    let level = Precondition {
+        noise_input: stein::NoiseInput::Level { noisiest_first: false, factor: 1.0 },
+        ..Precondition::edm(0.5)
+    };
     assert!(level.check(&AnySchedule::named("vp").unwrap()).unwrap_err().to_string().contains("discrete"));
     assert!(level.check(&AnySchedule::named("discrete").unwrap()).is_ok());
 }

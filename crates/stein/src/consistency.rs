@@ -1,0 +1,97 @@
+//! A network as a consistency function: f(x, σ) = c_skip x + c_out F(c_in x, c_noise), which is x at σ = ε.
+//!
+//! Song et al. 2023, "Consistency Models", eq. 5 and appendix C: EDM's scalings moved by ε, so that the boundary condition holds
+//! whatever the network says:
+//!
+//! c_skip = σ_d²/((σ − ε)² + σ_d²), c_out = σ_d (σ − ε)/√(σ² + σ_d²), c_in = 1/√(σ² + σ_d²).
+//!
+//! σ is the noise-to-signal ratio σ/α, and x is x/α, so a network trained on one schedule maps samples of any.
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AnySchedule, Condition, FlowMap, Kernel, Network, NoiseInput, Result, ensure, preconditioned::noise_numbers, rows,
+};
+
+/// What surrounds the network of a consistency function.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Consistency {
+    /// Standard deviation of the data, σ_d.
+    pub sigma_data: f64,
+    /// c_noise.
+    pub noise_input: NoiseInput,
+}
+
+impl Consistency {
+    /// (c_in, c_skip, c_out) at a noise-to-signal ratio σ of trajectories that end at ε = `end`.
+    pub fn scalings(&self, sigma: f64, end: f64) -> (f64, f64, f64) {
+        let (data, past, total) = (self.sigma_data, sigma - end, sigma.hypot(self.sigma_data));
+        (1.0 / total, data.powi(2) / (past.powi(2) + data.powi(2)), data * past / total)
+    }
+
+    /// Fails if the parts do not fit each other or the schedule.
+    pub fn check(&self, schedule: &AnySchedule) -> Result<()> {
+        ensure!(
+            self.sigma_data > 0.0 && self.sigma_data.is_finite(),
+            "consistency: sigma_data = {} must be positive",
+            self.sigma_data
+        );
+        ensure!(
+            schedule.kernel(schedule.span().1).alpha > 0.0,
+            "a consistency function is trained where there is signal; schedule {} reaches alpha = 0",
+            schedule.kind()
+        );
+        self.noise_input.check(schedule)
+    }
+}
+
+/// A network with what makes it a consistency function on the schedule it was trained on, whose cleanest level is ε.
+#[derive(Debug, Clone)]
+pub struct ConsistencyFunction<N> {
+    network: N,
+    settings: Consistency,
+    schedule: AnySchedule,
+}
+
+impl<N: Network> ConsistencyFunction<N> {
+    /// Puts the pieces together.
+    ///
+    /// # Errors
+    /// When they do not fit: see [`Consistency::check`].
+    pub fn new(network: N, settings: Consistency, schedule: AnySchedule) -> Result<Self> {
+        schedule.check()?;
+        settings.check(&schedule)?;
+        Ok(Self { network, settings, schedule })
+    }
+}
+
+impl<N: Network> FlowMap for ConsistencyFunction<N> {
+    fn carry(&self, x: Tensor<2>, at: &[Kernel], given: &Condition) -> Result<Tensor<2>> {
+        ensure!(
+            at.len() == x.dims()[0],
+            "{} noise levels were given for {} rows: give one a row",
+            at.len(),
+            x.dims()[0]
+        );
+        let end = self.end();
+        let (mut input, mut skip, mut output, mut noise) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for level in at {
+            let sigma = level.noise_to_signal();
+            let (c_in, c_skip, c_out) = self.settings.scalings(sigma, end.noise_to_signal());
+            let own = self.schedule.kernel(self.schedule.time_at(level.log_snr()));
+            input.push(c_in / level.alpha);
+            skip.push(c_skip * end.alpha / level.alpha);
+            output.push(c_out * end.alpha);
+            noise.push(self.settings.noise_input.number(&own, &self.schedule));
+        }
+        let noise = noise_numbers(noise, &x);
+        let raw = self.network.forward(rows::scale(x.clone(), &input), noise, given)?;
+        Ok(rows::scale(x, &skip) + rows::scale(raw, &output))
+    }
+
+    fn end(&self) -> Kernel {
+        self.schedule.kernel(self.schedule.span().0)
+    }
+}

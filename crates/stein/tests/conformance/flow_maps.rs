@@ -1,0 +1,112 @@
+//! Flow maps: the exact one gives the data in any number of steps, and a network in its wrapper keeps the boundary.
+
+use stein::{
+    AnySchedule, Condition, Consistency, ConsistencyFunction, Edm, FlowMap, Grid, Kernel, Network, NoiseInput, Request,
+    Spacing, Tensor, Vp, exact::Exact, rows::host, sample_map,
+};
+
+use crate::{assert_close, flow, line, tensor};
+
+/// The quantile map of the mixture on the line, down to a level.
+struct Quantiles {
+    end: Kernel,
+}
+
+impl FlowMap for Quantiles {
+    fn carry(&self, x: Tensor<2>, at: &[Kernel], _: &Condition) -> stein::Result<Tensor<2>> {
+        let carried: Vec<f64> = host(&x).iter().zip(at).map(|(&x, from)| flow(x, from, &self.end)).collect();
+        Ok(tensor(&carried, 1))
+    }
+
+    fn end(&self) -> Kernel {
+        self.end
+    }
+}
+
+fn grid(steps: usize) -> Grid {
+    Grid { clean: false, ..Grid::karras(steps) }
+}
+
+fn draw(schedule: &AnySchedule, steps: usize, request: &Request) -> Vec<f64> {
+    let map = Quantiles { end: schedule.kernel(schedule.span().0) };
+    let kernels = grid(steps).kernels(&**schedule).unwrap();
+    let sampled = sample_map(&map, &kernels, request, &mut |_| Ok(())).unwrap();
+    assert_eq!(sampled.evaluations, steps);
+    host(&sampled.x)
+}
+
+#[test]
+fn the_exact_map_gives_the_data_in_one_step_and_in_five() {
+    let rows = 4000;
+    let request = Request { data_variance: line().variance(), ..Request::exact(rows, 1, 3) };
+    for schedule in [AnySchedule::from(Edm::default()), Vp::default().into()] {
+        let end = schedule.kernel(schedule.span().0);
+        for steps in [1, 2, 5] {
+            let x = draw(&schedule, steps, &request);
+            // P(x < c) within four standard errors of a binomial; a prior cut at the noisiest level is off by less than 0.006.
+            for cut in [-1.5, -0.5, 0.5, 1.5, 2.5] {
+                let wanted = 1.0 - crate::tail(cut, &end, true);
+                let found = x.iter().filter(|x| **x < cut).count() as f64 / rows as f64;
+                let error = (wanted * (1.0 - wanted) / rows as f64).sqrt();
+                assert!(
+                    (found - wanted).abs() < 4.0 * error + 0.006,
+                    "{} in {steps}: P(x < {cut}) = {found} for {wanted}",
+                    schedule.kind()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn samples_do_not_depend_on_the_batch() {
+    let schedule = AnySchedule::from(Edm::default());
+    let all = draw(&schedule, 3, &Request::exact(5, 1, 8));
+    let tail = draw(&schedule, 3, &Request { first: 3, ..Request::exact(2, 1, 8) });
+    assert_eq!(all[3..], tail);
+}
+
+/// A network that is no constant in anything.
+struct Wavy;
+
+impl Network for Wavy {
+    fn forward(&self, x: Tensor<2>, noise: Tensor<1>, _: &Condition) -> stein::Result<Tensor<2>> {
+        let [rows, _] = x.dims();
+        Ok(x.sin() + noise.reshape([rows, 1]))
+    }
+}
+
+#[test]
+fn the_boundary_condition_holds_whatever_the_network_says() {
+    let settings = Consistency { sigma_data: 0.5, noise_input: NoiseInput::LogSigma { factor: 0.25 } };
+    for schedule in [AnySchedule::from(Edm::default()), Vp::default().into()] {
+        let map = ConsistencyFunction::new(Wavy, settings, schedule.clone()).unwrap();
+        let x = [0.3, -1.2, 2.0];
+        let carried = |at: Kernel| host(&map.carry(tensor(&x, 1), &[at; 3], &Condition::none()).unwrap());
+        for (carried, x) in carried(map.end()).iter().zip(x) {
+            assert_close(*carried, x, 1e-12, schedule.kind());
+        }
+        // A sample of another schedule is the same sample with its signal scaled.
+        let at = schedule.kernel(schedule.time_at(0.4));
+        let other = Kernel { alpha: 1.0, sigma: at.noise_to_signal(), ..at };
+        let scaled: Vec<f64> = x.iter().map(|x| x / at.alpha).collect();
+        let there = host(&map.carry(tensor(&scaled, 1), &[other; 3], &Condition::none()).unwrap());
+        for (a, b) in carried(at).iter().zip(there) {
+            assert_close(*a, b, 1e-12, schedule.kind());
+        }
+    }
+}
+
+#[test]
+fn levels_that_do_not_end_at_the_boundary_are_refused() {
+    let schedule = AnySchedule::from(Edm::default());
+    let map = Quantiles { end: schedule.kernel(schedule.span().0) };
+    let refusal = |grid: Grid| {
+        let kernels = grid.kernels(&*schedule).unwrap();
+        sample_map(&map, &kernels, &Request::exact(1, 1, 0), &mut |_| Ok(())).unwrap_err().to_string()
+    };
+    assert!(refusal(Grid::karras(4)).contains("clean = false"));
+    assert!(refusal(Grid { end: Some(0.5), ..grid(2) }).contains("0.002"));
+    let given = Grid { spacing: Spacing::Given { noise: vec![80.0, 1.0] }, clean: false, ..Grid::default() };
+    assert!(refusal(given).contains("0.002"));
+}
