@@ -207,7 +207,7 @@ fn show(what: &str, device_name: &str) -> Result<()> {
         ("classes", if subject.classes.is_empty() { "none".into() } else { subject.classes.join(", ") }),
         ("variance", format!("{:.4} in network units", subject.variance)),
         ("schedule", model.schedule.kind().to_owned()),
-        ("sampler", format!("{}, {} steps", model.sample.sampler.kind(), model.sample.grid.steps)),
+        ("sampler", format!("{}, {} step(s)", model.sample.sampler.kind(), model.sample.grid.intervals())),
     ];
     if RunDir::is_one(path) {
         let run = RunDir::open(path)?;

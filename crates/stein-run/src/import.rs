@@ -68,14 +68,17 @@ fn describe(source: &Source, published: &Published) -> String {
         ("network", published.name().to_owned()),
         ("parameters", published.reference().parameters().to_string()),
     ];
-    if let Ok(setting) = published.setting() {
-        let [height, width, channels] = setting.shape;
-        let classes = if setting.classes == 0 { "none".to_owned() } else { setting.classes.to_string() };
-        let range = if setting.symmetric { "-1 to 1" } else { "0 to 1" };
-        lines.push(("images", format!("{height} x {width} x {channels}, {range}")));
-        lines.push(("classes", classes));
-        lines.push(("schedule", setting.schedule.kind().to_owned()));
-        lines.push(("prediction", setting.role.prediction().to_owned()));
+    match published.setting() {
+        Err(reason) => lines.push(("sampling", format!("no: {reason}"))),
+        Ok(setting) => {
+            let [height, width, channels] = setting.shape;
+            let classes = if setting.classes == 0 { "none".to_owned() } else { setting.classes.to_string() };
+            let range = if setting.symmetric { "-1 to 1" } else { "0 to 1" };
+            lines.push(("images", format!("{height} x {width} x {channels}, {range}")));
+            lines.push(("classes", classes));
+            lines.push(("schedule", setting.schedule.kind().to_owned()));
+            lines.push(("prediction", setting.role.prediction().to_owned()));
+        }
     }
     lines.into_iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect()
 }
@@ -99,7 +102,9 @@ fn table(all: &[Checked]) -> String {
 
 /// Writes a checkpoint that can be sampled, and exported again.
 fn write(source: &Source, published: &Published, name: &str, output: &Path) -> Result<()> {
-    let setting = published.setting()?;
+    let setting = published.setting().map_err(|reason| {
+        Error::new(format!("{reason}: leave out --output, which is for models that can be sampled"))
+    })?;
     let weights = published.weights();
     let (recipe, subject) = recipe(name, setting);
     recipe.check()?;

@@ -71,7 +71,7 @@ pub(super) fn trained_on(scheduler: &Json, fourier: bool) -> Result<Trained> {
 }
 
 fn unknown(name: &str) -> Error {
-    Error::new(format!("the noise of scheduler {name:?} with this network is not known here: leave out --output"))
+    Error::new(format!("the noise of scheduler {name} with this network is not known here"))
 }
 
 fn prediction(scheduler: &Json) -> Result<Prediction> {

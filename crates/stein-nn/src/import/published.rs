@@ -84,7 +84,7 @@ impl Published {
         check_sizes(&source.config).map_err(at)?;
         let weights = Weights::Theirs(&source.weights);
         let (name, reference) = network(source.kind, &source.config, weights).map_err(at)?;
-        let setting = setting_of(source, weights).map_err(at);
+        let setting = setting_of(source, weights);
         Ok(Self { kind: source.kind, name, reference, setting })
     }
 
@@ -157,7 +157,7 @@ fn network(kind: Kind, config: &Json, weights: Weights) -> Result<(&'static str,
 /// What it takes to sample the network of a source.
 fn setting_of(source: &Source, weights: Weights) -> Result<Setting> {
     let config = &source.config;
-    let alone = |what: &str| Err(Error::new(format!("{what} cannot be sampled by itself: leave out --output")));
+    let alone = |what: &str| Err(Error::new(format!("{what} cannot be sampled by itself")));
     match source.kind {
         Kind::Ncsn => ncsn_setting(config),
         Kind::NcsnV2 => ncsn_v2_setting(config, weights),
@@ -312,7 +312,7 @@ fn annealed(setting: Setting, json: &Json, steps: f64, epsilon: f64, levels: usi
     let grid = Grid { spacing: Spacing::Uniform {}, steps: levels, ..Grid::default() };
     ensure!(
         !flag(json, "data.logit_transform", false),
-        "the network works on logits of pictures (data.logit_transform), which are not sampled here: leave out --output"
+        "the network works on logits of pictures (data.logit_transform), which are not sampled here"
     );
     let Role::Denoiser { precondition, .. } = setting.role else { return Ok(setting) };
     Ok(Setting { role: Role::Denoiser { precondition, sampler: langevin }, grid, ..setting })
@@ -353,9 +353,18 @@ fn ncsn_v2_setting(json: &Json, weights: Weights) -> Result<Setting> {
     annealed(setting, json, 5.0, 6.2e-6, levels)
 }
 
+/// Fails unless a network makes a picture of a noisy one, or a picture and the variance of a step.
+fn check_channels(inputs: usize, outputs: usize) -> Result<()> {
+    ensure!(
+        [inputs, 2 * inputs].contains(&outputs),
+        "the network makes {outputs} channels of {inputs}, so what it takes is no noisy picture alone, and it is not sampled here"
+    );
+    Ok(())
+}
+
 /// What is wrong with a config that does not say at what size its network works.
 fn without_size() -> Error {
-    Error::new("the config lacks image_size, the side of the images to sample: add it, or leave out --output")
+    Error::new("the config lacks image_size, the side of the images to sample")
 }
 
 /// What the wrappers of EDM are made of where nothing is said.
@@ -436,7 +445,7 @@ fn of_edm(network: NetworkConfig, shape: [usize; 3], classes: usize, json: &Json
         }
         // The noise of the opposite sign, of ln(σ/2): no prediction here.
         Wrapper::Ve => {
-            return Err(Error::new("a VEPrecond can be checked but is not sampled here: leave out --output"));
+            return Err(Error::new("a VEPrecond is not sampled here"));
         }
     };
     let grid = Grid::karras(18);
@@ -491,13 +500,8 @@ fn consistency_setting(json: &Json) -> Result<Setting> {
 fn adm_setting(json: &Json) -> Result<Setting> {
     let config = guided_diffusion::config(json)?;
     let process = guided_diffusion::process(json)?;
-    ensure!(
-        process.large_size.is_none() && [config.inputs, 2 * config.inputs].contains(&config.outputs),
-        "the network makes {} channels of {}: one that raises the resolution hears a smaller picture besides and is not sampled \
-         here: leave out --output",
-        config.outputs,
-        config.inputs
-    );
+    ensure!(process.large_size.is_none(), "a network that raises the resolution of pictures is not sampled here");
+    check_channels(config.inputs, config.outputs)?;
     // improved-diffusion's networks are of any size, and their configs do not say it.
     let side = process.image_size.ok_or_else(without_size)?;
     let (shape, classes) = ([side, side, config.inputs], config.classes);
@@ -522,7 +526,7 @@ fn unet_2d_setting(json: &Json, scheduler: Option<&Json>) -> Result<Setting> {
     };
     let &[height, width] = &side[..] else {
         return Err(Error::new(
-            "the config's sample_size is neither a side nor height and width: give the size to sample at, or leave out --output",
+            "the config's sample_size is neither a side nor height and width: there is no size to sample at",
         ));
     };
     let (network, inputs, outputs, classes) = if diffusers_adm::is_one(json) {
@@ -532,11 +536,7 @@ fn unet_2d_setting(json: &Json, scheduler: Option<&Json>) -> Result<Setting> {
         let config = diffusers::unet_2d_config(json)?;
         (NetworkConfig::Unet2d(config.clone()), config.inputs, config.outputs, config.classes)
     };
-    ensure!(
-        [inputs, 2 * inputs].contains(&outputs),
-        "the network makes {outputs} channels of {inputs}: one that hears more than it makes is not sampled here: leave out \
-         --output"
-    );
+    check_channels(inputs, outputs)?;
     let shape = [height, width, inputs];
     let fourier = text(json, "time_embedding_type") == Some("fourier");
     let scheduler = scheduler.unwrap_or(&Json::Null);
