@@ -9,7 +9,7 @@ use stein::{
     ensure,
 };
 
-use super::published::{flag, number, text};
+use super::values::{flag, number, text};
 
 /// What a network was trained to be.
 pub(super) enum Trained {

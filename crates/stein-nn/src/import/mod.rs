@@ -16,7 +16,9 @@ pub mod pickle;
 mod published;
 mod refine_net;
 pub mod score_sde;
+mod setting;
 mod source;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +31,8 @@ use stein::{Result, ensure};
 use crate::state::{self, Tensors};
 
 pub use check::{Case, Checked, Imported, Output, Reference, check};
-pub use published::{Published, Role, Setting, theirs};
+pub use published::{Published, theirs};
+pub use setting::{Role, Setting};
 pub use source::{Kind, Source};
 
 /// How a parameter lies in the file.
