@@ -11,7 +11,7 @@ use std::{
 use stein::{AnySampler, Result};
 use stein_nn::Checkpoint;
 use stein_run::{
-    Classes, Experiment, Method, Model, RunDir, TrainOptions, check_output, draw, prepare, train, write_samples,
+    Classes, Codec, Experiment, Method, Model, RunDir, TrainOptions, check_output, draw, prepare, train, write_samples,
 };
 
 /// A run of two seconds: moons, a tiny network, every feature of the loop in use.
@@ -221,6 +221,19 @@ fn every_experiment_parses_round_trips_and_refuses_unknown_keys() {
             file.display()
         );
     }
+}
+
+/// A run resumes where its data are those it was started with, to the last bit of their scale and shift.
+#[test]
+fn what_a_checkpoint_says_of_its_data_comes_back_bit_for_bit() {
+    use rand::{RngExt, SeedableRng};
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(5);
+    let codec = Codec {
+        scale: (0..2000).map(|_| rng.random_range(0.01..2.0)).collect(),
+        shift: (0..2000).map(|_| rng.random_range(-1.0..1.0)).collect(),
+    };
+    let written = serde_json::to_string(&codec).unwrap();
+    assert_eq!(serde_json::from_str::<Codec>(&written).unwrap(), codec);
 }
 
 #[test]
