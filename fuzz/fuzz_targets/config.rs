@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use stein_nn::{
     Tensors,
-    import::{Kind, Published, Source},
+    import::{Kind, Published, Setting, Source},
 };
 
 fuzz_target!(|bytes: &[u8]| {
@@ -19,5 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let (_, kind) = Kind::ALL[usize::from(*first) % Kind::ALL.len()];
     let source = Source { kind, config, scheduler, latent: false, weights: Tensors::new(), origin: "bytes".to_owned() };
+    // How it was trained is told without weights.
+    let _ = Setting::of(&source);
     assert!(Published::open(&source).is_err(), "a network without weights was opened");
 });

@@ -125,7 +125,7 @@ impl Default for TrainConfig {
 pub enum Method {
     /// A sampler, which takes a denoiser level by level.
     Sampler(AnySampler),
-    /// Multistep sampling, which takes a consistency function to the end, and back to the next level.
+    /// Multistep sampling: a consistency function takes the sample to the end, and noise takes it back to the next level.
     Multistep,
 }
 
@@ -183,15 +183,17 @@ impl<'de> Deserialize<'de> for Method {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
         use serde::de::Error;
         let table = Table::deserialize(from)?;
-        if table.get("kind").and_then(Value::as_str) == Some(MULTISTEP) {
-            return match table.keys().find(|key| *key != "kind") {
-                Some(key) => Err(D::Error::custom(format!("sampler multistep has no key `{key}`"))),
+        let kind = table.get("kind").and_then(Value::as_str);
+        match kind {
+            Some(MULTISTEP) => match table.keys().find(|key| *key != "kind") {
+                Some(key) => Err(D::Error::unknown_field(key, &["kind"])),
                 None => Ok(Self::Multistep),
-            };
+            },
+            Some(kind) if !AnySampler::NAMES.contains(&kind) => {
+                Err(D::Error::custom(names::unknown("sampler", kind, &Self::names())))
+            }
+            _ => AnySampler::deserialize(table).map(Self::Sampler).map_err(|error| D::Error::custom(error.message())),
         }
-        AnySampler::deserialize(table).map(Self::Sampler).map_err(|error| {
-            D::Error::custom(error.message().replacen("expected one of", "expected one of `multistep`,", 1))
-        })
     }
 }
 
@@ -303,6 +305,16 @@ impl SampleConfig {
             let too_clean = noise(&schedule, first) < bounds.0;
             resolved.grid.end = resolved.grid.end.or_else(|| if too_clean { at(bounds.0) } else { None });
         }
+        if let stein::Spacing::Given { noise } = &self.grid.spacing {
+            let trained = (bounds.0 * (1.0 - 1e-6))..=(bounds.1 * (1.0 + 1e-6));
+            ensure!(
+                noise.iter().all(|noise| trained.contains(noise)),
+                "the given grid's levels {noise:?} are not all between sigma/alpha = {} and {}, where the model was trained and the \
+                 sampler can start",
+                bounds.0,
+                bounds.1
+            );
+        }
         resolved.grid.kernels(&*schedule)?;
         Ok((schedule, resolved))
     }
@@ -330,19 +342,36 @@ pub struct Recipe {
     pub sample: SampleConfig,
 }
 
-/// A network and what it is made.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A network and what it is used as.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum RecipeModel {
     /// A denoiser.
     Denoiser(ModelConfig),
     /// A consistency function.
-    FlowMap {
-        /// What surrounds the network.
-        consistency: Consistency,
-        /// The network.
-        network: NetworkConfig,
-    },
+    FlowMap(FlowMapConfig),
+}
+
+/// A network and what makes it a consistency function.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowMapConfig {
+    /// What surrounds the network.
+    pub consistency: Consistency,
+    /// The network.
+    pub network: NetworkConfig,
+}
+
+impl<'de> Deserialize<'de> for RecipeModel {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        let table = Table::deserialize(from)?;
+        let read = if table.contains_key("consistency") {
+            FlowMapConfig::deserialize(table).map(Self::FlowMap)
+        } else {
+            ModelConfig::deserialize(table).map(Self::Denoiser)
+        };
+        read.map_err(|error| serde::de::Error::custom(error.message()))
+    }
 }
 
 impl RecipeModel {
@@ -350,7 +379,7 @@ impl RecipeModel {
     pub fn network(&self) -> &NetworkConfig {
         match self {
             Self::Denoiser(model) => &model.network,
-            Self::FlowMap { network, .. } => network,
+            Self::FlowMap(map) => &map.network,
         }
     }
 }
@@ -372,7 +401,7 @@ impl Recipe {
         self.schedule.check()?;
         match &self.model {
             RecipeModel::Denoiser(model) => model.precondition().check(&self.schedule)?,
-            RecipeModel::FlowMap { consistency, .. } => consistency.check(&self.schedule)?,
+            RecipeModel::FlowMap(map) => map.consistency.check(&self.schedule)?,
         }
         self.sample.resolve(&self.schedule, true)?;
         Ok(())
@@ -577,6 +606,10 @@ mod tests {
 
     #[test]
     fn unknown_names_list_the_known_ones_nearest_first() {
+        let inner = error(&["sample.sampler={kind=\"predictor_corrector\", snrr=0.1}"]);
+        assert!(inner.contains("known, nearest first: snr,") && !inner.contains("multistep"), "{inner}");
+        assert!(error(&["sample.sampler={kind=\"multistep\", steps=3}"]).contains("`steps`"));
+        assert!(error(&["sample.sampler=multistpe"]).contains("nearest first: multistep,"));
         assert!(error(&["train.stpes=7"]).contains("known, nearest first: steps,"), "{}", error(&["train.stpes=7"]));
         assert!(
             error(&["sample.sampler=huen"]).contains("nearest first: heun,"),

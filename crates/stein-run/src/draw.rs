@@ -158,7 +158,7 @@ pub fn draw(
         let values = host(&sampled.x);
         ensure!(
             values.iter().all(|value| value.is_finite()),
-            "sampling gave numbers that are not finite: use more steps, or another sampler or grid"
+            "sampling gave numbers that are not finite: try other steps, another grid or another sampler"
         );
         drawn.values.extend(subject.codec.decode(&values, dim));
         drawn.evaluations = drawn.evaluations.max(sampled.evaluations);

@@ -18,8 +18,8 @@ const WEIGHTS: &[&str] = &["diffusion_pytorch_model.safetensors", "model.safeten
 const RETRIES: usize = 5;
 
 /// The folder a model of the hub is in after its config and weights were downloaded, where they are not yet; none for a name
-/// that is no address on the hub. What was downloaded stays in the hub's cache (`HF_HOME`) and needs no network again; a
-/// download that was cut off goes on where it stopped. `HF_ENDPOINT` is another hub.
+/// that is no address on the hub. What was downloaded stays in the hub's cache (`HF_HOME`) and is found there where the hub cannot be
+/// reached; a download that was cut off goes on where it stopped. `HF_ENDPOINT` is another hub.
 ///
 /// # Errors
 /// When the hub cannot be reached and the cache lacks the model, or there is no such model or no weights of a kind known here.
@@ -33,19 +33,25 @@ pub fn from_hub(name: &str) -> Result<Option<PathBuf>> {
 }
 
 fn fetch(hub: ApiBuilder, cache: &Cache, model: &str) -> Result<PathBuf> {
-    let cannot = |error: ApiError| {
+    let cannot = |error: &dyn std::fmt::Display| {
         Error::new(format!("cannot get {model} from the hub: {error}; give a folder with its files if you have them"))
     };
-    let repository = hub.build().map_err(cannot)?.model(model.to_owned());
+    let repository = hub.build().map_err(|error| cannot(&error))?.model(model.to_owned());
     let info = match repository.info() {
         Ok(info) => info,
-        Err(error) => return cached(cache, model).ok_or_else(|| cannot(error)),
+        Err(ApiError::RequestError(error)) => {
+            let sentence = error.to_string();
+            // What the hub answers counts, and the cache only where nobody answers.
+            let cached = if error.into_response().is_none() { cached(cache, model) } else { None };
+            return cached.ok_or_else(|| cannot(&sentence));
+        }
+        Err(error) => return Err(cannot(&error)),
     };
     let files: Vec<String> = info.siblings.into_iter().map(|file| file.rfilename).collect();
     let wanted = wanted(&files).ok_or_else(|| {
         Error::new(format!("{model} on the hub has no config.json with weights beside it that are known here"))
     })?;
-    download(&repository, &wanted).map_err(cannot)
+    download(&repository, &wanted).map_err(|error| cannot(&error))
 }
 
 /// The folder of a model that is wholly in the cache.
@@ -62,7 +68,17 @@ fn cached(cache: &Cache, model: &str) -> Option<PathBuf> {
         files.extend(names(&folder.join(&name)).into_iter().map(|inner| format!("{name}/{inner}")));
         files.push(name);
     }
-    wanted(&files).map(|_| folder)
+    let wanted = wanted(&files)?;
+    // An index may be there without all the files it names.
+    let index = wanted.iter().find(|name| name.ends_with(".index.json"));
+    let whole = index.is_none_or(|index| {
+        let text = std::fs::read_to_string(folder.join(index)).unwrap_or_default();
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let parts = json["weight_map"].as_object().into_iter().flatten().filter_map(|(_, part)| part.as_str());
+        let beside = index.rsplit_once('/').map_or(String::new(), |(place, _)| format!("{place}/"));
+        parts.map(|part| format!("{beside}{part}")).all(|part| files.contains(&part))
+    });
+    whole.then_some(folder)
 }
 
 /// The files of a model or of the network of a pipeline, the one at the root of all first.

@@ -13,7 +13,7 @@ use stein_nn::{
 };
 
 use crate::{
-    Codec, Method, ModelConfig, Recipe, RecipeModel, SampleConfig, Subject,
+    Codec, FlowMapConfig, Method, ModelConfig, Recipe, RecipeModel, SampleConfig, Subject,
     hub::from_hub,
     model::{SOURCE, imported_metadata},
 };
@@ -76,7 +76,9 @@ fn describe(source: &Source, published: &Published) -> String {
             let range = if setting.symmetric { "-1 to 1" } else { "0 to 1" };
             lines.push(("images", format!("{height} x {width} x {channels}, {range}")));
             lines.push(("classes", classes));
-            lines.push(("schedule", setting.schedule.kind().to_owned()));
+            let assumed = published.kind() == Kind::Diffusers && source.scheduler.is_none();
+            let assumed = if assumed { " (assumed: there is no scheduler_config.json)" } else { "" };
+            lines.push(("schedule", format!("{}{assumed}", setting.schedule.kind())));
             lines.push(("prediction", setting.role.prediction().to_owned()));
         }
     }
@@ -103,7 +105,7 @@ fn table(all: &[Checked]) -> String {
 /// Writes a checkpoint that can be sampled, and exported again.
 fn write(source: &Source, published: &Published, name: &str, output: &Path) -> Result<()> {
     let setting = published.setting().map_err(|reason| {
-        Error::new(format!("{reason}: leave out --output, which is for models that can be sampled"))
+        Error::new(format!("{}: {reason}; leave out --output, which is for models that can be sampled", source.origin))
     })?;
     let weights = published.weights();
     let (recipe, subject) = recipe(name, setting);
@@ -159,7 +161,9 @@ fn recipe(name: &str, setting: &Setting) -> (Recipe, Subject) {
             };
             (sampler.clone().into(), RecipeModel::Denoiser(model))
         }
-        Role::FlowMap(consistency) => (Method::Multistep, RecipeModel::FlowMap { consistency: *consistency, network }),
+        Role::FlowMap(consistency) => {
+            (Method::Multistep, RecipeModel::FlowMap(FlowMapConfig { consistency: *consistency, network }))
+        }
     };
     let sample = SampleConfig { sampler, grid: setting.grid.clone(), schedule: None, clamp: setting.clamp, batch: 64 };
     (Recipe { schedule: setting.schedule.clone(), model, sample }, subject)
@@ -206,7 +210,11 @@ fn folder(origin: &Value, theirs: &Tensors, output: &Path) -> Result<()> {
     std::fs::create_dir_all(output).map_err(cannot)?;
     for (name, json) in [("config.json", &origin["config"]), ("scheduler_config.json", &origin["scheduler"])] {
         if !json.is_null() {
-            std::fs::write(output.join(name), format!("{json:#}\n")).map_err(cannot)?;
+            // As Python writes what is no number.
+            let text = import::NOT_NUMBERS
+                .iter()
+                .fold(format!("{json:#}\n"), |text, word| text.replace(&format!("\"{word}\""), word));
+            std::fs::write(output.join(name), text).map_err(cannot)?;
         }
     }
     write_tensors(theirs, &output.join("diffusion_pytorch_model.safetensors"))

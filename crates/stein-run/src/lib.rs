@@ -22,7 +22,9 @@ pub mod tensorboard;
 mod train;
 
 pub use codec::{Codec, Range, Subject};
-pub use config::{DataConfig, Experiment, Method, ModelConfig, Recipe, RecipeModel, SampleConfig, TrainConfig};
+pub use config::{
+    DataConfig, Experiment, FlowMapConfig, Method, ModelConfig, Recipe, RecipeModel, SampleConfig, TrainConfig,
+};
 pub use demo::{DemoOptions, DemoOutcome, demo};
 pub use device::{DEVICES, device, limit_threads, use_bf16};
 pub use draw::{Classes, Drawn, check_output, draw, write_samples};

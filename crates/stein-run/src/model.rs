@@ -143,8 +143,8 @@ impl Model {
             RecipeModel::Denoiser(model) => {
                 Learned::Denoiser(Box::new(Preconditioned::new(network, model.precondition(), schedule)?))
             }
-            RecipeModel::FlowMap { consistency, .. } => {
-                Learned::FlowMap(Box::new(ConsistencyFunction::new(network, *consistency, schedule)?))
+            RecipeModel::FlowMap(map) => {
+                Learned::FlowMap(Box::new(ConsistencyFunction::new(network, map.consistency, schedule)?))
             }
         };
         Ok(Self {

@@ -24,13 +24,31 @@ pub struct Consistency {
     pub noise_input: NoiseInput,
 }
 
-impl Consistency {
-    /// (c_in, c_skip, c_out) at a noise-to-signal ratio σ of trajectories that end at ε = `end`.
-    pub fn scalings(&self, sigma: f64, end: f64) -> (f64, f64, f64) {
-        let (data, past, total) = (self.sigma_data, sigma - end, sigma.hypot(self.sigma_data));
-        (1.0 / total, data.powi(2) / (past.powi(2) + data.powi(2)), data * past / total)
-    }
+/// The factors of f = skip · x + output · F(input · x).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scalings {
+    /// c_in.
+    pub input: f64,
+    /// c_skip.
+    pub skip: f64,
+    /// c_out.
+    pub output: f64,
+}
 
+impl Scalings {
+    /// At a noise-to-signal ratio σ, of trajectories that end at ε = `end`, for data of standard deviation `sigma_data`; with ε = 0
+    /// they are those of EDM's denoiser.
+    pub fn at(sigma: f64, end: f64, sigma_data: f64) -> Self {
+        let (past, total) = (sigma - end, sigma.hypot(sigma_data));
+        Self {
+            input: 1.0 / total,
+            skip: sigma_data.powi(2) / (past.powi(2) + sigma_data.powi(2)),
+            output: sigma_data * past / total,
+        }
+    }
+}
+
+impl Consistency {
     /// Fails if the parts do not fit each other or the schedule.
     pub fn check(&self, schedule: &AnySchedule) -> Result<()> {
         ensure!(
@@ -76,14 +94,19 @@ impl<N: Network> FlowMap for ConsistencyFunction<N> {
             x.dims()[0]
         );
         let end = self.end();
+        let least = end.noise_to_signal();
         let (mut input, mut skip, mut output, mut noise) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for level in at {
             let sigma = level.noise_to_signal();
-            let (c_in, c_skip, c_out) = self.settings.scalings(sigma, end.noise_to_signal());
+            ensure!(
+                level.alpha > 0.0 && sigma >= least * (1.0 - 1e-6),
+                "a consistency function is defined from sigma/alpha = {least} up to where there is signal, not at {sigma}"
+            );
+            let scalings = Scalings::at(sigma, least, self.settings.sigma_data);
             let own = self.schedule.kernel(self.schedule.time_at(level.log_snr()));
-            input.push(c_in / level.alpha);
-            skip.push(c_skip * end.alpha / level.alpha);
-            output.push(c_out * end.alpha);
+            input.push(scalings.input / level.alpha);
+            skip.push(scalings.skip * end.alpha / level.alpha);
+            output.push(scalings.output * end.alpha);
             noise.push(self.settings.noise_input.number(&own, &self.schedule));
         }
         let noise = noise_numbers(noise, &x);

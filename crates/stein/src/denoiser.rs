@@ -23,14 +23,14 @@ pub fn score(x: Tensor<2>, denoised: Tensor<2>, at: &[Kernel]) -> Tensor<2> {
     rows::scale(denoised, &signal) + rows::scale(x, &noise)
 }
 
-/// A denoiser whose estimate is kept inside an interval, as DDPM's sampler does with x̂_0 (Ho et al. 2020, their code).
+/// A denoiser or a flow map whose estimate is kept inside an interval, as DDPM's sampler does with x̂_0 (Ho et al. 2020, their code).
 ///
 /// The result is no posterior mean of anything: for sampling only.
 #[derive(Debug, Clone)]
 pub struct Clamp<D> {
     /// What is clamped.
     pub inner: D,
-    /// Lower and upper bound, in the range the denoiser works in.
+    /// Lower and upper bound, in the range it works in.
     pub bounds: (f64, f64),
 }
 

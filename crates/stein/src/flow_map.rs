@@ -4,7 +4,7 @@
 //! Models", arXiv:2303.01469, section 3). It is no posterior mean, so there is no score in it: a [`FlowMap`] is no
 //! [`Denoiser`](crate::Denoiser) and no [`Sampler`](crate::Sampler) takes one.
 //!
-//! ```compile_fail
+//! ```compile_fail,E0277
 //! fn as_denoiser<M: stein::FlowMap>(map: M) -> impl stein::Denoiser {
 //!     map
 //! }
@@ -90,9 +90,13 @@ pub fn sample_map_from(
     let end = map.end();
     let (last, wanted) = (kernels[kernels.len() - 1].noise_to_signal(), end.noise_to_signal());
     ensure!(
+        last > 0.0,
+        "a consistency function ends at sigma/alpha = {wanted}, not clean: set the grid's clean = false"
+    );
+    ensure!(
         (last - wanted).abs() <= 1e-6 * wanted,
-        "the grid ends at sigma/alpha = {last}, the trajectories of this consistency function at {wanted}: set the grid's clean \
-         = false and leave out its end"
+        "the grid ends at sigma/alpha = {last}, the trajectories of this consistency function at {wanted}: list that last, or \
+         leave out the grid's end and sample on the schedule it was trained on"
     );
     ensure!(
         kernels.windows(2).all(|pair| pair[0].noise_to_signal() > pair[1].noise_to_signal())

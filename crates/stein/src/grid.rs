@@ -75,6 +75,11 @@ impl Spacing {
             "leading" => Self::Leading { offset: 0 },
             "trailing" => Self::Trailing {},
             "quadratic" => Self::Quadratic {},
+            "given" => {
+                return Err(crate::Error::new(
+                    "the given grid lists its levels: --set 'sample.grid.spacing={kind=\"given\", noise=[80.0, 0.5]}'",
+                ));
+            }
             _ => return Err(crate::names::unknown("grid", kind, Self::NAMES)),
         })
     }
@@ -131,7 +136,14 @@ impl Grid {
     /// that the schedule does not reach.
     pub fn kernels(&self, schedule: &dyn Schedule) -> Result<Vec<Kernel>> {
         let steps = self.intervals();
-        ensure!(steps >= 1, "the grid has no steps: ask for at least 1");
+        ensure!(
+            steps >= 1,
+            "the grid has no steps: {}",
+            match self.spacing {
+                Spacing::Given { .. } => "list at least one level, or two where clean = false",
+                _ => "ask for at least 1",
+            }
+        );
         let (first, last) = schedule.span();
         let (start, end) = (self.start.unwrap_or(last), self.end.unwrap_or(first));
         ensure!(

@@ -42,7 +42,7 @@ mod schedule;
 /// The engine's tensor, re-exported so that samplers and denoisers of one's own need no second dependency.
 pub use burn::tensor::Tensor;
 pub use condition::Condition;
-pub use consistency::{Consistency, ConsistencyFunction};
+pub use consistency::{Consistency, ConsistencyFunction, Scalings};
 pub use denoiser::{Clamp, Denoiser};
 pub use error::{Error, Result};
 pub use flow_map::{FlowMap, sample_map, sample_map_from};

@@ -7,7 +7,7 @@
 use burn::tensor::{Tensor, TensorData};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use stein::{Consistency, Error, NoiseInput, Result, ensure};
+use stein::{Error, Result, Scalings, ensure};
 
 use super::{
     Imported, Output, Weights,
@@ -17,6 +17,9 @@ use crate::{
     networks::{Adm, AdmConfig, Given},
     ops::Dual,
 };
+
+/// What ln σ is multiplied by on its way into the network.
+pub(super) const LOG_FACTOR: f64 = 250.0;
 
 /// Keeps the logarithm of σ = 0 finite.
 const LEAST: f64 = 1e-44;
@@ -49,17 +52,16 @@ impl Denoiser {
         consistent: bool,
     ) -> Result<(Dual<4>, Dual<4>)> {
         let end = if consistent { self.sigma_min } else { 0.0 };
-        let noise_input = NoiseInput::LogSigma { factor: 250.0 };
-        let settings = Consistency { sigma_data: self.sigma_data, noise_input };
-        let rows: Vec<_> = sigma.to_data().iter::<f64>().map(|sigma| settings.scalings(sigma, end)).collect();
+        let rows: Vec<_> =
+            sigma.to_data().iter::<f64>().map(|sigma| Scalings::at(sigma, end, self.sigma_data)).collect();
         let column = |factors: Vec<f64>| {
             let count = factors.len();
             Tensor::<4>::from_data(TensorData::new(factors, [count, 1, 1, 1]), (&sigma.device(), sigma.dtype()))
         };
-        let input = column(rows.iter().map(|row| row.0).collect());
-        let skip = column(rows.iter().map(|row| row.1).collect());
-        let output = column(rows.iter().map(|row| row.2).collect());
-        let noise = (sigma + LEAST).log() * 250.0;
+        let input = column(rows.iter().map(|row| row.input).collect());
+        let skip = column(rows.iter().map(|row| row.skip).collect());
+        let output = column(rows.iter().map(|row| row.output).collect());
+        let noise = (sigma + LEAST).log() * LOG_FACTOR;
         let found = network.images(x.clone().linear(|x| x * input.clone()), noise.into(), given)?;
         let denoised = found.clone().linear(|y| y * output.clone()) + x.linear(|x| x * skip.clone());
         Ok((found, denoised))
@@ -88,7 +90,8 @@ pub fn config(json: &Value) -> Result<AdmConfig> {
 /// # Errors
 /// When config or weights are not those of one.
 pub fn open(json: &Value, weights: Weights) -> Result<Imported<Adm>> {
-    let denoiser = json.get("karras_denoiser").cloned().unwrap_or_else(|| Value::Object(Map::new()));
+    let denoiser = json.get("karras_denoiser").filter(|section| !section.is_null());
+    let denoiser = denoiser.cloned().unwrap_or_else(|| Value::Object(Map::new()));
     let denoiser: Denoiser = serde_json::from_value(denoiser)
         .map_err(|error| Error::new(format!("karras_denoiser is no config of their denoiser: {error}")))?;
     ensure!(denoiser.sigma_data > 0.0, "sigma_data is {}: it is a positive number", denoiser.sigma_data);

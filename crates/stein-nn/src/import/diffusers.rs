@@ -148,7 +148,9 @@ impl<'a> Reader<'a> {
     /// One number, where the file may repeat it for every level.
     pub(super) fn one(&mut self, key: &str, default: usize) -> Result<usize> {
         let values = self.levels(key, default, 1)?;
-        let one = values.first().copied().unwrap_or(default);
+        let Some(&one) = values.first() else {
+            return Err(Error::new(format!("{key} of {} is an empty list: give a number", self.class)));
+        };
         ensure!(
             values.iter().all(|value| *value == one),
             "{key} of {} is {values:?}: only the same at every level is supported",

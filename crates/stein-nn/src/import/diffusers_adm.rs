@@ -42,7 +42,8 @@ pub fn config(json: &Value) -> Result<AdmConfig> {
         outputs: reader.read("out_channels", 3)?,
         classes: reader.read("num_class_embeds", None)?.unwrap_or(0),
         channels,
-        multipliers: widths.iter().map(|width| *width as f64 / channels as f64).collect(),
+        // The next number up, so that the product with the channels is not cut to one less.
+        multipliers: widths.iter().map(|width| (*width as f64 / channels as f64).next_up()).collect(),
         blocks: reader.one("layers_per_block", 2)?,
         attention: levels.into_iter().map(|level| 1 << level).collect(),
         heads: 1,

@@ -21,57 +21,98 @@ pub(super) enum Trained {
         precondition: Precondition,
         /// Whether pictures run from −1 to 1, not 0 to 1.
         symmetric: bool,
+        /// Whether estimates of the picture are kept in that range.
+        clamp: bool,
     },
     /// A consistency function; the file has its levels.
     EndPoints,
 }
 
-/// What a network, whose embedding is of `fourier` features of ln σ or of positional ones of steps, was trained on; DDPM's noise
-/// or NCSN++'s where there is no file.
+/// The schedulers of networks that were trained on a list of betas, and whether each clips unless told otherwise.
+const OF_BETAS: [(&str, bool); 19] = [
+    ("DDIMInverseScheduler", true),
+    ("DDIMParallelScheduler", true),
+    ("DDIMScheduler", true),
+    ("DDPMParallelScheduler", true),
+    ("DDPMScheduler", true),
+    ("RePaintScheduler", true),
+    ("DEISMultistepScheduler", false),
+    ("DPMSolverMultistepInverseScheduler", false),
+    ("DPMSolverMultistepScheduler", false),
+    ("DPMSolverSDEScheduler", false),
+    ("DPMSolverSinglestepScheduler", false),
+    ("EulerAncestralDiscreteScheduler", false),
+    ("EulerDiscreteScheduler", false),
+    ("HeunDiscreteScheduler", false),
+    ("KDPM2AncestralDiscreteScheduler", false),
+    ("KDPM2DiscreteScheduler", false),
+    ("LMSDiscreteScheduler", false),
+    ("PNDMScheduler", false),
+    ("UniPCMultistepScheduler", false),
+];
+
+/// What a network, whose embedding is of `fourier` features of ln σ or of positional ones of steps, was trained on.
 ///
 /// # Errors
 /// When it is nothing known here.
 pub(super) fn trained_on(scheduler: &Json, fourier: bool) -> Result<Trained> {
-    let name = text(scheduler, "_class_name").unwrap_or_default();
+    // A file that names nothing has betas.
+    let name = text(scheduler, "_class_name").unwrap_or("DDPMScheduler");
     let plain = |prediction, noise_input| Precondition { prediction, input_scale: InputScale::None {}, noise_input };
-    let has_betas = ["beta_schedule", "beta_start", "trained_betas"].iter().any(|key| scheduler.get(key).is_some());
-    match name {
-        "CMStochasticIterativeScheduler" => Ok(Trained::EndPoints),
-        "" | "ScoreSdeVeScheduler" if fourier => {
-            let (sigma_min, sigma_max) =
-                (number(scheduler, "sigma_min", 0.01)?, number(scheduler, "sigma_max", 1348.0)?);
-            let precondition = plain(Prediction::Score {}, NoiseInput::Sigma {});
-            Ok(Trained::Denoiser { schedule: Ve { sigma_min, sigma_max }.into(), precondition, symmetric: false })
-        }
-        "EDMEulerScheduler" | "EDMDPMSolverMultistepScheduler" => {
-            let schedule = Edm {
-                sigma_min: number(scheduler, "sigma_min", 0.002)?,
-                sigma_max: number(scheduler, "sigma_max", 80.0)?,
-            };
-            let mut precondition = Precondition::edm(number(scheduler, "sigma_data", 0.5)?);
-            if prediction(scheduler)? == (Prediction::V {}) {
-                return Err(unknown("EDM's preconditioning of a v prediction"));
-            }
-            precondition.noise_input = NoiseInput::QuarterLogNoise {};
-            Ok(Trained::Denoiser { schedule: schedule.into(), precondition, symmetric: true })
-        }
-        "FlowMatchEulerDiscreteScheduler" if !fourier => {
-            // Told of σ times the number of steps; what it shifts is the grid.
-            let noise = NoiseInput::Time { factor: number(scheduler, "num_train_timesteps", 1000.0)? };
-            let precondition = plain(Prediction::Velocity {}, noise);
-            Ok(Trained::Denoiser { schedule: Rectified::default().into(), precondition, symmetric: true })
-        }
-        _ if !fourier && (name.is_empty() || has_betas) => {
-            let precondition = plain(prediction(scheduler)?, NoiseInput::Level { noisiest_first: false, factor: 1.0 });
-            let schedule = Discrete::new(betas(scheduler)?)?.into();
-            Ok(Trained::Denoiser { schedule, precondition, symmetric: true })
-        }
-        _ => Err(unknown(name)),
+    for (key, usual) in [("thresholding", false), ("invert_sigmas", false)] {
+        ensure!(flag(scheduler, key, usual)? == usual, "the scheduler's {key} is not known here");
     }
-}
-
-fn unknown(name: &str) -> Error {
-    Error::new(format!("the noise of scheduler {name} with this network is not known here"))
+    for key in ["clip_sample_range", "s_noise"] {
+        ensure!(number(scheduler, key, 1.0)? == 1.0, "the scheduler's {key} is not 1, and only that is known here");
+    }
+    let continuous = text(scheduler, "timestep_type") == Some("continuous");
+    let of_betas = OF_BETAS.iter().find(|(known, _)| *known == name).filter(|_| !continuous && !fourier);
+    match (name, fourier) {
+        ("CMStochasticIterativeScheduler", false) => Ok(Trained::EndPoints),
+        ("ScoreSdeVeScheduler", true) => {
+            let (low, high) = (number(scheduler, "sigma_min", 0.01)?, number(scheduler, "sigma_max", 1348.0)?);
+            Ok(Trained::Denoiser {
+                schedule: Ve { sigma_min: low, sigma_max: high }.into(),
+                precondition: plain(Prediction::Score {}, NoiseInput::Sigma {}),
+                symmetric: false,
+                clamp: false,
+            })
+        }
+        ("EDMEulerScheduler" | "EDMDPMSolverMultistepScheduler", false) => {
+            ensure!(
+                prediction(scheduler)? == (Prediction::Eps {}),
+                "EDM's preconditioning is known here for prediction_type epsilon alone"
+            );
+            let (low, high) = (number(scheduler, "sigma_min", 0.002)?, number(scheduler, "sigma_max", 80.0)?);
+            Ok(Trained::Denoiser {
+                schedule: Edm { sigma_min: low, sigma_max: high }.into(),
+                precondition: Precondition::edm(number(scheduler, "sigma_data", 0.5)?),
+                symmetric: true,
+                clamp: false,
+            })
+        }
+        ("FlowMatchEulerDiscreteScheduler" | "FlowMatchHeunDiscreteScheduler", false) => {
+            // Told of σ times the number of steps, the last of which is one over it; what is shifted is the grid.
+            let count = number(scheduler, "num_train_timesteps", 1000.0)?;
+            Ok(Trained::Denoiser {
+                schedule: Rectified { t_min: 1.0 / count }.into(),
+                precondition: plain(Prediction::Velocity {}, NoiseInput::Time { factor: count }),
+                symmetric: true,
+                clamp: false,
+            })
+        }
+        _ => {
+            let Some((_, clips)) = of_betas else {
+                return Err(Error::new(format!("the noise of scheduler {name} with this network is not known here")));
+            };
+            Ok(Trained::Denoiser {
+                schedule: Discrete::new(betas(scheduler)?)?.into(),
+                precondition: plain(prediction(scheduler)?, NoiseInput::Level { noisiest_first: false, factor: 1.0 }),
+                symmetric: true,
+                clamp: flag(scheduler, "clip_sample", *clips)?,
+            })
+        }
+    }
 }
 
 fn prediction(scheduler: &Json) -> Result<Prediction> {
@@ -85,13 +126,13 @@ fn prediction(scheduler: &Json) -> Result<Prediction> {
     }
 }
 
-/// ᾱ of the noisiest level where its signal is scaled away: the library's, so that a logarithm stays finite.
+/// ᾱ of the noisiest level where its signal is scaled away: that of the library's Euler, so that a logarithm stays finite.
 const LEAST_SIGNAL: f64 = 1.0 / (1 << 24) as f64;
 
 fn betas(scheduler: &Json) -> Result<Levels> {
     let (first, last) = (number(scheduler, "beta_start", 1e-4)?, number(scheduler, "beta_end", 0.02)?);
     let count = number(scheduler, "num_train_timesteps", 1000.0)?;
-    ensure!((2.0..=1e6).contains(&count), "the scheduler's num_train_timesteps is {count}: it is a number of levels");
+    ensure!((2.0..=1e6).contains(&count), "the scheduler's num_train_timesteps is {count}: it is from 2 to 1000000");
     let count = count as usize;
     let levels = if let Some(listed) = scheduler.get("trained_betas").and_then(Json::as_array) {
         let values: Vec<f64> = listed.iter().filter_map(Json::as_f64).collect();
@@ -110,7 +151,7 @@ fn betas(scheduler: &Json) -> Result<Levels> {
             }
         }
     };
-    if flag(scheduler, "rescale_betas_zero_snr", false) { without_signal(levels) } else { Ok(levels) }
+    if flag(scheduler, "rescale_betas_zero_snr", false)? { without_signal(levels) } else { Ok(levels) }
 }
 
 /// Lin et al. (arXiv:2305.08891, algorithm 1): √ᾱ moved and scaled so that the noisiest level has no signal.
@@ -118,8 +159,11 @@ fn without_signal(levels: Levels) -> Result<Levels> {
     let mut alpha_bar = Discrete::new(levels)?.alpha_bar();
     let (first, last) = (alpha_bar[0].sqrt(), alpha_bar[alpha_bar.len() - 1].sqrt());
     for bar in &mut alpha_bar {
-        *bar = ((bar.sqrt() - last) * first / (first - last)).powi(2).max(LEAST_SIGNAL);
+        *bar = ((bar.sqrt() - last) * first / (first - last)).powi(2);
     }
+    // Below the level before it, which may have less than the library's least.
+    let noisiest = alpha_bar.len() - 1;
+    alpha_bar[noisiest] = LEAST_SIGNAL.min(0.5 * alpha_bar[noisiest - 1]);
     let before = std::iter::once(1.0).chain(alpha_bar.iter().copied());
     Ok(Levels::Betas { values: before.zip(&alpha_bar).map(|(before, bar)| 1.0 - bar / before).collect() })
 }

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use stein::{Error, Result, ensure};
 
-use super::{Case, Imported, Key, Output, Reference, Weights, load};
+use super::{Case, Imported, Key, Output, Reference, Weights, load, values::number};
 use crate::{
     init::Init,
     layers::Dropout,
@@ -75,15 +75,16 @@ impl<'a> Arguments<'a> {
 
     /// What the preconditioning wrapper takes for itself, besides the type of the model.
     fn unwrap(&mut self, model: &str) -> Result<()> {
-        let kind: String = self.or("model_type", "DhariwalUNet".to_owned())?;
+        let json = Value::Object(self.left.clone());
+        let kind = model_type(&json)?;
         ensure!(kind == model, "the config is of a {kind}, not of a {model}");
-        let own: &[&str] = match wrapper(&Value::Object(self.left.clone()))? {
+        let own: &[&str] = match wrapper(&json)? {
             Wrapper::Edm => &["sigma_data"],
             Wrapper::Vp => &["beta_d", "beta_min", "M", "epsilon_t"],
             Wrapper::Ve => &[],
         };
         // Labels are dropped in training alone.
-        let all = ["class_name", "sigma_min", "sigma_max", "use_fp16", "label_dropout"];
+        let all = ["class_name", "model_type", "sigma_min", "sigma_max", "use_fp16", "label_dropout"];
         for name in own.iter().chain(&all) {
             self.left.remove(*name);
         }
@@ -93,7 +94,7 @@ impl<'a> Arguments<'a> {
 
 /// What surrounds a network there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wrapper {
+pub(super) enum Wrapper {
     /// `EDMPrecond`.
     Edm,
     /// `VPPrecond`.
@@ -106,7 +107,7 @@ pub enum Wrapper {
 ///
 /// # Errors
 /// When it is none of [`Wrapper`].
-pub fn wrapper(json: &Value) -> Result<Wrapper> {
+pub(super) fn wrapper(json: &Value) -> Result<Wrapper> {
     let name = json.get("class_name").and_then(Value::as_str).unwrap_or("EDMPrecond");
     match name.rsplit('.').next().unwrap_or(name) {
         "EDMPrecond" => Ok(Wrapper::Edm),
@@ -114,6 +115,15 @@ pub fn wrapper(json: &Value) -> Result<Wrapper> {
         "VEPrecond" => Ok(Wrapper::Ve),
         _ => Err(Error::new(format!("class_name is {name}: known are EDMPrecond, VPPrecond and VEPrecond"))),
     }
+}
+
+/// The network within, where nothing is said that of its wrapper.
+///
+/// # Errors
+/// As [`wrapper`].
+pub(super) fn model_type(json: &Value) -> Result<&str> {
+    let usual = if wrapper(json)? == Wrapper::Edm { "DhariwalUNet" } else { "SongUNet" };
+    Ok(json.get("model_type").and_then(Value::as_str).unwrap_or(usual))
 }
 
 /// Reads the arguments of `EDMPrecond` around a `SongUNet`; arguments that are missing have the reference's defaults.
@@ -320,7 +330,7 @@ fn imported<N: Module>(
 /// When the config or the weights are not of such a network.
 pub fn open_song(json: &Value, weights: Weights) -> Result<Imported<SongUnet>> {
     let config = song_config(json)?;
-    let sigma_data = sigma_data(json)?;
+    let around = Around::read(json)?;
     let network = config.build(&mut Init::blank(&Device::flex().autodiff()))?;
     let levels = config.multipliers.len();
     let mut names = Names::trunk(config.height, levels, config.blocks);
@@ -333,7 +343,7 @@ pub fn open_song(json: &Value, weights: Weights) -> Result<Imported<SongUnet>> {
         names.add(format!("entries.{level}"), format!("{theirs}_aux_{entry}"));
     }
     imported(network, names, weights, move |network, case| {
-        evaluate(case, sigma_data, |x, noise, given| network.images(x, noise, given))
+        evaluate(case, around, |x, noise, given| network.images(x, noise, given))
     })
 }
 
@@ -343,24 +353,41 @@ pub fn open_song(json: &Value, weights: Weights) -> Result<Imported<SongUnet>> {
 /// When the config or the weights are not of such a network.
 pub fn open_dhariwal(json: &Value, weights: Weights) -> Result<Imported<DhariwalUnet>> {
     let config = dhariwal_config(json)?;
-    let sigma_data = sigma_data(json)?;
+    let around = Around::read(json)?;
     let network = config.build(&mut Init::blank(&Device::flex().autodiff()))?;
     let mut names = Names::trunk(config.height, config.multipliers.len(), config.blocks);
     names.add("output_norm", "model.out_norm");
     names.add("output", "model.out_conv");
     imported(network, names, weights, move |network, case| {
-        evaluate(case, sigma_data, |x, noise, given| network.images(x, noise, given))
+        evaluate(case, around, |x, noise, given| network.images(x, noise, given))
     })
 }
 
-/// The standard deviation of the data an `EDMPrecond` assumes.
-fn sigma_data(json: &Value) -> Result<f64> {
-    Arguments::new("EDMPrecond", json)?.or("sigma_data", 0.5)
+/// The numbers of the wrappers.
+#[derive(Debug, Clone, Copy)]
+struct Around {
+    /// The standard deviation of the data, of `EDMPrecond`.
+    data: f64,
+    /// β_d, β₀ and one less than the number of steps, of `VPPrecond`.
+    rise: f64,
+    least: f64,
+    last: f64,
+}
+
+impl Around {
+    fn read(json: &Value) -> Result<Self> {
+        Ok(Self {
+            data: number(json, "sigma_data", 0.5)?,
+            rise: number(json, "beta_d", 19.9)?,
+            least: number(json, "beta_min", 0.1)?,
+            last: number(json, "M", 1000.0)? - 1.0,
+        })
+    }
 }
 
 fn evaluate(
     case: &Case,
-    sigma_data: f64,
+    around: Around,
     network: impl Fn(Dual<4>, Dual<1>, &Given) -> Result<Dual<4>>,
 ) -> Result<Vec<(String, Output)>> {
     let (x, given) = (case.images("x")?, given(case)?);
@@ -370,7 +397,7 @@ fn evaluate(
         "ve" => Preconditioning::ve,
         _ => return Ok(vec![("out".to_owned(), Output::images(network(x, case.numbers("noise_labels")?, &given)?))]),
     };
-    let Preconditioning { skip, output, input, noise } = form(case.numbers("sigma")?.value, sigma_data);
+    let Preconditioning { skip, output, input, noise } = form(case.numbers("sigma")?.value, around);
     let rows = x.dims()[0];
     let times = |x: Dual<4>, factor: Tensor<1>| {
         let factor = factor.reshape([rows, 1, 1, 1]);
@@ -389,7 +416,7 @@ struct Preconditioning {
 }
 
 impl Preconditioning {
-    fn edm(sigma: Tensor<1>, data: f64) -> Self {
+    fn edm(sigma: Tensor<1>, Around { data, .. }: Around) -> Self {
         let total = sigma.clone() * sigma.clone() + data * data;
         Self {
             skip: total.clone().recip() * (data * data),
@@ -399,16 +426,14 @@ impl Preconditioning {
         }
     }
 
-    /// Of the reference's default schedule, σ² = exp(β_d t²/2 + β₀ t) − 1 for a time t, of which the network is told
-    /// 999 t.
-    fn vp(sigma: Tensor<1>, _: f64) -> Self {
-        let (rise, least) = (19.9, 0.1);
+    /// Of the schedule σ² = exp(β_d t²/2 + β₀ t) − 1 for a time t, of which the network is told as of a step.
+    fn vp(sigma: Tensor<1>, Around { rise, least, last, .. }: Around) -> Self {
         let total = sigma.clone() * sigma.clone() + 1.0;
         let time = ((total.clone().log() * (2.0 * rise) + least * least).sqrt() - least) / rise;
-        Self { skip: sigma.ones_like(), output: -sigma, input: total.sqrt().recip(), noise: time * 999.0 }
+        Self { skip: sigma.ones_like(), output: -sigma, input: total.sqrt().recip(), noise: time * last }
     }
 
-    fn ve(sigma: Tensor<1>, _: f64) -> Self {
+    fn ve(sigma: Tensor<1>, _: Around) -> Self {
         let one = sigma.ones_like();
         Self { skip: one.clone(), output: sigma.clone(), input: one, noise: (sigma * 0.5).log() }
     }

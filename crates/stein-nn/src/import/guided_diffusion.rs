@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use stein::{Error, Result, ensure};
 
-use super::{Case, Imported, Key, Output, Weights, load};
+use super::{
+    Case, Imported, Key, Output, Weights, load,
+    values::{check_sizes, flag},
+};
 use crate::{
     init::Init,
     networks::{Adm, AdmConfig, AdmEncoder, AdmEncoderConfig, Given, Pool},
@@ -64,9 +67,9 @@ pub struct Process {
     /// `linear` or `cosine`.
     #[serde(default = "linear")]
     pub noise_schedule: String,
-    /// Whether the network is told of levels as if there were 1000.
-    #[serde(default)]
-    pub rescale_timesteps: bool,
+    /// Whether the network is told of levels as if there were 1000; none where the config does not say, as the two implementations
+    /// then differ.
+    pub rescale_timesteps: Option<bool>,
     /// Whether it predicts the image, not the noise.
     #[serde(default)]
     pub predict_xstart: bool,
@@ -101,9 +104,10 @@ fn follows() -> i64 {
 }
 
 /// What their scripts take besides the arguments of the network: [`Process`], and how they compute and train.
-const BESIDES: [&str; 16] = [
+const BESIDES: [&str; 20] = [
     "class_cond",
     "diffusion_steps",
+    "distillation",
     "image_size",
     "large_size",
     "learn_sigma",
@@ -112,27 +116,30 @@ const BESIDES: [&str; 16] = [
     "predict_xstart",
     "rescale_learned_sigmas",
     "rescale_timesteps",
+    "sigma_max",
+    "sigma_min",
     "sigma_small",
     "small_size",
     "timestep_respacing",
     "use_checkpoint",
     "use_fp16",
     "use_kl",
+    "weight_schedule",
 ];
 
 /// The arguments of the network, from those or from the flags of their scripts, which name its width `num_channels`.
-fn arguments(json: &Value) -> Result<Map<String, Value>> {
+fn arguments(json: &Value) -> Result<Value> {
     let all = json.as_object().ok_or_else(|| Error::new("the config is no table of names and values"))?;
     let mut network = all.clone();
     network.retain(|key, _| !BESIDES.contains(&&key[..]));
-    let Some(width) = all.get("num_channels") else { return Ok(network) };
-    let says = |key: &str| all.get(key).and_then(Value::as_bool).unwrap_or(false);
-    let side =
-        process(json)?.image_size.ok_or_else(|| Error::new("the config lacks image_size, which num_channels needs"))?;
+    let Some(width) = all.get("num_channels") else { return Ok(Value::Object(network)) };
+    let sizes = process(json)?;
+    let side = sizes.large_size.or(sizes.image_size);
+    let side = side.ok_or_else(|| Error::new("the config lacks image_size, which num_channels needs"))?;
     // Lists are text there.
     let numbers = |key: &str, or: &str| -> Result<Vec<f64>> {
         let text = match all.get(key) {
-            None => or.to_owned(),
+            None | Some(Value::Null) => or.to_owned(),
             Some(Value::String(text)) => text.clone(),
             Some(other) => other.to_string().trim_matches(['[', ']']).to_owned(),
         };
@@ -146,8 +153,8 @@ fn arguments(json: &Value) -> Result<Map<String, Value>> {
     let mut multipliers = numbers("channel_mult", "")?;
     if multipliers.is_empty() {
         multipliers = match side {
-            512 => vec![0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
-            256 => vec![1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
+            512 if sizes.large_size.is_none() => vec![0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
+            256 | 512 => vec![1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
             128 => vec![1.0, 1.0, 2.0, 3.0, 4.0],
             64 => vec![1.0, 2.0, 3.0, 4.0],
             32 => vec![1.0, 2.0, 2.0, 2.0],
@@ -163,8 +170,8 @@ fn arguments(json: &Value) -> Result<Map<String, Value>> {
     network.insert("channel_mult".to_owned(), json!(multipliers));
     let defaults = [
         ("in_channels", json!(if all.contains_key("large_size") { 6 } else { 3 })),
-        ("out_channels", json!(if says("learn_sigma") { 6 } else { 3 })),
-        ("num_classes", if says("class_cond") { json!(1000) } else { Value::Null }),
+        ("out_channels", json!(if flag(json, "learn_sigma", false)? { 6 } else { 3 })),
+        ("num_classes", if flag(json, "class_cond", false)? { json!(1000) } else { Value::Null }),
         ("num_res_blocks", json!(2)),
         ("num_heads", json!(4)),
         ("use_scale_shift_norm", json!(true)),
@@ -172,6 +179,8 @@ fn arguments(json: &Value) -> Result<Map<String, Value>> {
     for (key, value) in defaults {
         network.entry(key).or_insert(value);
     }
+    let network = Value::Object(network);
+    check_sizes(&network)?;
     Ok(network)
 }
 
@@ -193,7 +202,7 @@ pub fn process(json: &Value) -> Result<Process> {
 
 impl Arguments {
     fn read(json: &Value) -> Result<Self> {
-        let read: Self = serde_json::from_value(Value::Object(arguments(json)?))
+        let read: Self = serde_json::from_value(arguments(json)?)
             .map_err(|error| Error::new(format!("this is no config of guided-diffusion's networks: {error}")))?;
         ensure!(read.dims == 2, "dims is {}: only networks of images, of 2 dims, are known here", read.dims);
         ensure!(

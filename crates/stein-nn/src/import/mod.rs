@@ -33,7 +33,7 @@ use crate::state::{self, Tensors};
 pub use check::{Case, Checked, Imported, Output, Reference, check};
 pub use published::{Published, theirs};
 pub use setting::{Role, Setting};
-pub use source::{Kind, Source};
+pub use source::{Kind, NOT_NUMBERS, Source};
 
 /// How a parameter lies in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]

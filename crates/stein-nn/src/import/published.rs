@@ -5,7 +5,8 @@ use stein::{Error, Result};
 
 use super::{
     Kind, Reference, Setting, Source, Weights, consistency, diffusers, diffusers_adm, diffusers_dit, edm,
-    guided_diffusion, ncsn, ncsn_v2, score_sde, setting::setting_of, values::text,
+    guided_diffusion, ncsn, ncsn_v2, score_sde,
+    values::{check_sizes, text},
 };
 use crate::state::Tensors;
 
@@ -27,7 +28,7 @@ impl Published {
         check_sizes(&source.config).map_err(at)?;
         let weights = Weights::Theirs(&source.weights);
         let (name, reference) = network(source.kind, &source.config, weights).map_err(at)?;
-        let setting = setting_of(source, weights);
+        let setting = Setting::of(source);
         Ok(Self { kind: source.kind, name, reference, setting })
     }
 
@@ -69,7 +70,9 @@ fn network(kind: Kind, config: &Json, weights: Weights) -> Result<(&'static str,
         Kind::ScoreSde if is_ddpm(config) => ("DDPM", Box::new(score_sde::open_ddpm(config, weights)?)),
         Kind::ScoreSde => ("NCSN++", Box::new(score_sde::open_ncsnpp(config, weights)?)),
         Kind::Edm if config.get("down").is_some() => ("blocks of EDM", edm::open_blocks(config, weights)?),
-        Kind::Edm if is_dhariwal(config) => ("ADM (EDM)", Box::new(edm::open_dhariwal(config, weights)?)),
+        Kind::Edm if edm::model_type(config)? == "DhariwalUNet" => {
+            ("ADM (EDM)", Box::new(edm::open_dhariwal(config, weights)?))
+        }
         Kind::Edm => ("DDPM++ or NCSN++ (EDM)", Box::new(edm::open_song(config, weights)?)),
         Kind::GuidedDiffusion if guided_diffusion::is_encoder(config, weights) => {
             ("ADM classifier", Box::new(guided_diffusion::open_encoder(config, weights)?))
@@ -111,70 +114,6 @@ pub fn theirs(kind: Kind, config: &Json, ours: &Tensors) -> Result<Tensors> {
 
 /// What the names of an image network's weights start with within an [`AnyNetwork`](crate::AnyNetwork).
 const INNER: &str = "network.";
-
-/// What sizes of networks are called in the configs read here.
-const SIZES: &[&str] = &[
-    "attention_head_dim",
-    "block_out_channels",
-    "ch_mult",
-    "channel_mult",
-    "channel_mult_emb",
-    "channel_mult_noise",
-    "channels",
-    "cross_attention_dim",
-    "img_channels",
-    "img_resolution",
-    "image_size",
-    "in_channels",
-    "label_dim",
-    "latent_channels",
-    "layers_per_block",
-    "model_channels",
-    "nf",
-    "ngf",
-    "num_attention_heads",
-    "num_blocks",
-    "num_channels",
-    "num_class_embeds",
-    "num_classes",
-    "num_embeds_ada_norm",
-    "num_heads",
-    "num_layers",
-    "num_res_blocks",
-    "num_scales",
-    "num_vq_embeddings",
-    "out_channels",
-    "patch_size",
-    "sample_size",
-    "transformer_layers_per_block",
-    "vq_embed_dim",
-];
-/// Sizes that count layers.
-const COUNTS: &[&str] =
-    &["layers_per_block", "num_blocks", "num_layers", "num_res_blocks", "transformer_layers_per_block"];
-
-/// Fails if a config, whose maker is anyone, asks for more than any network has: before there are layers made of it.
-fn check_sizes(json: &Json) -> Result<()> {
-    let Json::Object(entries) = json else { return Ok(()) };
-    for (key, value) in entries {
-        check_sizes(value)?;
-        if !SIZES.contains(&&key[..]) {
-            continue;
-        }
-        let most = if COUNTS.contains(&&key[..]) { 256.0 } else { 65_536.0 };
-        let one = std::slice::from_ref(value);
-        let (values, long) = value.as_array().map_or((one, false), |values| (&values[..], values.len() > 32));
-        if long || values.iter().filter_map(Json::as_f64).any(|value| !(0.0..=most).contains(&value.abs())) {
-            return Err(Error::new(format!("the config's {key} is {value}: no network is that large")));
-        }
-    }
-    Ok(())
-}
-
-/// What the wrappers of EDM are made of where nothing is said.
-pub(super) fn is_dhariwal(json: &Json) -> bool {
-    text(json, "model_type").unwrap_or("DhariwalUNet") == "DhariwalUNet"
-}
 
 /// Whether a network of score_sde is DDPM's, not NCSN++'s.
 pub(super) fn is_ddpm(json: &Json) -> bool {

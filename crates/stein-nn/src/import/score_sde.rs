@@ -77,24 +77,31 @@ fn named<T: Copy>(field: &str, name: &str, known: &[(&str, T)]) -> Result<T> {
     })
 }
 
+/// Fails unless sizes change with convolutions, which BigGAN's blocks do not ask.
+fn with_convolutions(json: &Value) -> Result<()> {
+    let common: Common = section(json, "model")?;
+    ensure!(
+        common.resamp_with_conv,
+        "model.resamp_with_conv is false: only networks that change sizes with convolutions can be imported"
+    );
+    Ok(())
+}
+
 /// The config of a DDPM, from the reference's.
 ///
 /// # Errors
 /// When it lacks something, or has a value no published network of that kind has.
 pub fn ddpm_config(json: &Value) -> Result<DdpmConfig> {
+    with_convolutions(json)?;
+    shared(json)
+}
+
+/// What all their networks have.
+fn shared(json: &Value) -> Result<DdpmConfig> {
     let Images { image_size: size, num_channels: image_channels, centered } = section(json, "data")?;
     let common: Common = section(json, "model")?;
     named("nonlinearity", &common.nonlinearity, &[("swish", ())])?;
     named("normalization", &common.normalization, &[("GroupNorm", ())])?;
-    // BigGAN's blocks change sizes within, whatever this says.
-    let within = json
-        .pointer("/model/resblock_type")
-        .and_then(Value::as_str)
-        .is_some_and(|name| name.eq_ignore_ascii_case("biggan"));
-    ensure!(
-        common.resamp_with_conv || within,
-        "model.resamp_with_conv is false: only networks that change sizes with convolutions can be imported"
-    );
     let occurs = |width: &usize| (0..common.ch_mult.len()).any(|level| size >> level == *width);
     Ok(DdpmConfig {
         size,
@@ -127,11 +134,15 @@ pub fn ncsnpp_config(json: &Value) -> Result<NcsnppConfig> {
         ("output_skip", OutputPyramid::OutputSkip),
         ("residual", OutputPyramid::Residual),
     ];
+    let block = named("resblock_type", &more.resblock_type, &blocks)?;
+    if block != ResidualBlock::Biggan {
+        with_convolutions(json)?;
+    }
     Ok(NcsnppConfig {
         noise: named("embedding_type", &more.embedding_type, &noise)?,
         filter: if more.fir { more.fir_kernel } else { Vec::new() },
         rescale: more.skip_rescale,
-        block: named("resblock_type", &more.resblock_type, &blocks)?,
+        block,
         input: named("progressive_input", &more.progressive_input, &inputs)?,
         output: named("progressive", &more.progressive, &outputs)?,
         combine: named(
@@ -139,7 +150,7 @@ pub fn ncsnpp_config(json: &Value) -> Result<NcsnppConfig> {
             &more.progressive_combine,
             &[("sum", Combine::Sum), ("cat", Combine::Cat)],
         )?,
-        ..ddpm_config(json)?.general()
+        ..shared(json)?.general()
     })
 }
 

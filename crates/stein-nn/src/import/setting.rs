@@ -11,9 +11,9 @@ use super::{
     diffusers_scheduler::{self, Trained},
     edm::{self, Wrapper},
     guided_diffusion, ncsn, ncsn_v2,
-    published::{is_ddpm, is_dhariwal},
+    published::is_ddpm,
     score_sde,
-    values::{flag, number, size, text},
+    values::{check_sizes, flag, number, size, text},
 };
 use crate::NetworkConfig;
 
@@ -28,7 +28,7 @@ pub struct Setting {
     pub classes: usize,
     /// The noise it was trained on.
     pub schedule: AnySchedule,
-    /// What it is made with what surrounds it.
+    /// What the network is used as, with its preconditioning.
     pub role: Role,
     /// Whether it works on pictures from −1 to 1, not 0 to 1.
     pub symmetric: bool,
@@ -38,7 +38,7 @@ pub struct Setting {
     pub grid: Grid,
 }
 
-/// What a network is made.
+/// What a network is used as.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Role {
     /// A denoiser.
@@ -63,6 +63,15 @@ impl Role {
 }
 
 impl Setting {
+    /// What the config of a source, and the scheduler's beside it, say; of the weights only the names are looked at.
+    ///
+    /// # Errors
+    /// Why the network cannot be sampled: see [`Published::setting`](super::Published::setting).
+    pub fn of(source: &Source) -> Result<Self> {
+        check_sizes(&source.config)?;
+        setting_of(source, Weights::Theirs(&source.weights))
+    }
+
     /// Var\[data\] of the prior in network units: pictures have a standard deviation of about a quarter of their range.
     pub fn variance(&self) -> f64 {
         if self.symmetric { 0.25 } else { 0.0625 }
@@ -70,7 +79,7 @@ impl Setting {
 }
 
 /// What it takes to sample the network of a source.
-pub(super) fn setting_of(source: &Source, weights: Weights) -> Result<Setting> {
+fn setting_of(source: &Source, weights: Weights) -> Result<Setting> {
     let config = &source.config;
     let alone = |what: &str| Err(Error::new(format!("{what} cannot be sampled by itself")));
     match source.kind {
@@ -79,7 +88,7 @@ pub(super) fn setting_of(source: &Source, weights: Weights) -> Result<Setting> {
         Kind::ScoreSde if is_ddpm(config) => ddpm_setting(config),
         Kind::ScoreSde => ncsnpp_setting(config),
         Kind::Edm if config.get("down").is_some() => alone("a pair of blocks"),
-        Kind::Edm if is_dhariwal(config) => dhariwal_setting(config),
+        Kind::Edm if edm::model_type(config)? == "DhariwalUNet" => dhariwal_setting(config),
         Kind::Edm => song_setting(config),
         Kind::GuidedDiffusion if guided_diffusion::is_encoder(config, weights) => alone("a classifier"),
         Kind::GuidedDiffusion => adm_setting(config),
@@ -95,41 +104,57 @@ pub(super) fn setting_of(source: &Source, weights: Weights) -> Result<Setting> {
     }
 }
 
+/// A denoiser that was trained as this says and is fed its input as it is.
+fn plain(prediction: Prediction, noise_input: NoiseInput) -> Precondition {
+    Precondition { prediction, input_scale: InputScale::None {}, noise_input }
+}
+
+/// A denoiser with a sampler for its schedule: DDIM for what was trained on steps, Heun elsewhere.
 fn setting(
     network: NetworkConfig,
     shape: [usize; 3],
     classes: usize,
     schedule: impl Into<AnySchedule>,
-    (prediction, noise_input): (Prediction, NoiseInput),
+    precondition: Precondition,
     symmetric: bool,
 ) -> Setting {
     let schedule: AnySchedule = schedule.into();
-    let precondition = Precondition { prediction, input_scale: InputScale::None {}, noise_input };
-    // DDIM for what was trained on steps, Heun elsewhere.
-    let (sampler, grid) = match schedule.levels() {
-        Some(levels) => {
+    let (sampler, grid) = match (&schedule, schedule.levels()) {
+        (_, Some(levels)) => {
             let steps = levels.min(50);
             (Ddim::default().into(), Grid { spacing: Spacing::Trailing {}, steps, ..Grid::default() })
         }
-        None => (Heun::default().into(), Grid::karras(18)),
+        (AnySchedule::Rectified(_), None) => (OdeEuler {}.into(), Grid::uniform(50)),
+        (_, None) => (Heun::default().into(), Grid::karras(18)),
     };
     let role = Role::Denoiser { precondition, sampler };
-    Setting { network, shape, classes, schedule, role, symmetric, clamp: symmetric, grid }
+    Setting { network, shape, classes, schedule, role, symmetric, clamp: false, grid }
 }
 
-/// NCSN's own sampling: annealed Langevin dynamics over all levels, `steps` and `epsilon` as published unless the config says.
-fn annealed(setting: Setting, json: &Json, steps: f64, epsilon: f64, levels: usize) -> Result<Setting> {
-    let steps = number(json, "sampling.n_steps_each", steps)? as usize;
-    let epsilon = Some(number(json, "sampling.step_lr", epsilon)?);
-    let denoise = flag(json, "sampling.denoise", Langevin::default().denoise);
-    let langevin = AnySampler::from(Langevin { epsilon, steps, denoise, ..Langevin::default() });
-    let grid = Grid { spacing: Spacing::Uniform {}, steps: levels, ..Grid::default() };
+/// NCSN's own sampling: annealed Langevin dynamics over all levels, as published unless the config says.
+fn annealed(
+    json: &Json,
+    network: NetworkConfig,
+    channels: usize,
+    schedule: AnySchedule,
+    published: Langevin,
+) -> Result<Setting> {
     ensure!(
-        !flag(json, "data.logit_transform", false),
+        !flag(json, "data.logit_transform", false)?,
         "the network works on logits of pictures (data.logit_transform), which are not sampled here"
     );
-    let Role::Denoiser { precondition, .. } = setting.role else { return Ok(setting) };
-    Ok(Setting { role: Role::Denoiser { precondition, sampler: langevin }, grid, ..setting })
+    let langevin = Langevin {
+        steps: number(json, "sampling.n_steps_each", published.steps as f64)? as usize,
+        epsilon: Some(number(json, "sampling.step_lr", published.epsilon.unwrap_or_default())?),
+        denoise: flag(json, "sampling.denoise", published.denoise)?,
+        ..published
+    };
+    let side = size(json, "data.image_size")?;
+    let symmetric = flag(json, "data.rescaled", false)?;
+    let grid = Grid { spacing: Spacing::Uniform {}, steps: schedule.levels().unwrap_or(1), ..Grid::default() };
+    let precondition = plain(Prediction::Score {}, FROM_NOISIEST);
+    let setting = setting(network, [side, side, channels], 0, schedule, precondition, symmetric);
+    Ok(Setting { role: Role::Denoiser { precondition, sampler: langevin.into() }, grid, ..setting })
 }
 
 /// NCSN's levels, σ from the cleanest to the noisiest.
@@ -146,32 +171,25 @@ fn ncsn_setting(json: &Json) -> Result<Setting> {
     let config = ncsn::config(json)?;
     let (first, last) = (number(json, "model.sigma_end", 0.01)?, number(json, "model.sigma_begin", 1.0)?);
     let schedule = geometric(first, last, config.levels)?;
-    let side = size(json, "data.image_size")?;
-    let shape = [side, side, config.inputs];
-    let levels = config.levels;
-    let symmetric = flag(json, "data.rescaled", false);
-    let setting =
-        setting(NetworkConfig::Ncsn(config), shape, 0, schedule, (Prediction::Score {}, FROM_NOISIEST), symmetric);
-    annealed(setting, json, 100.0, 2e-5, levels)
+    let channels = config.inputs;
+    // Its sampler leaves the noise of the last level in.
+    let published = Langevin { steps: 100, epsilon: Some(2e-5), denoise: false, ..Langevin::default() };
+    annealed(json, NetworkConfig::Ncsn(config), channels, schedule, published)
 }
 
 fn ncsn_v2_setting(json: &Json, weights: Weights) -> Result<Setting> {
     let config = ncsn_v2::config(json, weights)?;
     let schedule = geometric(config.sigma_last, config.sigma_first, config.levels)?;
-    let side = size(json, "data.image_size")?;
-    let shape = [side, side, config.inputs];
-    let symmetric = flag(json, "data.rescaled", false);
-    let levels = config.levels;
-    let setting =
-        setting(NetworkConfig::NcsnV2(config), shape, 0, schedule, (Prediction::Score {}, FROM_NOISIEST), symmetric);
-    annealed(setting, json, 5.0, 6.2e-6, levels)
+    let channels = config.inputs;
+    let published = Langevin { steps: 5, epsilon: Some(6.2e-6), denoise: true, ..Langevin::default() };
+    annealed(json, NetworkConfig::NcsnV2(config), channels, schedule, published)
 }
 
 /// Fails unless a network makes a picture of a noisy one, or a picture and the variance of a step.
 fn check_channels(inputs: usize, outputs: usize) -> Result<()> {
     ensure!(
         [inputs, 2 * inputs].contains(&outputs),
-        "the network makes {outputs} channels of {inputs}, so what it takes is no noisy picture alone, and it is not sampled here"
+        "the network takes {inputs} channels and gives {outputs}: one that is not made of a noisy picture alone is not sampled here"
     );
     Ok(())
 }
@@ -182,20 +200,27 @@ fn without_size() -> Error {
 }
 
 /// The stochastic differential equation a network of score_sde was trained on.
-fn equation(json: &Json) -> Result<(AnySchedule, Prediction, NoiseInput)> {
-    let continuous = flag(json, "training.continuous", true);
+fn equation(json: &Json) -> Result<(AnySchedule, Precondition)> {
+    let continuous = flag(json, "training.continuous", true)?;
     let word = |section: &str, key: &str| json.get(section).and_then(|part| text(part, key)).map(str::to_lowercase);
     let fourier = word("model", "embedding_type").as_deref() == Some("fourier");
     let named = word("training", "sde");
     let count = number(json, "model.num_scales", 1000.0)? as usize;
     let (first, last) = (number(json, "model.beta_min", 0.1)?, number(json, "model.beta_max", 20.0)?);
     let time = NoiseInput::Time { factor: 999.0 };
-    Ok(match named.as_deref().unwrap_or(if fourier { "vesde" } else { "vpsde" }) {
+    let (schedule, prediction, noise): (AnySchedule, _, _) = match named.as_deref().unwrap_or(if fourier {
+        "vesde"
+    } else {
+        "vpsde"
+    }) {
         "vesde" => {
             let (low, high) = (number(json, "model.sigma_min", 0.01)?, number(json, "model.sigma_max", 50.0)?);
             if continuous {
-                let noise = if fourier { NoiseInput::Sigma {} } else { FROM_NOISIEST };
-                (Ve { sigma_min: low, sigma_max: high }.into(), Prediction::Score {}, noise)
+                ensure!(
+                    fourier,
+                    "a positional embedding of the continuous noise of vesde is not known here: is training.continuous false?"
+                );
+                (Ve { sigma_min: low, sigma_max: high }.into(), Prediction::Score {}, NoiseInput::Sigma {})
             } else {
                 (geometric(low, high, count)?, Prediction::Score {}, FROM_NOISIEST)
             }
@@ -205,52 +230,50 @@ fn equation(json: &Json) -> Result<(AnySchedule, Prediction, NoiseInput)> {
         }
         "vpsde" => {
             let (first, last) = (first / count as f64, last / count as f64);
-            let schedule = Discrete::new(Levels::Linear { first, last, count })?.into();
-            (schedule, Prediction::Eps {}, FROM_CLEANEST)
+            (Discrete::new(Levels::Linear { first, last, count })?.into(), Prediction::Eps {}, FROM_CLEANEST)
         }
         "subvpsde" => (SubVp { beta_min: first, beta_max: last, ..SubVp::default() }.into(), Prediction::Eps {}, time),
         other => return Err(Error::new(format!("training.sde is {other}: known are vesde, vpsde and subvpsde"))),
-    })
+    };
+    Ok((schedule, plain(prediction, noise)))
 }
 
 fn ddpm_setting(json: &Json) -> Result<Setting> {
     let config = score_sde::ddpm_config(json)?;
-    let (schedule, prediction, noise) = equation(json)?;
+    let (schedule, precondition) = equation(json)?;
     let (shape, symmetric) = ([config.size, config.size, config.image_channels], config.centered);
-    Ok(setting(NetworkConfig::Ddpm(config), shape, 0, schedule, (prediction, noise), symmetric))
+    Ok(setting(NetworkConfig::Ddpm(config), shape, 0, schedule, precondition, symmetric))
 }
 
 fn ncsnpp_setting(json: &Json) -> Result<Setting> {
     let config = score_sde::ncsnpp_config(json)?;
-    let (schedule, prediction, noise) = equation(json)?;
+    let (schedule, precondition) = equation(json)?;
     let (shape, symmetric) = ([config.size, config.size, config.image_channels], config.centered);
-    Ok(setting(NetworkConfig::Ncsnpp(config), shape, 0, schedule, (prediction, noise), symmetric))
+    Ok(setting(NetworkConfig::Ncsnpp(config), shape, 0, schedule, precondition, symmetric))
 }
 
 fn of_edm(network: NetworkConfig, shape: [usize; 3], classes: usize, json: &Json) -> Result<Setting> {
-    let heun = || AnySampler::from(Heun::default());
-    let (schedule, role): (AnySchedule, _) = match edm::wrapper(json)? {
+    let (schedule, precondition): (AnySchedule, _) = match edm::wrapper(json)? {
         Wrapper::Edm => {
-            let precondition = Precondition::edm(number(json, "sigma_data", 0.5)?);
-            (Edm::default().into(), Role::Denoiser { precondition, sampler: heun() })
+            // Its sampler stays within what the network supports.
+            let published = Edm::default();
+            let schedule = Edm {
+                sigma_min: number(json, "sigma_min", 0.0)?.max(published.sigma_min),
+                sigma_max: number(json, "sigma_max", f64::INFINITY)?.min(published.sigma_max),
+            };
+            (schedule.into(), Precondition::edm(number(json, "sigma_data", 0.5)?))
         }
         Wrapper::Vp => {
             let (rise, first) = (number(json, "beta_d", 19.9)?, number(json, "beta_min", 0.1)?);
-            let precondition = Precondition {
-                prediction: Prediction::Eps {},
-                input_scale: InputScale::None {},
-                noise_input: NoiseInput::Time { factor: number(json, "M", 1000.0)? - 1.0 },
-            };
-            let schedule = Vp { beta_min: first, beta_max: first + rise, ..Vp::default() };
-            (schedule.into(), Role::Denoiser { precondition, sampler: heun() })
+            let noise = NoiseInput::Time { factor: number(json, "M", 1000.0)? - 1.0 };
+            // It is trained down to t = epsilon_t; its sampler stops at 0.001.
+            let schedule = Vp { beta_min: first, beta_max: first + rise, t_min: 1e-3 };
+            (schedule.into(), plain(Prediction::Eps {}, noise))
         }
         // The noise of the opposite sign, of ln(σ/2): no prediction here.
-        Wrapper::Ve => {
-            return Err(Error::new("a VEPrecond is not sampled here"));
-        }
+        Wrapper::Ve => return Err(Error::new("a VEPrecond is not sampled here")),
     };
-    let grid = Grid::karras(18);
-    Ok(Setting { network, shape, classes, schedule, role, symmetric: true, clamp: true, grid })
+    Ok(setting(network, shape, classes, schedule, precondition, true))
 }
 
 fn song_setting(json: &Json) -> Result<Setting> {
@@ -265,37 +288,41 @@ fn dhariwal_setting(json: &Json) -> Result<Setting> {
     of_edm(NetworkConfig::DhariwalUnet(config), shape, classes, json)
 }
 
-/// A consistency function of the levels `at` names σ_d, ε, the largest σ and ρ in, sampled in one step.
-fn end_points(network: NetworkConfig, shape: [usize; 3], classes: usize, at: &Json) -> Result<Setting> {
+/// The noise and the spacing of levels Karras et al.'s settings `at` give.
+fn karras(at: &Json) -> Result<(AnySchedule, Spacing)> {
     let schedule = Edm { sigma_min: number(at, "sigma_min", 0.002)?, sigma_max: number(at, "sigma_max", 80.0)? };
-    let sigma_data = number(at, "sigma_data", 0.5)?;
-    let role = Role::FlowMap(Consistency { sigma_data, noise_input: NoiseInput::LogSigma { factor: 250.0 } });
-    let spacing = Spacing::Karras { rho: number(at, "rho", 7.0)? };
+    Ok((schedule.into(), Spacing::Karras { rho: number(at, "rho", 7.0)? }))
+}
+
+/// A consistency function with the σ_d, ε, σ_max and ρ that `at` gives, sampled in one step.
+fn end_points(network: NetworkConfig, shape: [usize; 3], classes: usize, at: &Json) -> Result<Setting> {
+    let (schedule, spacing) = karras(at)?;
+    let noise_input = NoiseInput::LogSigma { factor: consistency::LOG_FACTOR };
+    let role = Role::FlowMap(Consistency { sigma_data: number(at, "sigma_data", 0.5)?, noise_input });
     let grid = Grid { spacing, steps: 1, clean: false, ..Grid::default() };
-    let clamp = flag(at, "clip_denoised", true);
-    Ok(Setting { network, shape, classes, schedule: schedule.into(), role, symmetric: true, clamp, grid })
+    let clamp = flag(at, "clip_denoised", true)?;
+    Ok(Setting { network, shape, classes, schedule, role, symmetric: true, clamp, grid })
 }
 
 fn consistency_setting(json: &Json) -> Result<Setting> {
     let config = consistency::config(json)?;
-    let denoiser = json.get("karras_denoiser").unwrap_or(&Json::Null);
+    // The settings of the denoiser have a section of their own, or stand among the flags.
+    let denoiser = json.get("karras_denoiser").unwrap_or(json);
     let side = guided_diffusion::process(consistency::unet(json)?)?.image_size.ok_or_else(without_size)?;
     let (shape, classes) = ([side, side, config.inputs], config.classes);
+    let network = NetworkConfig::Adm(config);
     // Their distillation flag tells a consistency function from EDM's denoiser of the same network, the teacher.
-    if flag(denoiser, "distillation", true) {
-        end_points(NetworkConfig::Adm(config), shape, classes, denoiser)
-    } else {
-        let sigma_data = number(denoiser, "sigma_data", 0.5)?;
-        let precondition = Precondition {
-            prediction: Prediction::Edm { sigma_data },
-            input_scale: InputScale::UnitVariance { sigma_data },
-            noise_input: NoiseInput::LogSigma { factor: 250.0 },
-        };
-        let role = Role::Denoiser { precondition, sampler: Heun::default().into() };
-        let (network, schedule) = (NetworkConfig::Adm(config), Edm::default().into());
-        let grid = Grid::karras(40);
-        Ok(Setting { network, shape, classes, schedule, role, symmetric: true, clamp: true, grid })
+    if flag(denoiser, "distillation", true)? {
+        return end_points(network, shape, classes, denoiser);
     }
+    let (schedule, spacing) = karras(denoiser)?;
+    let precondition = Precondition {
+        noise_input: NoiseInput::LogSigma { factor: consistency::LOG_FACTOR },
+        ..Precondition::edm(number(denoiser, "sigma_data", 0.5)?)
+    };
+    let grid = Grid { spacing, steps: 40, ..Grid::default() };
+    let clamp = flag(denoiser, "clip_denoised", true)?;
+    Ok(Setting { grid, clamp, ..setting(network, shape, classes, schedule, precondition, true) })
 }
 
 fn adm_setting(json: &Json) -> Result<Setting> {
@@ -313,10 +340,26 @@ fn adm_setting(json: &Json) -> Result<Setting> {
         "cosine" => Levels::Cosine { offset: 0.008, max_beta: 0.999, count },
         other => return Err(Error::new(format!("noise_schedule is {other}: known are linear and cosine"))),
     })?;
-    let factor = if process.rescale_timesteps { per } else { 1.0 };
+    let factor = match process.rescale_timesteps {
+        Some(rescaled) => {
+            if rescaled {
+                per
+            } else {
+                1.0
+            }
+        }
+        None if count == 1000 => 1.0,
+        None => {
+            return Err(Error::new(format!(
+                "the config lacks rescale_timesteps, which matters for {count} diffusion_steps: it is true in improved-diffusion and \
+                 false in guided-diffusion unless said otherwise"
+            )));
+        }
+    };
     let noise = NoiseInput::Level { noisiest_first: false, factor };
     let prediction = if process.predict_xstart { Prediction::X0 {} } else { Prediction::Eps {} };
-    Ok(setting(NetworkConfig::Adm(config), shape, classes, schedule, (prediction, noise), true))
+    let setting = setting(NetworkConfig::Adm(config), shape, classes, schedule, plain(prediction, noise), true);
+    Ok(Setting { clamp: true, ..setting })
 }
 
 fn unet_2d_setting(json: &Json, scheduler: Option<&Json>) -> Result<Setting> {
@@ -340,20 +383,20 @@ fn unet_2d_setting(json: &Json, scheduler: Option<&Json>) -> Result<Setting> {
     check_channels(inputs, outputs)?;
     let shape = [height, width, inputs];
     let fourier = text(json, "time_embedding_type") == Some("fourier");
-    let scheduler = scheduler.unwrap_or(&Json::Null);
+    let Some(scheduler) = scheduler else {
+        ensure!(
+            !fourier && !diffusers_adm::is_one(json),
+            "there is no scheduler_config.json, which says on what noise the network was trained"
+        );
+        return Ok(Setting {
+            clamp: true,
+            ..setting(network, shape, classes, Discrete::default(), plain(Prediction::Eps {}, FROM_CLEANEST), true)
+        });
+    };
     match diffusers_scheduler::trained_on(scheduler, fourier)? {
         Trained::EndPoints => end_points(network, shape, classes, scheduler),
-        Trained::Denoiser { schedule, precondition, symmetric } => {
-            let parts = (precondition.prediction, precondition.noise_input);
-            let mut setting = setting(network, shape, classes, schedule, parts, symmetric);
-            if let Role::Denoiser { precondition: own, sampler } = &mut setting.role {
-                *own = precondition;
-                if matches!(setting.schedule, AnySchedule::Rectified(_)) {
-                    (*sampler, setting.grid) = (OdeEuler {}.into(), Grid::uniform(50));
-                }
-            }
-            setting.clamp = symmetric && flag(scheduler, "clip_sample", true);
-            Ok(setting)
+        Trained::Denoiser { schedule, precondition, symmetric, clamp } => {
+            Ok(Setting { clamp, ..setting(network, shape, classes, schedule, precondition, symmetric) })
         }
     }
 }

@@ -185,7 +185,9 @@ fn pipeline(folder: &Path) -> Result<(Option<Json>, bool)> {
     let scheduler = file.map(|file| json(file)).transpose()?;
     let latent = inside && {
         let index = json(&above.join(INDEX))?;
-        ["vae", "vqvae"].iter().any(|part| index.get(part).is_some_and(|part| !part.is_null()))
+        // A part that is left out is null, or a pair of nulls.
+        let there = |part: &Json| part.get(0).is_some_and(|library| !library.is_null());
+        ["vae", "vqvae"].iter().any(|part| index.get(part).is_some_and(there))
     };
     Ok((scheduler, latent))
 }
@@ -196,20 +198,27 @@ fn json(path: &Path) -> Result<Json> {
     serde_json::from_str(&finite(&text)).map_err(|error| Error::new(format!("{} is no JSON: {error}", path.display())))
 }
 
-/// JSON with null for the numbers that are none, which Python writes and the format does not know.
+/// The numbers that are none, which Python writes and the format does not know.
+pub const NOT_NUMBERS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
+
+/// JSON with words for [`NOT_NUMBERS`].
 fn finite(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
-    for (i, part) in text.split('"').enumerate() {
-        if i > 0 {
-            plain.push('"');
+    let (mut quoted, mut escaped) = (false, false);
+    let mut rest = text;
+    while let Some(next) = rest.chars().next() {
+        if !quoted && let Some(word) = NOT_NUMBERS.iter().find(|word| rest.starts_with(**word)) {
+            plain.extend(["\"", word, "\""]);
+            rest = &rest[word.len()..];
+            continue;
         }
-        // Within quotes these are words. A quote within quotes makes the rest of a text look unquoted, which is harmless: it
-        // is not read here.
-        if i % 2 == 0 {
-            plain.push_str(&part.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null"));
-        } else {
-            plain.push_str(part);
-        }
+        (quoted, escaped) = match next {
+            '"' if !escaped => (!quoted, false),
+            '\\' if quoted => (true, !escaped),
+            _ => (quoted, false),
+        };
+        plain.push(next);
+        rest = &rest[next.len_utf8()..];
     }
     plain
 }

@@ -5,9 +5,10 @@ use burn::{
     tensor::{DType, Device, Tensor},
 };
 use serde_json::{Value, json};
+use stein::NoiseInput;
 use stein_nn::{
-    Given,
-    import::{Weights, consistency, guided_diffusion},
+    Given, Tensors,
+    import::{Kind, Role, Setting, Source, Weights, consistency, guided_diffusion},
     ops::Dual,
     state,
 };
@@ -196,7 +197,7 @@ fn every_option_of_the_unet_loads_by_the_published_names_and_has_tangents() {
     }
 }
 
-/// What their scripts are told, as their README has it for ImageNet 256 and for improved-diffusion's ImageNet 64.
+/// What their scripts are told, as their READMEs have it for ImageNet 256 and for improved-diffusion's unconditional ImageNet 64.
 #[test]
 fn the_flags_of_scripts_are_the_arguments_of_the_network() {
     let flags = json!({
@@ -212,12 +213,25 @@ fn the_flags_of_scripts_are_the_arguments_of_the_network() {
     assert_eq!(guided_diffusion::config(&flags).unwrap(), guided_diffusion::config(&arguments).unwrap());
     let flags = json!({
         "image_size": 64, "num_channels": 128, "num_res_blocks": 3, "learn_sigma": true, "diffusion_steps": 4000,
-        "noise_schedule": "cosine", "rescale_learned_sigmas": false, "rescale_timesteps": false, "channel_mult": ""
+        "noise_schedule": "cosine"
     });
     let config = guided_diffusion::config(&flags).unwrap();
     assert_eq!((config.multipliers, config.attention, config.outputs), (vec![1.0, 2.0, 3.0, 4.0], vec![4, 8], 6));
-    let process = guided_diffusion::process(&flags).unwrap();
-    assert_eq!((process.diffusion_steps, process.noise_schedule.as_str()), (4000, "cosine"));
+    // The two implementations differ in what they do unless told: the network may be fed steps of 4000 or as if of 1000.
+    let setting = |rescaled: Option<bool>| {
+        let mut flags = flags.clone();
+        rescaled.map(|rescaled| flags["rescale_timesteps"] = json!(rescaled));
+        let (kind, weights) = (Kind::GuidedDiffusion, Tensors::new());
+        let origin = "flags".to_owned();
+        Setting::of(&Source { kind, config: flags, scheduler: None, latent: false, weights, origin })
+    };
+    assert!(setting(None).unwrap_err().to_string().contains("rescale_timesteps"));
+    for (rescaled, wanted) in [(true, 0.25), (false, 1.0)] {
+        let setting = setting(Some(rescaled)).unwrap();
+        assert_eq!(setting.schedule.levels(), Some(4000));
+        let Role::Denoiser { precondition, .. } = setting.role else { panic!("it is a denoiser") };
+        assert_eq!(precondition.noise_input, NoiseInput::Level { noisiest_first: false, factor: wanted });
+    }
 }
 
 #[test]

@@ -132,16 +132,22 @@ fn schedulers_say_what_a_network_was_trained_on() {
     assert_eq!(listed.len(), 3);
 
     // Lin et al., arXiv:2305.08891, algorithm 1: the first level is kept, the last loses its signal, √ᾱ is moved in between.
-    let v = json!({ "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "prediction_type": "v_prediction" });
-    let mut rescaled = v.clone();
-    rescaled["rescale_betas_zero_snr"] = json!(true);
-    let (plain, rescaled) = (bars(v), bars(rescaled));
-    let (first, last) = (plain[0].sqrt(), plain[999].sqrt());
-    for i in [0, 1, 500, 998] {
-        let wanted = ((plain[i].sqrt() - last) * first / (first - last)).powi(2);
-        assert!((rescaled[i] - wanted).abs() <= 1e-9 * wanted, "level {i}: {} for {wanted}", rescaled[i]);
+    for (kind, start, end) in
+        [("scaled_linear", 0.00085, 0.012), ("linear", 1e-4, 0.02), ("scaled_linear", 0.0015, 0.0195)]
+    {
+        let mut betas = json!({
+            "beta_schedule": kind, "beta_start": start, "beta_end": end, "prediction_type": "v_prediction"
+        });
+        let plain = bars(betas.clone());
+        betas["rescale_betas_zero_snr"] = json!(true);
+        let rescaled = bars(betas);
+        let (first, last) = (plain[0].sqrt(), plain[999].sqrt());
+        for i in [0, 1, 500, 990] {
+            let wanted = ((plain[i].sqrt() - last) * first / (first - last)).powi(2);
+            assert!((rescaled[i] - wanted).abs() <= 1e-9 * wanted, "{kind} level {i}: {} for {wanted}", rescaled[i]);
+        }
+        assert!(rescaled[999] < 1e-7 && rescaled.windows(2).all(|pair| pair[0] > pair[1]), "{kind}");
     }
-    assert!(rescaled[999] < 1e-7);
 
     let setting =
         trained_on(json!({ "_class_name": "EDMEulerScheduler", "sigma_max": 70.0, "sigma_data": 0.4 })).unwrap();
@@ -154,10 +160,21 @@ fn schedulers_say_what_a_network_was_trained_on() {
     let setting =
         trained_on(json!({ "_class_name": "DDIMScheduler", "beta_start": 1e-4, "clip_sample": false })).unwrap();
     assert!(!setting.clamp);
-    for name in ["KarrasVeScheduler", "ScoreSdeVpScheduler", "ScoreSdeVeScheduler"] {
-        let refused = trained_on(json!({ "_class_name": name })).unwrap_err().to_string();
+    // A sampler that never clips.
+    assert!(!trained_on(json!({ "_class_name": "PNDMScheduler" })).unwrap().clamp);
+    for name in ["KarrasVeScheduler", "ScoreSdeVpScheduler", "ScoreSdeVeScheduler", "IPNDMScheduler", "LCMScheduler"] {
+        let refused = trained_on(json!({ "_class_name": name, "trained_betas": null })).unwrap_err().to_string();
         assert!(refused.contains(name), "{refused}");
     }
+    for (key, value) in
+        [("clip_sample_range", json!(2.0)), ("thresholding", json!(true)), ("clip_sample", json!("yes"))]
+    {
+        let mut scheduler = json!({ "_class_name": "DDIMScheduler" });
+        scheduler[key] = value;
+        assert!(trained_on(scheduler).unwrap_err().to_string().contains(key), "{key}");
+    }
+    let refused = trained_on(json!({ "_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous" }));
+    assert!(refused.unwrap_err().to_string().contains("EulerDiscreteScheduler"));
 }
 
 #[test]
@@ -171,7 +188,7 @@ fn a_pipeline_is_told_by_its_index_wherever_one_enters() {
     write_tensors(&weights(), &weights_file).unwrap();
     // Python writes infinities, which no JSON reader knows.
     let scheduler = r#"{"_class_name": "DPMSolverMultistepScheduler", "beta_schedule": "squaredcos_cap_v2",
-        "lambda_min_clipped": -Infinity, "prediction_type": "v_prediction", "note": "to -Infinity and \"NaN\""}"#;
+        "lambda_min_clipped": -Infinity, "prediction_type": "v_prediction", "note": "5\" from -Infinity", "one": NaN}"#;
     fs::write(scheduler_folder.join("scheduler_config.json"), scheduler).unwrap();
     fs::write(pipeline.path().join("model_index.json"), r#"{"_class_name": "DDPMPipeline"}"#).unwrap();
     for entrance in [pipeline.path(), &unet_folder, &weights_file] {
@@ -180,6 +197,13 @@ fn a_pipeline_is_told_by_its_index_wherever_one_enters() {
         let setting = Published::open(&source).unwrap().setting().unwrap().clone();
         assert_eq!(setting.role.prediction(), "v", "{}", entrance.display());
     }
+    // They go out as they came in.
+    let (checkpoint, exported) = (pipeline.path().join("model.safetensors"), pipeline.path().join("exported"));
+    import(&ImportOptions { output: Some(checkpoint.clone()), ..options(pipeline.path()) }).unwrap();
+    export(&checkpoint, &exported).unwrap();
+    let text = fs::read_to_string(exported.join("scheduler_config.json")).unwrap();
+    assert!(text.contains(r#""lambda_min_clipped": -Infinity"#) && text.contains(r#""one": NaN"#), "{text}");
+    assert!(text.contains(r#"5\" from -Infinity"#), "{text}");
     let index = r#"{"_class_name": "LDMPipeline", "vqvae": ["diffusers", "VQModel"]}"#;
     fs::write(pipeline.path().join("model_index.json"), index).unwrap();
     let output = Some(pipeline.path().join("model.safetensors"));
@@ -204,12 +228,25 @@ fn recipes_keep_what_is_none() {
 
 #[test]
 fn networks_that_make_another_number_of_channels_are_only_checked() {
-    for (inputs, outputs) in [(3, 1), (1, 3)] {
+    for (inputs, outputs) in [(2, 1), (1, 3)] {
         let mut config = unet();
         (config["in_channels"], config["out_channels"]) = (json!(inputs), json!(outputs));
         let ours = import::diffusers::unet_2d_config(&config).unwrap();
         let built = NetworkConfig::Unet2d(ours).build(&[8, 8, inputs], 0, 0, &Device::flex()).map(|_| ());
         assert!(built.unwrap_err().to_string().contains("channels"), "{inputs} to {outputs}");
+        let resized = |mut tensors: Tensors| {
+            let tensor = |shape: [usize; 4]| TensorData::new(vec![0.1f32; shape.iter().product()], shape);
+            tensors.insert("conv_in.weight".to_owned(), tensor([8, inputs, 3, 3]));
+            tensors.insert("conv_out.weight".to_owned(), tensor([outputs, 8, 3, 3]));
+            tensors.insert("conv_out.bias".to_owned(), TensorData::new(vec![0f32; outputs], [outputs]));
+            tensors
+        };
+        let source = folder(&config, &resized(weights()));
+        let (told, _) = import(&options(source.path())).unwrap();
+        assert!(told.contains("sampling       no"), "{told}");
+        let output = Some(source.path().join("model.safetensors"));
+        let refused = import(&ImportOptions { output, ..options(source.path()) }).unwrap_err().to_string();
+        assert!(refused.contains("leave out --output"), "{refused}");
     }
 }
 

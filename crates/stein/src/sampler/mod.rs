@@ -148,7 +148,7 @@ impl Request {
 
     /// The prior at the noisiest of these levels.
     pub(crate) fn prior(&self, kernels: &[Kernel]) -> Tensor<2> {
-        // Without a level there is nothing to start from, which those that run refuse.
+        // Without a level there is nothing to start from, which `sample_from` and `sample_map_from` refuse.
         let std = kernels.first().map_or(1.0, |level| level.prior_std(self.data_variance));
         let start = noise::normal(self.seed, &self.numbers(), Purpose::Prior, 0, self.dim);
         let start = start.into_iter().map(|z| std * z).collect();
