@@ -92,6 +92,7 @@ pub fn config(json: &Value) -> Result<AdmConfig> {
 pub fn open(json: &Value, weights: Weights) -> Result<Imported<Adm>> {
     let denoiser = json.get("karras_denoiser").filter(|section| !section.is_null());
     let denoiser = denoiser.cloned().unwrap_or_else(|| Value::Object(Map::new()));
+    ensure!(denoiser.is_object(), "karras_denoiser is {denoiser}: it is a table of names and values");
     let denoiser: Denoiser = serde_json::from_value(denoiser)
         .map_err(|error| Error::new(format!("karras_denoiser is no config of their denoiser: {error}")))?;
     ensure!(denoiser.sigma_data > 0.0, "sigma_data is {}: it is a positive number", denoiser.sigma_data);

@@ -9,7 +9,7 @@ use stein::{
     ensure,
 };
 
-use super::values::{flag, number, text};
+use super::values::{flag, number, word};
 
 /// What a network was trained to be.
 pub(super) enum Trained {
@@ -57,16 +57,17 @@ const OF_BETAS: [(&str, bool); 19] = [
 /// When it is nothing known here.
 pub(super) fn trained_on(scheduler: &Json, fourier: bool) -> Result<Trained> {
     // A file that names nothing has betas.
-    let name = text(scheduler, "_class_name").unwrap_or("DDPMScheduler");
+    let name = word(scheduler, "_class_name", "DDPMScheduler")?;
     let plain = |prediction, noise_input| Precondition { prediction, input_scale: InputScale::None {}, noise_input };
-    for (key, usual) in [("thresholding", false), ("invert_sigmas", false)] {
-        ensure!(flag(scheduler, key, usual)? == usual, "the scheduler's {key} is not known here");
+    for key in ["thresholding", "invert_sigmas"] {
+        ensure!(!flag(scheduler, key, false)?, "{key} is true, which is not known here");
     }
     for key in ["clip_sample_range", "s_noise"] {
-        ensure!(number(scheduler, key, 1.0)? == 1.0, "the scheduler's {key} is not 1, and only that is known here");
+        ensure!(number(scheduler, key, 1.0)? == 1.0, "{key} is not 1, and only that is known here");
     }
-    let continuous = text(scheduler, "timestep_type") == Some("continuous");
-    let of_betas = OF_BETAS.iter().find(|(known, _)| *known == name).filter(|_| !continuous && !fourier);
+    let steps = word(scheduler, "timestep_type", "discrete")?;
+    ensure!(steps == "discrete", "timestep_type is {steps}, which is not known here");
+    let of_betas = OF_BETAS.iter().find(|(known, _)| *known == name).filter(|_| !fourier);
     match (name, fourier) {
         ("CMStochasticIterativeScheduler", false) => Ok(Trained::EndPoints),
         ("ScoreSdeVeScheduler", true) => {
@@ -93,7 +94,7 @@ pub(super) fn trained_on(scheduler: &Json, fourier: bool) -> Result<Trained> {
         }
         ("FlowMatchEulerDiscreteScheduler" | "FlowMatchHeunDiscreteScheduler", false) => {
             // Told of σ times the number of steps, the last of which is one over it; what is shifted is the grid.
-            let count = number(scheduler, "num_train_timesteps", 1000.0)?;
+            let count = steps_of(scheduler)? as f64;
             Ok(Trained::Denoiser {
                 schedule: Rectified { t_min: 1.0 / count }.into(),
                 precondition: plain(Prediction::Velocity {}, NoiseInput::Time { factor: count }),
@@ -115,14 +116,21 @@ pub(super) fn trained_on(scheduler: &Json, fourier: bool) -> Result<Trained> {
     }
 }
 
+fn steps_of(scheduler: &Json) -> Result<usize> {
+    let count = number(scheduler, "num_train_timesteps", 1000.0)?;
+    ensure!(
+        (2.0..=1e6).contains(&count) && count.fract() == 0.0,
+        "num_train_timesteps is {count}: it is a whole number from 2 to 1000000"
+    );
+    Ok(count as usize)
+}
+
 fn prediction(scheduler: &Json) -> Result<Prediction> {
-    match text(scheduler, "prediction_type").unwrap_or("epsilon") {
+    match word(scheduler, "prediction_type", "epsilon")? {
         "epsilon" => Ok(Prediction::Eps {}),
         "sample" => Ok(Prediction::X0 {}),
         "v_prediction" => Ok(Prediction::V {}),
-        other => Err(Error::new(format!(
-            "the scheduler's prediction_type is {other}: known are epsilon, sample and v_prediction"
-        ))),
+        other => Err(Error::new(format!("prediction_type is {other}: known are epsilon, sample and v_prediction"))),
     }
 }
 
@@ -131,22 +139,20 @@ const LEAST_SIGNAL: f64 = 1.0 / (1 << 24) as f64;
 
 fn betas(scheduler: &Json) -> Result<Levels> {
     let (first, last) = (number(scheduler, "beta_start", 1e-4)?, number(scheduler, "beta_end", 0.02)?);
-    let count = number(scheduler, "num_train_timesteps", 1000.0)?;
-    ensure!((2.0..=1e6).contains(&count), "the scheduler's num_train_timesteps is {count}: it is from 2 to 1000000");
-    let count = count as usize;
+    let count = steps_of(scheduler)?;
     let levels = if let Some(listed) = scheduler.get("trained_betas").and_then(Json::as_array) {
         let values: Vec<f64> = listed.iter().filter_map(Json::as_f64).collect();
-        ensure!(values.len() == listed.len(), "the scheduler's trained_betas are not all numbers");
+        ensure!(values.len() == listed.len(), "trained_betas are not all numbers");
         Levels::Betas { values }
     } else {
-        match text(scheduler, "beta_schedule").unwrap_or("linear") {
+        match word(scheduler, "beta_schedule", "linear")? {
             "linear" => Levels::Linear { first, last, count },
             "scaled_linear" => Levels::SqrtLinear { first, last, count },
             "squaredcos_cap_v2" => Levels::Cosine { offset: 0.008, max_beta: 0.999, count },
             "sigmoid" => Levels::Sigmoid { first, last, reach: 6.0, count },
             other => {
                 return Err(Error::new(format!(
-                    "the scheduler's beta_schedule is {other}: known are linear, scaled_linear, squaredcos_cap_v2 and sigmoid"
+                    "beta_schedule is {other}: known are linear, scaled_linear, squaredcos_cap_v2 and sigmoid"
                 )));
             }
         }

@@ -169,7 +169,7 @@ fn arguments(json: &Value) -> Result<Value> {
     network.insert("attention_resolutions".to_owned(), json!(attention));
     network.insert("channel_mult".to_owned(), json!(multipliers));
     let defaults = [
-        ("in_channels", json!(if all.contains_key("large_size") { 6 } else { 3 })),
+        ("in_channels", json!(if sizes.large_size.is_some() { 6 } else { 3 })),
         ("out_channels", json!(if flag(json, "learn_sigma", false)? { 6 } else { 3 })),
         ("num_classes", if flag(json, "class_cond", false)? { json!(1000) } else { Value::Null }),
         ("num_res_blocks", json!(2)),

@@ -69,7 +69,14 @@ impl Setting {
     /// Why the network cannot be sampled: see [`Published::setting`](super::Published::setting).
     pub fn of(source: &Source) -> Result<Self> {
         check_sizes(&source.config)?;
-        setting_of(source, Weights::Theirs(&source.weights))
+        let setting = setting_of(source, Weights::Theirs(&source.weights))?;
+        setting.schedule.check()?;
+        match &setting.role {
+            Role::Denoiser { precondition, .. } => precondition.check(&setting.schedule)?,
+            Role::FlowMap(consistency) => consistency.check(&setting.schedule)?,
+        }
+        setting.grid.kernels(&*setting.schedule)?;
+        Ok(setting)
     }
 
     /// Var\[data\] of the prior in network units: pictures have a standard deviation of about a quarter of their range.
@@ -393,7 +400,8 @@ fn unet_2d_setting(json: &Json, scheduler: Option<&Json>) -> Result<Setting> {
             ..setting(network, shape, classes, Discrete::default(), plain(Prediction::Eps {}, FROM_CLEANEST), true)
         });
     };
-    match diffusers_scheduler::trained_on(scheduler, fourier)? {
+    let trained = diffusers_scheduler::trained_on(scheduler, fourier);
+    match trained.map_err(|error| error.at("scheduler_config.json"))? {
         Trained::EndPoints => end_points(network, shape, classes, scheduler),
         Trained::Denoiser { schedule, precondition, symmetric, clamp } => {
             Ok(Setting { clamp, ..setting(network, shape, classes, schedule, precondition, symmetric) })

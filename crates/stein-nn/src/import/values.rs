@@ -8,6 +8,16 @@ pub(super) fn text<'a>(json: &'a Json, key: &str) -> Option<&'a str> {
     json.get(key).and_then(Json::as_str)
 }
 
+/// The text under a key; `or` where it is left out.
+pub(super) fn word<'a>(json: &'a Json, key: &str, or: &'a str) -> Result<&'a str> {
+    match json.get(key) {
+        None | Some(Json::Null) => Ok(or),
+        Some(value) => {
+            value.as_str().ok_or_else(|| Error::new(format!("the config's {key} is {value}: expected text")))
+        }
+    }
+}
+
 /// A number of a config, given as `section.key` or `key`; `or` where it is left out.
 pub(super) fn number(json: &Json, path: &str, or: f64) -> Result<f64> {
     let value = path.split('.').try_fold(json, |json, key| json.get(key));

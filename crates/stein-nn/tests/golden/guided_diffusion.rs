@@ -220,7 +220,9 @@ fn the_flags_of_scripts_are_the_arguments_of_the_network() {
     // The two implementations differ in what they do unless told: the network may be fed steps of 4000 or as if of 1000.
     let setting = |rescaled: Option<bool>| {
         let mut flags = flags.clone();
-        rescaled.map(|rescaled| flags["rescale_timesteps"] = json!(rescaled));
+        if let Some(rescaled) = rescaled {
+            flags["rescale_timesteps"] = json!(rescaled);
+        }
         let (kind, weights) = (Kind::GuidedDiffusion, Tensors::new());
         let origin = "flags".to_owned();
         Setting::of(&Source { kind, config: flags, scheduler: None, latent: false, weights, origin })

@@ -174,7 +174,13 @@ fn schedulers_say_what_a_network_was_trained_on() {
         assert!(trained_on(scheduler).unwrap_err().to_string().contains(key), "{key}");
     }
     let refused = trained_on(json!({ "_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous" }));
-    assert!(refused.unwrap_err().to_string().contains("EulerDiscreteScheduler"));
+    assert!(refused.unwrap_err().to_string().contains("timestep_type is continuous"));
+    let refused = trained_on(json!({ "beta_schedule": 3 })).unwrap_err().to_string();
+    assert!(refused.contains("scheduler_config.json") && refused.contains("beta_schedule is 3"), "{refused}");
+    let flow = json!({ "_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 0 });
+    assert!(trained_on(flow).unwrap_err().to_string().contains("num_train_timesteps is 0"));
+    let edm = json!({ "_class_name": "EDMEulerScheduler", "sigma_min": 90.0 });
+    assert!(trained_on(edm).unwrap_err().to_string().contains("sigma_min"));
 }
 
 #[test]
