@@ -2,7 +2,7 @@
 //! `diffusion_pytorch_model.safetensors`.
 //!
 //! Of `UNet2DModel` the plain blocks (with and without attention) and those of NCSN++ are read (those of ADM are in
-//! [`diffusers_adm`](super::diffusers_adm)), of
+//! [`diffusers_adm`]), of
 //! `UNet2DConditionModel` those with and without cross attention, of `AutoencoderKL` and `VQModel` the encoder's and
 //! decoder's (with and without attention). Options of a config that change a network and are not read have to have
 //! their neutral values. Weights may be named as before version 0.14 of the library (`query`, `proj_attn`), too.

@@ -71,7 +71,7 @@ impl<'a> Eval<'a> {
     }
 
     /// Fresh standard normal noise of the batch's shape, keyed by (seed, sample, number of the draw), or the next of
-    /// the [given](Source::Given) draws.
+    /// the [given](crate::noise::Source::Given) draws.
     ///
     /// # Errors
     /// No given draw is left, or it is not of the batch's shape.
