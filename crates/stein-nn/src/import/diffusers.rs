@@ -2,7 +2,7 @@
 //! `diffusion_pytorch_model.safetensors`.
 //!
 //! Of `UNet2DModel` the plain blocks (with and without attention) and those of NCSN++ are read (those of ADM are in
-//! [`diffusers_adm`]), of
+//! [`diffusers_adm`](super::diffusers_adm)), of
 //! `UNet2DConditionModel` those with and without cross attention, of `AutoencoderKL` and `VQModel` the encoder's and
 //! decoder's (with and without attention). Options of a config that change a network and are not read have to have
 //! their neutral values. Weights may be named as before version 0.14 of the library (`query`, `proj_attn`), too.
@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use stein::{Error, Result, ensure};
 
-use super::{Case, Imported, Key, Output, Weights, diffusers_adm, load};
+use super::{Case, Imported, Key, Output, Weights, load};
 use crate::{
     embedding::EmbeddingConfig,
     init::Init,
@@ -667,7 +667,6 @@ pub fn parameters(json: &Value) -> Result<usize> {
     let device = Device::flex();
     let init = &mut Init::blank(&device);
     Ok(match json.get("_class_name").and_then(Value::as_str) {
-        Some("UNet2DModel") if diffusers_adm::is_one(json) => diffusers_adm::config(json)?.build(init)?.num_params(),
         Some("UNet2DModel") => unet_2d_config(json)?.build(init)?.num_params(),
         Some("UNet2DConditionModel") => unet_2d_condition_config(json)?.build(init)?.num_params(),
         Some("AutoencoderKL") => autoencoder_kl_config(json)?.build(init)?.num_params(),

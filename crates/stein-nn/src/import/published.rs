@@ -67,7 +67,7 @@ fn network(kind: Kind, config: &Json, weights: Weights) -> Result<(&'static str,
     Ok(match kind {
         Kind::Ncsn => ("NCSN", Box::new(ncsn::open(config, weights)?)),
         Kind::NcsnV2 => ("NCSNv2", Box::new(ncsn_v2::open(config, weights)?)),
-        Kind::ScoreSde if is_ddpm(config) => ("DDPM", Box::new(score_sde::open_ddpm(config, weights)?)),
+        Kind::ScoreSde if score_sde::is_ddpm(config) => ("DDPM", Box::new(score_sde::open_ddpm(config, weights)?)),
         Kind::ScoreSde => ("NCSN++", Box::new(score_sde::open_ncsnpp(config, weights)?)),
         Kind::Edm if config.get("down").is_some() => ("blocks of EDM", edm::open_blocks(config, weights)?),
         Kind::Edm if edm::model_type(config)? == "DhariwalUNet" => {
@@ -114,12 +114,3 @@ pub fn theirs(kind: Kind, config: &Json, ours: &Tensors) -> Result<Tensors> {
 
 /// What the names of an image network's weights start with within an [`AnyNetwork`](crate::AnyNetwork).
 const INNER: &str = "network.";
-
-/// Whether a network of score_sde is DDPM's, not NCSN++'s.
-pub(super) fn is_ddpm(json: &Json) -> bool {
-    match json.get("model").and_then(|model| text(model, "name")) {
-        Some(name) => name == "ddpm",
-        // What only the other network is told.
-        None => json.get("model").is_some_and(|model| model.get("embedding_type").is_none()),
-    }
-}

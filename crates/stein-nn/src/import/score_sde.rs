@@ -77,6 +77,15 @@ fn named<T: Copy>(field: &str, name: &str, known: &[(&str, T)]) -> Result<T> {
     })
 }
 
+/// Whether a network of score_sde is DDPM's, not NCSN++'s.
+pub(super) fn is_ddpm(json: &Value) -> bool {
+    match json.get("model").and_then(|model| model.get("name").and_then(Value::as_str)) {
+        Some(name) => name == "ddpm",
+        // What only the other network is told.
+        None => json.get("model").is_some_and(|model| model.get("embedding_type").is_none()),
+    }
+}
+
 /// Fails unless sizes change with convolutions, which BigGAN's blocks do not ask.
 fn with_convolutions(json: &Value) -> Result<()> {
     let common: Common = section(json, "model")?;

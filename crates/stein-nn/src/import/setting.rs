@@ -10,9 +10,7 @@ use super::{
     Kind, Source, Weights, consistency, diffusers, diffusers_adm,
     diffusers_scheduler::{self, Trained},
     edm::{self, Wrapper},
-    guided_diffusion, ncsn, ncsn_v2,
-    published::is_ddpm,
-    score_sde,
+    guided_diffusion, ncsn, ncsn_v2, score_sde,
     values::{check_sizes, flag, number, size, text},
 };
 use crate::NetworkConfig;
@@ -92,7 +90,7 @@ fn setting_of(source: &Source, weights: Weights) -> Result<Setting> {
     match source.kind {
         Kind::Ncsn => ncsn_setting(config),
         Kind::NcsnV2 => ncsn_v2_setting(config, weights),
-        Kind::ScoreSde if is_ddpm(config) => ddpm_setting(config),
+        Kind::ScoreSde if score_sde::is_ddpm(config) => ddpm_setting(config),
         Kind::ScoreSde => ncsnpp_setting(config),
         Kind::Edm if config.get("down").is_some() => alone("a pair of blocks"),
         Kind::Edm if edm::model_type(config)? == "DhariwalUNet" => dhariwal_setting(config),
