@@ -12,7 +12,7 @@ use stein_nn::{
     import::{self, Kind, Published, Role, Setting, Source},
     read_tensors, state, write_tensors,
 };
-use stein_run::{Classes, ImportOptions, Model, draw, export, import};
+use stein_run::{Classes, ImportOptions, Model, SampleConfig, draw, export, import};
 
 /// A `UNet2DModel` of eight channels.
 fn unet() -> Value {
@@ -181,6 +181,36 @@ fn schedulers_say_what_a_network_was_trained_on() {
     assert!(trained_on(flow).unwrap_err().to_string().contains("num_train_timesteps is 0"));
     let edm = json!({ "_class_name": "EDMEulerScheduler", "sigma_min": 90.0 });
     assert!(trained_on(edm).unwrap_err().to_string().contains("sigma_min"));
+}
+
+#[test]
+fn sampling_starts_at_the_noisiest_level_where_signal_does_not_fade() {
+    let schedule = AnySchedule::from(stein::Ve { sigma_min: 0.01, sigma_max: 1348.0 });
+    let sampler = stein::AnySampler::named("heun").unwrap().into();
+    let config = SampleConfig { sampler, grid: stein::Grid::karras(5), schedule: None, clamp: false, batch: 1 };
+    let (schedule, resolved) = config.resolve(&schedule, true).unwrap();
+    let start = resolved.grid.kernels(&*schedule).unwrap()[0].sigma;
+    assert!((start - 1348.0).abs() < 1e-9, "{start}");
+}
+
+#[test]
+fn a_teacher_keeps_its_own_levels_and_is_no_consistency_function() {
+    let unet = json!({
+        "image_size": 8, "in_channels": 1, "out_channels": 1, "model_channels": 32, "num_res_blocks": 1,
+        "attention_resolutions": [2], "channel_mult": [1]
+    });
+    let setting = |denoiser: Value| {
+        let config = json!({ "unet": unet, "karras_denoiser": denoiser });
+        let (kind, weights, origin) = (Kind::Consistency, Tensors::new(), "a test".to_owned());
+        Setting::of(&Source { kind, config, scheduler: None, latent: false, weights, origin })
+    };
+    let teacher = setting(json!({ "distillation": false, "sigma_min": 0.02, "sigma_max": 20.0, "rho": 5.0 })).unwrap();
+    assert_eq!(teacher.schedule.span(), (0.02, 20.0));
+    assert!(matches!(teacher.role, Role::Denoiser { .. }));
+    assert_eq!(teacher.grid.spacing, stein::Spacing::Karras { rho: 5.0 });
+    assert!(matches!(setting(json!({})).unwrap().role, Role::FlowMap(_)));
+    let refused = setting(json!({ "distillation": "False" })).unwrap_err().to_string();
+    assert!(refused.contains("distillation is \"False\""), "{refused}");
 }
 
 #[test]
