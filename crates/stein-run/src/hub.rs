@@ -169,6 +169,7 @@ mod tests {
         assert_eq!(of(&["config.json", "notes.txt"]), None);
         assert_eq!(of(&["diffusion_pytorch_model.safetensors"]), None);
     }
+
     const CONFIG: &[u8] = b"{}";
     const WEIGHTS: &[u8] = &[7; 100_000];
 

@@ -118,6 +118,11 @@ impl Precondition {
         }
     }
 
+    /// A network that is fed its input as it is, c_in = 1.
+    pub fn unscaled(prediction: Prediction, noise_input: NoiseInput) -> Self {
+        Self { prediction, input_scale: InputScale::None {}, noise_input }
+    }
+
     /// Fails if the parts do not fit each other or the schedule.
     pub fn check(&self, schedule: &AnySchedule) -> Result<()> {
         self.prediction.check()?;

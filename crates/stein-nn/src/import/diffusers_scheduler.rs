@@ -5,8 +5,7 @@
 
 use serde_json::Value as Json;
 use stein::{
-    AnySchedule, Discrete, Edm, Error, InputScale, Levels, NoiseInput, Precondition, Prediction, Rectified, Result, Ve,
-    ensure,
+    AnySchedule, Discrete, Edm, Error, Levels, NoiseInput, Precondition, Prediction, Rectified, Result, Ve, ensure,
 };
 
 use super::values::{flag, number, word};
@@ -58,7 +57,6 @@ const OF_BETAS: [(&str, bool); 19] = [
 pub(super) fn trained_on(scheduler: &Json, fourier: bool) -> Result<Trained> {
     // A file that names nothing has betas.
     let name = word(scheduler, "_class_name", "DDPMScheduler")?;
-    let plain = |prediction, noise_input| Precondition { prediction, input_scale: InputScale::None {}, noise_input };
     for key in ["thresholding", "invert_sigmas"] {
         ensure!(!flag(scheduler, key, false)?, "{key} is true, which is not known here");
     }
@@ -74,7 +72,7 @@ pub(super) fn trained_on(scheduler: &Json, fourier: bool) -> Result<Trained> {
             let (low, high) = (number(scheduler, "sigma_min", 0.01)?, number(scheduler, "sigma_max", 1348.0)?);
             Ok(Trained::Denoiser {
                 schedule: Ve { sigma_min: low, sigma_max: high }.into(),
-                precondition: plain(Prediction::Score {}, NoiseInput::Sigma {}),
+                precondition: Precondition::unscaled(Prediction::Score {}, NoiseInput::Sigma {}),
                 symmetric: false,
                 clamp: false,
             })
@@ -97,7 +95,7 @@ pub(super) fn trained_on(scheduler: &Json, fourier: bool) -> Result<Trained> {
             let count = steps_of(scheduler)? as f64;
             Ok(Trained::Denoiser {
                 schedule: Rectified { t_min: 1.0 / count }.into(),
-                precondition: plain(Prediction::Velocity {}, NoiseInput::Time { factor: count }),
+                precondition: Precondition::unscaled(Prediction::Velocity {}, NoiseInput::Time { factor: count }),
                 symmetric: true,
                 clamp: false,
             })
@@ -108,7 +106,10 @@ pub(super) fn trained_on(scheduler: &Json, fourier: bool) -> Result<Trained> {
             };
             Ok(Trained::Denoiser {
                 schedule: Discrete::new(betas(scheduler)?)?.into(),
-                precondition: plain(prediction(scheduler)?, NoiseInput::Level { noisiest_first: false, factor: 1.0 }),
+                precondition: Precondition::unscaled(
+                    prediction(scheduler)?,
+                    NoiseInput::Level { noisiest_first: false, factor: 1.0 },
+                ),
                 symmetric: true,
                 clamp: flag(scheduler, "clip_sample", *clips)?,
             })

@@ -2,8 +2,8 @@
 
 use serde_json::Value as Json;
 use stein::{
-    AnySampler, AnySchedule, Consistency, Ddim, Discrete, Edm, Error, Grid, Heun, InputScale, Langevin, Levels,
-    NoiseInput, OdeEuler, Precondition, Prediction, Result, Spacing, SubVp, Ve, Vp, ensure,
+    AnySampler, AnySchedule, Consistency, Ddim, Discrete, Edm, Error, Grid, Heun, Langevin, Levels, NoiseInput,
+    OdeEuler, Precondition, Prediction, Result, Spacing, SubVp, Ve, Vp, ensure,
 };
 
 use super::{
@@ -109,11 +109,6 @@ fn setting_of(source: &Source, weights: Weights) -> Result<Setting> {
     }
 }
 
-/// A denoiser that was trained as this says and is fed its input as it is.
-fn plain(prediction: Prediction, noise_input: NoiseInput) -> Precondition {
-    Precondition { prediction, input_scale: InputScale::None {}, noise_input }
-}
-
 /// A denoiser with a sampler for its schedule: DDIM for what was trained on steps, Heun elsewhere.
 fn setting(
     network: NetworkConfig,
@@ -157,7 +152,7 @@ fn annealed(
     let side = size(json, "data.image_size")?;
     let symmetric = flag(json, "data.rescaled", false)?;
     let grid = Grid { spacing: Spacing::Uniform {}, steps: schedule.levels().unwrap_or(1), ..Grid::default() };
-    let precondition = plain(Prediction::Score {}, FROM_NOISIEST);
+    let precondition = Precondition::unscaled(Prediction::Score {}, FROM_NOISIEST);
     let setting = setting(network, [side, side, channels], 0, schedule, precondition, symmetric);
     Ok(Setting { role: Role::Denoiser { precondition, sampler: langevin.into() }, grid, ..setting })
 }
@@ -240,7 +235,7 @@ fn equation(json: &Json) -> Result<(AnySchedule, Precondition)> {
         "subvpsde" => (SubVp { beta_min: first, beta_max: last, ..SubVp::default() }.into(), Prediction::Eps {}, time),
         other => return Err(Error::new(format!("training.sde is {other}: known are vesde, vpsde and subvpsde"))),
     };
-    Ok((schedule, plain(prediction, noise)))
+    Ok((schedule, Precondition::unscaled(prediction, noise)))
 }
 
 fn ddpm_setting(json: &Json) -> Result<Setting> {
@@ -273,7 +268,7 @@ fn of_edm(network: NetworkConfig, shape: [usize; 3], classes: usize, json: &Json
             let noise = NoiseInput::Time { factor: number(json, "M", 1000.0)? - 1.0 };
             // It is trained down to t = epsilon_t; its sampler stops at 0.001.
             let schedule = Vp { beta_min: first, beta_max: first + rise, t_min: 1e-3 };
-            (schedule.into(), plain(Prediction::Eps {}, noise))
+            (schedule.into(), Precondition::unscaled(Prediction::Eps {}, noise))
         }
         // The noise of the opposite sign, of ln(σ/2): no prediction here.
         Wrapper::Ve => return Err(Error::new("a VEPrecond is not sampled here")),
@@ -346,13 +341,8 @@ fn adm_setting(json: &Json) -> Result<Setting> {
         other => return Err(Error::new(format!("noise_schedule is {other}: known are linear and cosine"))),
     })?;
     let factor = match process.rescale_timesteps {
-        Some(rescaled) => {
-            if rescaled {
-                per
-            } else {
-                1.0
-            }
-        }
+        Some(true) => per,
+        Some(false) => 1.0,
         None if count == 1000 => 1.0,
         None => {
             return Err(Error::new(format!(
@@ -363,7 +353,8 @@ fn adm_setting(json: &Json) -> Result<Setting> {
     };
     let noise = NoiseInput::Level { noisiest_first: false, factor };
     let prediction = if process.predict_xstart { Prediction::X0 {} } else { Prediction::Eps {} };
-    let setting = setting(NetworkConfig::Adm(config), shape, classes, schedule, plain(prediction, noise), true);
+    let setting =
+        setting(NetworkConfig::Adm(config), shape, classes, schedule, Precondition::unscaled(prediction, noise), true);
     Ok(Setting { clamp: true, ..setting })
 }
 
@@ -378,24 +369,32 @@ fn unet_2d_setting(json: &Json, scheduler: Option<&Json>) -> Result<Setting> {
             "the config's sample_size is neither a side nor height and width: there is no size to sample at",
         ));
     };
-    let (network, inputs, outputs, classes) = if diffusers_adm::is_one(json) {
+    let adm = diffusers_adm::is_one(json);
+    let ([inputs, outputs, classes], network) = if adm {
         let config = diffusers_adm::config(json)?;
-        (NetworkConfig::Adm(config.clone()), config.inputs, config.outputs, config.classes)
+        ([config.inputs, config.outputs, config.classes], NetworkConfig::Adm(config))
     } else {
         let config = diffusers::unet_2d_config(json)?;
-        (NetworkConfig::Unet2d(config.clone()), config.inputs, config.outputs, config.classes)
+        ([config.inputs, config.outputs, config.classes], NetworkConfig::Unet2d(config))
     };
     check_channels(inputs, outputs)?;
     let shape = [height, width, inputs];
     let fourier = text(json, "time_embedding_type") == Some("fourier");
     let Some(scheduler) = scheduler else {
         ensure!(
-            !fourier && !diffusers_adm::is_one(json),
+            !fourier && !adm,
             "there is no scheduler_config.json, which says on what noise the network was trained"
         );
         return Ok(Setting {
             clamp: true,
-            ..setting(network, shape, classes, Discrete::default(), plain(Prediction::Eps {}, FROM_CLEANEST), true)
+            ..setting(
+                network,
+                shape,
+                classes,
+                Discrete::default(),
+                Precondition::unscaled(Prediction::Eps {}, FROM_CLEANEST),
+                true,
+            )
         });
     };
     let trained = diffusers_scheduler::trained_on(scheduler, fourier);
