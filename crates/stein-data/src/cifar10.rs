@@ -63,7 +63,9 @@ const RECORD: usize = 3073;
 impl Cifar10 {
     pub(crate) fn load(&self, split: Split, dir: Option<&Path>) -> Result<Data> {
         let files = if split == Split::Train { &FILES.files[..5] } else { &FILES.files[5..] };
-        let batches: Vec<Vec<u8>> = files.par_iter().map(|file| Ok(FILES.find(file, dir)?.1)).collect::<Result<_>>()?;
+        // All are looked for, so that of several that are missing the first is named, whichever thread was faster.
+        let found: Vec<Result<Vec<u8>>> = files.par_iter().map(|file| Ok(FILES.find(file, dir)?.1)).collect();
+        let batches = found.into_iter().collect::<Result<Vec<_>>>()?;
         let records = || batches.iter().flat_map(|batch| batch.chunks_exact(RECORD));
         let mut pixels = Vec::with_capacity(files.len() * 10_000 * (RECORD - 1));
         for record in records() {
