@@ -1,0 +1,18 @@
+//! What every crate of the workspace stands on: one error type, one source of randomness, registries of named things, and
+//! settings read from files.
+
+mod error;
+pub mod names;
+pub mod random;
+pub mod registry;
+pub mod settings;
+
+pub use error::{Error, Kind, Result};
+pub use random::{Key, Keys, Purpose};
+
+/// What [`registry!`] expands to needs these crates, whatever the crate that calls it depends on.
+#[doc(hidden)]
+pub mod reexports {
+    pub use serde;
+    pub use toml;
+}

@@ -1,0 +1,210 @@
+//! Registries: everything that plays one role, by name, tagged by `kind` in files.
+//!
+//! [`registry!`](crate::registry!) declares one as an enum, so that what the workspace has is known at compile time and tests
+//! walk it. A program that embeds the workspace adds things of its own at run time; in files they stand like all others.
+
+use std::{collections::BTreeMap, fmt, sync::Arc, sync::RwLock};
+
+use serde::{Serialize, de::DeserializeOwned};
+use toml::{Table, Value};
+
+use crate::{Result, settings};
+
+/// A thing that was added at run time, with the name and settings it stands under in files.
+pub struct Own<R: ?Sized> {
+    kind: String,
+    settings: Table,
+    it: Arc<R>,
+}
+
+impl<R: ?Sized> Own<R> {
+    /// The name it was added under.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// Its settings, without the name.
+    pub fn settings(&self) -> &Table {
+        &self.settings
+    }
+}
+
+impl<R: ?Sized> std::ops::Deref for Own<R> {
+    type Target = R;
+
+    fn deref(&self) -> &R {
+        &self.it
+    }
+}
+
+impl<R: ?Sized> Clone for Own<R> {
+    fn clone(&self) -> Self {
+        Self { kind: self.kind.clone(), settings: self.settings.clone(), it: Arc::clone(&self.it) }
+    }
+}
+
+impl<R: ?Sized> fmt::Debug for Own<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Own").field("kind", &self.kind).field("settings", &self.settings).finish()
+    }
+}
+
+/// Two are equal if they have the same name and settings.
+impl<R: ?Sized> PartialEq for Own<R> {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.kind, &self.settings) == (&other.kind, &other.settings)
+    }
+}
+
+type Maker<R> = Box<dyn Fn(Table) -> Result<(Table, Arc<R>)> + Send + Sync>;
+
+/// What was added to one registry at run time.
+pub struct Added<R: ?Sized>(RwLock<BTreeMap<String, Maker<R>>>);
+
+impl<R: ?Sized> Added<R> {
+    /// Nothing yet.
+    #[allow(clippy::new_without_default, reason = "it is made in statics only, where a default cannot be called")]
+    pub const fn new() -> Self {
+        Self(RwLock::new(BTreeMap::new()))
+    }
+
+    /// Adds a type by name; the last one of a name counts.
+    pub fn add<T: Serialize + DeserializeOwned>(&self, kind: &str, role: impl Fn(T) -> Arc<R> + Send + Sync + 'static) {
+        let make = move |given: Table| {
+            let it: T = settings::read(Value::Table(given))?;
+            let Value::Table(resolved) = settings::write(&it)? else {
+                return Err(crate::Error::new("a thing added to a registry must be a struct with named fields"));
+            };
+            Ok((resolved, role(it)))
+        };
+        // Poison means that another thread panicked while adding; the map is whole all the same.
+        self.0.write().unwrap_or_else(|poison| poison.into_inner()).insert(kind.to_owned(), Box::new(make));
+    }
+
+    /// The names.
+    pub fn names(&self) -> Vec<String> {
+        self.0.read().unwrap_or_else(|poison| poison.into_inner()).keys().cloned().collect()
+    }
+
+    /// One by name and settings; `None` for a name nobody added.
+    ///
+    /// # Errors
+    /// Settings that cannot be read.
+    pub fn make(&self, kind: &str, given: Table) -> Option<Result<Own<R>>> {
+        let added = self.0.read().unwrap_or_else(|poison| poison.into_inner());
+        let made = added.get(kind)?(given);
+        Some(made.map(|(settings, it)| Own { kind: kind.to_owned(), settings, it }))
+    }
+}
+
+/// Declares an enum of everything that plays one role: tagged by `kind` in files, walked by the conformance tests, open to what
+/// a program adds at run time with `register`.
+///
+/// Adding a thing is its file and one line here. The role is a trait that is `Send + Sync`, and every variant implements it,
+/// `Default` and serde's traits.
+#[macro_export]
+macro_rules! registry {
+    ($(#[$doc:meta])* $name:ident, $what:literal: $role:path { $($(#[$line:meta])* $kind:literal => $variant:ident),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum $name {
+            $($(#[$line])* $variant($variant),)+
+            /// One that the embedding program added by `register`.
+            Own($crate::registry::Own<dyn $role>),
+        }
+
+        const _: () = {
+            static ADDED: $crate::registry::Added<dyn $role> = $crate::registry::Added::new();
+
+            impl $name {
+                /// The names of those that are built in, as in files and on the command line.
+                pub const NAMES: &'static [&'static str] = &[$($kind),+];
+
+                /// All names, those added at run time included.
+                pub fn names() -> Vec<String> {
+                    Self::NAMES.iter().map(|name| (*name).to_owned()).chain(ADDED.names()).collect()
+                }
+
+                /// Adds one of the program's own by name: from then on it is read from files like all others. The fields of the
+                /// type are its settings.
+                pub fn register<T>(kind: &str)
+                where
+                    T: $role + $crate::reexports::serde::Serialize + $crate::reexports::serde::de::DeserializeOwned + 'static,
+                {
+                    ADDED.add(kind, |it: T| std::sync::Arc::new(it) as std::sync::Arc<dyn $role>);
+                }
+
+                /// The one of this name, with its default parameters.
+                ///
+                /// # Errors
+                /// An unknown name, answered with the known ones, nearest first.
+                pub fn named(kind: &str) -> $crate::Result<Self> {
+                    match kind {
+                        $($kind => Ok(Self::$variant($variant::default())),)+
+                        _ => Self::with_settings(kind, $crate::reexports::toml::Table::new()),
+                    }
+                }
+
+                /// The one of this name with these settings; the others have their defaults.
+                ///
+                /// # Errors
+                /// An unknown name or key, answered with the known ones, nearest first; a value that cannot be read.
+                pub fn with_settings(kind: &str, settings: $crate::reexports::toml::Table) -> $crate::Result<Self> {
+                    match kind {
+                        $($kind => $crate::settings::read(settings.into()).map(Self::$variant),)+
+                        _ => match ADDED.make(kind, settings) {
+                            Some(own) => own.map(Self::Own),
+                            None => Err($crate::names::unknown($what, kind, &Self::names())),
+                        },
+                    }
+                }
+
+                /// All that are built in, with their default parameters.
+                pub fn all() -> Vec<Self> {
+                    vec![$(Self::$variant($variant::default())),+]
+                }
+
+                /// Its name.
+                pub fn kind(&self) -> &str {
+                    match self {
+                        $(Self::$variant(_) => $kind,)+
+                        Self::Own(own) => own.kind(),
+                    }
+                }
+            }
+
+            impl $crate::reexports::serde::Serialize for $name {
+                fn serialize<S: $crate::reexports::serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                    match self {
+                        $(Self::$variant(it) => $crate::settings::tagged($kind, it, to),)+
+                        Self::Own(own) => $crate::settings::tagged(own.kind(), own.settings(), to),
+                    }
+                }
+            }
+
+            impl<'de> $crate::reexports::serde::Deserialize<'de> for $name {
+                fn deserialize<D: $crate::reexports::serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                    use $crate::reexports::serde::de::Error;
+                    let value = $crate::reexports::toml::Value::deserialize(from)?;
+                    $crate::settings::take_kind($what, value, &Self::names())
+                        .and_then(|(kind, settings)| Self::with_settings(&kind, settings))
+                        .map_err(D::Error::custom)
+                }
+            }
+        };
+
+        $(impl From<$variant> for $name {
+            fn from(value: $variant) -> Self { Self::$variant(value) }
+        })+
+
+        impl std::ops::Deref for $name {
+            type Target = dyn $role;
+            fn deref(&self) -> &Self::Target {
+                match self {
+                    $(Self::$variant(it) => it,)+
+                    Self::Own(own) => &**own,
+                }
+            }
+        }
+    };
+}
