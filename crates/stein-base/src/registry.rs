@@ -174,7 +174,7 @@ macro_rules! registry {
             }
 
             impl $crate::reexports::serde::Serialize for $name {
-                fn serialize<S: $crate::reexports::serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                fn serialize<S: $crate::reexports::serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
                     match self {
                         $(Self::$variant(it) => $crate::settings::tagged($kind, it, to),)+
                         Self::Own(own) => $crate::settings::tagged(own.kind(), own.settings(), to),
@@ -183,7 +183,7 @@ macro_rules! registry {
             }
 
             impl<'de> $crate::reexports::serde::Deserialize<'de> for $name {
-                fn deserialize<D: $crate::reexports::serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                fn deserialize<D: $crate::reexports::serde::Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
                     use $crate::reexports::serde::de::Error;
                     let value = $crate::reexports::toml::Value::deserialize(from)?;
                     $crate::settings::take_kind($what, value, &Self::names())

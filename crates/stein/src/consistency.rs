@@ -7,11 +7,10 @@
 //!
 //! σ is the noise-to-signal ratio σ/α, and x is x/α, so a network trained on one schedule maps samples of any.
 
-use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnySchedule, Condition, FlowMap, Kernel, Network, NoiseInput, Result, ensure, preconditioned::noise_numbers, rows,
+    AnySchedule, Condition, Context, Dual, FlowMap, Kernel, Levels, Network, NoiseInput, Result, ensure, rows,
 };
 
 /// What surrounds the network of a consistency function.
@@ -86,35 +85,34 @@ impl<N: Network> ConsistencyFunction<N> {
 }
 
 impl<N: Network> FlowMap for ConsistencyFunction<N> {
-    fn carry(&self, x: Tensor<2>, at: &[Kernel], given: &Condition) -> Result<Tensor<2>> {
-        ensure!(
-            at.len() == x.dims()[0],
-            "{} noise levels were given for {} rows: give one a row",
-            at.len(),
-            x.dims()[0]
-        );
-        let end = self.end();
+    fn carry(&self, x: Dual<2>, from: Levels, to: Levels, given: &Condition) -> Result<Dual<2>> {
+        let count = x.dims()[0];
+        let end = self.schedule.kernel(self.schedule.span().0);
         let least = end.noise_to_signal();
-        let (mut input, mut skip, mut output, mut noise) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for level in at {
+        ensure!(
+            to.kernels().iter().all(|to| (to.noise_to_signal() - least).abs() <= 1e-6 * least),
+            "a consistency function carries to the end of its trajectories, sigma/alpha = {least}, and to no other level"
+        );
+        for level in from.kernels() {
             let sigma = level.noise_to_signal();
             ensure!(
                 level.alpha > 0.0 && sigma >= least * (1.0 - 1e-6),
                 "a consistency function is defined from sigma/alpha = {least} up to where there is signal, not at {sigma}"
             );
-            let scalings = Scalings::at(sigma, least, self.settings.sigma_data);
-            let own = self.schedule.kernel(self.schedule.time_at(level.log_snr()));
-            input.push(scalings.input / level.alpha);
-            skip.push(scalings.skip * end.alpha / level.alpha);
-            output.push(scalings.output * end.alpha);
-            noise.push(self.settings.noise_input.number(&own, &self.schedule));
         }
-        let noise = noise_numbers(noise, &x);
-        let raw = self.network.forward(rows::scale(x.clone(), &input), noise, given)?;
-        Ok(rows::scale(x, &skip) + rows::scale(raw, &output))
+        let scalings = |level: &Kernel| Scalings::at(level.noise_to_signal(), least, self.settings.sigma_data);
+        let noise = from.factors(|level| {
+            let own = self.schedule.kernel(self.schedule.time_at(level.log_snr()));
+            self.settings.noise_input.number(&own, &self.schedule)
+        });
+        let noise = rows::vector(noise.into_rows(count), &x.value);
+        let input = x.clone().scale(&from.factors(|level| scalings(level).input / level.alpha));
+        let raw = self.network.forward(input, &Context::new(noise, given))?;
+        Ok(x.scale(&from.factors(|level| scalings(level).skip * end.alpha / level.alpha))
+            + raw.scale(&from.factors(|level| scalings(level).output * end.alpha)))
     }
 
-    fn end(&self) -> Kernel {
-        self.schedule.kernel(self.schedule.span().0)
+    fn end(&self) -> Option<Kernel> {
+        Some(self.schedule.kernel(self.schedule.span().0))
     }
 }

@@ -80,7 +80,7 @@ impl Spacing {
                     "the given grid lists its levels: --set 'sample.grid.spacing={kind=\"given\", noise=[80.0, 0.5]}'",
                 ));
             }
-            _ => return Err(crate::names::unknown("grid", kind, Self::NAMES)),
+            _ => return Err(stein_base::names::unknown("grid", kind, Self::NAMES)),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Score-based generative modelling in one notion: x_t = α(t) x_0 + σ(t) ε.
+//! Score-based generative modeling in one notion: x_t = α(t) x_0 + σ(t) ε.
 //!
 //! This crate holds the mathematics and no networks, files or command line. Three pieces meet in one loop:
 //!
@@ -19,45 +19,67 @@
 //! # Ok::<(), stein::Error>(())
 //! ```
 //!
+//! Every denoiser, wrapped or not, is differentiable both ways ([`jvp`], [`vjp`], [`gradient`]). One step of diffusion posterior
+//! sampling (Chung et al. 2023, eq. 16) needs the gradient of a data misfit through the denoiser:
+//!
+//! ```
+//! use stein::{Condition, Edm, Schedule, denoise, exact::GaussianMixture, gradient, rows};
+//!
+//! let (model, at) = (GaussianMixture::ncsn(), Edm::default().kernel(2.0));
+//! let (x, y) = (rows::matrix(vec![1.0, -0.5], 2, &rows::exact()), 3.0); // the first coordinate was measured
+//! let (denoised, slope) = gradient(x, |x| {
+//!     let denoised = denoise(&model, x, (&at).into(), &Condition::none())?;
+//!     let misfit = (denoised.clone().narrow(1, 0, 1) - y).square().sum();
+//!     Ok((denoised, misfit))
+//! })?;
+//! assert!(rows::host(&slope)[0] < 0.0 && rows::host(&denoised)[0] < y); // a larger x fits better
+//! # Ok::<(), stein::Error>(())
+//! ```
+//!
 //! States are rows, `[rows, dim]`; coefficients are f64 on the host; nothing depends on batch size or thread count.
 
 mod condition;
 mod consistency;
 pub mod denoiser;
-mod error;
+mod dual;
 pub mod exact;
 mod flow_map;
 mod grid;
+pub mod guidance;
 mod kernel;
-pub mod names;
+mod levels;
 mod network;
 pub mod noise;
 mod objective;
+pub mod ode;
 mod preconditioned;
 mod prediction;
 pub mod rows;
 mod sampler;
 mod schedule;
 
-/// The engine's tensor, re-exported so that samplers and denoisers of one's own need no second dependency.
-pub use burn::tensor::Tensor;
-pub use condition::Condition;
+/// The engine's tensors, devices and number formats, re-exported so that code of one's own needs no second dependency.
+pub use burn::tensor::{DType, Device, Tensor, TensorData};
+pub use condition::{Condition, Tokens};
 pub use consistency::{Consistency, ConsistencyFunction, Scalings};
-pub use denoiser::{Clamp, Denoiser};
-pub use error::{Error, Result};
+pub use denoiser::{Denoiser, Estimate, denoise, estimate, gradient, jvp, vjp};
+pub use dual::Dual;
 pub use flow_map::{FlowMap, sample_map, sample_map_from};
 pub use grid::{Grid, Spacing};
+pub use guidance::{AnyWrapper, Wrapper};
 pub use kernel::Kernel;
-pub use network::Network;
+pub use levels::{Factors, Levels, OwnLevels};
+pub use network::{Context, Network};
 pub use objective::{LevelDistribution, Objective, Weighting};
 pub use preconditioned::{InputScale, NoiseInput, Precondition, Preconditioned};
 pub use prediction::Prediction;
 pub use sampler::{
     Ancestral, AnySampler, Convention, Corrector, Ddim, DpmSolverPp, EulerMaruyama, Eval, Heun, Langevin, OdeEuler,
-    OdeHeun, OdeMidpoint, OdeRk4, PredictorCorrector, Progress, Request, ReverseDiffusion, Rk45, Sampled, Sampler,
-    UniPc, Variance, sample, sample_from,
+    OdeHeun, OdeMidpoint, OdeRk4, Past, PredictorCorrector, Progress, Request, ReverseDiffusion, Rk45, Sampled,
+    Sampler, UniPc, Variance, sample, sample_from,
 };
-pub use schedule::{AnySchedule, Cosine, Discrete, Edm, Levels, Rectified, Schedule, SubVp, Ve, Vp};
+pub use schedule::{AnySchedule, Cosine, Discrete, Edm, LevelList, Rectified, Schedule, SubVp, Ve, Vp};
+pub use stein_base::{Error, Key, Keys, Kind, Purpose, Result, ensure, names, random, settings};
 
 /// The README's and the guide's code, run as tests.
 #[cfg(doctest)]

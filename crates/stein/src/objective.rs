@@ -8,9 +8,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Condition, Kernel, Network, Preconditioned, Result, Schedule, ensure,
-    noise::{self, Purpose},
-    rows,
+    Condition, Factors, Kernel, Keys, Levels, Network, Preconditioned, Purpose, Result, Schedule, ensure, noise, rows,
 };
 
 /// How the level of a training example is drawn.
@@ -148,11 +146,11 @@ impl Objective {
         Ok(())
     }
 
-    /// One level and factor an example; the factor on the loss undoes importance sampling. The schedule must have passed
+    /// One level and factor per example; the factor on the loss undoes importance sampling. The schedule must have passed
     /// [`check`](Self::check), which is not repeated here.
-    pub fn draw_levels(&self, schedule: &dyn Schedule, seed: u64, examples: &[u64]) -> Vec<(Kernel, f64)> {
+    pub fn draw_levels(&self, schedule: &dyn Schedule, keys: &Keys) -> Vec<(Kernel, f64)> {
         let (first, last) = schedule.span();
-        let uniform = || noise::uniform(seed, examples, Purpose::Level, 0).into_iter();
+        let uniform = || keys.uniform(Purpose::Level, 0).into_iter();
         match self.levels {
             LevelDistribution::Uniform { t_min } => {
                 let low = t_min.unwrap_or(first);
@@ -162,7 +160,8 @@ impl Objective {
                 let levels = last + 1.0;
                 uniform().map(|u| (schedule.kernel((u * levels).floor()), 1.0)).collect()
             }
-            LevelDistribution::LogNormal { mean, std } => noise::normal(seed, examples, Purpose::Level, 0, 1)
+            LevelDistribution::LogNormal { mean, std } => keys
+                .normal(Purpose::Level, 0, 1)
                 .into_iter()
                 .map(|z| schedule.time_at(-2.0 * (mean + std * z)).clamp(first, last))
                 .map(|t| (schedule.kernel(t), 1.0))
@@ -181,8 +180,8 @@ impl Objective {
         }
     }
 
-    /// The loss of a batch: clean rows `x0` `[rows, dim]`, the number of each training example (which keys its level and
-    /// noise, so that cutting a batch differently changes nothing).
+    /// The loss of a batch of clean rows `x0` `[rows, dim]`; `keys` has the number of each training example, which keys its level,
+    /// its noise and what the network drops, so that cutting a batch differently changes nothing.
     ///
     /// Returns the mean over rows and dimensions, a tensor `[1]` that can be differentiated.
     ///
@@ -193,20 +192,19 @@ impl Objective {
         model: &Preconditioned<N>,
         x0: Tensor<2>,
         given: &Condition,
-        seed: u64,
-        examples: &[u64],
+        keys: &Keys,
     ) -> Result<Tensor<1>> {
-        let drawn = self.draw_levels(&*model.schedule, seed, examples);
+        let drawn = self.draw_levels(&*model.schedule, keys);
         let at: Vec<Kernel> = drawn.iter().map(|(at, _)| *at).collect();
-        let eps = noise::normal_like(seed, examples, Purpose::Perturbation, 0, &x0);
-        let of = |f: &dyn Fn(&Kernel) -> f64| at.iter().map(f).collect::<Vec<f64>>();
-        let x = rows::scale(x0.clone(), &of(&|k| k.alpha)) + rows::scale(eps.clone(), &of(&|k| k.sigma));
+        let levels = Levels::Each(&at);
+        let eps = noise::normal_like(keys, Purpose::Perturbation, 0, &x0);
+        let mix = |on_x0: Factors, on_eps: Factors| rows::scale(x0.clone(), &on_x0) + rows::scale(eps.clone(), &on_eps);
+        let x = mix(levels.factors(|k| k.alpha), levels.factors(|k| k.sigma));
         let prediction = model.settings.prediction;
-        let target =
-            rows::scale(x0, &of(&|k| prediction.target(k).0)) + rows::scale(eps, &of(&|k| prediction.target(k).1));
-        let raw = model.raw(x, &at, given)?;
-        let weights: Vec<f64> =
+        let target = mix(levels.factors(|k| prediction.target(k).0), levels.factors(|k| prediction.target(k).1));
+        let (raw, _) = model.raw(x.into(), levels, given, Some(keys))?;
+        let weights =
             drawn.iter().map(|(at, ratio)| ratio * self.weighting.weight(at, prediction.skip_and_out(at).1)).collect();
-        Ok(rows::scale((raw - target).square(), &weights).mean())
+        Ok(rows::scale((raw.value - target).square(), &Factors::Each(weights)).mean())
     }
 }

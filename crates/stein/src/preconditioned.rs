@@ -4,10 +4,13 @@
 //! log-SNR: x = α(x_0 + (σ/α)ε), so x·α'/α is a sample at the level (α', σ') with the same σ/α. Any checkpoint thus runs on
 //! any grid of any schedule.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::{AnySchedule, Condition, Denoiser, Kernel, Network, Prediction, Result, ensure, rows};
+use crate::{
+    AnySchedule, Condition, Context, Denoiser, Dual, Estimate, Kernel, Keys, Levels, Network, Prediction, Result,
+    ensure, rows,
+};
 
 /// How x is scaled before the network.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -90,12 +93,6 @@ impl NoiseInput {
     }
 }
 
-/// One noise number a row, as the network takes them.
-pub(crate) fn noise_numbers(numbers: Vec<f64>, like: &Tensor<2>) -> Tensor<1> {
-    let rows = numbers.len();
-    Tensor::from_data(TensorData::new(numbers, [rows]), (&like.device(), like.dtype()))
-}
-
 /// What surrounds a network: what it predicts, how it is fed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -166,44 +163,68 @@ impl<N: Network> Preconditioned<N> {
         Ok(Self { network, settings, schedule })
     }
 
-    /// The raw output F `[rows, dim]` at levels of the network's own schedule: what training regresses.
+    /// The raw output F at levels of the network's own schedule, which is what training regresses: `[rows, dim]`, and where the
+    /// network learns variances its values for them, `[rows, dim]` too. With `dropout` the network drops values as in training.
     ///
     /// # Errors
-    /// Those of the network.
-    pub fn raw(&self, x: Tensor<2>, at: &[Kernel], given: &Condition) -> Result<Tensor<2>> {
+    /// Those of the network, and an output of another width.
+    pub fn raw(
+        &self,
+        x: Dual<2>,
+        at: Levels,
+        given: &Condition,
+        dropout: Option<&Keys>,
+    ) -> Result<(Dual<2>, Option<Tensor<2>>)> {
+        let [count, dim] = x.dims();
         let scaled = match self.settings.input_scale {
             InputScale::None {} => x,
             InputScale::UnitVariance { sigma_data } => {
-                rows::scale(x, &at.iter().map(|k| 1.0 / k.sigma.hypot(k.alpha * sigma_data)).collect::<Vec<_>>())
+                x.scale(&at.factors(|k| 1.0 / k.sigma.hypot(k.alpha * sigma_data)))
             }
         };
-        let noise = at.iter().map(|k| self.settings.noise_input.number(k, &self.schedule)).collect();
-        let noise = noise_numbers(noise, &scaled);
-        self.network.forward(scaled, noise, given)
+        let noise = at.factors(|k| self.settings.noise_input.number(k, &self.schedule)).into_rows(count);
+        let noise = rows::vector(noise, &scaled.value).into();
+        let raw = self.network.forward(scaled, &Context { noise, second: None, given, dropout })?;
+        let width = raw.dims()[1];
+        ensure!(
+            width == dim || width == 2 * dim,
+            "the network gives {width} numbers for rows of {dim}: as many are expected, or twice as many with variances"
+        );
+        if width == dim {
+            return Ok((raw, None));
+        }
+        let variance = raw.value.clone().narrow(1, dim, dim);
+        Ok((raw.linear(|raw| raw.narrow(1, 0, dim)), Some(variance)))
     }
 }
 
 impl<N: Network> Denoiser for Preconditioned<N> {
-    fn denoise(&self, x: Tensor<2>, at: &[Kernel], given: &Condition) -> Result<Tensor<2>> {
-        ensure!(
-            at.len() == x.dims()[0],
-            "{} noise levels were given for {} rows: give one a row",
-            at.len(),
-            x.dims()[0]
-        );
+    fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
         let reaches_zero = self.schedule.kernel(self.schedule.span().1).alpha == 0.0;
         ensure!(
-            reaches_zero || at.iter().all(|at| at.alpha > 0.0),
+            reaches_zero || at.kernels().iter().all(|at| at.alpha > 0.0),
             "sampling starts where alpha = 0, a level that schedule {} of this model never reaches: sample on that \
              schedule, or set the grid's start below the end",
             self.schedule.kind()
         );
-        let own: Vec<Kernel> = at.iter().map(|k| self.schedule.kernel(self.schedule.time_at(k.log_snr()))).collect();
-        let to_own: Vec<f64> =
-            own.iter().zip(at).map(|(own, at)| if at.alpha > 0.0 { own.alpha / at.alpha } else { 1.0 }).collect();
-        let x = rows::scale(x, &to_own);
-        let raw = self.raw(x.clone(), &own, given)?;
-        let (skip, out): (Vec<f64>, Vec<f64>) = own.iter().map(|k| self.settings.prediction.skip_and_out(k)).unzip();
-        Ok(rows::scale(x, &skip) + rows::scale(raw, &out))
+        let own = at.map(|k| self.schedule.kernel(self.schedule.time_at(k.log_snr())));
+        let to_own = match (own.view(), at) {
+            (Levels::Same(own), Levels::Same(at)) => crate::Factors::Same(ratio(own, at)),
+            (own, at) => {
+                crate::Factors::Each(own.kernels().iter().zip(at.kernels()).map(|(own, at)| ratio(own, at)).collect())
+            }
+        };
+        let x = x.scale(&to_own);
+        let (raw, variance) = self.raw(x.clone(), own.view(), given, None)?;
+        let skip = own.view().factors(|k| self.settings.prediction.skip_and_out(k).0);
+        let out = own.view().factors(|k| self.settings.prediction.skip_and_out(k).1);
+        // Learned variances come as numbers from -1 to 1.
+        let variance = variance.map(|variance| variance.add_scalar(1.0).mul_scalar(0.5));
+        Ok(Estimate { mean: x.scale(&skip) + raw.scale(&out), variance })
     }
+}
+
+/// What brings x from a level to one of the same log-SNR on another schedule; both may be without signal.
+fn ratio(own: &Kernel, at: &Kernel) -> f64 {
+    if at.alpha > 0.0 { own.alpha / at.alpha } else { 1.0 }
 }

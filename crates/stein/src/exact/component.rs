@@ -3,7 +3,8 @@
 
 use nalgebra::{DMatrix, SymmetricEigen};
 
-use crate::{Error, Kernel, Result, ensure};
+use super::table;
+use crate::{Dual, Error, Kernel, Levels, Result, ensure, rows};
 
 /// A Gaussian with its covariance in its own axes.
 #[derive(Debug, Clone)]
@@ -50,10 +51,10 @@ impl Component {
 
     /// Uᵀ(x − αm).
     fn in_axes(&self, x: &[f64], alpha: f64) -> Vec<f64> {
-        let centred: Vec<f64> = x.iter().zip(&self.mean).map(|(x, m)| x - alpha * m).collect();
+        let centered: Vec<f64> = x.iter().zip(&self.mean).map(|(x, m)| x - alpha * m).collect();
         match &self.axes {
-            None => centred,
-            Some(axes) => (0..self.dim()).map(|j| (0..self.dim()).map(|i| axes[(i, j)] * centred[i]).sum()).collect(),
+            None => centered,
+            Some(axes) => (0..self.dim()).map(|j| (0..self.dim()).map(|i| axes[(i, j)] * centered[i]).sum()).collect(),
         }
     }
 
@@ -74,19 +75,49 @@ impl Component {
             .iter()
             .zip(&self.variances)
             .map(|(z, variance)| {
-                let total = at.alpha.powi(2) * variance + at.sigma.powi(2);
+                let total = total(at, *variance);
                 -0.5 * (z * z / total + (std::f64::consts::TAU * total).ln())
             })
             .sum()
     }
 
-    /// Adds `weight · E[x_0 given x, this component]` to `out`.
-    pub(super) fn add_denoised(&self, x: &[f64], at: &Kernel, weight: f64, out: &mut [f64]) {
-        let mut z = self.in_axes(x, at.alpha);
-        for (z, variance) in z.iter_mut().zip(&self.variances) {
-            *z *= at.alpha * variance / (at.alpha.powi(2) * variance + at.sigma.powi(2));
+    /// Uᵀ(x − αm) of rows `x` `[rows, dim]`.
+    pub(super) fn axes_of(&self, x: Dual<2>, at: Levels) -> Dual<2> {
+        let offset = table(at, &self.mean, |at, mean| at.alpha * mean, &x.value);
+        let centered = x.shift(|x| x - offset);
+        match &self.axes {
+            None => centered,
+            Some(axes) => {
+                // Column-major memory read in row order is the transpose.
+                let axes = rows::matrix(axes.transpose().as_slice().to_vec(), self.dim(), &centered.value);
+                centered.linear(|x| x.matmul(axes.clone()))
+            }
         }
-        self.add_from_axes(&z, weight, out);
+    }
+
+    /// ln N(x; αm, α²Σ + σ²) `[rows, 1]` from the rows in its axes.
+    pub(super) fn log_densities(&self, in_axes: Dual<2>, at: Levels) -> Dual<2> {
+        let like = in_axes.value.clone();
+        let of = |f: &dyn Fn(f64) -> f64| table(at, &self.variances, |at, variance| f(total(at, variance)), &like);
+        let precision = Dual::from(of(&|total| -0.5 / total).expand(like.dims()));
+        let constant = of(&|total| -0.5 * (std::f64::consts::TAU * total).ln()).sum_dim(1);
+        (in_axes.clone() * in_axes * precision).linear(|x| x.sum_dim(1)).shift(|x| x + constant)
+    }
+
+    /// E\[x_0 given x, this component\] `[rows, dim]` from the rows in its axes.
+    pub(super) fn denoised(&self, in_axes: Dual<2>, at: Levels) -> Dual<2> {
+        let like = in_axes.value.clone();
+        let gain = table(at, &self.variances, |at, variance| at.alpha * variance / total(at, variance), &like);
+        let filtered = in_axes.linear(|x| x * gain.clone());
+        let moved = match &self.axes {
+            None => filtered,
+            Some(axes) => {
+                let back = rows::matrix(axes.as_slice().to_vec(), self.dim(), &like);
+                filtered.linear(|x| x.matmul(back.clone()))
+            }
+        };
+        let mean = rows::matrix(self.mean.clone(), self.dim(), &like);
+        moved.shift(|x| x + mean)
     }
 
     /// m + U √Λ ε.
@@ -96,8 +127,8 @@ impl Component {
         self.add_from_axes(&z, 1.0, out);
     }
 
-    /// Adds `weight · (Σ + (m − centre)(m − centre)ᵀ)` to `out`, `[dim, dim]` in row order.
-    pub(super) fn add_second_moment(&self, centre: &[f64], weight: f64, out: &mut [f64]) {
+    /// Adds `weight · (Σ + (m − center)(m − center)ᵀ)` to `out`, `[dim, dim]` in row order.
+    pub(super) fn add_second_moment(&self, center: &[f64], weight: f64, out: &mut [f64]) {
         let dim = self.dim();
         for i in 0..dim {
             for j in 0..dim {
@@ -106,7 +137,7 @@ impl Component {
                     None => 0.0,
                     Some(axes) => (0..dim).map(|k| axes[(i, k)] * self.variances[k] * axes[(j, k)]).sum(),
                 };
-                out[i * dim + j] += weight * (own + (self.mean[i] - centre[i]) * (self.mean[j] - centre[j]));
+                out[i * dim + j] += weight * (own + (self.mean[i] - center[i]) * (self.mean[j] - center[j]));
             }
         }
     }
@@ -116,4 +147,9 @@ fn check_mean(mean: &[f64]) -> Result<()> {
     ensure!(!mean.is_empty(), "a mean is empty: give it one number a dimension");
     ensure!(mean.iter().all(|m| m.is_finite()), "a mean has an entry that is not a finite number");
     Ok(())
+}
+
+/// The variance of α x_0 + σ ε along an axis.
+fn total(at: &Kernel, variance: f64) -> f64 {
+    at.alpha.powi(2) * variance + at.sigma.powi(2)
 }

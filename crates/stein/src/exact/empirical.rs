@@ -1,12 +1,12 @@
 //! The empirical distribution of given points: p_t(x) = (1/n) Σ_i N(x; αx_i, σ²), the optimum a score network is trained
-//! towards and would reach by memorising.
+//! towards and would reach by memorizing.
 //!
 //! Its denoiser is the softmax-weighted mean of the points (Karras et al. 2022, appendix B.3, eq. 57).
 
 use burn::tensor::Tensor;
 
-use super::{Exact, map_rows, normalise};
-use crate::{Condition, Denoiser, Kernel, Result, ensure, noise, noise::Purpose};
+use super::{Exact, check_classless, in_double, log_sum_exp, table};
+use crate::{Condition, Denoiser, Dual, Estimate, Kernel, Keys, Levels, Purpose, Result, ensure, rows};
 
 /// x_0 uniform on given points.
 #[derive(Debug, Clone)]
@@ -40,26 +40,52 @@ impl Empirical {
         self.points.is_empty()
     }
 
-    /// Posterior weights of the points and ln Σ_i exp(−‖x − αx_i‖²/2σ²).
-    fn posterior(&self, x: &[f64], at: &Kernel) -> (Vec<f64>, f64) {
-        let scale = -0.5 / at.sigma.powi(2);
-        let mut weights: Vec<f64> = self
-            .points
-            .chunks_exact(self.dim)
-            .map(|point| scale * point.iter().zip(x).map(|(p, x)| (x - at.alpha * p).powi(2)).sum::<f64>())
-            .collect();
-        let log_sum = normalise(&mut weights);
-        (weights, log_sum)
+    /// The estimates of a few rows: a table of rows and points is held at once.
+    fn some(&self, x: Dual<2>, at: Levels) -> Dual<2> {
+        let mean = self.mean();
+        // Distances between centered rows and points are the same, and their products smaller.
+        let centered: Vec<f64> =
+            self.points.chunks_exact(self.dim).flat_map(|point| point.iter().zip(&mean).map(|(p, m)| p - m)).collect();
+        let squares: Vec<f64> = centered.chunks_exact(self.dim).map(|p| p.iter().map(|p| p * p).sum()).collect();
+        let offset = table(at, &mean, |at, mean| at.alpha * mean, &x.value);
+        let x = x.shift(|x| x - offset);
+        let points = rows::matrix(centered, self.dim, &x.value);
+        let scale = at.factors(|at| at.alpha / at.sigma.powi(2));
+        let size = table(at, &squares, |at, square| 0.5 * (at.alpha / at.sigma).powi(2) * square, &x.value);
+        let across = points.clone().transpose();
+        let logits = x.linear(|x| product(x, across.clone())).scale(&scale).shift(|logits| logits - size);
+        let mean = rows::matrix(mean, self.dim, &points);
+        logits.softmax().linear(|weights| product(weights, points.clone())).shift(|x| x + mean)
     }
 }
 
+/// The product of two matrices, each of whose rows does not depend on how many there are: the engine sums a single long row in an
+/// order of its own.
+fn product(x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
+    match x.dims() {
+        [1, inner] => x.expand([2, inner]).matmul(y).narrow(0, 0, 1),
+        _ => x.matmul(y),
+    }
+}
+
+/// Most numbers in the table of rows and points.
+const TABLE: usize = 1 << 24;
+
 impl Denoiser for Empirical {
-    fn denoise(&self, x: Tensor<2>, at: &[Kernel], given: &Condition) -> Result<Tensor<2>> {
-        ensure!(given.class.is_none(), "this exact model has no classes: leave the condition out");
-        map_rows(&x, self.dim, at.len(), |x, i, out| {
-            for (point, weight) in self.points.chunks_exact(self.dim).zip(self.posterior(x, &at[i]).0) {
-                out.iter_mut().zip(point).for_each(|(out, p)| *out += weight * p);
-            }
+    fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
+        check_classless(given)?;
+        in_double(x, self.dim, |x| {
+            let (count, size) = (x.dims()[0], (TABLE / self.len()).max(1));
+            let parts = (0..count).step_by(size).map(|first| {
+                let rows = size.min(count - first);
+                let levels = match at {
+                    Levels::Same(at) => Levels::Same(at),
+                    Levels::Each(at) => Levels::Each(&at[first..first + rows]),
+                };
+                self.some(x.clone().linear(|x| x.narrow(0, first, rows)), levels)
+            });
+            let parts: Vec<Dual<2>> = parts.collect();
+            Ok(if parts.is_empty() { x } else { Dual::cat(parts, 0) })
         })
     }
 }
@@ -72,11 +98,16 @@ impl Exact for Empirical {
     fn log_density(&self, x: &[f64], at: &Kernel) -> Vec<f64> {
         let constant =
             (self.len() as f64).ln() + 0.5 * self.dim as f64 * (std::f64::consts::TAU * at.sigma.powi(2)).ln();
-        x.chunks_exact(self.dim).map(|x| self.posterior(x, at).1 - constant).collect()
+        let log = |x: &[f64]| {
+            let square = |point: &[f64]| point.iter().zip(x).map(|(p, x)| (x - at.alpha * p).powi(2)).sum::<f64>();
+            let terms = self.points.chunks_exact(self.dim).map(|point| -0.5 / at.sigma.powi(2) * square(point));
+            log_sum_exp(&terms.collect::<Vec<_>>()) - constant
+        };
+        x.chunks_exact(self.dim).map(log).collect()
     }
 
-    fn draw_clean(&self, seed: u64, samples: &[u64]) -> Vec<f64> {
-        let which = noise::uniform(seed, samples, Purpose::Model, 0);
+    fn draw_clean(&self, keys: &Keys) -> Vec<f64> {
+        let which = keys.uniform(Purpose::Model, 0);
         which
             .into_iter()
             .flat_map(|u| {

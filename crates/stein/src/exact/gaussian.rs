@@ -1,9 +1,7 @@
 //! A Gaussian with any covariance: the model for which everything is known in closed form.
 
-use burn::tensor::Tensor;
-
-use super::{Exact, component::Component, map_rows};
-use crate::{Condition, Denoiser, Kernel, Result, ensure, noise, noise::Purpose};
+use super::{Exact, check_classless, component::Component, in_double};
+use crate::{Condition, Denoiser, Dual, Estimate, Kernel, Keys, Levels, Purpose, Result};
 
 /// x_0 ~ N(m, Σ).
 #[derive(Debug, Clone)]
@@ -25,9 +23,9 @@ impl Gaussian {
 }
 
 impl Denoiser for Gaussian {
-    fn denoise(&self, x: Tensor<2>, at: &[Kernel], given: &Condition) -> Result<Tensor<2>> {
-        ensure!(given.class.is_none(), "this exact model has no classes: leave the condition out");
-        map_rows(&x, self.dim(), at.len(), |x, i, out| self.0.add_denoised(x, &at[i], 1.0, out))
+    fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
+        check_classless(given)?;
+        in_double(x, self.dim(), |x| Ok(self.0.denoised(self.0.axes_of(x, at), at)))
     }
 }
 
@@ -40,8 +38,8 @@ impl Exact for Gaussian {
         x.chunks_exact(self.dim()).map(|x| self.0.log_density(x, at)).collect()
     }
 
-    fn draw_clean(&self, seed: u64, samples: &[u64]) -> Vec<f64> {
-        let eps = noise::normal(seed, samples, Purpose::Model, 1, self.dim());
+    fn draw_clean(&self, keys: &Keys) -> Vec<f64> {
+        let eps = keys.normal(Purpose::Model, 1, self.dim());
         let mut out = vec![0.0; eps.len()];
         for (out, eps) in out.chunks_exact_mut(self.dim()).zip(eps.chunks_exact(self.dim())) {
             self.0.place(eps, out);

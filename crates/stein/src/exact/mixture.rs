@@ -3,24 +3,23 @@
 //!
 //! The multi-modal truth: 1/5 N((−5,−5), I) + 4/5 N((5,5), I) is the example of Song & Ermon 2019, section 3.2.
 
-use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Exact, component::Component, map_rows, normalise};
-use crate::{Condition, Denoiser, Error, Kernel, Result, ensure, noise, noise::Purpose};
+use super::{Exact, component::Component, in_double, log_sum_exp};
+use crate::{Condition, Denoiser, Dual, Error, Estimate, Kernel, Keys, Levels, Purpose, Result, ensure, rows};
 
 /// A mixture as it stands in a JSON file: weights, means, and either standard deviations or covariances.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MixtureFile {
-    /// One weight a component; they are normalised to sum to one.
+    /// One weight per component; they are normalized to sum to one.
     pub weights: Vec<f64>,
-    /// One mean a component.
+    /// One mean per component.
     pub means: Vec<Vec<f64>>,
-    /// One standard deviation a component, for isotropic components.
+    /// One standard deviation per component, for isotropic components.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stds: Option<Vec<f64>>,
-    /// One covariance a component.
+    /// One covariance per component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub covs: Option<Vec<Vec<Vec<f64>>>>,
 }
@@ -38,7 +37,11 @@ impl TryFrom<MixtureFile> for GaussianMixture {
     fn try_from(file: MixtureFile) -> Result<Self> {
         let MixtureFile { weights, means, stds, covs } = file;
         let sizes = |what: &str, len: usize| -> Result<()> {
-            ensure!(len == means.len(), "the mixture has {} means and {len} {what}: give one a component", means.len());
+            ensure!(
+                len == means.len(),
+                "the mixture has {} means and {len} {what}: give one per component",
+                means.len()
+            );
             Ok(())
         };
         sizes("weights", weights.len())?;
@@ -110,35 +113,37 @@ impl GaussianMixture {
         self.components.is_empty()
     }
 
-    /// Responsibilities of one row and its log-density.
-    fn posterior(&self, x: &[f64], at: &Kernel) -> (Vec<f64>, f64) {
-        let mut weights: Vec<f64> =
-            self.weights.iter().zip(&self.components).map(|(w, c)| w.ln() + c.log_density(x, at)).collect();
-        let log_density = normalise(&mut weights);
-        (weights, log_density)
+    /// How much each component is responsible for each row, `[rows, components]`: the one of its class alone where a row has one.
+    fn responsibilities(&self, in_axes: &[Dual<2>], at: Levels, class: &[Option<u32>]) -> Dual<2> {
+        let like = &in_axes[0].value;
+        let known = class.iter().flat_map(|class| {
+            (0..self.len()).map(move |k| f64::from(u8::from(class.is_some_and(|class| class as usize == k))))
+        });
+        let known = rows::matrix(known.collect(), self.len(), like);
+        if class.iter().all(Option::is_some) {
+            return known.into();
+        }
+        let parts = self.components.iter().zip(in_axes).zip(&self.weights);
+        let logs = parts.map(|((component, in_axes), weight)| {
+            component.log_densities(in_axes.clone(), at).shift(|log| log.add_scalar(weight.ln()))
+        });
+        let free: Vec<f64> = class.iter().map(|class| f64::from(u8::from(class.is_none()))).collect();
+        let free = rows::column(&free, like);
+        Dual::cat(logs.collect(), 1).softmax().linear(|weights| weights * free.clone()).shift(|weights| weights + known)
     }
 }
 
 impl Denoiser for GaussianMixture {
-    fn denoise(&self, x: Tensor<2>, at: &[Kernel], given: &Condition) -> Result<Tensor<2>> {
-        given.check(at.len())?;
-        if let Some(class) = &given.class {
-            let known = self.len();
-            let beyond = class.iter().find(|&&class| class >= known);
-            ensure!(
-                beyond.is_none(),
-                "class {} was asked of a mixture of {known} components: its classes are 0 to {}",
-                beyond.copied().unwrap_or_default(),
-                known - 1
-            );
-        }
-        map_rows(&x, self.dim(), at.len(), |x, i, out| match &given.class {
-            Some(class) => self.components[class[i]].add_denoised(x, &at[i], 1.0, out),
-            None => {
-                for (component, weight) in self.components.iter().zip(self.posterior(x, &at[i]).0) {
-                    component.add_denoised(x, &at[i], weight, out);
-                }
-            }
+    fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
+        let class = given.class_rows(x.dims()[0], self.len())?;
+        in_double(x, self.dim(), |x| {
+            let in_axes: Vec<Dual<2>> = self.components.iter().map(|one| one.axes_of(x.clone(), at)).collect();
+            let weights = self.responsibilities(&in_axes, at, &class);
+            let terms = self.components.iter().zip(in_axes).enumerate().map(|(k, (component, in_axes))| {
+                let weight = weights.clone().linear(|weights| weights.narrow(1, k, 1).expand(x.dims()));
+                weight * component.denoised(in_axes, at)
+            });
+            Ok(terms.reduce(|sum, term| sum + term).expect("a mixture has a component"))
         })
     }
 }
@@ -149,13 +154,17 @@ impl Exact for GaussianMixture {
     }
 
     fn log_density(&self, x: &[f64], at: &Kernel) -> Vec<f64> {
-        x.chunks_exact(self.dim()).map(|x| self.posterior(x, at).1).collect()
+        let log = |x: &[f64]| {
+            let terms = self.weights.iter().zip(&self.components).map(|(w, c)| w.ln() + c.log_density(x, at));
+            log_sum_exp(&terms.collect::<Vec<_>>())
+        };
+        x.chunks_exact(self.dim()).map(log).collect()
     }
 
-    fn draw_clean(&self, seed: u64, samples: &[u64]) -> Vec<f64> {
+    fn draw_clean(&self, keys: &Keys) -> Vec<f64> {
         let dim = self.dim();
-        let eps = noise::normal(seed, samples, Purpose::Model, 1, dim);
-        let which = noise::uniform(seed, samples, Purpose::Model, 0);
+        let eps = keys.normal(Purpose::Model, 1, dim);
+        let which = keys.uniform(Purpose::Model, 0);
         let mut out = vec![0.0; eps.len()];
         for ((out, eps), mut left) in out.chunks_exact_mut(dim).zip(eps.chunks_exact(dim)).zip(which) {
             let chosen = self.weights.iter().position(|weight| {

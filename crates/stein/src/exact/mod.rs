@@ -1,7 +1,8 @@
 //! Exact models: distributions whose every noisy marginal has a known score, density and sampler.
 //!
 //! They are the truth that samplers, objectives and likelihoods are tested against, and toy data to learn from. All of
-//! them work in double precision on the host, row by row, whatever the tensor's device and precision.
+//! them compute in double precision, whatever the precision of the rows they are given, and are made of tensor operations: they
+//! are differentiable like any other denoiser.
 
 mod component;
 mod empirical;
@@ -12,10 +13,9 @@ pub use empirical::Empirical;
 pub use gaussian::Gaussian;
 pub use mixture::{GaussianMixture, MixtureFile};
 
-use burn::tensor::Tensor;
-use rayon::prelude::*;
+use burn::tensor::{DType, Tensor};
 
-use crate::{Denoiser, Kernel, Result, ensure, noise, noise::Purpose, rows};
+use crate::{Condition, Denoiser, Dual, Estimate, Kernel, Keys, Levels, Purpose, Result, ensure, rows};
 
 /// A distribution of x_0 whose noisy marginals p_t, the law of α x_0 + σ ε, are known exactly.
 pub trait Exact: Denoiser {
@@ -26,8 +26,8 @@ pub trait Exact: Denoiser {
     /// singular covariances have none and need σ > 0 (it is not a number otherwise, nor is their denoiser).
     fn log_density(&self, x: &[f64], at: &Kernel) -> Vec<f64>;
 
-    /// Clean rows in row order, one for every sample number, a function of (seed, number) alone.
-    fn draw_clean(&self, seed: u64, samples: &[u64]) -> Vec<f64>;
+    /// Clean rows in row order, one per key, each a function of its key alone.
+    fn draw_clean(&self, keys: &Keys) -> Vec<f64>;
 
     /// Mean of the clean data, `[dim]`.
     fn mean(&self) -> Vec<f64>;
@@ -36,9 +36,9 @@ pub trait Exact: Denoiser {
     fn covariance(&self) -> Vec<f64>;
 
     /// Rows of p_t in row order: α x_0 + σ ε.
-    fn draw(&self, seed: u64, samples: &[u64], at: &Kernel) -> Vec<f64> {
-        let clean = self.draw_clean(seed, samples);
-        let eps = noise::normal(seed, samples, Purpose::Perturbation, 0, self.dim());
+    fn draw(&self, keys: &Keys, at: &Kernel) -> Vec<f64> {
+        let clean = self.draw_clean(keys);
+        let eps = keys.normal(Purpose::Perturbation, 0, self.dim());
         clean.iter().zip(&eps).map(|(x0, eps)| at.alpha * x0 + at.sigma * eps).collect()
     }
 
@@ -49,33 +49,31 @@ pub trait Exact: Denoiser {
     }
 }
 
-/// Runs a row function over a tensor: `row(x, index, out)` with rows of width `dim`.
-fn map_rows(
-    x: &Tensor<2>,
-    dim: usize,
-    levels: usize,
-    row: impl Fn(&[f64], usize, &mut [f64]) + Sync,
-) -> Result<Tensor<2>> {
-    let [count, width] = x.dims();
+/// What an exact denoiser makes of rows, in double precision and back in that of `x`.
+fn in_double(x: Dual<2>, dim: usize, f: impl FnOnce(Dual<2>) -> Result<Dual<2>>) -> Result<Estimate> {
+    let width = x.dims()[1];
     ensure!(width == dim, "this exact model is {dim}-dimensional and was given rows of {width} numbers");
-    ensure!(levels == count, "{levels} noise levels were given for {count} rows: give one a row");
-    let host = rows::host(x);
-    let mut out = vec![0.0; host.len()];
-    out.par_chunks_mut(dim).enumerate().for_each(|(i, out)| row(&host[i * dim..(i + 1) * dim], i, out));
-    Ok(rows::matrix(out, dim, x))
+    let kind = x.value.dtype();
+    Ok(f(x.linear(|x| x.cast(DType::F64)))?.linear(|x| x.cast(kind)).into())
 }
 
-/// Turns log-weights into weights that sum to one, and returns the logarithm of their sum; −∞ when all are.
-fn normalise(log_weights: &mut [f64]) -> f64 {
-    let largest = log_weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+/// A number of every level and column, `[rows, columns]`, or `[1, columns]` where the rows share a level.
+fn table(at: Levels, columns: &[f64], f: impl Fn(&Kernel, f64) -> f64, like: &Tensor<2>) -> Tensor<2> {
+    let values = at.kernels().iter().flat_map(|at| columns.iter().map(|&column| f(at, column))).collect();
+    rows::matrix(values, columns.len(), like)
+}
+
+/// Fails if a class was given to a model that has none.
+fn check_classless(given: &Condition) -> Result<()> {
+    ensure!(given.class.iter().flatten().all(Option::is_none), "this exact model has no classes: leave the class out");
+    Ok(())
+}
+
+/// ln Σ exp, −∞ where all are.
+fn log_sum_exp(logs: &[f64]) -> f64 {
+    let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     if !largest.is_finite() {
         return largest;
     }
-    let mut sum = 0.0;
-    for weight in log_weights.iter_mut() {
-        *weight = (*weight - largest).exp();
-        sum += *weight;
-    }
-    log_weights.iter_mut().for_each(|weight| *weight /= sum);
-    largest + sum.ln()
+    largest + logs.iter().map(|log| (log - largest).exp()).sum::<f64>().ln()
 }

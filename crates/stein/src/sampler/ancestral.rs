@@ -8,7 +8,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Eval, Sampler};
+use super::{Eval, Past, Sampler};
 use crate::{Kernel, Result};
 
 /// Which variance the noise has.
@@ -31,7 +31,7 @@ pub struct Ancestral {
 }
 
 impl Sampler for Ancestral {
-    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval) -> Result<Tensor<2>> {
+    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval, _: &mut Past) -> Result<Tensor<2>> {
         let denoised = eval.denoise(&x, from)?;
         let (ratio, forward) = from.transition_from(to);
         let on_x = ratio * (to.sigma / from.sigma).powi(2);
@@ -44,7 +44,7 @@ impl Sampler for Ancestral {
             Variance::Posterior => from.posterior_variance(to),
             Variance::Forward => forward,
         };
-        Ok(eval.noise(&mean)?.mul_scalar(variance.sqrt()) + mean)
+        Ok(eval.interval_noise(from, to, &mean)?.mul_scalar(variance.sqrt()) + mean)
     }
 
     fn order(&self) -> Option<u32> {

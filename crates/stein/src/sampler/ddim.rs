@@ -6,7 +6,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Eval, Sampler, eval::eps};
+use super::{Eval, Past, Sampler, eval::eps};
 use crate::{Kernel, Result, ensure};
 
 /// DDIM with noise `eta`.
@@ -18,12 +18,12 @@ pub struct Ddim {
 }
 
 impl Sampler for Ddim {
-    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval) -> Result<Tensor<2>> {
+    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval, _: &mut Past) -> Result<Tensor<2>> {
         let denoised = eval.denoise(&x, from)?;
         let variance = self.eta.powi(2) * from.posterior_variance(to);
         let direction = (to.sigma.powi(2) - variance).max(0.0).sqrt();
         let mean = denoised.clone().mul_scalar(to.alpha) + eps(x, denoised, from).mul_scalar(direction);
-        Ok(if variance > 0.0 { eval.noise(&mean)?.mul_scalar(variance.sqrt()) + mean } else { mean })
+        Ok(if variance > 0.0 { eval.interval_noise(from, to, &mean)?.mul_scalar(variance.sqrt()) + mean } else { mean })
     }
 
     fn order(&self) -> Option<u32> {

@@ -13,7 +13,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Eval, Sampler};
+use super::{Eval, Past, Sampler};
 use crate::{Kernel, Result, ensure};
 
 /// Multistep DPM-Solver++. Default: 2M.
@@ -31,34 +31,34 @@ impl Default for DpmSolverPp {
 }
 
 impl Sampler for DpmSolverPp {
-    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval) -> Result<Tensor<2>> {
+    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval, past: &mut Past) -> Result<Tensor<2>> {
         let denoised = eval.denoise(&x, from)?;
         if to.is_clean() {
             return Ok(denoised);
         }
         let h = 0.5 * (to.log_snr() - from.log_snr());
         let whole = -(-h).exp_m1();
-        let past = eval.previous(from).filter(|_| self.order > 1);
-        let before = past.as_ref().and_then(|(level, _)| eval.previous(level)).filter(|_| self.order > 2);
+        let one = past.step(0).filter(|_| self.order > 1);
+        let two = past.step(1).filter(|_| self.order > 2);
         // From a level without signal an interval is infinite, and the slope over it 0.
         let ratio = |late: &Kernel, early: &Kernel| 0.5 * (late.log_snr() - early.log_snr()) / h;
-        let integral = match (past, before) {
+        let integral = match (one, two) {
             (Some((one, first)), Some((two, second))) => {
-                let (near, far) = (ratio(from, &one), ratio(&one, &two));
+                let (near, far) = (ratio(from, one), ratio(one, two));
                 let late = (denoised.clone() - first.clone()).div_scalar(near);
-                let early = (first - second).div_scalar(far);
+                let early = (first.clone() - second.clone()).div_scalar(far);
                 let bend = (late.clone() - early).div_scalar(near + far);
                 let slope = late + bend.clone().mul_scalar(near);
                 let on_slope = 1.0 - whole / h;
                 denoised.clone().mul_scalar(whole) + slope.mul_scalar(on_slope) - bend.mul_scalar(on_slope / h - 0.5)
             }
             (Some((one, first)), None) => {
-                let slope = (denoised.clone() - first).mul_scalar(0.5 / ratio(from, &one));
+                let slope = (denoised.clone() - first.clone()).mul_scalar(0.5 / ratio(from, one));
                 (denoised.clone() + slope).mul_scalar(whole)
             }
             _ => denoised.clone().mul_scalar(whole),
         };
-        eval.remember(from, to, denoised);
+        past.remember(*from, denoised);
         Ok(x.mul_scalar(to.sigma / from.sigma) + integral.mul_scalar(to.alpha))
     }
 

@@ -7,7 +7,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Eval, Sampler};
+use super::{Eval, Past, Sampler};
 use crate::{Kernel, Result};
 
 /// Euler–Maruyama on the reverse SDE.
@@ -16,11 +16,11 @@ use crate::{Kernel, Result};
 pub struct EulerMaruyama {}
 
 impl Sampler for EulerMaruyama {
-    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval) -> Result<Tensor<2>> {
+    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval, _: &mut Past) -> Result<Tensor<2>> {
         let h = from.t - to.t;
         let g_squared = from.diffusion_squared();
         let score = eval.score(&x, from)?;
-        let noise = eval.noise(&x)?;
+        let noise = eval.interval_noise(from, to, &x)?;
         Ok(x.mul_scalar(1.0 - h * from.drift())
             + score.mul_scalar(h * g_squared)
             + noise.mul_scalar((h * g_squared).sqrt()))

@@ -1,16 +1,16 @@
-//! A sampler's whole world: it counts evaluations, draws noise, and remembers what multistep methods look back at.
-
-use std::collections::VecDeque;
+//! What a sampler sees of the world: it counts evaluations, draws noise, and knows the levels between the grid's.
 
 use burn::tensor::Tensor;
 
 use super::Request;
-use crate::{Condition, Denoiser, Kernel, Result, Schedule, denoiser::score, noise::Draws, rows};
+use crate::{
+    Condition, Denoiser, Estimate, Kernel, Levels, Result, Schedule,
+    denoiser::{self, velocity},
+    noise::Draws,
+    ode::{self, Steps, Tableau, Times},
+};
 
-/// How many steps are remembered: as many as the deepest multistep method looks back.
-const DEPTH: usize = 3;
-
-/// The denoiser, the noise and the past of one run.
+/// The denoiser and the noise of one run.
 pub struct Eval<'a> {
     denoiser: &'a dyn Denoiser,
     schedule: &'a dyn Schedule,
@@ -19,8 +19,6 @@ pub struct Eval<'a> {
     data_variance: f64,
     draws: Draws<'a>,
     evaluations: usize,
-    /// Level, next level and denoised batch of the last steps, the latest at the back.
-    past: VecDeque<(Kernel, Kernel, Tensor<2>)>,
 }
 
 impl<'a> Eval<'a> {
@@ -39,8 +37,16 @@ impl<'a> Eval<'a> {
             data_variance: request.data_variance,
             draws: Draws::new(request),
             evaluations: 0,
-            past: VecDeque::with_capacity(DEPTH),
         }
+    }
+
+    /// The denoiser's whole estimate at one level for the whole batch.
+    ///
+    /// # Errors
+    /// Those of the denoiser.
+    pub fn estimate(&mut self, x: &Tensor<2>, at: &Kernel) -> Result<Estimate> {
+        self.evaluations += 1;
+        denoiser::estimate(self.denoiser, x.clone().into(), at.into(), self.given)
     }
 
     /// D(x) at one level for the whole batch.
@@ -48,17 +54,7 @@ impl<'a> Eval<'a> {
     /// # Errors
     /// Those of the denoiser.
     pub fn denoise(&mut self, x: &Tensor<2>, at: &Kernel) -> Result<Tensor<2>> {
-        self.evaluations += 1;
-        self.denoiser.denoise(x.clone(), &vec![*at; x.dims()[0]], self.given)
-    }
-
-    /// D(x) of some rows of the batch, each at its own level.
-    ///
-    /// # Errors
-    /// Those of the denoiser.
-    pub fn denoise_rows(&mut self, x: &Tensor<2>, at: &[Kernel], batch_rows: &[usize]) -> Result<Tensor<2>> {
-        self.evaluations += 1;
-        self.denoiser.denoise(x.clone(), at, &self.given.select(batch_rows))
+        Ok(self.estimate(x, at)?.mean.value)
     }
 
     /// The score at one level for the whole batch.
@@ -67,16 +63,52 @@ impl<'a> Eval<'a> {
     /// Those of the denoiser.
     pub fn score(&mut self, x: &Tensor<2>, at: &Kernel) -> Result<Tensor<2>> {
         let denoised = self.denoise(x, at)?;
-        Ok(score(x.clone(), denoised, &[*at]))
+        Ok(denoiser::score(x.clone().into(), denoised.into(), at.into()).value)
+    }
+
+    /// The batch carried along the probability-flow ODE from one time to another.
+    ///
+    /// # Errors
+    /// Those of the denoiser and of [`ode::integrate`].
+    pub fn flow(&mut self, x: Tensor<2>, from: f64, to: f64, method: &Tableau, steps: Steps) -> Result<Tensor<2>> {
+        let Self { denoiser, schedule, given, .. } = *self;
+        let mut field = |x: &Tensor<2>, times: Times, rows: &[usize]| {
+            let (at, chosen): (Vec<Kernel>, Condition);
+            let (levels, given) = match times {
+                Times::Same(t) => {
+                    at = vec![schedule.kernel(t)];
+                    (Levels::Same(&at[0]), given)
+                }
+                Times::Each(times) => {
+                    at = times.iter().map(|&t| schedule.kernel(t)).collect();
+                    chosen = given.select(rows);
+                    (Levels::Each(&at), &chosen)
+                }
+            };
+            let mean = denoiser::estimate(denoiser, x.clone().into(), levels, given)?.mean;
+            Ok(velocity(x.clone().into(), mean, levels).value)
+        };
+        let end = ode::integrate(&mut field, x, from, to, method, steps)?;
+        self.evaluations += end.evaluations;
+        Ok(end.x)
     }
 
     /// Fresh standard normal noise of the batch's shape, keyed by (seed, sample, number of the draw), or the next of
-    /// the [given](crate::noise::Source::Given) draws.
+    /// the [given](crate::noise::Source::Given) draws: for steps that stay at a level.
     ///
     /// # Errors
     /// No given draw is left, or it is not of the batch's shape.
     pub fn noise(&mut self, like: &Tensor<2>) -> Result<Tensor<2>> {
         self.draws.normal(like)
+    }
+
+    /// Standard normal noise of the batch's shape for a step from one level to another: the scaled increment of one Brownian path
+    /// per sample, a function of (seed, sample, levels), so that halving the step refines the same path. Or the next given draw.
+    ///
+    /// # Errors
+    /// As [`noise`](Self::noise).
+    pub fn interval_noise(&mut self, from: &Kernel, to: &Kernel, like: &Tensor<2>) -> Result<Tensor<2>> {
+        self.draws.interval(from, to, like)
     }
 
     /// The kernel at a time between the grid's levels.
@@ -103,30 +135,9 @@ impl<'a> Eval<'a> {
     pub fn evaluations(&self) -> usize {
         self.evaluations
     }
-
-    /// Remembers the denoised batch of the step `from` → `to`.
-    pub fn remember(&mut self, from: &Kernel, to: &Kernel, denoised: Tensor<2>) {
-        if self.past.len() == DEPTH {
-            self.past.pop_front();
-        }
-        self.past.push_back((*from, *to, denoised));
-    }
-
-    /// The level and denoised batch of the step that led to `from`, if one was remembered; asked for that level again,
-    /// the step before it. Three steps are remembered.
-    pub fn previous(&self, from: &Kernel) -> Option<(Kernel, Tensor<2>)> {
-        self.past.iter().rev().find(|(_, to, _)| to == from).map(|(at, _, denoised)| (*at, denoised.clone()))
-    }
 }
 
 /// ε̂ = (x − αD)/σ.
 pub(super) fn eps(x: Tensor<2>, denoised: Tensor<2>, at: &Kernel) -> Tensor<2> {
     (x - denoised.mul_scalar(at.alpha)).div_scalar(at.sigma)
-}
-
-/// The probability-flow velocity α̇ D + σ̇ ε̂ of rows at their levels.
-pub(super) fn velocity(x: Tensor<2>, denoised: Tensor<2>, at: &[Kernel]) -> Tensor<2> {
-    let noise: Vec<f64> = at.iter().map(|k| k.d_sigma / k.sigma).collect();
-    let signal: Vec<f64> = at.iter().map(|k| k.d_alpha - k.d_sigma * k.alpha / k.sigma).collect();
-    rows::scale(x, &noise) + rows::scale(denoised, &signal)
 }

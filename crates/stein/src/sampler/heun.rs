@@ -6,7 +6,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Eval, Sampler, eval::eps};
+use super::{Eval, Past, Sampler, eval::eps};
 use crate::{Kernel, Result, ensure};
 
 /// EDM's Heun. Default: no churn.
@@ -30,7 +30,7 @@ impl Default for Heun {
 }
 
 impl Sampler for Heun {
-    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval) -> Result<Tensor<2>> {
+    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval, _: &mut Past) -> Result<Tensor<2>> {
         let (mut x, mut from) = (x, *from);
         let level = from.noise_to_signal();
         if self.churn > 0.0 && (self.churn_min..=self.churn_max).contains(&level) {

@@ -11,7 +11,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Eval, Sampler};
+use super::{Eval, Past, Sampler};
 use crate::{Kernel, Result, ensure};
 
 /// Whose step size `epsilon` means.
@@ -50,7 +50,7 @@ impl Default for Langevin {
 }
 
 impl Sampler for Langevin {
-    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval) -> Result<Tensor<2>> {
+    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval, _: &mut Past) -> Result<Tensor<2>> {
         let last = eval.last_level().noise_to_signal().powi(2);
         let growth = from.noise_to_signal().powi(2) / last;
         let halved = if self.convention == Convention::Paper { 0.5 } else { 1.0 };

@@ -26,23 +26,24 @@ pub use reverse_diffusion::ReverseDiffusion;
 pub use rk45::Rk45;
 pub use uni_pc::UniPc;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use std::collections::VecDeque;
 
-use crate::{
-    Condition, Denoiser, Kernel, Result, Schedule, ensure,
-    names::registry,
-    noise::{self, Purpose, Source},
-};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use stein_base::registry;
+
+use crate::{Condition, Denoiser, Kernel, Keys, Purpose, Result, Schedule, ensure, noise::Source};
 
 /// One step of a sampler, from a noisier level to a cleaner one.
 pub trait Sampler: std::fmt::Debug + Send + Sync {
     /// `x` `[rows, dim]` at level `from` becomes a batch at level `to`.
     ///
+    /// `past` has what this run's earlier steps chose to remember, for multistep methods.
+    ///
     /// `to` is [`Kernel::CLEAN`] only if [`reaches_clean`](Self::reaches_clean); `from` always has noise.
     ///
     /// # Errors
     /// Those of the denoiser.
-    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval) -> Result<Tensor<2>>;
+    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval, past: &mut Past) -> Result<Tensor<2>>;
 
     /// Order of global convergence to the probability-flow ODE, where the sampler solves it: halving every step divides
     /// the error by 2^order. `None` for samplers that draw noise. A conformance test measures it.
@@ -78,7 +79,7 @@ registry! {
         "ancestral" => Ancestral,
         /// The reverse SDE by Euler–Maruyama.
         "euler_maruyama" => EulerMaruyama,
-        /// The reverse of the discretised forward SDE.
+        /// The reverse of the discretized forward SDE.
         "reverse_diffusion" => ReverseDiffusion,
         /// Annealed Langevin dynamics.
         "langevin" => Langevin,
@@ -100,6 +101,26 @@ registry! {
         "ode_rk4" => OdeRk4,
         /// The probability-flow ODE in t by adaptive Dormand–Prince.
         "rk45" => Rk45,
+    }
+}
+
+/// What the steps of a run remember for the ones after: the level and the denoised batch of the last few.
+#[derive(Debug, Default)]
+pub struct Past(VecDeque<(Kernel, Tensor<2>)>);
+
+impl Past {
+    /// How many steps are remembered: as many as the deepest multistep method looks back.
+    pub const DEPTH: usize = 3;
+
+    /// Remembers the level a step started from and its denoised batch `[rows, dim]`.
+    pub fn remember(&mut self, from: Kernel, denoised: Tensor<2>) {
+        self.0.truncate(Self::DEPTH - 1);
+        self.0.push_front((from, denoised));
+    }
+
+    /// What the last step remembered (0), or the one before it (1), and so on.
+    pub fn step(&self, back: usize) -> Option<&(Kernel, Tensor<2>)> {
+        self.0.get(back)
     }
 }
 
@@ -127,7 +148,12 @@ pub struct Request {
 }
 
 impl Request {
-    /// `rows` unconditional samples of `dim` numbers in double precision on the CPU, as the exact models want.
+    /// `rows` unconditional samples of `dim` numbers in single precision on the CPU, as networks want.
+    pub fn new(rows: usize, dim: usize, seed: u64) -> Self {
+        Self { dtype: DType::F32, ..Self::exact(rows, dim, seed) }
+    }
+
+    /// The same in double precision, for exact models.
     pub fn exact(rows: usize, dim: usize, seed: u64) -> Self {
         Self {
             seed,
@@ -142,16 +168,16 @@ impl Request {
         }
     }
 
-    pub(crate) fn numbers(&self) -> Vec<u64> {
-        (self.first..self.first + self.rows as u64).collect()
+    /// What keys the samples.
+    pub fn keys(&self) -> Keys {
+        Keys::range(self.seed, self.first, self.rows)
     }
 
     /// The prior at the noisiest of these levels.
     pub(crate) fn prior(&self, kernels: &[Kernel]) -> Tensor<2> {
         // Without a level there is nothing to start from, which `sample_from` and `sample_map_from` refuse.
         let std = kernels.first().map_or(1.0, |level| level.prior_std(self.data_variance));
-        let start = noise::normal(self.seed, &self.numbers(), Purpose::Prior, 0, self.dim);
-        let start = start.into_iter().map(|z| std * z).collect();
+        let start = self.keys().normal(Purpose::Prior, 0, self.dim).into_iter().map(|z| std * z).collect();
         Tensor::from_data(TensorData::new::<f64, _>(start, [self.rows, self.dim]), (&self.device, self.dtype))
     }
 }
@@ -177,7 +203,7 @@ pub struct Progress<'a> {
     pub x: &'a Tensor<2>,
 }
 
-/// Draws the prior at the noisiest level of `kernels` and runs a sampler down to the last.
+/// Draws samples: the prior at the noisiest level of `kernels`, and from there a sampler down to the last level.
 ///
 /// `schedule` is the one `kernels` were laid on: samplers that look between two levels ask it. `observe` is called at the
 /// start and after every step; an error it returns ends the run.
@@ -218,6 +244,7 @@ pub fn sample_from(
         kernels[0].t
     );
     let mut eval = Eval::new(denoiser, schedule, kernels, request);
+    let mut past = Past::default();
     let mut x = x;
     let steps = kernels.len() - 1;
     observe(&Progress { step: 0, steps, at: &kernels[0], x: &x })?;
@@ -226,7 +253,7 @@ pub fn sample_from(
         x = if to.is_clean() && !sampler.reaches_clean() {
             eval.denoise(&x, from)?
         } else {
-            sampler.step(x, from, to, &mut eval)?
+            sampler.step(x, from, to, &mut eval, &mut past)?
         };
         observe(&Progress { step: i + 1, steps, at: to, x: &x })?;
     }

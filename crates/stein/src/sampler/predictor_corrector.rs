@@ -18,7 +18,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{AnySampler, Eval, ReverseDiffusion, Sampler};
+use super::{AnySampler, Eval, Past, ReverseDiffusion, Sampler};
 use crate::{Kernel, Result, ensure};
 
 /// How the corrector chooses its step.
@@ -90,13 +90,13 @@ impl PredictorCorrector {
 }
 
 impl Sampler for PredictorCorrector {
-    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval) -> Result<Tensor<2>> {
+    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval, past: &mut Past) -> Result<Tensor<2>> {
         let a = (from.alpha / to.alpha).powi(2);
         if self.corrector_first {
             let corrected = self.correct(x, from, a, eval)?;
-            self.predictor.step(corrected, from, to, eval)
+            self.predictor.step(corrected, from, to, eval, past)
         } else {
-            let predicted = self.predictor.step(x, from, to, eval)?;
+            let predicted = self.predictor.step(x, from, to, eval, past)?;
             if to.is_clean() { Ok(predicted) } else { self.correct(predicted, to, a, eval) }
         }
     }

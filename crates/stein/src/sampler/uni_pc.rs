@@ -15,7 +15,7 @@ use burn::tensor::Tensor;
 use nalgebra::{DMatrix, DVector};
 use serde::{Deserialize, Serialize};
 
-use super::{Eval, Sampler};
+use super::{Eval, Past, Sampler};
 use crate::{Error, Kernel, Result, ensure};
 
 /// UniPC.
@@ -71,17 +71,17 @@ fn differences(at: &Estimate, others: &[Estimate], h: f64) -> Result<Option<Tens
 }
 
 impl Sampler for UniPc {
-    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval) -> Result<Tensor<2>> {
+    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval, past: &mut Past) -> Result<Tensor<2>> {
         let denoised = eval.denoise(&x, from)?;
         if to.is_clean() {
             return Ok(denoised);
         }
         // The latest first. An interval that starts without signal is infinite: nothing is to be learnt across it.
-        let before = |level: &Kernel| eval.previous(level).filter(|(level, _)| level.alpha > 0.0);
-        let past: Vec<Estimate> =
-            std::iter::successors(before(from), |(level, _)| before(level)).take(self.order as usize).collect();
+        let known: Vec<Estimate> = (0..self.order as usize)
+            .map_while(|back| past.step(back).filter(|(level, _)| level.alpha > 0.0).cloned())
+            .collect();
         let here = (*from, denoised);
-        let x = match past.split_first() {
+        let x = match known.split_first() {
             Some((start, others)) => {
                 let h = between(&start.0, from);
                 let mut with_end = others.to_vec();
@@ -101,12 +101,12 @@ impl Sampler for UniPc {
             None => x,
         };
         let h = between(from, to);
-        let used = past.len().min(self.order as usize - 1);
-        let estimate = match differences(&here, &past[..used], h)? {
+        let used = known.len().min(self.order as usize - 1);
+        let estimate = match differences(&here, &known[..used], h)? {
             Some(change) => here.1.clone() + change,
             None => here.1.clone(),
         };
-        eval.remember(from, to, here.1);
+        past.remember(here.0, here.1);
         Ok(x.mul_scalar(to.sigma / from.sigma) + estimate.mul_scalar(-to.alpha * (-h).exp_m1()))
     }
 

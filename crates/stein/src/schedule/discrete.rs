@@ -13,7 +13,7 @@ use crate::{Error, Kernel, Result, ensure};
 /// range in fewer, unscaled steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Levels {
+pub enum LevelList {
     /// β from `first` to `last` in equal steps (DDPM: 0.0001 to 0.02, 1000).
     Linear {
         /// β of the cleanest level.
@@ -74,7 +74,7 @@ pub enum Levels {
     },
 }
 
-impl Levels {
+impl LevelList {
     /// The betas and `true`, or the sigmas and `false`, cleanest level first.
     fn values(&self) -> (Vec<f64>, bool) {
         let line = |from: f64, to: f64, count: usize| -> Vec<f64> {
@@ -107,18 +107,18 @@ impl Levels {
 #[serde(deny_unknown_fields)]
 struct Settings {
     #[serde(default = "default_levels")]
-    levels: Levels,
+    levels: LevelList,
 }
 
-fn default_levels() -> Levels {
-    Levels::Linear { first: 1e-4, last: 0.02, count: 1000 }
+fn default_levels() -> LevelList {
+    LevelList::Linear { first: 1e-4, last: 0.02, count: 1000 }
 }
 
 /// A discrete schedule: t is the level's index, from 0 to `levels − 1`. Default: DDPM's 1000 linear betas.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Settings", into = "Settings")]
 pub struct Discrete {
-    settings: Levels,
+    settings: LevelList,
     preserving: bool,
     /// ln(σ/α) at each level.
     log_noise: Vec<f64>,
@@ -150,7 +150,7 @@ impl Discrete {
     ///
     /// # Errors
     /// Fewer than two levels, a beta outside (0, 1), or sigmas that are not positive and growing.
-    pub fn new(settings: Levels) -> Result<Self> {
+    pub fn new(settings: LevelList) -> Result<Self> {
         let (values, preserving) = settings.values();
         ensure!(values.len() >= 2, "schedule discrete: {} level(s) given, at least 2 are needed", values.len());
         let log_noise: Vec<f64> = if preserving {

@@ -9,14 +9,16 @@ mod ve;
 mod vp;
 
 pub use cosine::Cosine;
-pub use discrete::{Discrete, Levels};
+pub use discrete::{Discrete, LevelList};
 pub use edm::Edm;
 pub use rectified::Rectified;
 pub use sub_vp::SubVp;
 pub use ve::Ve;
 pub use vp::Vp;
 
-use crate::{Kernel, Result, ensure, names::registry};
+use stein_base::registry;
+
+use crate::{Kernel, Result, ensure};
 
 /// A noise schedule.
 pub trait Schedule: std::fmt::Debug + Send + Sync {

@@ -1,0 +1,52 @@
+//! Autoguidance (Karras et al. 2024, "Guiding a Diffusion Model with a Bad Version of Itself", arXiv:2406.02507, eq. 5): D = D_bad +
+//! scale (D − D_bad), away from a smaller or less trained model of the same data.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Surroundings, Wrapper, extrapolate};
+use crate::{Condition, Denoiser, Dual, Estimate, Levels, Result, ensure, estimate};
+
+/// Guidance by a worse model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Autoguidance {
+    /// The worse model: a run directory, such as an early one, or a checkpoint file.
+    pub model: String,
+    /// 1 is no guidance; default 2.
+    pub scale: f64,
+}
+
+impl Default for Autoguidance {
+    fn default() -> Self {
+        Self { model: String::new(), scale: 2.0 }
+    }
+}
+
+impl Wrapper for Autoguidance {
+    fn wrap(
+        &self,
+        inner: Arc<dyn Denoiser>,
+        _: &Arc<dyn Denoiser>,
+        around: &dyn Surroundings,
+    ) -> Result<Arc<dyn Denoiser>> {
+        ensure!(self.scale.is_finite(), "scale = {} must be a finite number", self.scale);
+        ensure!(!self.model.is_empty(), "give the worse model of the same data, model = \"PATH\"");
+        Ok(Arc::new(Guided { inner, worse: around.denoiser(&self.model)?, scale: self.scale }))
+    }
+}
+
+/// A denoiser guided away from a worse one.
+struct Guided {
+    inner: Arc<dyn Denoiser>,
+    worse: Arc<dyn Denoiser>,
+    scale: f64,
+}
+
+impl Denoiser for Guided {
+    fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
+        let worse = estimate(&self.worse, x.clone(), at, given)?;
+        Ok(extrapolate(worse.mean, estimate(&self.inner, x, at, given)?, self.scale))
+    }
+}

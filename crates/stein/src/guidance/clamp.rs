@@ -1,0 +1,81 @@
+//! Estimates kept inside an interval, as DDPM's sampler does with x̂_0 (Ho et al. 2020, their code).
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Surroundings, Wrapper};
+use crate::{Condition, Denoiser, Dual, Estimate, FlowMap, Kernel, Levels, Result, ensure, estimate};
+
+/// Keeps estimates of x_0 inside an interval. Default: the range of the data, which pictures have.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Clamp {
+    /// The lower bound, in the units the model works in; default that of the data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub low: Option<f64>,
+    /// The upper bound; default that of the data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub high: Option<f64>,
+}
+
+impl Clamp {
+    /// Lower and upper bound.
+    ///
+    /// # Errors
+    /// Bounds that are left out where data have no range, or that do not rise.
+    pub fn bounds(&self, around: &dyn Surroundings) -> Result<(f64, f64)> {
+        let range = around.range();
+        let bounds = self.low.or(range.map(|range| range.0)).zip(self.high.or(range.map(|range| range.1)));
+        let Some((low, high)) = bounds else {
+            return Err(crate::Error::new("these data have no range to keep estimates in: give low and high"));
+        };
+        ensure!(low < high, "low = {low} must be below high = {high}");
+        Ok((low, high))
+    }
+}
+
+impl Wrapper for Clamp {
+    fn wrap(
+        &self,
+        inner: Arc<dyn Denoiser>,
+        _: &Arc<dyn Denoiser>,
+        around: &dyn Surroundings,
+    ) -> Result<Arc<dyn Denoiser>> {
+        Ok(Arc::new(Clamped { inner, bounds: self.bounds(around)? }))
+    }
+}
+
+/// A denoiser or a flow map whose result is kept inside an interval.
+#[derive(Debug, Clone)]
+pub struct Clamped<D> {
+    /// What is clamped.
+    pub inner: D,
+    /// Lower and upper bound, in the range it works in.
+    pub bounds: (f64, f64),
+}
+
+impl<D> Clamped<D> {
+    /// The derivative is 1 inside and 0 outside, as the engine has it.
+    fn clamp(&self, x: Dual<2>) -> Dual<2> {
+        let (low, high) = self.bounds;
+        x.map(|x| x.clamp(low, high), |x| x.clone().greater_equal_elem(low).bool_and(x.lower_equal_elem(high)).float())
+    }
+}
+
+impl<D: Denoiser> Denoiser for Clamped<D> {
+    fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
+        let inner = estimate(&self.inner, x, at, given)?;
+        Ok(Estimate { mean: self.clamp(inner.mean), ..inner })
+    }
+}
+
+impl<M: FlowMap> FlowMap for Clamped<M> {
+    fn carry(&self, x: Dual<2>, from: Levels, to: Levels, given: &Condition) -> Result<Dual<2>> {
+        Ok(self.clamp(self.inner.carry(x, from, to, given)?))
+    }
+
+    fn end(&self) -> Option<Kernel> {
+        self.inner.end()
+    }
+}
