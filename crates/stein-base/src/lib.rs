@@ -2,6 +2,7 @@
 //! settings read from files.
 
 mod error;
+pub mod files;
 pub mod names;
 pub mod random;
 pub mod registry;
