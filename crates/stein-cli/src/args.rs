@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-/// Score-based generative modelling: train, sample and look at models of images, points and tables
+/// Score-based generative modeling: train, sample and look at models of images, points, tables and series
 #[derive(Debug, Parser)]
 #[command(name = "stein", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Args {
@@ -26,7 +26,7 @@ pub struct Machine {
     #[arg(long, global = true, default_value = "cpu", value_name = "NAME")]
     pub device: String,
 
-    /// Threads to use; default one a core. Results do not depend on it
+    /// Threads to use; default one per core. Results do not depend on it
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<usize>,
 
@@ -88,7 +88,7 @@ pub enum Command {
         #[arg(value_name = "MODEL|FILE.toml")]
         what: String,
     },
-    /// List what there is: samplers, schedules, grids, networks, data, devices
+    /// List what there is: families, samplers, wrappers, schedules, grids, codecs, networks, data, devices
     List {
         /// Only this kind of thing
         #[arg(value_name = "KIND")]
@@ -154,9 +154,12 @@ pub struct Sample {
     /// Noise schedule to sample on; default the one trained on. `stein list schedules` names them
     #[arg(long, value_name = "NAME")]
     pub schedule: Option<String>,
-    /// Class to draw, by number or name, or `all`; default all for a conditional model
+    /// Class to draw, by number or name, or `all`, or `none`; default all for a conditional model
     #[arg(long, value_name = "C")]
     pub class: Option<String>,
+    /// Scale of classifier-free guidance, for a model trained with label dropout; 1 is none
+    #[arg(long, value_name = "SCALE")]
+    pub guidance: Option<f64>,
     /// Change the sampling, for example sample.sampler.eta=0.5; may be repeated
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub settings: Vec<String>,

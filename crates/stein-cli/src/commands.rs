@@ -11,14 +11,17 @@ use std::{
 };
 
 use clap::CommandFactory;
-use stein::{AnySchedule, Error, Result, Spacing, ensure, names};
+use stein::{AnySchedule, AnyWrapper, Error, Kind, Result, Spacing, codec::CodecConfig, ensure, names};
 use stein_data::{Source, Split, Stats};
 use stein_run::{
-    Classes, DEVICES, DemoOptions, Experiment, ImportOptions, Method, Model, RunDir, TrainOptions, bench, check_output,
-    demo, device, draw, export, import, prepare, train, write_samples,
+    AnyFamily, Changes, Classes, DEVICES, DemoOptions, Experiment, ImportOptions, Method, Model, RunDir, TrainOptions, bench,
+    demo, device, draw_to_file, export, import, prepare, train,
 };
 
-use crate::args::{Args, BenchCommand, Command, DataCommand, Import, Precision, Sample, Work};
+use crate::{
+    args::{Args, BenchCommand, Command, DataCommand, Import, Precision, Sample, Work},
+    bars::Bars,
+};
 
 /// What a shell expects of a program stopped by Ctrl-C.
 const STOPPED: u8 = 130;
@@ -42,7 +45,7 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
     match command {
         Command::Demo { out, settings } => {
             let options = DemoOptions { out: out.clone(), settings, device: device_name };
-            let outcome = demo(&options, on_interrupt()?.as_ref())?;
+            let outcome = demo(&options, &mut Bars::new(on_interrupt()?))?;
             say(&outcome.summary)?;
             if outcome.quality.is_none() {
                 return Ok(ExitCode::from(STOPPED));
@@ -54,10 +57,10 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
             let out = out.unwrap_or_else(|| Path::new("runs").join(default_name(&file)));
             return train_run(&experiment, TrainOptions { out, resume, data_dir: data, device: device_name });
         }
-        Command::Sample(sample) => sample_model(&sample, &device_name)?,
+        Command::Sample(sample) => return sample_model(&sample, &device_name),
         Command::Import(Import { source, from, config, output, check }) => {
-            let (told, passed) = import(&ImportOptions { source, from, config, output, check })?;
-            say(&told)?;
+            let (report, passed) = import(&ImportOptions { source, from, config, output, check })?;
+            say(&report)?;
             ensure!(passed, "some tensors differ by more than rounding explains; they are marked in the table");
         }
         Command::Export { model, output } => say(&export(&model, &output)?)?,
@@ -125,7 +128,7 @@ fn train_run(experiment: &Experiment, options: TrainOptions) -> Result<ExitCode>
         prepared.step(),
         experiment.train.steps
     ));
-    let trained = train(prepared, on_interrupt()?.as_ref())?;
+    let trained = train(prepared, &mut Bars::new(on_interrupt()?))?;
     let last = trained.run.metrics()?.last().and_then(|line| line["loss"].as_f64());
     let loss = last.map(|loss| format!(", loss {loss:.4}")).unwrap_or_default();
     if trained.stopped {
@@ -145,34 +148,42 @@ fn train_run(experiment: &Experiment, options: TrainOptions) -> Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-fn sample_model(args: &Sample, device_name: &str) -> Result<()> {
+fn sample_model(args: &Sample, device_name: &str) -> Result<ExitCode> {
     let model = Model::open(&args.model, &device(device_name)?)?;
-    let trajectory = check_output(&args.output, &model)?;
-    let config = model.sample.with(
-        args.sampler.as_deref(),
-        args.grid.as_deref(),
-        args.steps,
-        args.schedule.as_deref(),
-        &args.settings,
-    )?;
+    let config = model.sample.with(&Changes {
+        sampler: args.sampler.clone(),
+        grid: args.grid.clone(),
+        steps: args.steps,
+        schedule: args.schedule.clone(),
+        guidance: args.guidance,
+        settings: args.settings.clone(),
+    })?;
     let classes = match args.class.as_deref() {
         None => Classes::Default,
         Some("all") => Classes::All,
+        Some("none") => Classes::None,
         Some(class) => Classes::One(class.to_owned()),
     };
-    let drawn = draw(&model, args.n, args.seed, &classes, &config, trajectory, &|| Ok(()))?;
-    write_samples(&args.output, &model, &drawn)?;
-    announce(&format!("{} samples, {} evaluations each, {:.2} s", args.n, drawn.evaluations, drawn.seconds));
-    Ok(())
+    let mut bars = Bars::new(on_interrupt()?);
+    match draw_to_file(&args.output, &model, args.n, args.seed, &classes, &config, &mut bars) {
+        Err(error) if error.kind() == Kind::Stopped => {
+            eprintln!("stein: stopped; nothing was written");
+            Ok(ExitCode::from(STOPPED))
+        }
+        Err(error) => Err(error),
+        Ok(drawn) => {
+            bars.clear();
+            announce(&format!("{} samples, {} evaluations each, {:.2} s", args.n, drawn.evaluations, drawn.seconds));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }
 
 fn data(command: DataCommand) -> Result<()> {
-    let sentence = |error: stein_data::Error| Error::new(error.to_string());
     match command {
         DataCommand::Stats { name, data } => {
-            let data =
-                Source::named(&name).and_then(|source| source.load(Split::Train, data.as_deref())).map_err(sentence)?;
-            say(&Stats::of(&data).map_err(sentence)?.to_string())
+            let data = Source::named(&name)?.load(Split::Train, data.as_deref())?;
+            say(&Stats::of(&data)?.to_string())
         }
         DataCommand::Get { name, data } => {
             let folder =
@@ -184,7 +195,7 @@ fn data(command: DataCommand) -> Result<()> {
                     eprint!("\r{done}{of} bytes ");
                 }
             };
-            let files = stein_data::get(&name, &folder, &mut progress).map_err(sentence)?;
+            let files = stein_data::get(&name, &folder, &mut progress)?;
             if shown {
                 eprintln!();
             }
@@ -202,11 +213,12 @@ fn show(what: &str, device_name: &str) -> Result<()> {
     let subject = &model.subject;
     let mut lines = vec![
         ("model", model.name.clone()),
+        ("family", model.family.clone()),
         ("data", subject.name.clone()),
         ("shape", subject.shape.to_string()),
         ("classes", if subject.classes.is_empty() { "none".into() } else { subject.classes.join(", ") }),
-        ("variance", format!("{:.4} in network units", subject.variance)),
-        ("schedule", model.schedule.kind().to_owned()),
+        ("variance", format!("{:.4} of the states", subject.variance)),
+        ("schedule", model.schedule.as_ref().map_or("none", |schedule| schedule.kind()).to_owned()),
         ("sampler", format!("{}, {} step(s)", model.sample.sampler.kind(), model.sample.grid.intervals())),
     ];
     if RunDir::is_one(path) {
@@ -227,14 +239,17 @@ fn show(what: &str, device_name: &str) -> Result<()> {
 }
 
 fn list(kind: Option<&str>) -> Result<()> {
-    let samplers = Method::names();
-    let kinds: [(&str, &[&str]); 6] = [
-        ("samplers", &samplers),
-        ("schedules", AnySchedule::NAMES),
-        ("grids", Spacing::NAMES),
-        ("networks", stein_run::NETWORKS),
-        ("data", Source::NAMES),
-        ("devices", DEVICES),
+    let fixed = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let kinds = [
+        ("families", AnyFamily::names()),
+        ("samplers", Method::names()),
+        ("wrappers", AnyWrapper::names()),
+        ("schedules", AnySchedule::names()),
+        ("grids", fixed(Spacing::NAMES)),
+        ("codecs", CodecConfig::names()),
+        ("networks", fixed(stein_run::NETWORKS)),
+        ("data", Source::names()),
+        ("devices", fixed(DEVICES)),
     ];
     if let Some(kind) = kind {
         let Some((_, known)) = kinds.iter().find(|(name, _)| *name == kind) else {

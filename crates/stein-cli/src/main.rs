@@ -1,6 +1,7 @@
 //! The `stein` program: train, sample and look at score-based generative models.
 
 mod args;
+mod bars;
 mod commands;
 
 use std::process::ExitCode;

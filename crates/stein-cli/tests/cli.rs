@@ -136,6 +136,7 @@ fn mistakes_are_answered_in_one_sentence_that_says_what_to_do() {
     assert!(refuse(&["sample", "nowhere", "-o", file]).contains("exact:FILE.json"));
     assert!(refuse(&["sample", &model, "-o", "nowhere/x.png"]).contains("does not exist"));
     assert!(refuse(&["sample", &model, "-o", "x.bmp"]).contains("nearest first"));
+    assert!(sample(&["--guidance", "2"]).contains("needs a class"));
     assert!(refuse(&["sample", &model, "-o", folder.path().join("m.png").to_str().unwrap()]).contains("another name"));
     assert!(refuse(&["sample", &model, "-o", folder.path().to_str().unwrap()]).contains("is a directory"));
     assert!(refuse(&["demo", "--set", "data.conditional=false"]).contains("stein train"));
@@ -190,7 +191,7 @@ fn a_model_is_trained_shown_sampled_and_resumed() {
 #[test]
 fn the_demo_leaves_its_pictures_and_goes_on_where_it_was() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = ["train.steps=10", "train.batch=16", "sample.grid.steps=2", "model.network.hidden=16"];
+    let settings = ["train.steps=10", "train.batch=16", "sample.grid.steps=2", "family.network.hidden=16"];
     let mut arguments = vec!["demo", "--out", folder.path().to_str().unwrap()];
     settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
     for _ in 0..2 {
@@ -209,7 +210,7 @@ fn the_demo_leaves_its_pictures_and_goes_on_where_it_was() {
 #[test]
 fn lists_and_completions_are_printed() {
     let listed = out(&stein(&["list"]));
-    for name in ["predictor_corrector", "sub_vp", "karras", "unet", "points2d", "cpu"] {
+    for name in ["predictor_corrector", "classifier_free", "diffusion", "quantile", "sub_vp", "karras", "unet", "points2d", "cpu"] {
         assert!(listed.contains(name), "{name} in {listed}");
     }
     assert_eq!(out(&stein(&["list", "schedules"])).lines().count(), 7);

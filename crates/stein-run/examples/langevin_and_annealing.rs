@@ -4,10 +4,9 @@
 //! `cargo run --release -p stein-run --example langevin_and_annealing -- langevin.png` writes the picture of both.
 
 use stein::{
-    Discrete, Grid, Kernel, Langevin, Levels, Request, Result, Sampler, Schedule,
+    Discrete, Grid, Keys, Kernel, Langevin, LevelList, Purpose, Request, Result, Sampler, Schedule,
     exact::{Exact, GaussianMixture},
-    noise::{Purpose, uniform},
-    rows::host,
+    rows::{exact, host, matrix},
     sample_from,
 };
 use stein_run::picture::{panels, scatter, write_png};
@@ -17,7 +16,7 @@ const SAMPLES: usize = 5000;
 fn main() -> Result<()> {
     let path = std::env::args().nth(1).unwrap_or_else(|| "langevin.png".into());
     let model = GaussianMixture::ncsn();
-    let levels = Discrete::new(Levels::Geometric { first: 0.1, last: 20.0, count: 20 })?;
+    let levels = Discrete::new(LevelList::Geometric { first: 0.1, last: 20.0, count: 20 })?;
     let clean = levels.kernel(0.0);
     let plain = Langevin { epsilon: Some(0.05), steps: 1000, ..Langevin::default() };
     let annealed = Langevin { epsilon: Some(0.002), steps: 50, ..Langevin::default() };
@@ -38,11 +37,9 @@ fn picture(
     kernels: &[Kernel],
     sampler: &dyn Sampler,
 ) -> Result<image::RgbImage> {
-    let numbers: Vec<u64> = (0..2 * SAMPLES as u64).collect();
-    let start: Vec<f64> = uniform(0, &numbers, Purpose::Prior, 0).into_iter().map(|u| 16.0 * u - 8.0).collect();
+    let uniform = Keys::range(0, 0, 2 * SAMPLES).uniform(Purpose::Prior, 0);
+    let start = matrix(uniform.into_iter().map(|u| 16.0 * u - 8.0).collect(), 2, &exact());
     let request = Request::exact(SAMPLES, 2, 0);
-    let start = burn::tensor::TensorData::new(start, [SAMPLES, 2]);
-    let start = burn::tensor::Tensor::from_data(start, (&request.device, request.dtype));
     let x = host(&sample_from(start, model, schedule, kernels, sampler, &request, &mut |_| Ok(()))?.x);
     let points: Vec<[f64; 2]> = x.chunks_exact(2).map(|row| [row[0], row[1]]).collect();
     let right = points.iter().filter(|point| point[0] + point[1] > 0.0).count() as f64 / SAMPLES as f64;

@@ -4,26 +4,26 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
 };
 
-use stein::{Error, Result, ensure};
+use stein::{Error, Kind, Result, ensure};
+use stein_base::files::write_atomically;
 use stein_data::{Source, Split};
-use stein_nn::write_atomically;
 
 use crate::{
-    Classes, Experiment, Model, Quality, RunDir, TrainOptions, Trained, draw,
-    draw::{picture, pictures},
+    Classes, Experiment, Model, Quality, RunDir, SampleConfig, Summary, TrainOptions, Trained, Watch, draw, draw_frames,
     html::{Section, report},
-    model::load_data,
     picture::{Series, line_chart, to_png, write_gif},
-    prepare, train,
+    prepare,
+    sheet::{picture, pictures},
+    train,
+    train::load_data,
 };
 
 /// The experiment the demonstration runs; the same file is `experiments/digits/edm.toml`.
 const EXPERIMENT: &str = include_str!("../../../experiments/digits/edm.toml");
 
-/// How to run it.
+/// Where the demonstration leaves its pictures, and what to change in its experiment.
 #[derive(Debug, Clone)]
 pub struct DemoOptions {
     /// Where the pictures go.
@@ -34,7 +34,7 @@ pub struct DemoOptions {
     pub device: String,
 }
 
-/// What it came to.
+/// How good the samples of the demonstration are.
 pub struct DemoOutcome {
     /// The three numbers; `None` if it was stopped before the end.
     pub quality: Option<Quality>,
@@ -51,7 +51,7 @@ const SHOWN: usize = 10;
 ///
 /// # Errors
 /// A directory that cannot be written, a run there of another experiment, and those of training and sampling.
-pub fn demo(options: &DemoOptions, stop: &AtomicBool) -> Result<DemoOutcome> {
+pub fn demo(options: &DemoOptions, watch: &mut dyn Watch) -> Result<DemoOutcome> {
     let experiment = Experiment::parse(EXPERIMENT, &options.settings)?;
     ensure!(
         experiment.data.conditional && matches!(experiment.data.source, Source::Digits(_)),
@@ -59,59 +59,61 @@ pub fn demo(options: &DemoOptions, stop: &AtomicBool) -> Result<DemoOutcome> {
     );
     let run = options.out.join("run");
     fs::create_dir_all(&options.out)
-        .map_err(|error| Error::new(format!("cannot make the directory {}: {error}", options.out.display())))?;
+        .map_err(|error| Error::of(Kind::File, format!("cannot make the directory {}: {error}", options.out.display())))?;
     let training =
         TrainOptions { resume: RunDir::is_one(&run), out: run, data_dir: None, device: options.device.clone() };
     let prepared = prepare(&experiment, &training)?;
     let (parameters, examples) = (prepared.parameters(), prepared.examples());
-    let trained = train(prepared, stop)?;
+    let trained = train(prepared, watch)?;
     if trained.stopped {
         let summary = format!("stopped at step {}; the same command goes on from there\n", trained.step);
         return Ok(DemoOutcome { quality: None, summary });
     }
-    let model = &trained.model;
-    let going = || {
-        if stop.load(Ordering::Relaxed) {
-            Err(Error::new("stopped while sampling; the same command goes on"))
-        } else {
-            Ok(())
+    match finish(&experiment, options, &trained, parameters, examples, watch) {
+        Err(error) if error.kind() == Kind::Stopped => {
+            let summary = "stopped while sampling; the same command goes on\n".to_owned();
+            Ok(DemoOutcome { quality: None, summary })
         }
-    };
-    let stopped = |error: Error| match stop.load(Ordering::Relaxed) {
-        true => Ok(DemoOutcome { quality: None, summary: format!("{error}\n") }),
-        false => Err(error),
-    };
-    let drawn = match draw(model, MEASURED, experiment.seed, &Classes::All, &model.sample, false, &going) {
-        Ok(drawn) => drawn,
-        Err(error) => return stopped(error),
-    };
-    let labels = drawn.labels.clone().ok_or_else(|| Error::new("the demonstration needs data.conditional = true"))?;
+        other => other,
+    }
+}
+
+/// Samples, measures, and writes pictures and report.
+fn finish(
+    experiment: &Experiment,
+    options: &DemoOptions,
+    trained: &Trained,
+    parameters: usize,
+    examples: usize,
+    watch: &mut dyn Watch,
+) -> Result<DemoOutcome> {
+    let model = &trained.model;
+    let drawn = draw(model, MEASURED, experiment.seed, &Classes::All, &model.sample, watch)?;
+    let shown_labels = drawn.labels.clone().ok_or_else(|| Error::new("the demonstration needs data.conditional = true"))?;
+    let labels: Vec<usize> = shown_labels.iter().map(|&label| label as usize).collect();
     let of = |split| load_data(&experiment.data.source, split, None);
     let (train_data, test_data) = (of(Split::Train)?, of(Split::Test)?);
-    let quality = Quality::of(&drawn.values, &labels, &train_data, &test_data)
+    let quality = Quality::of(&drawn.values, &labels, &train_data, &test_data)?
         .ok_or_else(|| Error::new("the demonstration needs data with classes"))?;
 
     let shown: Vec<usize> = (0..MEASURED).filter(|i| i % (MEASURED / model.subject.classes.len()) < SHOWN).collect();
     let dim = model.subject.dim();
     let shown_values: Vec<f32> = shown.iter().flat_map(|&i| &drawn.values[i * dim..(i + 1) * dim]).copied().collect();
-    let shown_labels: Vec<usize> = shown.iter().map(|&i| labels[i]).collect();
+    let shown_labels: Vec<u32> = shown.iter().map(|&i| shown_labels[i]).collect();
     let samples = to_png(&picture(model, &shown_values, Some(&shown_labels))?)?;
-    let trajectory = match write_trajectory(&options.out.join("trajectory.gif"), model, experiment.seed, &going) {
-        Ok(trajectory) => trajectory,
-        Err(error) => return stopped(error),
-    };
-    let loss = to_png(&loss_chart(&trained)?)?;
+    let trajectory = write_trajectory(&options.out.join("trajectory.gif"), model, experiment.seed, watch)?;
+    let loss = to_png(&loss_chart(trained)?)?;
     write(&options.out.join("samples.png"), &samples)?;
     write(&options.out.join("loss.png"), &loss)?;
 
-    let rows = table(&quality, &trained, drawn.seconds, drawn.evaluations, parameters, examples);
+    let rows = table(&quality, trained, &drawn.summary, parameters, examples);
     let page = report(
         "Stein: digits from noise",
         &[
             Section::Text(format!(
                 "A class-conditional model in the formulation of Karras et al. (2022), trained on the {examples} handwritten \
                  digits of UCI optdigits (Alpaydin and Kaynak, CC BY 4.0) and sampled with {} evaluations a sample.",
-                drawn.evaluations
+                drawn.summary.evaluations
             )),
             Section::Table {
                 header: ["what", "value", "meaning"].map(String::from).to_vec(),
@@ -141,12 +143,12 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomically(path, |file| file.write_all(bytes))
 }
 
-fn write_trajectory(path: &Path, model: &Model, seed: u64, going: &dyn Fn() -> Result<()>) -> Result<Vec<u8>> {
+fn write_trajectory(path: &Path, model: &Model, seed: u64, watch: &mut dyn Watch) -> Result<Vec<u8>> {
     let classes = model.subject.classes.len();
     let config =
-        crate::SampleConfig { grid: stein::Grid { steps: 40, ..model.sample.grid.clone() }, ..model.sample.clone() };
-    let drawn = draw(model, 8 * classes, seed, &Classes::All, &config, true, going)?;
-    let frames = pictures(model, &drawn)?;
+        SampleConfig { grid: stein::Grid { steps: 40, ..model.sample.grid.clone() }, ..model.sample.clone() };
+    let drawn = draw_frames(model, 8 * classes, seed, &Classes::All, &config, watch)?;
+    let frames = pictures(model, &drawn.values, drawn.labels.as_deref(), &drawn.frames)?;
     write_gif(path, &frames, 80, 2000)?;
     fs::read(path).map_err(|error| Error::new(format!("cannot read {} back: {error}", path.display())))
 }
@@ -174,8 +176,7 @@ fn loss_chart(trained: &Trained) -> Result<image::RgbImage> {
 fn table(
     quality: &Quality,
     trained: &Trained,
-    sampling: f64,
-    evaluations: usize,
+    drawn: &Summary,
     parameters: usize,
     examples: usize,
 ) -> Vec<[String; 3]> {
@@ -189,18 +190,22 @@ fn table(
                 100.0 * quality.agreement_of_test
             ),
         ),
-        row("within-class spread", format!("{:.3}", quality.spread), "of the training digits' (1 is right)".into()),
+        row("within-class spread", format!("{:.3}", quality.spread), "relative to the training digits (1 is right)".into()),
         row(
             "distance to training",
             format!("{:.3}", quality.novelty),
-            "mean distance to the nearest training digit, over test digits' (copies: 0)".into(),
+            "mean distance to the nearest training digit, relative to the test digits (a copy has 0)".into(),
         ),
         row(
             "training",
             format!("{:.0} s", trained.seconds),
             format!("this time, to step {} on {examples} digits", trained.step),
         ),
-        row("sampling", format!("{sampling:.1} s"), format!("{MEASURED} samples, {evaluations} evaluations each")),
+        row(
+            "sampling",
+            format!("{:.1} s", drawn.seconds),
+            format!("{MEASURED} samples, {} evaluations each", drawn.evaluations),
+        ),
         row("parameters", parameters.to_string(), "weights of the network".into()),
     ]
 }

@@ -1,8 +1,6 @@
 //! Which machine part computes: the CPU always, a GPU where the program was built with its feature.
 
-use stein::{Error, Result};
-
-use burn::tensor::Device;
+use stein::{Device, Error, Result};
 use stein_nn::ops::Precision;
 
 /// The devices this build knows, the default first.

@@ -2,20 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{DType, TensorData};
 use serde_json::{Map, Value, json};
-use stein::{Error, Result, ensure};
+use stein::{AnyWrapper, DType, Error, Kind as ErrorKind, Result, TensorData, ensure, guidance::Clamp};
 use stein_data::Shape;
 use stein_nn::{
-    Checkpoint, Tensors,
+    Checkpoint, LearnerState, Tensors,
     import::{self, Checked, Kind, Published, Role, Setting, Source},
     write_tensors,
 };
 
 use crate::{
-    Codec, FlowMapConfig, Method, ModelConfig, Recipe, RecipeModel, SampleConfig, Subject,
+    AnyFamily, ConsistencyModel, Description, Diffusion, Method, SampleConfig, Subject,
+    description::{SOURCE, metadata},
+    family::{CONSISTENCY_NETWORK, DIFFUSION_NETWORK},
     hub::from_hub,
-    model::{SOURCE, imported_metadata},
+    subject::pictures,
 };
 
 /// What to import, and what to do with it.
@@ -108,9 +109,9 @@ fn write(source: &Source, published: &Published, name: &str, output: &Path) -> R
         Error::new(format!("{}: {reason}; leave out --output, which is for models that can be sampled", source.origin))
     })?;
     let weights = published.weights();
-    let (recipe, subject) = recipe(name, setting);
-    recipe.check()?;
-    let mut metadata = imported_metadata(&recipe, &subject);
+    let description = description(name, setting);
+    description.check()?;
+    let mut metadata = metadata(&description);
     let keys = published.reference().keys();
     let buffers = source.weights.iter().filter(|(name, _)| !keys.contains(*name));
     let buffers: Map<String, Value> = buffers.map(|(name, data)| (name.clone(), buffer(data))).collect();
@@ -121,7 +122,12 @@ fn write(source: &Source, published: &Published, name: &str, output: &Path) -> R
         "buffers": buffers,
     });
     metadata.insert(SOURCE.to_owned(), origin.to_string());
-    Checkpoint { weights: weights.clone(), ema: weights, metadata, ..Checkpoint::default() }.write(output)
+    let learner = match &setting.role {
+        Role::Denoiser { .. } => DIFFUSION_NETWORK,
+        Role::FlowMap(_) => CONSISTENCY_NETWORK,
+    };
+    let learners = [(learner.to_owned(), LearnerState { weights, average: None, optimizer: Tensors::new() })].into();
+    Checkpoint { learners, step: 0, metadata }.write(output)
 }
 
 /// A tensor that is no parameter, such as the table of noise levels: it goes back into an export.
@@ -138,35 +144,40 @@ fn unbuffered(json: &Value) -> Option<TensorData> {
     (values.len() == shape.iter().product::<usize>()).then(|| TensorData::new(values, shape))
 }
 
-/// How a network is sampled unless told otherwise, and what it is a model of.
-fn recipe(name: &str, setting: &Setting) -> (Recipe, Subject) {
+/// The model of a published network: what it is, how it is sampled unless told otherwise, and of what.
+fn description(name: &str, setting: &Setting) -> Description {
     let [height, width, channels] = setting.shape;
-    let codec = if setting.symmetric { Codec { scale: vec![2.0], shift: vec![-1.0] } } else { Codec::identity() };
     let subject = Subject {
         name: name.to_owned(),
         shape: Shape::Image { height, width, channels },
         classes: (0..setting.classes).map(|class| format!("class {class}")).collect(),
         columns: Vec::new(),
-        codec,
+        levels: Some(256),
+        codec: pictures(setting.symmetric),
         variance: setting.variance(),
     };
-    let network = setting.network.clone();
-    let (sampler, model) = match &setting.role {
+    let (schedule, network) = (setting.schedule.clone(), setting.network.clone());
+    let (sampler, family): (Method, AnyFamily) = match &setting.role {
         Role::Denoiser { precondition, sampler } => {
-            let model = ModelConfig {
+            let diffusion = Diffusion {
+                schedule,
                 prediction: precondition.prediction,
                 input_scale: precondition.input_scale,
                 noise_input: precondition.noise_input,
                 network,
+                objective: None,
+                label_dropout: 0.0,
             };
-            (sampler.clone().into(), RecipeModel::Denoiser(model))
+            (sampler.clone().into(), diffusion.into())
         }
         Role::FlowMap(consistency) => {
-            (Method::Multistep, RecipeModel::FlowMap(FlowMapConfig { consistency: *consistency, network }))
+            let (sigma_data, noise_input) = (consistency.sigma_data, consistency.noise_input);
+            (Method::Multistep, ConsistencyModel { schedule, sigma_data, noise_input, network }.into())
         }
     };
-    let sample = SampleConfig { sampler, grid: setting.grid.clone(), schedule: None, clamp: setting.clamp, batch: 64 };
-    (Recipe { schedule: setting.schedule.clone(), model, sample }, subject)
+    let wrap = if setting.clamp { vec![AnyWrapper::from(Clamp::default())] } else { Vec::new() };
+    let sample = SampleConfig { sampler, grid: setting.grid.clone(), schedule: None, wrap, batch: 64 };
+    Description { family, sample, subject }
 }
 
 /// Writes the weights of a checkpoint that was imported under the names and in the layouts they came in: a safetensors file, or,
@@ -175,21 +186,24 @@ fn recipe(name: &str, setting: &Setting) -> (Recipe, Subject) {
 /// # Errors
 /// When the checkpoint was not imported, is damaged, or the output cannot be written.
 pub fn export(checkpoint: &Path, output: &Path) -> Result<String> {
-    let (weights, metadata) = Checkpoint::read_part(checkpoint, stein_nn::Part::Ema)?;
+    let (mut learners, metadata) = Checkpoint::read_weights(checkpoint)?;
     let text = metadata.get(SOURCE).ok_or_else(|| {
         Error::new(format!(
             "{} was not imported, so there are no other names for its weights: it is a safetensors file itself",
             checkpoint.display()
         ))
     })?;
-    let origin: Value = serde_json::from_str(text)
-        .map_err(|error| Error::new(format!("{}: its source cannot be read: {error}", checkpoint.display())))?;
+    let origin: Value = serde_json::from_str(text).map_err(|error| {
+        Error::of(ErrorKind::File, format!("{}: its source cannot be read: {error}", checkpoint.display()))
+    })?;
     let kind = Kind::named(origin["kind"].as_str().unwrap_or_default())?;
+    let weights = learners.pop_first().map(|(_, weights)| weights).unwrap_or_default();
     let mut theirs =
         import::theirs(kind, &origin["config"], &weights).map_err(|error| error.at(checkpoint.display()))?;
     for (name, json) in origin["buffers"].as_object().into_iter().flatten() {
-        let data = unbuffered(json)
-            .ok_or_else(|| Error::new(format!("{}: the buffer {name} is damaged", checkpoint.display())))?;
+        let data = unbuffered(json).ok_or_else(|| {
+            Error::of(ErrorKind::File, format!("{}: the buffer {name} is damaged", checkpoint.display()))
+        })?;
         theirs.insert(name.clone(), data);
     }
     if output.extension().is_some_and(|ending| ending == "safetensors") {
@@ -206,7 +220,7 @@ pub fn export(checkpoint: &Path, output: &Path) -> Result<String> {
 }
 
 fn folder(origin: &Value, theirs: &Tensors, output: &Path) -> Result<()> {
-    let cannot = |error| Error::new(format!("cannot write {}: {error}", output.display()));
+    let cannot = |error| Error::of(ErrorKind::File, format!("cannot write {}: {error}", output.display()));
     std::fs::create_dir_all(output).map_err(cannot)?;
     for (name, json) in [("config.json", &origin["config"]), ("scheduler_config.json", &origin["scheduler"])] {
         if !json.is_null() {

@@ -1,39 +1,50 @@
 //! Experiments, run directories, the training loop, sampling to files and reports: everything the `stein` program does,
-//! as a library.
+//! as a library that prints nothing.
 //!
-//! An [`Experiment`] is read from a file; [`train()`] turns it into a [`RunDir`]; [`Model::open`] makes a denoiser of a run,
-//! a checkpoint or an exact mixture; [`draw()`] samples it and [`write_samples`] puts the result into a file.
+//! An [`Experiment`] is read from a file; [`train()`] turns it into a [`RunDir`]; [`Model::open`] makes a model of a run,
+//! a checkpoint or an exact mixture; [`draw()`] samples it into memory and [`draw_to_file`] into a file. A [`Family`] says what is
+//! learned; one of a program's own, like a network, sampler or schedule, is added by `register` and then read from experiment
+//! files like those that are built in.
 
 pub mod arrays;
 pub mod bench;
-mod codec;
-mod config;
 mod demo;
+mod description;
 mod device;
 mod draw;
+mod experiment;
+pub mod family;
 pub mod html;
 mod hub;
 mod import;
 mod model;
+mod output;
 pub mod picture;
 mod quality;
 mod run_dir;
+mod sampling;
+mod sheet;
+mod subject;
 pub mod tensorboard;
 mod train;
+mod watch;
 
-pub use codec::{Codec, Range, Subject};
-pub use config::{
-    DataConfig, Experiment, FlowMapConfig, Method, ModelConfig, Recipe, RecipeModel, SampleConfig, TrainConfig,
-};
 pub use demo::{DemoOptions, DemoOutcome, demo};
+pub use description::Description;
 pub use device::{DEVICES, device, limit_threads, use_bf16};
-pub use draw::{Classes, Drawn, check_output, draw, write_samples};
+pub use draw::{Classes, Drawing, Drawn, Plan, Sink, Summary, draw, draw_frames};
+pub use experiment::{Experiment, TrainConfig};
+pub use family::{AnyFamily, Capability, ConsistencyModel, Diffusion, Family, Generator, Learned, Learner};
 pub use import::{ImportOptions, export, import};
-pub use model::{Learned, Model};
-pub use quality::{Neighbours, Quality, within_class_spread};
+pub use model::Model;
+pub use output::{check_output, draw_to_file};
+pub use quality::{Neighbors, Quality, within_class_spread};
 pub use run_dir::RunDir;
+pub use sampling::{Changes, Method, SampleConfig};
 pub use stein::{Error, Result};
-pub use train::{TrainOptions, Trained, prepare, train};
+pub use subject::{DataConfig, Subject};
+pub use train::{Prepared, TrainOptions, Trained, prepare, train};
+pub use watch::{Event, Silent, Watch};
 
 /// Version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -41,10 +52,5 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Commit it was built from, or `unknown`.
 pub const COMMIT: &str = env!("STEIN_COMMIT");
 
-/// Names of the networks.
+/// Names of the networks that are built in.
 pub const NETWORKS: &[&str] = stein_nn::NetworkConfig::NAMES;
-
-/// The data crate's sentence as this workspace's error.
-fn from_data(error: stein_data::Error) -> Error {
-    Error::new(error.to_string())
-}

@@ -1,46 +1,48 @@
-//! A model ready to be sampled: from a run directory, a checkpoint file, or an exact mixture in a JSON file.
+//! A model ready to be used: from a run directory, a checkpoint file, or an exact mixture in a JSON file.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use burn::tensor::{DType, Device};
 use stein::{
-    AnySampler, AnySchedule, ConsistencyFunction, Denoiser, Edm, Error, FlowMap, Grid, Heun, Preconditioned, Result,
+    AnySampler, AnySchedule, DType, Denoiser, Device, Edm, Error, Grid, Heun, Kind, Result, ensure,
+    codec::Chain,
     exact::{Exact, GaussianMixture, MixtureFile},
+    guidance::{Surroundings, wrap},
 };
 use stein_data::{Shape, Source};
-use stein_nn::{AnyNetwork, Checkpoint, Part, state};
+use stein_nn::{Checkpoint, Tensors, state};
 
-use crate::{Codec, Experiment, Recipe, RecipeModel, RunDir, SampleConfig, Subject, from_data};
+use crate::{
+    Capability, Description, Learned, RunDir, SampleConfig, Subject,
+    description::{described, experiment_of},
+    family::{Make, Networks, lacks},
+};
 
-/// What can be sampled.
-pub enum Learned {
-    /// A denoiser, in network units.
-    Denoiser(Box<dyn Denoiser>),
-    /// A consistency function, in network units.
-    FlowMap(Box<dyn FlowMap>),
-}
-
-/// Something learned with all that sampling needs to know.
+/// Something learned with all that its use needs to know.
 pub struct Model {
     /// What it was made from, as given.
     pub name: String,
     /// The checkpoint file it was read from.
     pub checkpoint: Option<PathBuf>,
-    /// What was learned.
+    /// The name of its family.
+    pub family: String,
+    /// What its family serves.
+    pub serves: &'static [Capability],
+    /// What it can do.
     pub learned: Learned,
-    /// The schedule it was trained on.
-    pub schedule: AnySchedule,
+    /// The schedule whose levels it knows, if it knows any.
+    pub schedule: Option<AnySchedule>,
     /// Whether it was trained, and so knows only the levels of its schedule.
     pub trained: bool,
     /// What it models.
     pub subject: Subject,
     /// How it is sampled by default.
     pub sample: SampleConfig,
-    /// Density of the data in their own units, where it is known.
-    pub density: Option<GaussianMixture>,
+    /// The density of the data in their own units, where it is known: what pictures are drawn over.
+    pub truth: Option<GaussianMixture>,
     /// Device and precision it works in.
     pub device: Device,
     /// As `device`.
@@ -58,28 +60,26 @@ impl Model {
         }
         let path = Path::new(name);
         if path.is_dir() {
-            return Self::checkpoint(name, &RunDir::open(path)?.latest()?, device);
+            return Self::read(name, &RunDir::open(path)?.latest()?, device);
         }
         if path.is_file() {
-            return Self::checkpoint(name, path, device);
+            return Self::read(name, path, device);
         }
-        Err(Error::new(format!(
-            "there is no model at {name}: give a run directory, a checkpoint file, or exact:FILE.json"
-        )))
+        Err(Error::of(
+            Kind::File,
+            format!("there is no model at {name}: give a run directory, a checkpoint file, or exact:FILE.json"),
+        ))
     }
 
     fn exact(name: &str, path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            Error::new(format!(
-                "cannot read the mixture {}: {error}; give exact: and the path of a JSON file",
-                path.display()
-            ))
+            let sentence =
+                format!("cannot read the mixture {}: {error}; give exact: and the path of a JSON file", path.display());
+            Error::of(Kind::File, sentence)
         })?;
         let file: MixtureFile = serde_json::from_str(&text).map_err(|error| {
-            Error::new(format!(
-                "{} is no mixture: {error}; it needs `weights`, `means` and either `stds` or `covs`",
-                path.display()
-            ))
+            let needed = "it needs `weights`, `means` and either `stds` or `covs`";
+            Error::of(Kind::File, format!("{} is no mixture: {error}; {needed}", path.display()))
         })?;
         let mixture = GaussianMixture::try_from(file).map_err(|error| error.at(path.display()))?;
         let dim = mixture.dim();
@@ -88,74 +88,61 @@ impl Model {
             shape: Shape::Row { dim },
             classes: (0..mixture.len()).map(|k| format!("component {k}")).collect(),
             columns: (0..dim).map(|i| format!("x{i}")).collect(),
-            codec: Codec::identity(),
+            levels: None,
+            codec: Chain::default(),
             variance: mixture.variance(),
         };
         let sample = SampleConfig {
             sampler: AnySampler::from(Heun::default()).into(),
             grid: Grid::karras(18),
             schedule: None,
-            clamp: false,
+            wrap: Vec::new(),
             batch: 4096,
         };
+        let denoiser: Arc<dyn Denoiser> = Arc::new(mixture.clone());
         Ok(Self {
             name: name.to_owned(),
             checkpoint: None,
-            learned: Learned::Denoiser(Box::new(mixture.clone())),
-            schedule: Edm::default().into(),
+            family: "exact mixture".to_owned(),
+            serves: &[Capability::Denoiser],
+            // A mixture without a class is the whole of it.
+            learned: Learned { denoiser: Some(denoiser), knows_no_class: true, ..Learned::default() },
+            schedule: Some(Edm::default().into()),
             trained: false,
             subject,
             sample,
-            density: Some(mixture),
+            truth: Some(mixture),
             device: Device::flex(),
             dtype: DType::F64,
         })
     }
 
-    fn checkpoint(name: &str, path: &Path, device: &Device) -> Result<Self> {
+    fn read(name: &str, path: &Path, device: &Device) -> Result<Self> {
         let at = |error: Error| error.at(path.display());
-        let (weights, metadata) = Checkpoint::read_part(path, Part::Ema)?;
-        let (recipe, density, subject) = if let Some(text) = metadata.get(RECIPE) {
-            (Recipe::parse(text).map_err(at)?, None, read_subject(&metadata).map_err(at)?)
-        } else {
-            let (experiment, subject) = read_metadata(&metadata).map_err(at)?;
-            (Recipe::from(&experiment), known_density(&experiment.data.source), subject)
-        };
-        let network = recipe.model.network().build(&subject.shape.dims(), subject.classes.len(), 0, device)?;
-        let network = state::load(network, &weights).map_err(at)?;
-        let model = Self::of_network(name, network, &recipe, subject, device)?;
-        Ok(Self { checkpoint: Some(path.to_owned()), density, ..model })
+        let (weights, metadata) = Checkpoint::read_weights(path)?;
+        let description = described(&metadata).map_err(at)?;
+        let networks = networks(&description, &weights, device).map_err(at)?;
+        let truth = experiment_of(&metadata).and_then(|experiment| known_density(&experiment.data.source));
+        Ok(Self { checkpoint: Some(path.to_owned()), truth, ..Self::of(name, networks, &description, device)? })
     }
 
-    /// A network in training, just trained or imported.
+    /// The model of networks in training, just trained or imported.
     ///
     /// # Errors
-    /// When its parts do not fit, which a recipe that was checked rules out.
-    pub fn of_network(
-        name: &str,
-        network: AnyNetwork,
-        recipe: &Recipe,
-        subject: Subject,
-        device: &Device,
-    ) -> Result<Self> {
-        let schedule = recipe.schedule.clone();
-        let learned = match &recipe.model {
-            RecipeModel::Denoiser(model) => {
-                Learned::Denoiser(Box::new(Preconditioned::new(network, model.precondition(), schedule)?))
-            }
-            RecipeModel::FlowMap(map) => {
-                Learned::FlowMap(Box::new(ConsistencyFunction::new(network, map.consistency, schedule)?))
-            }
-        };
+    /// When its parts do not fit, which a description that was checked rules out.
+    pub fn of(name: &str, networks: Networks, description: &Description, device: &Device) -> Result<Self> {
+        let Description { family, sample, subject } = description;
         Ok(Self {
             name: name.to_owned(),
             checkpoint: None,
-            learned,
-            schedule: recipe.schedule.clone(),
+            family: family.kind().to_owned(),
+            serves: family.serves(),
+            learned: family.learned(networks)?,
+            schedule: family.schedule().cloned(),
             trained: true,
-            density: None,
-            subject,
-            sample: recipe.sample.clone(),
+            truth: None,
+            subject: subject.clone(),
+            sample: sample.clone(),
             device: device.clone(),
             dtype: DType::F32,
         })
@@ -163,71 +150,72 @@ impl Model {
 
     /// With the density of the data, where their source has one.
     #[must_use]
-    pub(crate) fn with_density_of(self, source: &Source) -> Self {
-        Self { density: known_density(source), ..self }
+    pub(crate) fn with_truth_of(self, source: &Source) -> Self {
+        Self { truth: known_density(source), ..self }
+    }
+
+    /// The denoiser with what a configuration wraps around it.
+    ///
+    /// # Errors
+    /// A model that has none, and those of the wrappers.
+    pub fn denoiser(&self, config: &SampleConfig) -> Result<Arc<dyn Denoiser>> {
+        let Some(bare) = &self.learned.denoiser else { return Err(self.lacks(config)) };
+        wrap(Arc::clone(bare), &config.wrap, &Around(self))
+    }
+
+    /// The sentence for what the sampler of a configuration needs and this model lacks.
+    pub(crate) fn lacks(&self, config: &SampleConfig) -> Error {
+        let by = format!("sampler {}", config.sampler.kind());
+        lacks(&self.name, &self.family, self.serves, config.sampler.needs(), &by)
     }
 }
 
-/// A fresh network for an experiment and its data.
-pub(crate) fn build_network(experiment: &Experiment, subject: &Subject, device: &Device) -> Result<AnyNetwork> {
-    experiment.model.network.build(&subject.shape.dims(), subject.classes.len(), experiment.seed, device)
+/// What wrappers can ask of a model.
+pub(crate) struct Around<'a>(pub(crate) &'a Model);
+
+impl Surroundings for Around<'_> {
+    fn range(&self) -> Option<(f64, f64)> {
+        self.0.subject.range()
+    }
+
+    fn knows_no_class(&self) -> bool {
+        self.0.learned.knows_no_class
+    }
+
+    fn denoiser(&self, model: &str) -> Result<Arc<dyn Denoiser>> {
+        let other = Model::open(model, &self.0.device)?;
+        let (own, theirs) = (&self.0.subject, &other.subject);
+        ensure!(
+            Kind::Mismatch,
+            (own.shape, &own.codec) == (theirs.shape, &theirs.codec),
+            "{model} is a model of other data ({}, {}) than {} ({}, {}): give one of the same",
+            theirs.name,
+            theirs.shape,
+            self.0.name,
+            own.name,
+            own.shape
+        );
+        other.denoiser(&SampleConfig { wrap: Vec::new(), ..other.sample.clone() })
+    }
 }
 
-fn known_density(source: &Source) -> Option<GaussianMixture> {
+/// The networks of a description with these weights, by learner.
+fn networks(description: &Description, weights: &BTreeMap<String, Tensors>, device: &Device) -> Result<Networks> {
+    let shape = description.subject.state_shape()?;
+    let make = Make { shape: &shape, classes: description.subject.classes.len(), seed: 0, device };
+    let load = |learner: crate::Learner| {
+        let weights = weights.get(&learner.name).ok_or_else(|| {
+            Error::of(Kind::Mismatch, format!("there are no weights of the learner `{}`: the file is damaged", learner.name))
+        })?;
+        Ok((learner.name, state::load(learner.network, weights)?))
+    };
+    description.family.learners(&make)?.into_iter().map(load).collect()
+}
+
+/// The density of a source that has one, in its own units.
+pub(crate) fn known_density(source: &Source) -> Option<GaussianMixture> {
     let Source::Points2d(points) = source else { return None };
     let (weights, means, stds) = points.mixture()?;
     let means = means.into_iter().map(|mean| mean.to_vec()).collect();
     GaussianMixture::isotropic(weights, means, stds).ok()
-}
-
-const EXPERIMENT: &str = "experiment";
-const RECIPE: &str = "recipe";
-const SUBJECT: &str = "subject";
-/// Where an imported model comes from.
-pub(crate) const SOURCE: &str = "source";
-
-/// What a checkpoint says of itself: how it came to be, and of what.
-fn metadata(key: &str, toml: String, subject: &Subject) -> BTreeMap<String, String> {
-    let subject = serde_json::to_string(subject).expect("a subject consists of names and finite numbers");
-    [
-        (key.to_owned(), toml),
-        (SUBJECT.to_owned(), subject),
-        ("version".to_owned(), crate::VERSION.to_owned()),
-        ("commit".to_owned(), crate::COMMIT.to_owned()),
-    ]
-    .into()
-}
-
-/// What the checkpoint of a run says of itself.
-pub(crate) fn write_metadata(experiment: &Experiment, subject: &Subject) -> BTreeMap<String, String> {
-    metadata(EXPERIMENT, experiment.to_toml(), subject)
-}
-
-/// What the checkpoint of an imported model says of itself.
-pub(crate) fn imported_metadata(recipe: &Recipe, subject: &Subject) -> BTreeMap<String, String> {
-    metadata(RECIPE, recipe.to_toml(), subject)
-}
-
-fn entry<'a>(metadata: &'a BTreeMap<String, String>, key: &str) -> Result<&'a str> {
-    let found = metadata.get(key).map(|text| &text[..]);
-    found.ok_or_else(|| {
-        Error::new(format!(
-            "the checkpoint's metadata lack `{key}`: it was not written by `stein train` or `stein import`"
-        ))
-    })
-}
-
-fn read_subject(metadata: &BTreeMap<String, String>) -> Result<Subject> {
-    serde_json::from_str(entry(metadata, SUBJECT)?)
-        .map_err(|error| Error::new(format!("the checkpoint's metadata `{SUBJECT}` cannot be read: {error}")))
-}
-
-pub(crate) fn read_metadata(metadata: &BTreeMap<String, String>) -> Result<(Experiment, Subject)> {
-    let experiment = Experiment::parse(entry(metadata, EXPERIMENT)?, &[])?;
-    Ok((experiment, read_subject(metadata)?))
-}
-
-/// The data of an experiment.
-pub(crate) fn load_data(source: &Source, split: stein_data::Split, dir: Option<&Path>) -> Result<stein_data::Data> {
-    source.load(split, dir).map_err(from_data)
 }

@@ -2,19 +2,24 @@
 //! not copies of it.
 
 use rayon::prelude::*;
+use stein::Result;
 use stein_data::Data;
 
-/// Nearest neighbours among labelled rows, by Euclidean distance.
-pub struct Neighbours {
+/// Nearest neighbors among labeled rows, by Euclidean distance.
+pub struct Neighbors {
     rows: Vec<f32>,
     labels: Vec<usize>,
     dim: usize,
 }
 
-impl Neighbours {
-    /// The rows of a labelled data set; `None` if it has no labels.
-    pub fn of(data: &Data) -> Option<Self> {
-        Some(Self { rows: data.rows_f32(), labels: data.labels.clone()?, dim: data.dim() })
+impl Neighbors {
+    /// The rows of a labeled data set; `None` if it has no labels.
+    ///
+    /// # Errors
+    /// Data that cannot be read.
+    pub fn of(data: &Data) -> Result<Option<Self>> {
+        let Some(labels) = data.labels.clone() else { return Ok(None) };
+        Ok(Some(Self { rows: data.rows_f32()?, labels, dim: data.dim() }))
     }
 
     /// The `k` nearest rows of each of `values` (row order), as (squared distance, label), the nearest first.
@@ -73,7 +78,7 @@ pub fn within_class_spread(values: &[f32], labels: &[usize], dim: usize) -> f64 
 /// The three numbers, and the same classifier on held-out data.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Quality {
-    /// Part of the samples that 5 nearest neighbours among the training data give the class they were drawn for.
+    /// Part of the samples that 5 nearest neighbors among the training data give the class they were drawn for.
     pub agreement: f64,
     /// The same for the test data and their labels: what agreement can be expected of real data.
     pub agreement_of_test: f64,
@@ -84,22 +89,28 @@ pub struct Quality {
 }
 
 impl Quality {
-    /// Compares samples (`values` in row order, drawn for `labels`) with labelled data; `None` if the data have no labels.
-    pub fn of(values: &[f32], labels: &[usize], train: &Data, test: &Data) -> Option<Self> {
+    /// Compares samples (`values` in row order, drawn for `labels`) with labeled data; `None` if the data have no labels.
+    ///
+    /// # Errors
+    /// Data that cannot be read.
+    pub fn of(values: &[f32], labels: &[usize], train: &Data, test: &Data) -> Result<Option<Self>> {
         let dim = train.dim();
-        let neighbours = Neighbours::of(train)?;
-        let (train_values, test_values) = (train.rows_f32(), test.rows_f32());
+        let (Some(neighbors), Some(train_labels), Some(test_labels)) =
+            (Neighbors::of(train)?, train.labels.as_ref(), test.labels.as_ref())
+        else {
+            return Ok(None);
+        };
+        let (train_values, test_values) = (train.rows_f32()?, test.rows_f32()?);
         let agreement = |values: &[f32], labels: &[usize]| {
-            let right = neighbours.classify(values, 5).iter().zip(labels).filter(|(a, b)| a == b).count();
+            let right = neighbors.classify(values, 5).iter().zip(labels).filter(|(a, b)| a == b).count();
             right as f64 / labels.len() as f64
         };
-        Some(Self {
+        Ok(Some(Self {
             agreement: agreement(values, labels),
-            agreement_of_test: agreement(&test_values, test.labels.as_ref()?),
-            spread: within_class_spread(values, labels, dim)
-                / within_class_spread(&train_values, train.labels.as_ref()?, dim),
-            novelty: neighbours.mean_distance(values) / neighbours.mean_distance(&test_values),
-        })
+            agreement_of_test: agreement(&test_values, test_labels),
+            spread: within_class_spread(values, labels, dim) / within_class_spread(&train_values, train_labels, dim),
+            novelty: neighbors.mean_distance(values) / neighbors.mean_distance(&test_values),
+        }))
     }
 }
 
@@ -118,18 +129,18 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_classify_and_measure() {
-        let neighbours = Neighbours::of(&square()).unwrap();
-        assert_eq!(neighbours.classify(&[0.1, 0.1, 4.0, 5.0], 1), [0, 1]);
+    fn neighbors_classify_and_measure() {
+        let neighbors = Neighbors::of(&square()).unwrap().unwrap();
+        assert_eq!(neighbors.classify(&[0.1, 0.1, 4.0, 5.0], 1), [0, 1]);
         // A tie of one vote each among two: the nearer wins.
-        assert_eq!(neighbours.classify(&[2.6, 3.4], 4), [1]);
-        assert!((neighbours.mean_distance(&[3.0, 0.0, 5.0, 5.0]) - 1.5).abs() < 1e-6);
+        assert_eq!(neighbors.classify(&[2.6, 3.4], 4), [1]);
+        assert!((neighbors.mean_distance(&[3.0, 0.0, 5.0, 5.0]) - 1.5).abs() < 1e-6);
     }
 
     #[test]
     fn spread_is_the_root_of_the_mean_within_class_variance() {
         let data = square();
-        let spread = within_class_spread(&data.rows_f32(), data.labels.as_ref().unwrap(), 2);
+        let spread = within_class_spread(&data.rows_f32().unwrap(), data.labels.as_ref().unwrap(), 2);
         assert!((spread - 0.5).abs() < 1e-9, "every point is 1/2 from its class's mean: {spread}");
     }
 
@@ -137,7 +148,7 @@ mod tests {
     fn copies_have_no_novelty() {
         let data = square();
         let shifted = named("shifted", vec![0.0, 2.0], vec![0]);
-        let quality = Quality::of(&data.rows_f32(), data.labels.as_ref().unwrap(), &data, &shifted).unwrap();
+        let quality = Quality::of(&data.rows_f32().unwrap(), data.labels.as_ref().unwrap(), &data, &shifted).unwrap().unwrap();
         assert_eq!((quality.novelty, quality.spread), (0.0, 1.0));
     }
 }

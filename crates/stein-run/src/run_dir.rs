@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! config.toml                 the experiment, every default filled in
-//! metrics.jsonl               one JSON object a line
+//! metrics.jsonl               one JSON object per line
 //! events.out.tfevents.*       the same for TensorBoard
 //! checkpoints/00001000.safetensors
 //! samples/00001000.png
@@ -15,9 +15,8 @@ use std::{
 };
 
 use serde_json::Value;
-use stein::{Error, Result, ensure};
-
-use stein_nn::write_atomically;
+use stein::{Error, Kind, Result, ensure};
+use stein_base::files::write_atomically;
 
 use crate::Experiment;
 
@@ -50,7 +49,7 @@ impl RunDir {
     pub fn make_folders(&self) -> Result<()> {
         for folder in [self.root.join("checkpoints"), self.root.join("samples")] {
             fs::create_dir_all(&folder)
-                .map_err(|error| Error::new(format!("cannot make the directory {}: {error}", folder.display())))?;
+                .map_err(|error| file_error(format!("cannot make the directory {}: {error}", folder.display())))?;
         }
         Ok(())
     }
@@ -62,6 +61,7 @@ impl RunDir {
     pub fn open(root: &Path) -> Result<Self> {
         let run = Self { root: root.to_owned() };
         ensure!(
+            Kind::File,
             run.config_path().is_file(),
             "{} is no run directory: it has no config.toml; give the --out of a `stein train`",
             root.display()
@@ -121,7 +121,7 @@ impl RunDir {
     pub fn checkpoints(&self) -> Result<Vec<u64>> {
         let folder = self.root.join("checkpoints");
         let entries = fs::read_dir(&folder)
-            .map_err(|error| Error::new(format!("cannot read the directory {}: {error}", folder.display())))?;
+            .map_err(|error| file_error(format!("cannot read the directory {}: {error}", folder.display())))?;
         let mut steps: Vec<u64> = entries
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".safetensors")?.parse().ok())
             .collect();
@@ -135,7 +135,7 @@ impl RunDir {
     /// When there is none.
     pub fn latest(&self) -> Result<PathBuf> {
         let Some(&step) = self.checkpoints()?.last() else {
-            return Err(Error::new(format!(
+            return Err(file_error(format!(
                 "{} has no checkpoint: the run was stopped before its first; start it again with another --out",
                 self.root.display()
             )));
@@ -154,12 +154,12 @@ impl RunDir {
         let halves = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "part"));
         for path in old.chain(halves) {
             fs::remove_file(&path)
-                .map_err(|error| Error::new(format!("cannot delete the old checkpoint {}: {error}", path.display())))?;
+                .map_err(|error| file_error(format!("cannot delete the old checkpoint {}: {error}", path.display())))?;
         }
         Ok(())
     }
 
-    /// The metrics, one JSON object a line; a last line cut short by a kill is left out.
+    /// The metrics, one JSON object per line; a last line cut short by a kill is left out.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -169,7 +169,7 @@ impl RunDir {
             return Ok(Vec::new());
         }
         let text = fs::read_to_string(&path)
-            .map_err(|error| Error::new(format!("cannot read the metrics {}: {error}", path.display())))?;
+            .map_err(|error| file_error(format!("cannot read the metrics {}: {error}", path.display())))?;
         Ok(text.lines().map_while(|line| serde_json::from_str(line).ok()).collect())
     }
 
@@ -181,4 +181,8 @@ impl RunDir {
         let kept: Vec<Value> = self.metrics()?.into_iter().filter(|line| line["step"].as_u64() <= Some(step)).collect();
         write_atomically(self.metrics_path(), |file| kept.iter().try_for_each(|line| writeln!(file, "{line}")))
     }
+}
+
+fn file_error(sentence: String) -> Error {
+    Error::of(Kind::File, sentence)
 }

@@ -1,30 +1,29 @@
-//! The training loop, which knows no family: an objective's loss, its gradient, AdamW, the average of the weights.
+//! The training loop, which knows no family: learners take turns on a batch, each with its loss's gradient, AdamW and an average
+//! of its weights.
 //!
 //! A run goes on bit for bit where it stopped: every random number is keyed by the seed and the position in the data.
 
 use std::{
+    collections::BTreeMap,
     fs::{File, OpenOptions},
     io::Write,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
-use burn::tensor::{Device, Tensor, TensorData};
-use indicatif::ProgressBar;
-use stein::{Condition, Error, Preconditioned, Result, ensure};
-use stein_data::{Data, Loader, LoaderConfig, Split};
-use stein_nn::{Accumulated, AdamW, AnyNetwork, Checkpoint, Ema, state};
+use stein::{Condition, Device, Error, Keys, Kind, Result, Tensor, TensorData, ensure};
+use stein_data::{Ahead, Data, Loader, LoaderConfig, Source, Split};
+use stein_nn::{Accumulated, AdamW, AnyNetwork, Checkpoint, Ema, LearnerState, on_tapes, state};
 
 use crate::{
-    Classes, DataConfig, Experiment, Model, Recipe, RunDir, Subject, device, draw,
-    draw::{picture, progress_bar},
-    from_data,
-    model::{build_network, load_data, read_metadata, write_metadata},
+    Classes, Description, Event, Experiment, Model, RunDir, SampleConfig, Subject, TrainConfig, Watch,
+    description::{described, run_metadata},
+    device, draw,
+    family::{Batch, Family, Learner, Learners, Make, Networks},
     picture::{to_png, write_png},
+    sheet::picture,
     tensorboard::EventWriter,
 };
 
@@ -53,6 +52,16 @@ pub struct Trained {
     pub stopped: bool,
     /// Seconds this call trained.
     pub seconds: f64,
+    /// Seconds of those that the networks waited for data.
+    pub waited: f64,
+}
+
+/// A learner with all that training changes.
+struct Part {
+    name: String,
+    network: AnyNetwork,
+    optimizer: AdamW,
+    rate: stein_nn::RateConfig,
 }
 
 /// Everything of a run that exists before its first step.
@@ -60,11 +69,10 @@ pub struct Prepared {
     experiment: Experiment,
     run: RunDir,
     data: Arc<Data>,
-    subject: Subject,
+    description: Description,
     device: Device,
-    network: AnyNetwork,
-    optimizer: AdamW,
-    ema: Ema,
+    parts: Vec<Part>,
+    averages: BTreeMap<String, Ema>,
     step: u64,
 }
 
@@ -76,40 +84,43 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
     experiment.check()?;
     let device = device(&options.device)?;
     let run = if options.resume { RunDir::open(&options.out)? } else { RunDir::vacant(&options.out)? };
-    let data = load_data(&experiment.data.source, Split::Train, options.data_dir.as_deref())?;
+    let data = Arc::new(load_data(&experiment.data.source, Split::Train, options.data_dir.as_deref())?);
     loader(experiment, &data)?;
-    ensure!(
-        !experiment.data.conditional || data.labels.is_some(),
-        "data.conditional asks for classes, which {} does not have: set it to false",
-        data.name
-    );
-    let subject = Subject::of(&data, experiment.data.range, experiment.data.conditional);
-    ensure!(
-        !experiment.sample.clamp || subject.image().is_some(),
-        "sample.clamp keeps pictures in their range, and {} has rows: set it to false",
-        subject.name
-    );
-    let network = build_network(experiment, &subject, &device.clone().autodiff())?;
-    let optimizer = AdamW::new(experiment.train.optimizer.clone())?;
-    let ema = Ema::new(experiment.train.ema.clone(), &network)?;
-    let fresh = Prepared {
-        experiment: experiment.clone(),
-        run,
-        data: Arc::new(data),
-        subject,
-        device,
-        network,
-        optimizer,
-        ema,
-        step: 0,
-    };
+    let subject = Subject::of(&data, &experiment.data)?;
+    let (parts, averages) = parts(experiment, &subject, &device)?;
+    let description = Description::of(experiment, subject);
+    let experiment = experiment.clone();
+    let fresh = Prepared { experiment, run, data, description, device, parts, averages, step: 0 };
+    // What is wrapped around the model at the end is tried before the first step.
+    if fresh.description.sample.sampler.needs() == crate::Capability::Denoiser {
+        fresh.model()?.denoiser(&fresh.description.sample).map_err(|error| error.at("sample.wrap"))?;
+    }
     if options.resume {
         return resume(fresh);
     }
     fresh.run.make_folders()?;
     fresh.write_checkpoint()?;
-    fresh.run.set_experiment(experiment)?;
+    fresh.run.set_experiment(&fresh.experiment)?;
     Ok(fresh)
+}
+
+/// The learners of a family with their optimizers and averages.
+fn parts(experiment: &Experiment, subject: &Subject, device: &Device) -> Result<(Vec<Part>, BTreeMap<String, Ema>)> {
+    let shape = subject.state_shape()?;
+    let device = device.clone().autodiff();
+    let make = Make { shape: &shape, classes: subject.classes.len(), seed: experiment.seed, device: &device };
+    let config = &experiment.train;
+    let mut averages = BTreeMap::new();
+    let mut parts = Vec::new();
+    for Learner { name, network, optimizer, rate, averaged } in experiment.family.learners(&make)? {
+        if averaged {
+            averages.insert(name.clone(), Ema::new(config.ema.clone(), &network)?);
+        }
+        let optimizer = AdamW::new(optimizer.unwrap_or_else(|| config.optimizer.clone()))?;
+        parts.push(Part { name, network, optimizer, rate: rate.unwrap_or_else(|| config.rate.clone()) });
+    }
+    ensure!(!parts.is_empty(), "family {} has nothing that learns", experiment.family.kind());
+    Ok((parts, averages))
 }
 
 /// Brings a fresh state to where the run stopped.
@@ -117,6 +128,7 @@ fn resume(mut fresh: Prepared) -> Result<Prepared> {
     let mut before = fresh.run.experiment()?;
     before.train.steps = fresh.experiment.train.steps;
     ensure!(
+        Kind::Mismatch,
         before == fresh.experiment,
         "the experiment differs from the one {} was started with, and only train.steps may change: give the same settings, or \
          start anew with another --out",
@@ -131,31 +143,43 @@ fn resume(mut fresh: Prepared) -> Result<Prepared> {
         fresh.run.root().display(),
         checkpoint.step
     );
-    let (_, subject) = read_metadata(&checkpoint.metadata).map_err(at)?;
+    let described = described(&checkpoint.metadata).map_err(at)?;
     ensure!(
-        subject == fresh.subject,
+        Kind::Mismatch,
+        described.subject == fresh.description.subject,
         "the data of {} are not those it was started with: bring them back, or start anew with another --out",
         fresh.run.root().display()
     );
-    fresh.network = state::load(fresh.network, &checkpoint.weights).map_err(at)?;
-    fresh.optimizer =
-        AdamW::restore(fresh.experiment.train.optimizer.clone(), &fresh.network, &checkpoint.optimizer).map_err(at)?;
-    fresh.ema.load(&checkpoint.ema).map_err(at)?;
+    for part in &mut fresh.parts {
+        let saved = checkpoint.learners.get(&part.name).ok_or_else(|| {
+            at(Error::of(Kind::Mismatch, format!("there is no learner `{}`: the file is damaged", part.name)))
+        })?;
+        part.network = state::load(part.network.clone(), &saved.weights).map_err(at)?;
+        part.optimizer =
+            AdamW::restore(part.optimizer.config().clone(), &part.network, &saved.optimizer).map_err(at)?;
+        if let (Some(average), Some(saved)) = (fresh.averages.get_mut(&part.name), &saved.average) {
+            average.load(saved).map_err(at)?;
+        }
+    }
     fresh.step = checkpoint.step;
     fresh.run.set_experiment(&fresh.experiment)?;
     fresh.run.cut_metrics(fresh.step)?;
     Ok(fresh)
 }
 
-fn loader<'a>(experiment: &Experiment, data: &'a Data) -> Result<Loader<'a>> {
-    let DataConfig { flip, dequantize, .. } = experiment.data;
-    Loader::new(data, LoaderConfig { seed: experiment.seed, flip, dequantize }).map_err(from_data)
+/// The data of an experiment.
+pub(crate) fn load_data(source: &Source, split: Split, dir: Option<&Path>) -> Result<Data> {
+    source.load(split, dir)
+}
+
+fn loader(experiment: &Experiment, data: &Arc<Data>) -> Result<Loader> {
+    Loader::new(Arc::clone(data), LoaderConfig { seed: experiment.seed, flip: experiment.data.flip })
 }
 
 impl Prepared {
-    /// Parameters of the network.
+    /// Parameters of all networks.
     pub fn parameters(&self) -> usize {
-        self.network.parameters()
+        self.parts.iter().map(|part| part.network.parameters()).sum()
     }
 
     /// Examples in the data.
@@ -169,12 +193,18 @@ impl Prepared {
     }
 
     fn write_checkpoint(&self) -> Result<()> {
+        let learner = |part: &Part| {
+            let saved = LearnerState {
+                weights: state::tensors(&part.network),
+                average: self.averages.get(&part.name).map(Ema::tensors),
+                optimizer: part.optimizer.tensors(),
+            };
+            (part.name.clone(), saved)
+        };
         let checkpoint = Checkpoint {
-            weights: state::tensors(&self.network),
-            ema: self.ema.tensors(),
-            optimizer: self.optimizer.tensors(),
+            learners: self.parts.iter().map(learner).collect(),
             step: self.step,
-            metadata: write_metadata(&self.experiment, &self.subject),
+            metadata: run_metadata(&self.description, &self.experiment),
         };
         checkpoint.write(&self.run.checkpoint_path(self.step))?;
         self.run.prune(self.experiment.train.keep)
@@ -182,11 +212,100 @@ impl Prepared {
 
     fn model(&self) -> Result<Model> {
         let name = self.run.root().display().to_string();
-        let network = self.ema.network(&self.network);
-        let recipe = Recipe::from(&self.experiment);
-        let model = Model::of_network(&name, network, &recipe, self.subject.clone(), &self.device)?;
-        Ok(model.with_density_of(&self.experiment.data.source))
+        let network = |part: &Part| {
+            let network = match self.averages.get(&part.name) {
+                Some(average) => average.network(&part.network),
+                None => part.network.valid(),
+            };
+            (part.name.clone(), network)
+        };
+        let networks = self.parts.iter().map(network).collect();
+        Ok(Model::of(&name, networks, &self.description, &self.device)?.with_truth_of(&self.experiment.data.source))
     }
+
+    /// What the learners see in the turn of one of them: its network trainable, the others constants.
+    fn turn(&self, turn: usize) -> Vec<AnyNetwork> {
+        let network = |(i, part): (usize, &Part)| if i == turn { part.network.clone() } else { part.network.valid() };
+        self.parts.iter().enumerate().map(network).collect()
+    }
+
+    /// The gradient of one learner's loss on a batch, and the loss; `None` where the learner rests.
+    fn gradient(&self, turn: usize, batches: &[stein_data::Batch]) -> Result<Option<(Accumulated, f64)>> {
+        let mut gradients = Accumulated::new();
+        let (mut loss, mut counted) = (0.0, 0);
+        for batch in batches {
+            let count = batch.index.len();
+            let tapes = on_tapes(self.turn(turn), count, |networks, rows| {
+                let names = self.parts.iter().map(|part| part.name.clone());
+                let learners = Learners { networks: names.zip(networks).collect(), averages: &self.averages };
+                let name = &self.parts[turn].name;
+                let term = self.experiment.family.loss(name, &learners, &self.batch(batch, rows)?)?;
+                let Some(term) = term else { return Ok(None) };
+                let backward = term.backward();
+                Ok::<_, Error>(Some((learners.networks.get(name)?.clone(), backward, term.into_scalar::<f64>())))
+            });
+            for tape in tapes {
+                if let Some((network, backward, term)) = tape? {
+                    gradients.add(&network, backward);
+                    loss += term;
+                    counted += 1;
+                }
+            }
+        }
+        Ok((counted > 0).then(|| (gradients, loss / f64::from(counted))))
+    }
+
+    /// Some rows of a batch of data as a batch of states.
+    fn batch(&self, batch: &stein_data::Batch, rows: Range<usize>) -> Result<Batch> {
+        let dim = self.description.subject.dim();
+        let keys = Keys::range(self.experiment.seed, batch.start + rows.start as u64, rows.len());
+        let device = self.device.clone().autodiff();
+        let x = self.description.subject.encode(&batch.x[rows.start * dim..rows.end * dim], &keys, &device)?;
+        let labels = batch.labels.as_ref().filter(|_| self.experiment.data.conditional);
+        let given = match labels {
+            Some(labels) => Condition::classes(labels[rows].iter().map(|&label| label as u32)),
+            None => Condition::none(),
+        };
+        Ok(Batch { x, given, keys, step: self.step })
+    }
+
+    /// One step of every learner in its turn: the loss, the gradient's norm and the rate of those that moved.
+    fn take_step(&mut self, batches: &[stein_data::Batch]) -> Result<Vec<Moved>> {
+        let batch = self.experiment.train.batch;
+        let mut moved = Vec::new();
+        for turn in 0..self.parts.len() {
+            let Some((gradients, loss)) = self.gradient(turn, batches)? else { continue };
+            // Taken out, so that the step has the only handle on the weights and changes them in place.
+            let mut part = self.parts.remove(turn);
+            let rate = part.rate.at(self.step);
+            let average = self.averages.get_mut(&part.name).map(|average| (average, batch));
+            let (network, norm) = part.optimizer.step(part.network, gradients, rate, average);
+            part.network = network;
+            self.parts.insert(turn, part);
+            if !(loss.is_finite() && norm.is_finite()) {
+                return Err(Error::of(
+                    Kind::NotFinite,
+                    format!(
+                        "training stopped at step {}: the loss is {loss} and the gradient's norm {norm}; the last good checkpoint \
+                         is {}; lower train.rate.rate, or set train.optimizer.clip",
+                        self.step + 1,
+                        self.run.latest()?.display()
+                    ),
+                ));
+            }
+            moved.push(Moved { turn, loss, norm, rate });
+        }
+        self.step += 1;
+        Ok(moved)
+    }
+}
+
+/// What a learner's step came to.
+struct Moved {
+    turn: usize,
+    loss: f64,
+    norm: f64,
+    rate: f64,
 }
 
 /// The metrics of a run, in both formats.
@@ -198,136 +317,90 @@ struct Metrics {
 impl Metrics {
     fn open(run: &RunDir) -> Result<Self> {
         let path = run.metrics_path();
-        let lines = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(|error| Error::new(format!("cannot write the metrics {}: {error}", path.display())))?;
+        let lines = OpenOptions::new().create(true).append(true).open(&path).map_err(|error| {
+            Error::of(Kind::File, format!("cannot write the metrics {}: {error}", path.display()))
+        })?;
         Ok(Self { lines, events: EventWriter::create(run.root())? })
     }
 
-    fn write(&mut self, step: u64, numbers: &[(&str, f64)]) -> Result<()> {
+    fn write(&mut self, step: u64, numbers: &[(String, f64)]) -> Result<()> {
         let mut line = serde_json::Map::from_iter([("step".to_owned(), step.into())]);
         for (name, value) in numbers {
-            line.insert((*name).to_owned(), (*value).into());
+            line.insert(name.clone(), (*value).into());
             self.events.scalar(name, step as i64, *value as f32)?;
         }
         self.events.flush()?;
-        writeln!(self.lines, "{}", serde_json::Value::Object(line))
-            .map_err(|error| Error::new(format!("cannot write the metrics: {error}; is the disk full?")))
+        writeln!(self.lines, "{}", serde_json::Value::Object(line)).map_err(|error| {
+            Error::of(Kind::File, format!("cannot write the metrics: {error}; is the disk full?"))
+        })
     }
 }
 
-/// Trains to the experiment's last step, or until `stop` is set, which writes a checkpoint and returns.
+/// Batches read ahead of the one in use.
+const AHEAD: usize = 4;
+
+/// Trains to the experiment's last step, or until the watch says stop, which writes a checkpoint and returns.
 ///
 /// # Errors
-/// A loss or gradient that is no longer finite: the sentence names the step and the last good checkpoint. Files that cannot
-/// be written.
-pub fn train(mut state: Prepared, stop: &AtomicBool) -> Result<Trained> {
-    let experiment = state.experiment.clone();
-    let config = &experiment.train;
-    let data = Arc::clone(&state.data);
-    let mut loader = loader(&experiment, &data)?;
+/// A loss or gradient that is no longer finite: the sentence names the step and the last good checkpoint. Data that cannot be
+/// read, files that cannot be written.
+pub fn train(mut state: Prepared, watch: &mut dyn Watch) -> Result<Trained> {
+    let config = state.experiment.train.clone();
     let mut metrics = Metrics::open(&state.run)?;
-    let device = state.device.clone().autodiff();
-    let mut model =
-        Preconditioned::new(state.network.clone(), experiment.model.precondition(), experiment.schedule.clone())?;
-    let dim = state.subject.dim();
     let part = config.batch / config.accumulate;
-    let bar = progress_bar(config.steps, "training").with_position(state.step);
-    // The steps of an earlier call say nothing about the speed of this one.
-    bar.reset_eta();
+    let position = state.step * config.batch as u64;
+    let mut batches = Ahead::new(loader(&state.experiment, &state.data)?, position, part, AHEAD * config.accumulate);
     let started = Instant::now();
-    let mut window = Window::new();
-    while state.step < config.steps && !stop.load(Ordering::Relaxed) {
-        let position = state.step * config.batch as u64;
-        let mut gradients = Accumulated::new();
-        let mut loss = 0.0;
-        for k in 0..config.accumulate {
-            let first = position + (k * part) as u64;
-            let batch = loader.batch(first, part);
-            let values = state.subject.codec.encode(&batch.x, dim);
-            let labels = batch.labels.filter(|_| experiment.data.conditional);
-            // Keyed by the position, so that a resumed run drops the same values.
-            model.network.set_dropout(Some(experiment.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(first)));
-            let tapes = model.network.on_tapes(part, |network, rows| {
-                let model = Preconditioned::new(network, experiment.model.precondition(), experiment.schedule.clone())?;
-                let data = TensorData::new(values[rows.start * dim..rows.end * dim].to_vec(), [rows.len(), dim]);
-                let x0 = Tensor::<2>::from_data(data, &device);
-                let given = match &labels {
-                    Some(labels) => Condition::classes(labels[rows.clone()].to_vec()),
-                    None => Condition::none(),
-                };
-                let examples: Vec<u64> = rows.map(|row| first + row as u64).collect();
-                let term = experiment.objective.loss(&model, x0, &given, experiment.seed, &examples)?;
-                let backward = term.backward();
-                Ok::<_, Error>((model.network, backward, term.into_scalar::<f64>()))
-            });
-            let parts = (config.accumulate * tapes.len()) as f64;
-            for tape in tapes {
-                let (network, backward, term) = tape?;
-                gradients.add(&network, backward);
-                loss += term / parts;
-            }
-        }
-        let rate = config.rate.at(state.step);
-        let (network, norm) =
-            state.optimizer.step(model.network, gradients, rate, Some((&mut state.ema, config.batch)));
-        model.network = network;
-        if !(loss.is_finite() && norm.is_finite()) {
-            bar.abandon();
-            return Err(Error::new(format!(
-                "training stopped at step {}: the loss is {loss} and the gradient's norm {norm}; the last good checkpoint is \
-                 {}; lower train.rate.rate, or set train.optimizer.clip",
-                state.step + 1,
-                state.run.latest()?.display()
-            )));
-        }
-        state.step += 1;
-        window.add(loss, config.batch);
-        bar.inc(1);
+    let mut window = Window::new(state.parts.len());
+    watch.event(Event::Trained { step: state.step, steps: config.steps, progress: None });
+    while state.step < config.steps && goes_on(watch)? {
+        let batch = (0..config.accumulate).map(|_| batches.next()).collect::<Result<Vec<_>>>()?;
+        window.add(&state.take_step(&batch)?, config.batch);
+        let mut progress = None;
         if state.step.is_multiple_of(config.log_every) || state.step == config.steps {
-            let (loss, rate_of_images) = window.close();
-            bar.set_message(format!("loss {loss:.4} {rate_of_images:.0} examples/s"));
-            metrics.write(
-                state.step,
-                &[("loss", loss), ("gradient_norm", norm), ("rate", rate), ("examples_per_second", rate_of_images)],
-            )?;
+            let numbers = window.close(&state.parts);
+            progress = Some((numbers[0].1, numbers[numbers.len() - 1].1));
+            metrics.write(state.step, &numbers)?;
         }
+        watch.event(Event::Trained { step: state.step, steps: config.steps, progress });
         if state.step.is_multiple_of(config.checkpoint_every) {
-            state.network = model.network.clone();
             state.write_checkpoint()?;
         }
         if config.sample_every > 0 && state.step.is_multiple_of(config.sample_every) {
-            state.network = model.network.clone();
-            write_sheet(&state, &mut metrics, stop, &bar)?;
-            window.skip();
+            write_sheet(&state, &mut metrics, watch)?;
+            window = Window::new(state.parts.len());
         }
     }
-    state.network = model.network;
     if !state.run.checkpoint_path(state.step).exists() {
         state.write_checkpoint()?;
     }
     if state.step == config.steps && !state.run.sample_path(state.step).exists() {
-        write_sheet(&state, &mut metrics, stop, &bar)?;
+        write_sheet(&state, &mut metrics, watch)?;
     }
-    bar.finish_and_clear();
     Ok(Trained {
         model: state.model()?,
         step: state.step,
         stopped: state.step < config.steps,
         seconds: started.elapsed().as_secs_f64(),
+        waited: batches.waited().as_secs_f64(),
         run: state.run,
     })
 }
 
+/// Whether the watch lets the work go on; only being stopped is no error.
+fn goes_on(watch: &dyn Watch) -> Result<bool> {
+    match watch.going() {
+        Err(error) if error.kind() == Kind::Stopped => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
 /// Draws a sheet of samples of the averaged weights into the run and the events. Early weights may give no finite samples, and
-/// Ctrl-C may come: neither ends the training, which goes on without the picture.
-fn write_sheet(state: &Prepared, metrics: &mut Metrics, stop: &AtomicBool, bar: &ProgressBar) -> Result<()> {
+/// a stop may come: neither ends the training, which goes on without the picture.
+fn write_sheet(state: &Prepared, metrics: &mut Metrics, watch: &mut dyn Watch) -> Result<()> {
     let model = state.model()?;
     let subject = &model.subject;
-    if subject.image().is_none() && subject.dim() > 2 {
-        // Rows of many numbers make no picture.
+    if !crate::sheet::has_pictures(subject) {
         return Ok(());
     }
     let n = match subject.image() {
@@ -335,14 +408,10 @@ fn write_sheet(state: &Prepared, metrics: &mut Metrics, stop: &AtomicBool, bar: 
         Some(_) => 8 * subject.classes.len(),
         None => 2000,
     };
-    let going = || match stop.load(Ordering::Relaxed) {
-        true => Err(Error::new("it was stopped")),
-        false => Ok(()),
-    };
-    let drawn = match draw(&model, n, state.experiment.seed, &Classes::Default, &model.sample, false, &going) {
+    let drawn = match draw(&model, n, state.experiment.seed, &Classes::Default, &model.sample, watch) {
         Ok(drawn) => drawn,
         Err(error) => {
-            bar.suspend(|| eprintln!("stein: there is no picture of step {}: {error}", state.step));
+            watch.event(Event::Note(&format!("there is no picture of step {}: {error}", state.step)));
             return Ok(());
         }
     };
@@ -353,33 +422,40 @@ fn write_sheet(state: &Prepared, metrics: &mut Metrics, stop: &AtomicBool, bar: 
     metrics.events.flush()
 }
 
-/// Loss and speed since the last line of metrics.
+/// What the learners did since the last line of metrics, and how fast.
 struct Window {
     since: Instant,
-    losses: f64,
-    steps: usize,
     examples: usize,
+    /// Sum of losses, steps, last norm and rate of each learner.
+    learners: Vec<(f64, usize, f64, f64)>,
 }
 
 impl Window {
-    fn new() -> Self {
-        Self { since: Instant::now(), losses: 0.0, steps: 0, examples: 0 }
+    fn new(learners: usize) -> Self {
+        Self { since: Instant::now(), examples: 0, learners: vec![(0.0, 0, 0.0, 0.0); learners] }
     }
 
-    fn add(&mut self, loss: f64, examples: usize) {
-        self.losses += loss;
-        self.steps += 1;
+    fn add(&mut self, moved: &[Moved], examples: usize) {
         self.examples += examples;
+        for step in moved {
+            let learner = &mut self.learners[step.turn];
+            *learner = (learner.0 + step.loss, learner.1 + 1, step.norm, step.rate);
+        }
     }
 
-    /// Mean loss and examples a second, and a new start.
-    fn close(&mut self) -> (f64, f64) {
-        let closed = std::mem::replace(self, Self::new());
-        (closed.losses / closed.steps as f64, closed.examples as f64 / closed.since.elapsed().as_secs_f64())
-    }
-
-    /// Leaves out time that was not training.
-    fn skip(&mut self) {
-        *self = Self::new();
+    /// Mean losses, last norms and rates, examples per second, and a new start. Where several learn, their names stand behind.
+    fn close(&mut self, parts: &[Part]) -> Vec<(String, f64)> {
+        let closed = std::mem::replace(self, Self::new(parts.len()));
+        let mut numbers = Vec::new();
+        for (part, (losses, steps, norm, rate)) in parts.iter().zip(closed.learners) {
+            let behind = if parts.len() > 1 { format!("/{}", part.name) } else { String::new() };
+            if steps > 0 {
+                let named = [("loss", losses / steps as f64), ("gradient_norm", norm), ("rate", rate)];
+                numbers.extend(named.map(|(name, value)| (format!("{name}{behind}"), value)));
+            }
+        }
+        let per_second = closed.examples as f64 / closed.since.elapsed().as_secs_f64();
+        numbers.push(("examples_per_second".to_owned(), per_second));
+        numbers
     }
 }

@@ -8,7 +8,7 @@ use image::RgbImage;
 use image_webp::{ColorType, WebPEncoder};
 
 use crate::{Error, Result};
-use stein_nn::write_atomically;
+use stein_base::files::write_atomically;
 
 /// Writes the frames as an animated GIF; every frame has a palette of its own.
 ///

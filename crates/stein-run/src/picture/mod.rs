@@ -17,7 +17,7 @@ use std::path::Path;
 use image::{ImageFormat, Rgb, RgbImage};
 
 use crate::{Error, Result};
-use stein_nn::write_atomically;
+use stein_base::files::write_atomically;
 
 /// A picture of `height * width * channels` values in [0, 1], channels last.
 ///

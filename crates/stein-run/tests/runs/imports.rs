@@ -2,17 +2,16 @@
 
 use std::{fs, path::Path};
 
-use burn::tensor::{Device, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
-use stein::AnySchedule;
+use stein::{AnySchedule, Device, TensorData};
 use stein_nn::{
     AdmConfig, NcsnppConfig, NetworkConfig, Tensors, Unet2dConfig, UnetConfig,
     import::{self, Kind, Published, Role, Setting, Source},
     read_tensors, state, write_tensors,
 };
-use stein_run::{Classes, ImportOptions, Model, SampleConfig, draw, export, import};
+use stein_run::{Changes, Classes, ImportOptions, Model, SampleConfig, Silent, draw, export, import};
 
 /// A `UNet2DModel` of eight channels.
 fn unet() -> Value {
@@ -56,10 +55,10 @@ fn a_folder_of_diffusers_samples_and_comes_out_as_it_went_in() {
     assert!(passed && told.contains("UNet2DModel") && told.contains("8 x 8 x 1, -1 to 1"), "{told}");
 
     let model = Model::open(&checkpoint.display().to_string(), &Device::flex()).unwrap();
-    assert_eq!(model.schedule.levels(), Some(40));
+    assert_eq!(model.schedule.as_ref().unwrap().levels(), Some(40));
     for name in ["ddim", "heun", "dpm_solver_pp", "ancestral", "ode_heun"] {
-        let config = model.sample.with(Some(name), None, Some(4), None, &[]).unwrap();
-        let drawn = draw(&model, 3, 0, &Classes::Default, &config, false, &|| Ok(())).unwrap();
+        let config = model.sample.with(&Changes { sampler: Some(String::from(name)), steps: Some(4), ..Changes::default() }).unwrap();
+        let drawn = draw(&model, 3, 0, &Classes::Default, &config, &mut Silent).unwrap();
         assert!(drawn.values.len() == 3 * 64 && drawn.values.iter().all(|x| x.is_finite()), "{name}");
     }
 
@@ -87,22 +86,22 @@ fn consistency_functions_are_sampled_by_multistep_alone() {
     let two = "sample.grid.spacing={kind=\"given\", noise=[80.0, 1.38, 0.002]}".to_owned();
     for (config, evaluations) in [
         (model.sample.clone(), 1),
-        (model.sample.with(None, None, Some(3), None, &[]).unwrap(), 3),
-        (model.sample.with(Some("multistep"), None, None, None, &[two]).unwrap(), 2),
+        (model.sample.with(&Changes { steps: Some(3), ..Changes::default() }).unwrap(), 3),
+        (model.sample.with(&Changes { sampler: Some(String::from("multistep")), settings: vec![two], ..Changes::default() }).unwrap(), 2),
     ] {
-        let drawn = draw(&model, 3, 0, &Classes::Default, &config, false, &|| Ok(())).unwrap();
-        assert_eq!((drawn.evaluations, drawn.config.grid.steps), (evaluations, evaluations));
+        let drawn = draw(&model, 3, 0, &Classes::Default, &config, &mut Silent).unwrap();
+        assert_eq!((drawn.summary.evaluations, drawn.summary.config.grid.steps), (evaluations, evaluations));
         assert!(drawn.values.iter().all(|x| x.is_finite()));
     }
-    let heun = model.sample.with(Some("heun"), None, None, None, &[]).unwrap();
-    let refused = draw(&model, 1, 0, &Classes::Default, &heun, false, &|| Ok(())).unwrap_err().to_string();
-    assert!(refused.contains("no score for sampler heun"), "{refused}");
+    let heun = model.sample.with(&Changes { sampler: Some(String::from("heun")), ..Changes::default() }).unwrap();
+    let refused = draw(&model, 1, 0, &Classes::Default, &heun, &mut Silent).unwrap_err().to_string();
+    assert!(refused.contains("sampler heun needs a denoiser") && refused.contains("is a flow map"), "{refused}");
 
     fs::remove_file(source.path().join("scheduler_config.json")).unwrap();
     import(&ImportOptions { output: Some(checkpoint.clone()), ..options(source.path()) }).unwrap();
     let denoiser = Model::open(&checkpoint.display().to_string(), &Device::flex()).unwrap();
-    let multistep = denoiser.sample.with(Some("multistep"), None, None, None, &[]).unwrap();
-    let refused = draw(&denoiser, 1, 0, &Classes::Default, &multistep, false, &|| Ok(())).unwrap_err().to_string();
+    let multistep = denoiser.sample.with(&Changes { sampler: Some(String::from("multistep")), ..Changes::default() }).unwrap();
+    let refused = draw(&denoiser, 1, 0, &Classes::Default, &multistep, &mut Silent).unwrap_err().to_string();
     assert!(refused.contains("is a denoiser"), "{refused}");
 }
 
@@ -187,9 +186,9 @@ fn schedulers_say_what_a_network_was_trained_on() {
 fn sampling_starts_at_the_noisiest_level_where_signal_does_not_fade() {
     let schedule = AnySchedule::from(stein::Ve { sigma_min: 0.01, sigma_max: 1348.0 });
     let sampler = stein::AnySampler::named("heun").unwrap().into();
-    let config = SampleConfig { sampler, grid: stein::Grid::karras(5), schedule: None, clamp: false, batch: 1 };
-    let (schedule, resolved) = config.resolve(&schedule, true).unwrap();
-    let start = resolved.grid.kernels(&*schedule).unwrap()[0].sigma;
+    let config = SampleConfig { sampler, grid: stein::Grid::karras(5), schedule: None, wrap: Vec::new(), batch: 1 };
+    let (schedule, resolved) = config.resolve(Some(&schedule), true).unwrap();
+    let start = resolved.grid.kernels(&*schedule.unwrap()).unwrap()[0].sigma;
     assert!((start - 1348.0).abs() < 1e-9, "{start}");
 }
 
@@ -311,9 +310,9 @@ fn buffers_go_through_a_checkpoint() {
     export(&checkpoint, &again).unwrap();
     assert_eq!(read_tensors(&again).unwrap(), theirs);
     let model = Model::open(&checkpoint.display().to_string(), &Device::flex()).unwrap();
-    assert_eq!(model.schedule.kind(), "ve");
-    let config = model.sample.with(None, None, Some(3), None, &[]).unwrap();
-    let drawn = draw(&model, 2, 0, &Classes::Default, &config, false, &|| Ok(())).unwrap();
+    assert_eq!(model.schedule.as_ref().unwrap().kind(), "ve");
+    let config = model.sample.with(&Changes { steps: Some(3), ..Changes::default() }).unwrap();
+    let drawn = draw(&model, 2, 0, &Classes::Default, &config, &mut Silent).unwrap();
     assert!(drawn.values.iter().all(|x| x.is_finite()));
 }
 

@@ -1,5 +1,6 @@
 //! Whole runs on small models: training, resuming, sampling, and every experiment file.
 
+mod families;
 mod imports;
 
 use std::{
@@ -8,28 +9,27 @@ use std::{
     sync::atomic::AtomicBool,
 };
 
-use stein::{AnySampler, Result};
+use stein::{AnySampler, Kind, Result};
 use stein_nn::Checkpoint;
 use stein_run::{
-    Classes, Codec, Experiment, Method, Model, RunDir, TrainOptions, check_output, draw, prepare, train, write_samples,
+    AnyFamily, Changes, Classes, Experiment, Family, Method, Model, RunDir, Silent, TrainOptions, check_output, draw,
+    draw_to_file, prepare, train,
 };
 
 /// A run of two seconds: moons, a tiny network, every feature of the loop in use.
 const TINY: &str = r#"
     [data]
     source = { kind = "points2d", shape = "moons", count = 500 }
-    range = "standardised"
+    codec = [{ kind = "standardize", std = 0.5 }]
     conditional = true
-    [schedule]
-    kind = "edm"
-    [model]
+    [family]
+    kind = "diffusion"
+    schedule = { kind = "edm" }
     prediction = { kind = "edm", sigma_data = 0.5 }
     input_scale = { kind = "unit_variance", sigma_data = 0.5 }
     noise_input = { kind = "quarter_log_noise" }
     network = { kind = "mlp", hidden = 16, blocks = 1, embedding_dim = 8 }
-    [objective]
-    levels = { kind = "log_normal" }
-    weighting = { kind = "unit" }
+    objective = { levels = { kind = "log_normal" }, weighting = { kind = "unit" } }
     [train]
     steps = 12
     batch = 24
@@ -54,7 +54,7 @@ fn tiny(settings: &[&str]) -> Experiment {
 }
 
 fn run(experiment: &Experiment, out: &Path, resume: bool) -> Result<stein_run::Trained> {
-    train(prepare(experiment, &options(out.to_owned(), resume))?, &AtomicBool::new(false))
+    train(prepare(experiment, &options(out.to_owned(), resume))?, &mut Silent)
 }
 
 #[test]
@@ -67,9 +67,7 @@ fn a_resumed_run_is_the_run_that_never_stopped_bit_for_bit() {
     let last = |run: &Path| Checkpoint::read(&RunDir::open(run).unwrap().latest().unwrap()).unwrap();
     let (whole, parts) = (last(&whole), last(&parts));
     assert_eq!((whole.step, parts.step), (12, 12));
-    assert!(whole.weights == parts.weights, "weights differ");
-    assert!(whole.ema == parts.ema, "averages differ");
-    assert!(whole.optimizer == parts.optimizer, "optimisers differ");
+    assert!(whole.learners == parts.learners, "weights, averages or optimizers differ");
 }
 
 #[test]
@@ -95,7 +93,7 @@ fn a_run_is_loadable_before_its_first_step_and_after_a_stop() {
     let device = stein_run::device("cpu").unwrap();
     Model::open(folder.path().join("new").to_str().unwrap(), &device).unwrap();
     let prepared = prepare(&tiny(&[]), &options(folder.path().join("stopped"), false)).unwrap();
-    let stopped = train(prepared, &AtomicBool::new(true)).unwrap();
+    let stopped = train(prepared, &mut &AtomicBool::new(true)).unwrap();
     assert!(stopped.stopped && stopped.step == 0);
     let resumed = run(&tiny(&[]), &folder.path().join("stopped"), true).unwrap();
     assert!(!resumed.stopped && resumed.step == 12);
@@ -112,7 +110,7 @@ fn a_loss_that_explodes_stops_the_run_and_keeps_the_last_good_checkpoint() {
     assert!(sentence.contains("training stopped at step") && sentence.contains("00000000.safetensors"), "{sentence}");
     let device = stein_run::device("cpu").unwrap();
     let model = Model::open(folder.path().to_str().unwrap(), &device).unwrap();
-    draw(&model, 3, 0, &Classes::Default, &model.sample, false, &|| Ok(())).unwrap();
+    draw(&model, 3, 0, &Classes::Default, &model.sample, &mut Silent).unwrap();
 }
 
 #[test]
@@ -137,7 +135,7 @@ fn samples_of_a_network_do_not_depend_on_the_batch() {
     let class = Classes::One("1".into());
     let drawn = |batch: usize| {
         let config = stein_run::SampleConfig { batch, ..model.sample.clone() };
-        draw(&model, 64, 3, &class, &config, false, &|| Ok(())).unwrap().values
+        draw(&model, 64, 3, &class, &config, &mut Silent).unwrap().values
     };
     // Bit for bit: row products are computed alike in any batch.
     let together = drawn(64);
@@ -149,14 +147,14 @@ fn samples_of_a_network_do_not_depend_on_the_batch() {
 fn training_learns_the_moons() {
     // Not a benchmark: two hundred steps must bring the loss well under that of the zero network, which is about 1.
     let folder = tempfile::tempdir().unwrap();
-    let settings = ["train.steps=300", "train.batch=128", "train.checkpoint_every=300", "model.network.hidden=64"];
+    let settings = ["train.steps=300", "train.batch=128", "train.checkpoint_every=300", "family.network.hidden=64"];
     let trained = run(&tiny(&settings), folder.path(), false).unwrap();
     let losses: Vec<f64> = trained.run.metrics().unwrap().iter().map(|line| line["loss"].as_f64().unwrap()).collect();
     let last = losses[250..].iter().sum::<f64>() / 50.0;
     assert!(last < 0.75 * losses[0], "loss went from {} to {last}", losses[0]);
     // And the classes separate: moons of class 0 lie above those of class 1.
     let mean_y = |class: &str| {
-        let drawn = draw(&trained.model, 300, 1, &Classes::One(class.into()), &trained.model.sample, false, &|| Ok(()));
+        let drawn = draw(&trained.model, 300, 1, &Classes::One(class.into()), &trained.model.sample, &mut Silent);
         let values = drawn.unwrap().values;
         values.iter().skip(1).step_by(2).sum::<f32>() / 300.0
     };
@@ -169,9 +167,7 @@ fn every_ending_is_written_and_says_how_it_was_drawn() {
     let model = run(&tiny(&["train.steps=1"]), &folder.path().join("run"), false).unwrap().model;
     for ending in ["png", "gif", "webp", "npy", "csv"] {
         let path = folder.path().join(format!("x.{ending}"));
-        let trajectory = check_output(&path, &model).unwrap();
-        let drawn = draw(&model, 10, 5, &Classes::All, &model.sample, trajectory, &|| Ok(())).unwrap();
-        write_samples(&path, &model, &drawn).unwrap();
+        draw_to_file(&path, &model, 10, 5, &Classes::All, &model.sample, &mut Silent).unwrap();
         assert!(fs::metadata(&path).unwrap().len() > 50, "{ending}");
         let record: serde_json::Value =
             serde_json::from_slice(&fs::read(path.with_extension("json")).unwrap()).unwrap();
@@ -223,17 +219,22 @@ fn every_experiment_parses_round_trips_and_refuses_unknown_keys() {
     }
 }
 
-/// A run resumes where its data are those it was started with, to the last bit of their scale and shift.
+/// A run resumes where its data are those it was started with, to the last bit of what their codecs were fitted to.
 #[test]
 fn what_a_checkpoint_says_of_its_data_comes_back_bit_for_bit() {
-    use rand::{RngExt, SeedableRng};
-    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(5);
-    let codec = Codec {
-        scale: (0..2000).map(|_| rng.random_range(0.01..2.0)).collect(),
-        shift: (0..2000).map(|_| rng.random_range(-1.0..1.0)).collect(),
-    };
-    let written = serde_json::to_string(&codec).unwrap();
-    assert_eq!(serde_json::from_str::<Codec>(&written).unwrap(), codec);
+    let folder = tempfile::tempdir().unwrap();
+    let table = folder.path().join("numbers.csv");
+    let rows: String = (1..200).map(|i| format!("{},{}\n", (f64::from(i) * 1.7).sin() * 3.1, 1.0 / f64::from(i))).collect();
+    fs::write(&table, rows).unwrap();
+    let experiment = tiny(&[
+        &format!("data.source={{kind=\"table\", path=\"{}\"}}", table.display()),
+        "data.conditional=false",
+        "data.codec=[{kind=\"quantile\"}, {kind=\"standardize\", std=0.5}]",
+        "train.steps=1",
+    ]);
+    let trained = run(&experiment, &folder.path().join("run"), false).unwrap();
+    let read = Model::open(folder.path().join("run").to_str().unwrap(), &stein_run::device("cpu").unwrap()).unwrap();
+    assert_eq!(read.subject, trained.model.subject);
 }
 
 #[test]
@@ -257,14 +258,14 @@ fn every_small_experiment_trains_a_step_at_full_size_and_samples() {
         options.data_dir = Some(shared.clone());
         let prepared = prepare(&experiment, &options).unwrap();
         assert!(prepared.parameters() > 1000, "{name}");
-        assert_eq!(train(prepared, &AtomicBool::new(false)).unwrap().step, 1, "{name}");
+        assert_eq!(train(prepared, &mut Silent).unwrap().step, 1, "{name}");
         let device = stein_run::device("cpu").unwrap();
         let model = Model::open(folder.path().to_str().unwrap(), &device).unwrap();
         // The file's own sampling fits its schedule.
         let published = Experiment::read(&file, &[]).unwrap();
-        let (schedule, config) = published.sample.resolve(&published.schedule, true).unwrap();
-        assert_eq!(config.grid.kernels(&*schedule).unwrap().len(), config.grid.steps + 1, "{name}");
-        let drawn = draw(&model, 2, 0, &Classes::Default, &model.sample, false, &|| Ok(())).unwrap();
+        let (schedule, config) = published.sample.resolve(published.family.schedule(), true).unwrap();
+        assert_eq!(config.grid.kernels(&*schedule.unwrap()).unwrap().len(), config.grid.steps + 1, "{name}");
+        let drawn = draw(&model, 2, 0, &Classes::Default, &model.sample, &mut Silent).unwrap();
         assert_eq!(drawn.values.len(), 2 * model.subject.dim(), "{name}");
     }
 }
@@ -326,7 +327,8 @@ fn published_networks_have_their_number_of_parameters() {
     for file in experiment_files() {
         let name = file.strip_prefix(experiments()).unwrap().with_extension("").display().to_string();
         let experiment = Experiment::read(&file, &[]).unwrap();
-        let network = &experiment.model.network;
+        let AnyFamily::Diffusion(family) = &experiment.family else { panic!("{name} is no diffusion") };
+        let network = &family.network;
         if matches!(network, stein_nn::NetworkConfig::Mlp(_) | stein_nn::NetworkConfig::Unet(_)) {
             continue;
         }
@@ -359,18 +361,26 @@ fn every_sampler_runs_on_a_trained_model() {
     for name in AnySampler::NAMES {
         let steps = (*name != "rk45").then_some(4);
         for schedule in [None, Some("vp"), Some("rectified")] {
-            let mut config = model.sample.with(Some(name), Some("uniform"), steps, schedule, &[]).unwrap();
+            let changes = Changes {
+                sampler: Some((*name).to_owned()),
+                grid: Some("uniform".into()),
+                steps,
+                schedule: schedule.map(str::to_owned),
+                ..Changes::default()
+            };
+            let mut config = model.sample.with(&changes).unwrap();
             if let Method::Sampler(AnySampler::Langevin(langevin)) = &mut config.sampler {
                 langevin.steps = 2;
             }
             if let Method::Sampler(AnySampler::Rk45(rk45)) = &mut config.sampler {
                 (rk45.rtol, rk45.atol) = (1e-2, 1e-2);
             }
-            let drawn = draw(&model, 4, 0, &Classes::Default, &config, false, &|| Ok(())).unwrap();
+            let drawn = draw(&model, 4, 0, &Classes::Default, &config, &mut Silent).unwrap();
             assert!(drawn.values.iter().all(|v| v.is_finite()), "{name} on {schedule:?}");
         }
     }
-    let steps = model.sample.with(Some("rk45"), None, Some(10), None, &[]).unwrap_err().to_string();
+    let changes = Changes { sampler: Some("rk45".into()), steps: Some(10), ..Changes::default() };
+    let steps = model.sample.with(&changes).unwrap_err().to_string();
     assert!(steps.contains("chooses its own steps"), "{steps}");
 }
 
@@ -391,4 +401,66 @@ fn damaged_checkpoints_and_foreign_files_are_refused_in_a_sentence() {
     refuse("empty.safetensors", b"");
     let nowhere = Model::open("nowhere", &device).err().unwrap().to_string();
     assert!(nowhere.contains("run directory"), "{nowhere}");
+}
+
+#[test]
+fn label_dropout_makes_guidance_and_the_class_none_possible() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = run(&tiny(&["train.steps=2", "family.label_dropout=0.5"]), &folder.path().join("a"), false).unwrap().model;
+    let guided = |scale| model.sample.with(&Changes { guidance: Some(scale), ..Changes::default() }).unwrap();
+    let values = |config| draw(&model, 6, 0, &Classes::All, &config, &mut Silent).unwrap().values;
+    let plain = values(model.sample.clone());
+    // Scale 1 is no guidance; both halves of a batch go through the same products.
+    values(guided(1.0)).iter().zip(&plain).for_each(|(a, b)| assert!((a - b).abs() < 1e-5 * (1.0 + b.abs())));
+    assert!(values(guided(4.0)) != plain, "guidance changes nothing");
+    draw(&model, 6, 0, &Classes::None, &model.sample, &mut Silent).unwrap();
+    // A model that always saw its class refuses both, before any work.
+    let model = run(&tiny(&["train.steps=1"]), &folder.path().join("b"), false).unwrap().model;
+    let config = model.sample.with(&Changes { guidance: Some(2.0), ..Changes::default() }).unwrap();
+    let refused = draw(&model, 6, 0, &Classes::All, &config, &mut Silent).unwrap_err().to_string();
+    assert!(refused.contains("classifier_free") && refused.contains("label_dropout"), "{refused}");
+    let refused = draw(&model, 6, 0, &Classes::None, &model.sample, &mut Silent).unwrap_err();
+    assert!(refused.kind() == Kind::Unsupported && refused.to_string().contains("label_dropout"), "{refused}");
+}
+
+#[test]
+fn autoguidance_takes_an_earlier_checkpoint_of_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let trained = run(&tiny(&[]), folder.path(), false).unwrap();
+    let worse = trained.run.checkpoint_path(8);
+    let wrap = format!("sample.wrap=[{{kind=\"autoguidance\", model=\"{}\", scale=1.5}}]", worse.display());
+    let config = trained.model.sample.with(&Changes { settings: vec![wrap], ..Changes::default() }).unwrap();
+    let drawn = draw(&trained.model, 5, 0, &Classes::All, &config, &mut Silent).unwrap();
+    assert!(drawn.values.iter().all(|value| value.is_finite()));
+}
+
+#[test]
+fn equal_runs_are_equal_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = |name: &str| {
+        let trained = run(&tiny(&["train.steps=3"]), &folder.path().join(name), false).unwrap();
+        fs::read(trained.run.latest().unwrap()).unwrap()
+    };
+    assert!(bytes("a") == bytes("b"), "checkpoints of equal runs differ");
+}
+
+#[test]
+fn samples_are_written_while_they_are_drawn_and_a_stop_leaves_the_old_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = run(&tiny(&["train.steps=1"]), &folder.path().join("run"), false).unwrap().model;
+    let path = folder.path().join("x.npy");
+    fs::write(&path, b"old").unwrap();
+    struct StopAfter(u64);
+    impl stein_run::Watch for StopAfter {
+        fn event(&mut self, _: stein_run::Event<'_>) {
+            self.0 = self.0.saturating_sub(1);
+        }
+        fn going(&self) -> Result<()> {
+            if self.0 == 0 { Err(stein::Error::stopped()) } else { Ok(()) }
+        }
+    }
+    let stopped = draw_to_file(&path, &model, 50, 0, &Classes::All, &model.sample, &mut StopAfter(12)).unwrap_err();
+    assert_eq!(stopped.kind(), Kind::Stopped);
+    assert_eq!(fs::read(&path).unwrap(), b"old");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "the half-written file is gone");
 }

@@ -1,0 +1,254 @@
+//! The experiment file: what is trained on what, how, and how it is sampled by default.
+//!
+//! The struct that is read is the struct that runs. Unknown keys are refused with the list of the known ones, nearest first.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use stein::{Error, Kind, Result, ensure, settings};
+use stein_nn::{AdamWConfig, Decay, EmaConfig, RateConfig};
+use toml::{Table, Value};
+
+use crate::{AnyFamily, DataConfig, SampleConfig};
+
+/// An experiment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Experiment {
+    /// Seed of everything random; default 0.
+    #[serde(default)]
+    pub seed: u64,
+    /// What to learn.
+    pub data: DataConfig,
+    /// What learns, and how.
+    pub family: AnyFamily,
+    /// How long and how fast.
+    pub train: TrainConfig,
+    /// How it is sampled unless told otherwise.
+    pub sample: SampleConfig,
+}
+
+/// Training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Optimizer steps; default 10,000.
+    pub steps: u64,
+    /// Examples per step; default 128.
+    pub batch: usize,
+    /// Parts the batch is cut into, their gradients summed; default 1. More parts need less memory.
+    pub accumulate: usize,
+    /// AdamW.
+    pub optimizer: AdamWConfig,
+    /// Learning rate.
+    pub rate: RateConfig,
+    /// Average of the weights, which is what is sampled.
+    pub ema: EmaConfig,
+    /// Steps between lines in the metrics; default 50.
+    pub log_every: u64,
+    /// Steps between checkpoints; default 1000. The last step always has one.
+    pub checkpoint_every: u64,
+    /// Checkpoints kept, the newest; default 3.
+    pub keep: usize,
+    /// Steps between pictures of samples; default 0, none but the last.
+    pub sample_every: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            steps: 10_000,
+            batch: 128,
+            accumulate: 1,
+            optimizer: AdamWConfig::default(),
+            rate: RateConfig::default(),
+            ema: EmaConfig::default(),
+            log_every: 50,
+            checkpoint_every: 1000,
+            keep: 3,
+            sample_every: 0,
+        }
+    }
+}
+
+impl Experiment {
+    /// Reads an experiment file and applies `path=value` settings.
+    ///
+    /// # Errors
+    /// A file that cannot be read, text that is no TOML, a key or name nobody knows, a value out of range.
+    pub fn read(path: &Path, settings: &[String]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let sentence = format!("cannot read the experiment {}: {error}; give the path of a TOML file", path.display());
+            Error::of(Kind::File, sentence)
+        })?;
+        Self::parse(&text, settings).map_err(|error| error.at(path.display()))
+    }
+
+    /// As [`read`](Self::read), from text.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn parse(text: &str, settings: &[String]) -> Result<Self> {
+        let as_written: Self = with_settings(parse_toml(text)?, &[])?;
+        // Settings meet the defaults too, so that what the file leaves out can be named.
+        let table = Table::try_from(&as_written).expect("an experiment consists of tables, numbers and strings");
+        let experiment: Self = with_settings(table, settings)?;
+        experiment.check()?;
+        Ok(experiment)
+    }
+
+    /// Fails if the parts do not fit each other.
+    pub fn check(&self) -> Result<()> {
+        self.family.check().map_err(|error| error.at("family"))?;
+        self.family.check_training()?;
+        self.train.rate.check()?;
+        self.sample.check_for(&self.family)?;
+        self.sample.resolve(self.family.schedule(), true)?;
+        let train = &self.train;
+        if let Decay::Cosine { steps, floor } = train.rate.decay {
+            ensure!(
+                steps >= train.steps || floor > 0.0,
+                "train.rate.decay.steps = {steps} ends before train.steps = {}: the rate would be 0 from there on, set both",
+                train.steps
+            );
+        }
+        ensure!(train.batch >= 1, "train.batch is 0: give the number of examples per step");
+        ensure!(
+            train.accumulate >= 1 && train.batch.is_multiple_of(train.accumulate),
+            "train.accumulate = {} must divide train.batch = {}",
+            train.accumulate,
+            train.batch
+        );
+        ensure!(
+            train.log_every >= 1 && train.checkpoint_every >= 1 && train.keep >= 1,
+            "train.log_every, train.checkpoint_every and train.keep must be at least 1"
+        );
+        Ok(())
+    }
+
+    /// The experiment with every default filled in, as TOML.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("an experiment consists of tables, numbers and strings")
+    }
+}
+
+/// Reads a table after applying settings.
+pub(crate) fn with_settings<T: serde::de::DeserializeOwned>(mut table: Table, given: &[String]) -> Result<T> {
+    for setting in given {
+        set(&mut table, setting)?;
+    }
+    settings::read(Value::Table(table))
+}
+
+/// The table of a TOML text.
+pub(crate) fn parse_toml(text: &str) -> Result<Table> {
+    text.parse().map_err(|error: toml::de::Error| located(text, &error))
+}
+
+/// Applies one `path.to.key=value`. A bare word for something tagged by `kind` replaces it whole: `sample.sampler=ddim`.
+fn set(table: &mut Table, setting: &str) -> Result<()> {
+    let Some((path, value)) = setting.split_once('=') else {
+        return Err(Error::new(format!("--set {setting}: give a path and a value, such as train.steps=2000")));
+    };
+    let (path, value) = (path.trim(), value.trim());
+    ensure!(path.split('.').all(|key| !key.is_empty()), "--set {setting}: `{path}` is not a path like train.steps");
+    // What is no TOML value is meant as a string, so that names need no quotes.
+    let value = format!("value = {value}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut parsed| parsed.remove("value"))
+        .unwrap_or_else(|| Value::String(value.to_owned()));
+    let mut keys: Vec<&str> = path.split('.').collect();
+    let last = keys.pop().expect("a split has at least one part");
+    let mut here = table;
+    for key in keys {
+        let inner = here.entry(key).or_insert_with(|| Value::Table(Table::new()));
+        here = match inner {
+            Value::Table(inner) => inner,
+            _ => return Err(Error::new(format!("--set {setting}: `{key}` is a value, it has no keys of its own"))),
+        };
+    }
+    if last == "kind" {
+        // Another kind has other keys: those of the old one go.
+        here.clear();
+    }
+    let tagged = matches!(here.get(last), Some(Value::Table(inner)) if inner.contains_key("kind"));
+    let value = match value {
+        Value::String(kind) if tagged => Value::Table(Table::from_iter([("kind".to_owned(), Value::String(kind))])),
+        value => value,
+    };
+    here.insert(last.to_owned(), value);
+    Ok(())
+}
+
+/// A TOML syntax error in one sentence, with its line.
+fn located(text: &str, error: &toml::de::Error) -> Error {
+    let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+    let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+    Error::new(format!("{place}{}", error.message().replace('\n', " ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = r#"
+        [data]
+        source = { kind = "points2d", shape = "moons" }
+        [family]
+        kind = "diffusion"
+        schedule = { kind = "edm" }
+        prediction = { kind = "edm", sigma_data = 1.0 }
+        input_scale = { kind = "unit_variance", sigma_data = 1.0 }
+        noise_input = { kind = "quarter_log_noise" }
+        network = { kind = "mlp" }
+        objective = { levels = { kind = "log_normal" }, weighting = { kind = "unit" } }
+        [train]
+        [sample]
+        sampler = { kind = "heun" }
+    "#;
+
+    fn error(settings: &[&str]) -> String {
+        let settings: Vec<String> = settings.iter().map(|s| s.to_string()).collect();
+        Experiment::parse(MINIMAL, &settings).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn defaults_are_filled_in_and_read_back() {
+        let experiment = Experiment::parse(MINIMAL, &[]).unwrap();
+        assert_eq!(Experiment::parse(&experiment.to_toml(), &[]).unwrap(), experiment);
+    }
+
+    #[test]
+    fn settings_replace_values_and_tagged_things() {
+        let settings = ["train.steps=7", "sample.sampler=ddim", "sample.grid.steps = 9"].map(String::from);
+        let experiment = Experiment::parse(MINIMAL, &settings).unwrap();
+        assert_eq!(experiment.train.steps, 7);
+        assert_eq!(experiment.sample.sampler.kind(), "ddim");
+        assert_eq!(experiment.sample.grid.steps, 9);
+    }
+
+    #[test]
+    fn unknown_names_list_the_known_ones_nearest_first() {
+        let inner = error(&["sample.sampler={kind=\"predictor_corrector\", snrr=0.1}"]);
+        assert!(inner.contains("known, nearest first: snr,") && !inner.contains("multistep"), "{inner}");
+        assert!(error(&["sample.sampler={kind=\"multistep\", steps=3}"]).contains("`steps`"));
+        assert!(error(&["sample.sampler=multistpe"]).contains("nearest first: multistep,"));
+        assert!(error(&["train.stpes=7"]).contains("known, nearest first: steps,"), "{}", error(&["train.stpes=7"]));
+        assert!(
+            error(&["sample.sampler=huen"]).contains("nearest first: heun,"),
+            "{}",
+            error(&["sample.sampler=huen"])
+        );
+        assert!(error(&["sample.sampler.eta=1"]).contains("`eta`"), "{}", error(&["sample.sampler.eta=1"]));
+        assert!(error(&["train.batch=0"]).contains("train.batch is 0"));
+        assert!(error(&["family.schedule.sigma_min=-1"]).contains("sigma_min"));
+        assert!(error(&["nonsense"]).contains("give a path and a value"));
+    }
+
+    #[test]
+    fn syntax_errors_name_the_line() {
+        let error = Experiment::parse("seed = 0\n[data\n", &[]).unwrap_err().to_string();
+        assert!(error.starts_with("line 2"), "{error}");
+    }
+}

@@ -1,0 +1,117 @@
+//! Diffusion: a denoiser learned by denoising score matching on one schedule. NCSN, DDPM, Score-SDE, EDM and flow matching are its
+//! settings.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use stein::{
+    AnySchedule, Edm, Error, InputScale, LevelDistribution, NoiseInput, Objective, Precondition, Preconditioned, Prediction,
+    Result, Tensor, Weighting, ensure,
+};
+use stein_nn::{MlpConfig, NetworkConfig};
+
+use super::{Batch, Capability, Family, Learned, Learner, Learners, Make, Networks, hide_classes};
+
+/// The name of the one learner.
+pub(crate) const NETWORK: &str = "denoiser";
+
+/// A denoiser and how it is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Diffusion {
+    /// How noise grows.
+    pub schedule: AnySchedule,
+    /// What the raw output stands for.
+    pub prediction: Prediction,
+    /// How the input is scaled.
+    pub input_scale: InputScale,
+    /// How the noise level is fed.
+    pub noise_input: NoiseInput,
+    /// The network.
+    pub network: NetworkConfig,
+    /// What is minimized; absent from a model that was imported, which is sampled and not trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<Objective>,
+    /// The probability of hiding the class of a training example, for classifier-free guidance; default 0.
+    #[serde(default)]
+    pub label_dropout: f64,
+}
+
+/// EDM (Karras et al. 2022) with a perceptron.
+impl Default for Diffusion {
+    fn default() -> Self {
+        let Precondition { prediction, input_scale, noise_input } = Precondition::edm(0.5);
+        let levels = LevelDistribution::LogNormal { mean: -1.2, std: 1.2 };
+        Self {
+            schedule: Edm::default().into(),
+            prediction,
+            input_scale,
+            noise_input,
+            network: NetworkConfig::Mlp(MlpConfig::default()),
+            objective: Some(Objective { levels, weighting: Weighting::Unit {} }),
+            label_dropout: 0.0,
+        }
+    }
+}
+
+impl Diffusion {
+    /// What surrounds the network.
+    pub fn precondition(&self) -> Precondition {
+        Precondition { prediction: self.prediction, input_scale: self.input_scale, noise_input: self.noise_input }
+    }
+}
+
+impl Family for Diffusion {
+    fn check(&self) -> Result<()> {
+        self.schedule.check()?;
+        self.precondition().check(&self.schedule)?;
+        ensure!(
+            (0.0..=1.0).contains(&self.label_dropout),
+            "family.label_dropout = {} must be a probability from 0 to 1",
+            self.label_dropout
+        );
+        self.objective.map_or(Ok(()), |objective| objective.check(&*self.schedule))
+    }
+
+    fn check_training(&self) -> Result<()> {
+        ensure!(self.objective.is_some(), "family.objective is missing: give levels and weighting to train this model");
+        Ok(())
+    }
+
+    fn learners(&self, make: &Make) -> Result<Vec<Learner>> {
+        ensure!(
+            self.label_dropout == 0.0 || make.classes > 0,
+            "family.label_dropout hides classes, and this model is told none: set data.conditional = true, or leave it out"
+        );
+        let network = self.network.build(make.shape, make.classes, make.seed, make.device)?;
+        Ok(vec![Learner::new(NETWORK, network)])
+    }
+
+    fn loss(&self, _: &str, learners: &Learners, batch: &Batch) -> Result<Option<Tensor<1>>> {
+        let Some(objective) = &self.objective else {
+            return Err(Error::new("family.objective is missing: this model is not trained"));
+        };
+        let network = learners.network(NETWORK)?;
+        let model = Preconditioned::new(network, self.precondition(), self.schedule.clone())?;
+        let given = hide_classes(&batch.given, &batch.keys, self.label_dropout);
+        Ok(Some(objective.loss(&model, batch.x.clone(), &given, &batch.keys)?))
+    }
+
+    fn learned(&self, mut networks: Networks) -> Result<Learned> {
+        let network = networks.take(NETWORK)?;
+        let model = Preconditioned::new(network, self.precondition(), self.schedule.clone())?;
+        Ok(Learned {
+            denoiser: Some(Arc::new(model)),
+            knows_no_class: self.label_dropout > 0.0,
+            ..Learned::default()
+        })
+    }
+
+    fn serves(&self) -> &'static [Capability] {
+        &[Capability::Denoiser]
+    }
+
+    fn schedule(&self) -> Option<&AnySchedule> {
+        Some(&self.schedule)
+    }
+}

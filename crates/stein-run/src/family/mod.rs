@@ -1,0 +1,238 @@
+//! Families: what is learned, how, and what it can then do. One file each, and one line in the registry.
+//!
+//! The training loop and the commands know no family: they train its [`Learner`]s by its losses and ask what it [`Learned`] for
+//! the capability they need.
+
+mod consistency;
+mod diffusion;
+
+pub use consistency::ConsistencyModel;
+pub(crate) use consistency::NETWORK as CONSISTENCY_NETWORK;
+pub use diffusion::Diffusion;
+pub(crate) use diffusion::NETWORK as DIFFUSION_NETWORK;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use stein::{AnySchedule, Condition, Denoiser, Device, Error, FlowMap, Keys, Kind, Purpose, Request, Result, Tensor};
+use stein_base::registry;
+use stein_nn::{AdamWConfig, AnyNetwork, Ema, RateConfig};
+
+/// A family of models: its settings, read from an experiment's `[family]`.
+///
+/// A family of a program's own is a struct with serde's traits that implements this, added by [`AnyFamily::register`]; then it is
+/// trained, stopped, resumed, kept in checkpoints and sampled like those that are built in.
+pub trait Family: std::fmt::Debug + Send + Sync {
+    /// Fails, saying which setting and what it may be, if the settings do not fit each other.
+    fn check(&self) -> Result<()>;
+
+    /// Fails if this model can be used but not trained: it was imported, or has no objective.
+    fn check_training(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The parts that learn, fresh, in the order of their turns.
+    ///
+    /// # Errors
+    /// Settings that are none of a network for such data.
+    fn learners(&self, make: &Make) -> Result<Vec<Learner>>;
+
+    /// The loss one learner takes a step on, on the batch; `None` where it rests at this step. Its network is trainable and all others
+    /// are constants.
+    ///
+    /// # Errors
+    /// Those of the networks.
+    fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Tensor<1>>>;
+
+    /// What was learned, of the networks (their averages where they have some).
+    ///
+    /// # Errors
+    /// A network that is missing, and parts that do not fit, which settings that were checked rule out.
+    fn learned(&self, networks: Networks) -> Result<Learned>;
+
+    /// What [`learned`](Self::learned) gives, known before anything is built.
+    fn serves(&self) -> &'static [Capability];
+
+    /// The schedule whose levels it is trained on, if it knows levels.
+    fn schedule(&self) -> Option<&AnySchedule> {
+        None
+    }
+}
+
+registry! {
+    /// Every family, tagged by `kind` in files.
+    AnyFamily, "family": Family {
+        /// A denoiser by denoising score matching.
+        "diffusion" => Diffusion,
+        /// A consistency function.
+        "consistency" => ConsistencyModel,
+    }
+}
+
+/// What networks are made for.
+#[derive(Debug, Clone, Copy)]
+pub struct Make<'a> {
+    /// The shape of one sample as the networks see it: `[D]`, `[length, channels]` or `[height, width, channels]`.
+    pub shape: &'a [usize],
+    /// Classes they are told of, 0 for none.
+    pub classes: usize,
+    /// Seed of the initial weights.
+    pub seed: u64,
+    /// Where the weights live; with autodiff where they are trained.
+    pub device: &'a Device,
+}
+
+/// A part that learns by itself: a network with an optimizer of its own.
+#[derive(Debug)]
+pub struct Learner {
+    /// Its name, of a-z, 0-9 and _, under which it stands in checkpoints.
+    pub name: String,
+    /// The network.
+    pub network: AnyNetwork,
+    /// Its optimizer; default the experiment's.
+    pub optimizer: Option<AdamWConfig>,
+    /// Its learning rate; default the experiment's.
+    pub rate: Option<RateConfig>,
+    /// Whether its weights are averaged, and the average is what is used in the end; default true.
+    pub averaged: bool,
+}
+
+impl Learner {
+    /// A learner with the experiment's optimizer and rate, and an average.
+    pub fn new(name: &str, network: AnyNetwork) -> Self {
+        Self { name: name.to_owned(), network, optimizer: None, rate: None, averaged: true }
+    }
+}
+
+/// Networks by the names of their learners.
+#[derive(Debug, Clone, Default)]
+pub struct Networks(BTreeMap<String, AnyNetwork>);
+
+impl Networks {
+    /// The network of a learner.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn get(&self, name: &str) -> Result<&AnyNetwork> {
+        self.0.get(name).ok_or_else(|| missing(name))
+    }
+
+    /// The network of a learner, taken out.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn take(&mut self, name: &str) -> Result<AnyNetwork> {
+        self.0.remove(name).ok_or_else(|| missing(name))
+    }
+}
+
+fn missing(name: &str) -> Error {
+    Error::of(Kind::Mismatch, format!("there is no network of the learner `{name}`: it is not a model of this family"))
+}
+
+impl FromIterator<(String, AnyNetwork)> for Networks {
+    fn from_iter<I: IntoIterator<Item = (String, AnyNetwork)>>(networks: I) -> Self {
+        Self(networks.into_iter().collect())
+    }
+}
+
+/// The learners in the middle of training.
+pub struct Learners<'a> {
+    pub(crate) networks: Networks,
+    pub(crate) averages: &'a BTreeMap<String, Ema>,
+}
+
+impl Learners<'_> {
+    /// The network of a learner: trainable if it is its turn.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn network(&self, name: &str) -> Result<&AnyNetwork> {
+        self.networks.get(name)
+    }
+
+    /// The network of the averaged weights of a learner, a constant: the target of consistency training.
+    ///
+    /// # Errors
+    /// When there is none of that name, or it has no average.
+    pub fn average(&self, name: &str) -> Result<AnyNetwork> {
+        let average = self.averages.get(name).ok_or_else(|| missing(name))?;
+        Ok(average.network(self.networks.get(name)?))
+    }
+}
+
+/// Some training examples.
+pub struct Batch {
+    /// States `[rows, dim]`, as the codec makes them of the data.
+    pub x: Tensor<2>,
+    /// What they are conditioned on.
+    pub given: Condition,
+    /// What keys each row: the run's seed, and the position of the example in the stream of data.
+    pub keys: Keys,
+    /// Steps taken before this one.
+    pub step: u64,
+}
+
+/// The condition with the classes of some rows hidden, each with this probability by its key.
+pub fn hide_classes(given: &Condition, keys: &Keys, probability: f64) -> Condition {
+    let mut hidden = given.clone();
+    if let Some(class) = hidden.class.as_mut().filter(|_| probability > 0.0) {
+        for (class, u) in class.iter_mut().zip(keys.uniform(Purpose::LabelDropout, 0)) {
+            *class = class.filter(|_| u >= probability);
+        }
+    }
+    hidden
+}
+
+/// Something a model can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capability {
+    /// Estimate E\[x_0 given x_t\]: what samplers take.
+    Denoiser,
+    /// Carry a sample along its trajectory in one evaluation: what multistep sampling takes.
+    FlowMap,
+    /// Make a sample in one go.
+    Generator,
+}
+
+impl Capability {
+    /// What it is called in sentences.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Denoiser => "a denoiser",
+            Self::FlowMap => "a flow map",
+            Self::Generator => "a generator",
+        }
+    }
+}
+
+/// Samples made without levels of noise.
+pub trait Generator: Send + Sync {
+    /// The states `[rows, dim]` of the samples that are asked for, each a function of its key and its condition.
+    ///
+    /// # Errors
+    /// A condition it does not know.
+    fn generate(&self, request: &Request) -> Result<Tensor<2>>;
+}
+
+/// What was learned: capabilities, each present or not, in the units of states.
+#[derive(Clone, Default)]
+pub struct Learned {
+    /// An estimate of E\[x_0 given x_t\].
+    pub denoiser: Option<Arc<dyn Denoiser>>,
+    /// A map along probability-flow trajectories.
+    pub flow_map: Option<Arc<dyn FlowMap>>,
+    /// Samples in one go.
+    pub generator: Option<Arc<dyn Generator>>,
+    /// Whether the classes were hidden now and then, so that rows without one mean something.
+    pub knows_no_class: bool,
+}
+
+/// The sentence for a capability that a model lacks.
+pub(crate) fn lacks(model: &str, family: &str, serves: &[Capability], needed: Capability, by: &str) -> Error {
+    let serves: Vec<&str> = serves.iter().map(|capability| capability.name()).collect();
+    let serves = if serves.is_empty() { "nothing that draws samples".to_owned() } else { serves.join(" and ") };
+    Error::of(
+        Kind::Unsupported,
+        format!("{by} needs {}, and {model}, of the family {family}, is {serves}", needed.name()),
+    )
+}

@@ -1,0 +1,265 @@
+//! How samples are drawn: the method, its grid, and what is wrapped around the model.
+
+use serde::{Deserialize, Serialize};
+use stein::{AnySampler, AnySchedule, AnyWrapper, Error, Grid, Result, ensure, guidance::ClassifierFree, names, settings};
+use toml::{Table, Value};
+
+use crate::{AnyFamily, Capability, experiment::with_settings, family::lacks};
+
+/// What draws the samples.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Method {
+    /// A sampler, which takes a denoiser level by level.
+    Sampler(AnySampler),
+    /// Multistep sampling: a flow map takes the sample along its trajectory; a consistency function takes it to the end, and noise
+    /// takes it back to the next level.
+    Multistep,
+    /// A generator makes the sample in one go.
+    Generate,
+}
+
+/// The names of the methods that are no sampler.
+const MULTISTEP: &str = "multistep";
+const GENERATE: &str = "generate";
+
+impl Method {
+    /// The names, as in files and on the command line.
+    pub fn names() -> Vec<String> {
+        AnySampler::names().into_iter().chain([MULTISTEP, GENERATE].map(String::from)).collect()
+    }
+
+    /// The one of this name, with its default parameters.
+    ///
+    /// # Errors
+    /// An unknown name, answered with the known ones, nearest first.
+    pub fn named(name: &str) -> Result<Self> {
+        Self::with_settings(name, Table::new())
+    }
+
+    fn with_settings(name: &str, table: Table) -> Result<Self> {
+        let alone = match name {
+            MULTISTEP => Self::Multistep,
+            GENERATE => Self::Generate,
+            name if AnySampler::names().iter().any(|known| known == name) => {
+                return AnySampler::with_settings(name, table).map(Self::Sampler);
+            }
+            name => return Err(names::unknown("sampler", name, &Self::names())),
+        };
+        match table.keys().next() {
+            Some(key) => Err(Error::new(format!("sampler {name} has no settings, and `{key}` was given: leave it out"))),
+            None => Ok(alone),
+        }
+    }
+
+    /// Its name.
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::Sampler(sampler) => sampler.kind(),
+            Self::Multistep => MULTISTEP,
+            Self::Generate => GENERATE,
+        }
+    }
+
+    /// What a model must be able to do for it.
+    pub fn needs(&self) -> Capability {
+        match self {
+            Self::Sampler(_) => Capability::Denoiser,
+            Self::Multistep => Capability::FlowMap,
+            Self::Generate => Capability::Generator,
+        }
+    }
+
+    /// Whether it chooses its own steps.
+    pub fn adaptive(&self) -> bool {
+        matches!(self, Self::Sampler(sampler) if sampler.adaptive())
+    }
+}
+
+impl From<AnySampler> for Method {
+    fn from(sampler: AnySampler) -> Self {
+        Self::Sampler(sampler)
+    }
+}
+
+impl Serialize for Method {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        match self {
+            Self::Sampler(sampler) => sampler.serialize(to),
+            other => settings::tagged(other.kind(), &Table::new(), to),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Method {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        use serde::de::Error;
+        settings::take_kind("sampler", Value::deserialize(from)?, &Self::names())
+            .and_then(|(kind, table)| Self::with_settings(&kind, table))
+            .map_err(D::Error::custom)
+    }
+}
+
+/// Sampling.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SampleConfig {
+    /// The sampler.
+    pub sampler: Method,
+    /// Its grid.
+    #[serde(default)]
+    pub grid: Grid,
+    /// Schedule to sample on; default the one trained on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<AnySchedule>,
+    /// What is wrapped around the denoiser, the outermost last: guidance, clamping; default nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wrap: Vec<AnyWrapper>,
+    /// Samples at a time; default 128. It changes speed and memory, not the samples.
+    #[serde(default = "default_batch")]
+    pub batch: usize,
+}
+
+fn default_batch() -> usize {
+    128
+}
+
+/// What to change in a [`SampleConfig`], as a command line has it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Changes {
+    /// Another sampler, by name, with its default parameters.
+    pub sampler: Option<String>,
+    /// Another spacing of the grid, by name.
+    pub grid: Option<String>,
+    /// Another number of steps.
+    pub steps: Option<usize>,
+    /// Another schedule, by name.
+    pub schedule: Option<String>,
+    /// The scale of classifier-free guidance.
+    pub guidance: Option<f64>,
+    /// `path=value` settings whose paths start with `sample.`.
+    pub settings: Vec<String>,
+}
+
+impl SampleConfig {
+    /// This with what a command line asks for: see [`Changes`].
+    ///
+    /// # Errors
+    /// Unknown names, `steps` for a sampler that chooses its own, values out of range.
+    pub fn with(&self, changes: &Changes) -> Result<Self> {
+        let mut config = self.clone();
+        if let Some(name) = &changes.sampler {
+            config.sampler = Method::named(name)?;
+        }
+        if let Some(name) = &changes.grid {
+            config.grid.spacing = stein::Spacing::named(name)?;
+        }
+        if let Some(name) = &changes.schedule {
+            config.schedule = Some(AnySchedule::named(name)?);
+            // Times of one schedule mean nothing on another.
+            (config.grid.start, config.grid.end) = (None, None);
+        }
+        if let Some(scale) = changes.guidance {
+            let guided = AnyWrapper::from(ClassifierFree { scale });
+            match config.wrap.iter_mut().find(|wrapper| wrapper.kind() == guided.kind()) {
+                Some(wrapper) => *wrapper = guided,
+                None => config.wrap.insert(0, guided),
+            }
+        }
+        #[derive(Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Whole {
+            sample: SampleConfig,
+        }
+        let table = Table::try_from(Whole { sample: config }).expect("a sampling configuration is a table");
+        let mut config = with_settings::<Whole>(table, &changes.settings)?.sample;
+        let Some(steps) = changes.steps else { return Ok(config) };
+        ensure!(
+            !config.sampler.adaptive(),
+            "sampler {} chooses its own steps: leave out --steps and set sample.sampler.rtol and atol",
+            config.sampler.kind()
+        );
+        ensure!(
+            !matches!(config.grid.spacing, stein::Spacing::Given { .. }),
+            "the given grid lists its levels: leave out --steps"
+        );
+        config.grid.steps = steps;
+        Ok(config)
+    }
+
+    /// The schedule to sample on after checks, and this with the grid's ends filled in where they are not the schedule's own:
+    /// below α = 0 for samplers that cannot start there, and inside the levels the model was trained on, given by its schedule
+    /// (none for an exact model), when it is sampled on another.
+    ///
+    /// # Errors
+    /// Parameters out of range, and a grid that does not fit.
+    pub fn resolve(&self, own: Option<&AnySchedule>, trained: bool) -> Result<(Option<AnySchedule>, Self)> {
+        ensure!(self.batch >= 1, "sample.batch is 0: give the number of samples to work on at a time");
+        let Some(own) = own.filter(|_| self.sampler != Method::Generate) else {
+            // Without levels there is nothing to lay a grid on.
+            return Ok((None, self.clone()));
+        };
+        let schedule = self.schedule.clone().unwrap_or_else(|| own.clone());
+        schedule.check()?;
+        if let Method::Sampler(sampler) = &self.sampler {
+            sampler.check()?;
+        }
+        ensure!(self.grid.steps <= 1_000_000, "the grid has {} steps: give at most 1000000", self.grid.steps);
+        let mut resolved = self.clone();
+        resolved.grid.steps = self.grid.intervals();
+        if self.sampler.adaptive() {
+            // Only the two ends matter, and the denoised end that every such run has.
+            resolved.grid =
+                Grid { steps: 2, clean: true, start: self.grid.start, end: self.grid.end, ..Grid::default() };
+        }
+        let noise = |schedule: &AnySchedule, t: f64| schedule.kernel(t).noise_to_signal();
+        let (first, last) = schedule.span();
+        // Where signal does not fade, as on VE, there is nothing to divide by.
+        let fades = schedule.kernel(last).alpha < 1.0;
+        let unbounded = !fades || self.starts_without_signal();
+        let mut bounds = (0.0, if unbounded { f64::INFINITY } else { LARGEST_START });
+        if trained && self.schedule.is_some() {
+            let (first, last) = own.span();
+            bounds = (noise(own, first), bounds.1.min(noise(own, last)));
+        }
+        if !self.grid.spacing.names_levels() {
+            let at = |noise: f64| Some(schedule.time_at(-2.0 * noise.ln()).clamp(first, last));
+            let too_noisy = noise(&schedule, last) > bounds.1;
+            resolved.grid.start = resolved.grid.start.or_else(|| if too_noisy { at(bounds.1) } else { None });
+            let too_clean = noise(&schedule, first) < bounds.0;
+            resolved.grid.end = resolved.grid.end.or_else(|| if too_clean { at(bounds.0) } else { None });
+        }
+        if let stein::Spacing::Given { noise } = &self.grid.spacing {
+            let trained = (bounds.0 * (1.0 - 1e-6))..=(bounds.1 * (1.0 + 1e-6));
+            ensure!(
+                noise.iter().all(|noise| trained.contains(noise)),
+                "the given grid's levels {noise:?} are not all between sigma/alpha = {} and {}, where the model was trained and the \
+                 sampler can start",
+                bounds.0,
+                bounds.1
+            );
+        }
+        resolved.grid.kernels(&*schedule)?;
+        Ok((Some(schedule), resolved))
+    }
+
+    /// Fails unless a family gives what the sampler needs.
+    pub fn check_for(&self, family: &AnyFamily) -> Result<()> {
+        let needed = self.sampler.needs();
+        if family.serves().contains(&needed) {
+            return Ok(());
+        }
+        let by = format!("sampler {}", self.sampler.kind());
+        Err(lacks("this model", family.kind(), family.serves(), needed, &by))
+    }
+
+    fn starts_without_signal(&self) -> bool {
+        use stein::Spacing::{Karras, LogSnr};
+        let Method::Sampler(sampler) = &self.sampler else { return false };
+        sampler.starts_without_signal() && !matches!(self.grid.spacing, Karras { .. } | LogSnr {})
+    }
+}
+
+/// The σ/α a run starts from when its sampler or grid cannot start without signal: a thousand times more noise than signal,
+/// which the prior's variance accounts for.
+const LARGEST_START: f64 = 1000.0;
+

@@ -1,0 +1,158 @@
+//! What a model is a model of: the data of an experiment, how they become states, and all that sampling needs to know of them.
+
+use serde::{Deserialize, Serialize};
+use stein::{
+    Device, Keys, Result,
+    codec::{AnyCodec, Chain, Codec, CodecConfig, DataSample},
+    ensure, rows,
+};
+use stein_data::{Data, Shape, Source};
+
+/// Data and how they reach the model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// The data set.
+    pub source: Source,
+    /// What turns data into the states a model works on, the first applied first; default nothing: images in \[0, 1\], rows and series
+    /// in their own units.
+    #[serde(default)]
+    pub codec: Vec<CodecConfig>,
+    /// Whether the model is told the class; default false.
+    #[serde(default)]
+    pub conditional: bool,
+    /// Mirror images at random; default false.
+    #[serde(default)]
+    pub flip: bool,
+}
+
+/// What a model is a model of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Subject {
+    /// Name of the data set.
+    pub name: String,
+    /// Shape of a sample of the data.
+    pub shape: Shape,
+    /// Names of the classes the model is conditioned on; empty when it is unconditional.
+    pub classes: Vec<String>,
+    /// Names of the columns of a row; empty for images.
+    pub columns: Vec<String>,
+    /// Gray levels of quantized pictures; none for real values, which have no range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub levels: Option<u32>,
+    /// Between data and states.
+    pub codec: Chain,
+    /// Mean over the coordinates of the variance of the states: Var\[data\] of the prior.
+    pub variance: f64,
+}
+
+/// Most numbers of the data that are looked at to fit codecs and measure the variance.
+const MEASURED: usize = 1 << 25;
+
+impl Subject {
+    /// Measures the data, all of them or, where they are many, an even part.
+    ///
+    /// # Errors
+    /// Codecs that are none for such data, and data that cannot be read.
+    pub fn of(data: &Data, config: &DataConfig) -> Result<Self> {
+        ensure!(
+            !config.conditional || data.labels.is_some(),
+            "data.conditional asks for classes, which {} does not have: set it to false",
+            data.name
+        );
+        let dim = data.dim();
+        let count = (MEASURED / dim).clamp(1, data.len());
+        let mut values = vec![0.0; count * dim];
+        for (i, row) in values.chunks_exact_mut(dim).enumerate() {
+            data.row(i * data.len() / count, row)?;
+        }
+        let sample = DataSample { values: &values, shape: &data.shape.dims(), levels: data.levels() };
+        let codec = Chain::fit(&config.codec, &sample).map_err(|error| error.at("data.codec"))?;
+        let mut subject = Self {
+            name: data.name.clone(),
+            shape: data.shape,
+            classes: if config.conditional { data.class_names.clone() } else { Vec::new() },
+            columns: data.columns.clone(),
+            levels: data.levels(),
+            codec,
+            variance: 0.0,
+        };
+        subject.state_shape()?;
+        subject.variance = subject.measure(&values)?;
+        Ok(subject)
+    }
+
+    /// The mean variance of the states of these data.
+    fn measure(&self, values: &[f32]) -> Result<f64> {
+        const PART: usize = 1024;
+        let (dim, mut seen) = (self.dim(), 0usize);
+        // Sums of differences to the first state, so that a large mean does not cancel.
+        let (mut first, mut sums, mut squares) = (Vec::new(), Vec::new(), Vec::new());
+        for part in values.chunks(PART * dim) {
+            let keys = Keys::range(0, seen as u64, part.len() / dim);
+            let states = rows::host(&self.encode(part, &keys, &Device::flex())?);
+            let width = states.len() / keys.len();
+            if seen == 0 {
+                (first, sums, squares) = (states[..width].to_vec(), vec![0.0; width], vec![0.0; width]);
+            }
+            for state in states.chunks_exact(width) {
+                for (i, x) in state.iter().enumerate() {
+                    sums[i] += x - first[i];
+                    squares[i] += (x - first[i]).powi(2);
+                }
+            }
+            seen += keys.len();
+        }
+        let n = seen as f64;
+        let variance = sums.iter().zip(&squares).map(|(sum, square)| square / n - (sum / n).powi(2));
+        Ok(variance.sum::<f64>().max(0.0) / sums.len() as f64)
+    }
+
+    /// Numbers in a sample of the data.
+    pub fn dim(&self) -> usize {
+        self.shape.len()
+    }
+
+    /// The shape of a state.
+    ///
+    /// # Errors
+    /// Codecs that are none for such data.
+    pub fn state_shape(&self) -> Result<Vec<usize>> {
+        self.codec.state(&self.shape.dims())
+    }
+
+    /// Height, width and channels of an image; `None` for rows and series.
+    pub fn image(&self) -> Option<(usize, usize, usize)> {
+        match self.shape {
+            Shape::Image { height, width, channels } => Some((height, width, channels)),
+            _ => None,
+        }
+    }
+
+    /// The states `[rows, state]` of data values in row order, in single precision on a device.
+    ///
+    /// # Errors
+    /// Those of the codecs.
+    pub fn encode(&self, values: &[f32], keys: &Keys, device: &Device) -> Result<stein::Tensor<2>> {
+        let data = stein::TensorData::new(values.to_vec(), [keys.len(), self.dim()]);
+        self.codec.encode(stein::Tensor::from_data(data, device), keys)
+    }
+
+    /// The data values of states, in row order.
+    ///
+    /// # Errors
+    /// Those of the codecs.
+    pub fn decode(&self, states: stein::Tensor<2>) -> Result<Vec<f32>> {
+        Ok(self.codec.decode(states)?.into_data().iter::<f32>().collect())
+    }
+
+    /// Lowest and highest value of a state, where the data have a range that codecs keep, as pictures do.
+    pub fn range(&self) -> Option<(f64, f64)> {
+        self.levels.and_then(|_| self.codec.range((0.0, 1.0)))
+    }
+}
+
+/// The codec of pictures from −1 to 1, or none for those from 0 to 1.
+pub(crate) fn pictures(symmetric: bool) -> Chain {
+    Chain(if symmetric { vec![AnyCodec::symmetric()] } else { Vec::new() })
+}
