@@ -1,7 +1,9 @@
 //! Tables in csv, npy and npz.
 
-use npyz::WriterBuilder;
-use std::{fs, io::Write, path::Path};
+mod common;
+
+use common::{npy, npz};
+use std::{fs, path::Path};
 use stein_data::{Data, Result, Source, Split, Table};
 
 fn load(table: &Table) -> Result<Data> {
@@ -80,15 +82,6 @@ fn every_tenth_row_is_held_out() {
     assert_eq!(load(&table).unwrap().len(), 36);
 }
 
-fn npy<T: npyz::AutoSerialize + npyz::Serialize>(shape: &[u64], order: npyz::Order, values: &[T]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let options = npyz::WriteOptions::new().default_dtype().shape(shape).order(order).writer(&mut bytes);
-    let mut writer = options.begin_nd().unwrap();
-    writer.extend(values).unwrap();
-    writer.finish().unwrap();
-    bytes
-}
-
 #[test]
 fn npy_of_every_kind() {
     use npyz::Order::{C, Fortran};
@@ -118,16 +111,6 @@ fn npy_of_every_kind() {
 fn npz_with_and_without_labels() {
     use npyz::Order::C;
     let dir = tempfile::tempdir().unwrap();
-    let npz = |arrays: &[(&str, Vec<u8>)]| {
-        let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-        for (name, bytes) in arrays {
-            // As numpy's savez_compressed.
-            let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
-            zip.start_file(format!("{name}.npy"), options).unwrap();
-            zip.write_all(bytes).unwrap();
-        }
-        zip.finish().unwrap().into_inner()
-    };
     let (points, classes) = (npy(&[2, 2], C, &[1f32, 2.0, 3.0, 4.0]), npy(&[2], C, &[5i64, 4]));
     let only = table(dir.path(), "a.npz", npz(&[("points", points.clone())]));
     assert_eq!(load(&only).unwrap().all_rows().unwrap(), [1.0, 2.0, 3.0, 4.0]);
