@@ -101,10 +101,16 @@ impl<R: ?Sized> Added<R> {
 /// a program adds at run time with `register`.
 ///
 /// Adding a thing is its file and one line here. The role is a trait that is `Send + Sync`, and every variant implements it,
-/// `Default` and serde's traits.
+/// `Default` and serde's traits. A registry with a `named` of its own, which reads more than a name, says what the one made
+/// here is called instead: `Source, "data set": DataSet, named as of_kind { … }`.
 #[macro_export]
 macro_rules! registry {
-    ($(#[$doc:meta])* $name:ident, $what:literal: $role:path { $($(#[$line:meta])* $kind:literal => $variant:ident),+ $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal: $role:path { $($lines:tt)+ }) => {
+        $crate::registry! { $(#[$doc])* $name, $what: $role, named as named { $($lines)+ } }
+    };
+    ($(#[$doc:meta])* $name:ident, $what:literal: $role:path, named as $named:ident {
+        $($(#[$line:meta])* $kind:literal => $variant:ident),+ $(,)?
+    }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq)]
         pub enum $name {
@@ -138,7 +144,7 @@ macro_rules! registry {
                 ///
                 /// # Errors
                 /// An unknown name, answered with the known ones, nearest first.
-                pub fn named(kind: &str) -> $crate::Result<Self> {
+                pub fn $named(kind: &str) -> $crate::Result<Self> {
                     match kind {
                         $($kind => Ok(Self::$variant($variant::default())),)+
                         _ => Self::with_settings(kind, $crate::reexports::toml::Table::new()),

@@ -1,19 +1,20 @@
-//! Digits: 3823 + 1797 handwritten digits of 8x8 pixels in 17 grey levels, built into the program.
+//! Digits: 3823 + 1797 handwritten digits of 8x8 pixels in 17 gray levels, built into the program.
 //!
 //! UCI *Optical Recognition of Handwritten Digits*, E. Alpaydin and C. Kaynak, CC BY 4.0,
 //! <https://doi.org/10.24432/C50P49>; the layout of the files is in `assets/README.md`.
 
-use crate::{Data, Result, Split};
+use crate::{Data, DataSet, Split};
 use serde::{Deserialize, Serialize};
-use std::io::Read;
+use std::{io::Read, path::Path};
+use stein_base::Result;
 
 /// The digits of optdigits: 8x8x1, pixels 0 to 16 (given as v/16), ten classes.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Digits {}
 
-impl Digits {
-    pub(crate) fn load(&self, split: Split) -> Result<Data> {
+impl DataSet for Digits {
+    fn load(&self, split: Split, _: Option<&Path>) -> Result<Data> {
         let packed: &[u8] = match split {
             Split::Train => include_bytes!("../assets/optdigits-train.gz"),
             Split::Test => include_bytes!("../assets/optdigits-test.gz"),
@@ -33,9 +34,9 @@ mod tests {
 
     #[test]
     fn equals_the_published_text() {
-        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/optdigits");
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/optdigits");
         for (split, file, count) in [(Split::Train, "optdigits.tra", 3823), (Split::Test, "optdigits.tes", 1797)] {
-            let data = Digits {}.load(split).unwrap();
+            let data = Digits {}.load(split, None).unwrap();
             assert_eq!((data.len(), data.dim(), data.classes(), data.levels()), (count, 64, 10, Some(17)));
             let Ok(text) = std::fs::read_to_string(dir.join(file)) else {
                 println!("skipped: {file} is not here");
@@ -45,7 +46,7 @@ mod tests {
             for (i, line) in text.lines().enumerate() {
                 let numbers: Vec<f32> = line.split(',').map(|v| v.parse().unwrap()).collect();
                 let mut row = vec![0.0; 64];
-                data.row(i, &mut row);
+                data.row(i, &mut row).unwrap();
                 assert!(row.iter().zip(&numbers).all(|(v, n)| v * 16.0 == *n));
                 assert_eq!(labels[i] as f32, numbers[64]);
             }

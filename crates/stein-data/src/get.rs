@@ -1,17 +1,13 @@
 //! Downloads the published data sets from their authors.
 
-use crate::{
-    Error, Result, cifar10,
-    error::fail,
-    fashion_mnist, mnist,
-    published::{File, Published},
-};
+use crate::{Published, PublishedFile, Source};
 use std::{
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
     time::Duration,
 };
+use stein_base::{Error, Kind, Result};
 
 /// Brings the files of the set `name` (`mnist`, `fashion_mnist`, `cifar10`) into their folder below `dir`, and returns
 /// their paths. A file that is there and right is left alone; what arrives is verified before it gets its name.
@@ -21,10 +17,15 @@ use std::{
 /// When the set is not one that is fetched, no server delivers it, what arrives is not what was published, or `dir`
 /// cannot be written.
 pub fn get(name: &str, dir: &Path, progress: &mut dyn FnMut(u64, Option<u64>)) -> Result<Vec<PathBuf>> {
-    let sets = [&mnist::FILES, &fashion_mnist::FILES, &cifar10::FILES];
-    match sets.iter().find(|set| set.name == name.replace('-', "_")) {
+    let sets: Vec<&Published> = Source::all().iter().filter_map(|source| source.published()).collect();
+    let name = name.replace('-', "_");
+    let own = || Source::named(&name).ok()?.published();
+    match sets.iter().copied().find(|set| set.name == name).or_else(own) {
         Some(set) => fetch(set, set.bases, dir, progress),
-        None => fail!("`{name}` is not fetched: only {} are", sets.map(|set| set.name).join(", ")),
+        None => {
+            let known: Vec<&str> = sets.iter().map(|set| set.name).collect();
+            Err(Error::new(format!("`{name}` is not fetched: only {} are", known.join(", "))))
+        }
     }
 }
 
@@ -37,7 +38,7 @@ fn fetch<S: AsRef<str>>(
     let missing = || set.files.iter().filter(|file| set.find(file, Some(dir)).is_err());
     let mut trouble = None;
     for base in bases {
-        let files: Vec<&File> = missing().collect();
+        let files: Vec<&PublishedFile> = missing().collect();
         if files.is_empty() {
             break;
         }
@@ -52,7 +53,7 @@ fn fetch<S: AsRef<str>>(
 fn fetch_from(
     set: &Published,
     base: &str,
-    files: &[&File],
+    files: &[&PublishedFile],
     folder: &Path,
     progress: &mut dyn FnMut(u64, Option<u64>),
 ) -> Result<()> {
@@ -64,7 +65,8 @@ fn fetch_from(
         return Ok(());
     };
     let url = format!("{base}{archive}");
-    let broken = |e: io::Error| Error::new(format!("{url} broke off or cannot be unpacked ({e}): try again"));
+    let broken =
+        |e: io::Error| Error::of(Kind::File, format!("{url} broke off or cannot be unpacked ({e}): try again"));
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(open(&url, progress)?));
     for entry in archive.entries().map_err(broken)? {
         let entry = entry.map_err(broken)?;
@@ -87,7 +89,9 @@ fn open<'a>(url: &str, progress: &'a mut dyn FnMut(u64, Option<u64>)) -> Result<
         .get(url)
         .header("Accept-Encoding", "identity")
         .call()
-        .map_err(|e| Error::new(format!("{url} cannot be fetched ({e}): check the network, or copy the file there")))?
+        .map_err(|e| {
+            Error::of(Kind::File, format!("{url} cannot be fetched ({e}): check the network, or copy the file there"))
+        })?
         .into_body();
     let total = body.content_length();
     Ok(Counted { body: body.into_reader(), done: 0, total, progress })
@@ -110,11 +114,11 @@ impl<R: Read> Read for Counted<'_, R> {
 }
 
 /// Reads `file` to its end, verifies it and puts it into `folder` under its name.
-fn keep(set: &Published, file: &File, url: &str, body: impl Read, folder: &Path) -> Result<()> {
+fn keep(set: &Published, file: &PublishedFile, url: &str, body: impl Read, folder: &Path) -> Result<()> {
     let mut bytes = Vec::new();
     // One byte more than published is enough to know that it is too long.
     let read = body.take(file.bytes + 1).read_to_end(&mut bytes);
-    read.map_err(|e| Error::new(format!("{url} broke off ({e}): try again")))?;
+    read.map_err(|e| Error::of(Kind::File, format!("{url} broke off ({e}): try again")))?;
     file.verify(&bytes, Path::new(url), set.name)?;
     let path = folder.join(file.name);
     let part = folder.join(format!("{}.{}.part", file.name, std::process::id()));
@@ -125,7 +129,7 @@ fn keep(set: &Published, file: &File, url: &str, body: impl Read, folder: &Path)
     };
     write().map_err(|e| {
         let _ = fs::remove_file(&part); // the first trouble is the one to tell
-        Error::new(format!("{} cannot be written ({e}): choose another data directory", path.display()))
+        Error::of(Kind::File, format!("{} cannot be written ({e}): choose another data directory", path.display()))
     })
 }
 
@@ -163,7 +167,7 @@ mod tests {
 
     fn set(archive: Option<&'static str>, files: &[(&'static str, &[u8])]) -> Published {
         let sum = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<String>();
-        let file = |&(name, bytes): &(&'static str, &[u8])| File {
+        let file = |&(name, bytes): &(&'static str, &[u8])| PublishedFile {
             name,
             bytes: bytes.len() as u64,
             sha256: String::leak(sum(bytes)),

@@ -3,8 +3,9 @@
 //! Big-endian words, then bytes. Images: 2051, count, height, width, `[count, height, width]`. Labels: 2049, count,
 //! `[count]`.
 
-use crate::{Data, Error, Result, Split, error::fail, published::Published};
+use crate::{Data, Published, Split};
 use std::{io::Read, path::Path};
+use stein_base::{Error, Kind, Result, ensure};
 
 /// Loads a set published as four gzipped files in the order train images, train labels, test images, test labels.
 pub(crate) fn load(set: &Published, split: Split, dir: Option<&Path>, class_names: &[&str]) -> Result<Data> {
@@ -27,14 +28,17 @@ fn read<const HEAD: usize>(
     let (path, packed) = set.find(&set.files[file], dir)?;
     let mut bytes = Vec::new();
     let read = flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut bytes);
-    read.map_err(|e| Error::new(format!("{} cannot be unpacked ({e}): fetch it again", path.display())))?;
+    read.map_err(|e| Error::of(Kind::File, format!("{} cannot be unpacked ({e}): fetch it again", path.display())))?;
     let mut head = [0; HEAD];
     for (word, bytes) in head.iter_mut().zip(bytes.chunks_exact(4)) {
         *word = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
     }
-    if head[0] != magic || bytes.len() != 4 * HEAD + head[1..].iter().product::<usize>() {
-        fail!("{} is not an idx file with the header {magic}: fetch it again", path.display());
-    }
+    ensure!(
+        Kind::File,
+        head[0] == magic && bytes.len() == 4 * HEAD + head[1..].iter().product::<usize>(),
+        "{} is not an idx file with the header {magic}: fetch it again",
+        path.display()
+    );
     bytes.drain(..4 * HEAD);
     Ok((head, bytes))
 }

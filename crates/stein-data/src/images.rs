@@ -1,180 +1,375 @@
-//! A folder, or a tar file, of pictures: PNG, JPEG and WebP.
+//! Pictures: a folder or a tar file of PNG, JPEG, WebP and TIFF, or an array of numpy.
 //!
-//! The pictures are taken in the order of their paths, 8 bits a channel, transparency dropped. Where they lie in
-//! sub-folders, the first folder below the path is the class. Every tenth picture is held out for the test split.
+//! The pictures are taken in the order of their paths, transparency dropped. Where they lie in sub-folders, the first folder
+//! below the path is the class. Values of 8 and 16 bits are given over the largest one, floating-point ones as they are; all
+//! pictures of a set are of one kind. Every tenth picture is held out for the test split.
+//!
+//! A set that fits into `memory` is decoded once, at the start. A larger one is a stream: only the names and, where they are
+//! needed, the heads of the files are read at the start; each picture is decoded when it is asked for, and what it became is
+//! kept in a file in `cache`, so that later epochs do not decode.
 
 use crate::{
-    Data, Error, Result, Split,
-    error::fail,
-    source::{classes_of, one_tenth},
+    Data, DataSet, Rows, Shape, Split, array,
+    array::Numbers,
+    cache::Cache,
+    data::first_error,
+    listing::{ENDINGS, Listing},
+    picture::{self, Head, Picture},
+    samples::{Depth, Samples},
+    source::{classes_of, labels_of, one_tenth},
 };
-use image::{DynamicImage, imageops::FilterType};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use sha2::Digest;
 use std::{
-    fs,
-    io::Read,
     path::{Path, PathBuf},
+    sync::Arc,
 };
+use stein_base::{Error, Kind, Result, ensure};
 
-/// A folder or a tar file of pictures.
+/// Pictures of a folder, a tar file, or an array.
+///
+/// ```
+/// use stein_data::{DataSet, Images, Split};
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path();
+/// # for name in ["a.png", "b.png"] { image::GrayImage::new(40, 30).save(folder.join(name)).unwrap(); }
+/// let images = Images { path: folder.into(), height: Some(8), width: Some(8), ..Images::default() };
+/// let data = images.load(Split::Train, None)?;
+/// assert_eq!(data.shape.dims(), [8, 8, 1]);
+/// # Ok::<(), stein_data::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Images {
-    /// The folder, or a file that ends with `.tar`.
+    /// The folder, a file that ends with `.tar`, or a `.npy` or `.npz` file with `[N, H, W]` or `[N, H, W, C]` values of 8 or
+    /// 16 bits or floats.
     pub path: PathBuf,
-    /// Pixels down; by default that of the first picture, which all must share. With this or `width` given, the centre
+    /// Pixels down; by default that of the first picture, which all must share. With this or `width` given, the center
     /// of each picture is cut to the aspect and resized.
     #[serde(default)]
     pub height: Option<usize>,
     /// Pixels across; see `height`.
     #[serde(default)]
     pub width: Option<usize>,
-    /// 1 (grey) or 3 (colour); by default 1 where all pictures are stored as grey.
+    /// Values in a pixel; by default 3 where any picture has color, else what all have, 1 for gray. Gray and color are
+    /// turned into each other, other numbers of bands must be what the files have.
     #[serde(default)]
     pub channels: Option<usize>,
     /// The part, 0 to 1, held out for the test split, spread evenly; default 0.1.
     #[serde(default = "one_tenth")]
     pub test_fraction: f64,
+    /// The array of an npz file; by default `x`, or the only one beside the labels.
+    #[serde(default)]
+    pub array: Option<String>,
+    /// The array of an npz file that holds the classes, `[N]`; by default `y` or `labels` where there is one.
+    #[serde(default)]
+    pub label: Option<String>,
+    /// MiB of decoded pictures that are held in memory; a larger folder or tar file is read as it is used. Default 512.
+    #[serde(default = "half_a_gib")]
+    pub memory: usize,
+    /// The folder for what is decoded of a larger set; by default `stein` in the folder that the environment variable
+    /// `STEIN_CACHE` names, or else in the system's folder for temporary files. It may be emptied at any time between runs.
+    #[serde(default)]
+    pub cache: Option<PathBuf>,
 }
 
 impl Default for Images {
-    fn default() -> Images {
-        Images { path: PathBuf::new(), height: None, width: None, channels: None, test_fraction: one_tenth() }
+    fn default() -> Self {
+        Self {
+            path: PathBuf::new(),
+            height: None,
+            width: None,
+            channels: None,
+            test_fraction: one_tenth(),
+            array: None,
+            label: None,
+            memory: half_a_gib(),
+            cache: None,
+        }
     }
 }
 
-/// A picture: its path below the folder, parts joined by `/`, and its bytes where they are at hand.
-type Entry = (String, Option<Vec<u8>>);
+/// The default `memory`.
+fn half_a_gib() -> usize {
+    512
+}
+
+impl DataSet for Images {
+    fn load(&self, split: Split, _: Option<&Path>) -> Result<Data> {
+        let path = self.path.display();
+        ensure!(!self.path.as_os_str().is_empty(), "images needs `path`: name a folder of pictures");
+        ensure!(
+            ![self.height, self.width, self.channels].contains(&Some(0)),
+            "images {path} cannot have that size: give a height, width and channels above 0"
+        );
+        if array::is_array(&self.path) {
+            return self.load_array(split);
+        }
+        ensure!(
+            self.array.is_none() && self.label.is_none(),
+            "images {path} is no npz file: leave out `array` and `label`"
+        );
+        self.load_listing(Listing::of(&self.path)?, split)
+    }
+
+    fn shorthand(&self, rest: &str) -> Option<(&'static str, String)> {
+        Some(("path", rest.into()))
+    }
+}
 
 impl Images {
-    pub(crate) fn load(&self, split: Split) -> Result<Data> {
+    fn load_listing(&self, listing: Listing, split: Split) -> Result<Data> {
         let path = self.path.display();
-        if self.path.as_os_str().is_empty() {
-            fail!("images needs `path`: name a folder of pictures");
-        }
-        if self.channels.is_some_and(|c| c != 1 && c != 3) || self.height == Some(0) || self.width == Some(0) {
-            fail!("images {path} cannot have that size: give 1 or 3 channels, and a height and width above 0");
-        }
-        let entries = if self.path.is_dir() { walk(&self.path)? } else { untar(&self.path)? };
-        // All are decoded for either split, so that both agree on size and channels.
-        let pictures: Vec<DynamicImage> = entries.par_iter().map(|e| self.decode(e)).collect::<Result<_>>()?;
-        let Some(first) = pictures.first() else {
-            fail!("{path} holds no png, jpg, jpeg or webp file: name a folder of pictures");
-        };
-        let (height, width) =
-            (self.height.unwrap_or(first.height() as usize), self.width.unwrap_or(first.width() as usize));
-        if self.height.is_none() && self.width.is_none() {
-            let odd = |p: &DynamicImage| (p.height(), p.width()) != (first.height(), first.width());
-            if let Some(i) = pictures.iter().position(odd) {
-                fail!(
-                    "{path}: {} is {}x{} where {} is {width}x{height} (width x height): give `height` and `width` to \
-                     cut and resize all",
-                    entries[i].0,
-                    pictures[i].width(),
-                    pictures[i].height(),
-                    entries[0].0
-                );
-            }
-        }
-        let colour = pictures.iter().any(|p| p.color().has_color());
-        let channels = self.channels.unwrap_or(if colour { 3 } else { 1 });
-        let (labels, class_names) = self.classes(&entries)?;
-        let own: Vec<usize> = (0..entries.len()).filter(|&i| split.holds(i, self.test_fraction)).collect();
-        let fit = |&i: &usize| fit(&pictures[i], height, width, channels);
-        let pixels = own.par_iter().map(fit).collect::<Vec<_>>().concat();
+        let endings = ENDINGS.join(", ");
+        ensure!(Kind::File, listing.len() > 0, "{path} holds no {endings} file: name a folder of pictures");
+        // The heads of all are read for either split, so that both agree on what a picture is.
+        let heads = self.heads(&listing)?;
+        let target = self.target(&listing, &heads)?;
+        let (labels, class_names) = self.classes(&listing.names)?;
+        let own = split.own(listing.len(), self.test_fraction);
         let labels = labels.map(|labels| own.iter().map(|&i| labels[i]).collect());
-        let name = self.path.file_stem().map_or("images".into(), |name| name.to_string_lossy());
-        Data::from_pixels(&name, [height, width, channels], 256, pixels, labels, class_names)
+        let Target { height, width, channels, depth } = target;
+        let shape = Shape::Image { height, width, channels };
+        let name = self.name();
+        if own.len() * shape.len() * depth.bytes() <= self.memory << 20 {
+            let decoded: Vec<Result<Samples>> = own.par_iter().map(|&i| target.read(&listing, i)).collect();
+            let mut samples = Samples::with_capacity(depth, own.len() * shape.len());
+            for one in decoded {
+                samples.append(&one?);
+            }
+            return Data::held(&name, shape, samples, labels, class_names);
+        }
+        let cache = self.open_cache(&listing, target);
+        Data::from_stream(&name, shape, Arc::new(Pictures { listing, own, target, cache }), labels, class_names)
     }
 
-    fn decode(&self, (name, bytes): &Entry) -> Result<DynamicImage> {
-        let picture = match bytes {
-            Some(bytes) => image::load_from_memory(bytes).map_err(|e| e.to_string()),
-            None => fs::read(self.path.join(name))
-                .map_err(|e| e.to_string())
-                .and_then(|bytes| image::load_from_memory(&bytes).map_err(|e| e.to_string())),
+    fn name(&self) -> String {
+        self.path.file_stem().map_or("images".into(), |name| name.to_string_lossy().into_owned())
+    }
+
+    /// The head of each picture; `None` where the settings and the ending of the name say all.
+    fn heads(&self, listing: &Listing) -> Result<Vec<Option<Head>>> {
+        let sized = self.height.is_some() && self.width.is_some() && self.channels.is_some();
+        let head = |i: usize| {
+            let ending = listing.names[i].rsplit('.').next().unwrap_or_default().to_lowercase();
+            // These have 8 bits always, and gray or color.
+            if sized && matches!(self.channels, Some(1 | 3)) && ["jpg", "jpeg", "webp"].contains(&ending.as_str()) {
+                return Ok(None);
+            }
+            let head = listing.open(i).map_err(|e| e.to_string()).and_then(picture::head);
+            head.map(Some).map_err(|why| listing.unreadable(i, why))
         };
-        let at = self.path.display();
-        picture.map_err(|e| Error::new(format!("{at}: {name} cannot be read as a picture ({e}): mend or remove it")))
+        first_error((0..listing.len()).into_par_iter().map(head).collect())
     }
 
-    fn classes(&self, entries: &[Entry]) -> Result<(Option<Vec<usize>>, Vec<String>)> {
-        let folder = |(name, _): &Entry| name.split_once('/').map(|(folder, _)| folder.to_string());
-        let folders: Vec<String> = entries.iter().filter_map(folder).collect();
+    /// What all pictures become.
+    fn target(&self, listing: &Listing, heads: &[Option<Head>]) -> Result<Target> {
+        let path = self.path.display();
+        let differ = |i: usize, what: &dyn Fn(Option<Head>) -> String, advice: &str| {
+            let (one, other) = (&listing.names[i], &listing.names[0]);
+            let sentence = format!("{path}: {one} is {} where {other} is {}: {advice}", what(heads[i]), what(heads[0]));
+            Err(Error::of(Kind::File, sentence))
+        };
+        let depth = |head: Option<Head>| head.map_or(Depth::U8, |head| head.depth);
+        if let Some(i) = odd(heads, depth) {
+            return differ(i, &|head| depth(head).to_string(), "put pictures of one kind into one folder");
+        }
+        let depth = depth(heads[0]);
+        let size = |head: Option<Head>| head.map(|head| (head.width, head.height));
+        if self.height.is_none()
+            && self.width.is_none()
+            && let Some(i) = odd(heads, size)
+        {
+            let words = |head| size(head).map_or(String::new(), |(w, h)| format!("{w}x{h} (width x height)"));
+            return differ(i, &words, "give `height` and `width` to cut and resize all");
+        }
+        let bands = |head: Option<Head>| head.map(|head| head.channels);
+        let plain = depth != Depth::F32 && heads.iter().all(|&head| matches!(bands(head), None | Some(1 | 3)));
+        if let Some(i) = odd(heads, bands).filter(|_| !plain) {
+            let words = |head| format!("of {} channels", bands(head).unwrap_or_default());
+            return differ(i, &words, "put pictures with the same bands into one folder");
+        }
+        let most = heads.iter().filter_map(|&head| bands(head)).max();
+        let channels = self.channels.or(most).unwrap_or(3);
+        let bands = most.unwrap_or(channels);
+        ensure!(
+            if plain { matches!(channels, 1 | 3) } else { channels == bands || (bands, channels) == (1, 3) },
+            "images {path} has pictures of {bands} channels, which cannot become {channels}: leave `channels` out"
+        );
+        let size = |given: Option<usize>, own: fn(Head) -> usize| given.or(heads[0].map(own));
+        let known = "the head is read unless both sizes are given";
+        Ok(Target {
+            height: size(self.height, |head| head.height).expect(known),
+            width: size(self.width, |head| head.width).expect(known),
+            channels,
+            depth,
+        })
+    }
+
+    fn classes(&self, names: &[String]) -> Result<(Option<Vec<usize>>, Vec<String>)> {
+        let folder = |name: &String| name.split_once('/').map(|(folder, _)| folder.to_string());
+        let folders: Vec<String> = names.iter().filter_map(folder).collect();
         if folders.is_empty() {
             return Ok((None, Vec::new()));
         }
-        if folders.len() != entries.len() {
-            fail!(
-                "{} has pictures both beside and inside its sub-folders: put all inside (classes) or all beside",
-                self.path.display()
-            );
-        }
+        ensure!(
+            Kind::File,
+            folders.len() == names.len(),
+            "{} has pictures both beside and inside its sub-folders: put all inside (classes) or all beside",
+            self.path.display()
+        );
         let (labels, names) = classes_of(&folders);
         Ok((Some(labels), names))
     }
-}
 
-/// Whether a file's name is that of a picture; what begins with a dot is hidden.
-fn is_picture(name: &str) -> bool {
-    let ending = Path::new(name).extension().map(|e| e.to_string_lossy().to_lowercase());
-    !name.split('/').any(|part| part.starts_with('.'))
-        && ending.is_some_and(|e| ["png", "jpg", "jpeg", "webp"].contains(&e.as_str()))
-}
+    /// The file for what is decoded, one for both splits; `None` if it cannot be had.
+    fn open_cache(&self, listing: &Listing, target: Target) -> Option<Cache> {
+        let folder = self.cache.clone().unwrap_or_else(|| {
+            std::env::var_os("STEIN_CACHE").map_or_else(std::env::temp_dir, PathBuf::from).join("stein")
+        });
+        let mut digest = listing.digest().ok()?;
+        // Another way of decoding is another number here.
+        digest.update(format!("1 {target:?}"));
+        let key: String = digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        Cache::open(&folder, &format!("{}-{key}.rows", self.name()), listing.len(), target.len() * target.depth.bytes())
+    }
 
-/// The pictures below `root`, sorted by path.
-fn walk(root: &Path) -> Result<Vec<Entry>> {
-    let mut names = Vec::new();
-    let mut folders = vec![String::new()];
-    while let Some(folder) = folders.pop() {
-        let unreadable = |e| Error::new(format!("{} cannot be listed: {e}", root.join(&folder).display()));
-        for entry in fs::read_dir(root.join(&folder)).map_err(unreadable)? {
-            let entry = entry.map_err(unreadable)?;
-            let name = format!("{folder}{}", entry.file_name().to_string_lossy());
-            if entry.path().is_dir() {
-                folders.push(name + "/");
-            } else if is_picture(&name) {
-                names.push((name, None));
+    fn load_array(&self, split: Split) -> Result<Data> {
+        let path = self.path.display();
+        let (array, labels) = array::read(&self.path, self.array.as_deref(), self.label.as_deref())?;
+        ensure!(
+            self.label.is_none() || labels.is_some(),
+            "{path} has no labels beside the images: leave `label` out, or name an npz file"
+        );
+        let (n, h, w, c) = match array.shape[..] {
+            [n, h, w] => (n, h, w, 1),
+            [n, h, w, c] => (n, h, w, c),
+            _ => {
+                let shape = &array.shape;
+                let sentence = format!("{path} has the shape {shape:?}: store images as [N, H, W] or [N, H, W, C]");
+                return Err(Error::of(Kind::File, sentence));
             }
+        };
+        let samples = match array.numbers {
+            Numbers::U8(values) => Samples::U8(values),
+            Numbers::U16(values) => Samples::U16(values),
+            Numbers::Whole(_) => {
+                let sentence =
+                    format!("{path} holds integers of other than 8 or 16 bits: store images as u8, u16 or floats");
+                return Err(Error::of(Kind::File, sentence));
+            }
+            numbers => Samples::F32(numbers.into_f32()),
+        };
+        if let Some(at) = samples.not_finite() {
+            let image = at / (h * w * c);
+            return Err(Error::of(
+                Kind::File,
+                format!("{path} has a value in image {image} that is not finite: mend it"),
+            ));
         }
+        let own = split.own(n, self.test_fraction);
+        let target = Target {
+            height: self.height.unwrap_or(h),
+            width: self.width.unwrap_or(w),
+            channels: self.channels.unwrap_or(c),
+            depth: samples.depth(),
+        };
+        let dim = h * w * c;
+        let samples = if (target.height, target.width, target.channels) == (h, w, c) {
+            samples.select(dim, &own)
+        } else {
+            let made = |&i: &usize| {
+                let picture = Picture { height: h, width: w, channels: c, samples: samples.select(dim, &[i]) };
+                target.fit(picture).map_err(|why| Error::new(format!("{path} cannot be had with that size: {why}")))
+            };
+            let mut all = Samples::with_capacity(target.depth, own.len() * target.len());
+            for one in first_error(own.par_iter().map(made).collect())? {
+                all.append(&one);
+            }
+            all
+        };
+        let (labels, class_names) = labels_of(labels, &own);
+        let Target { height, width, channels, .. } = target;
+        Data::held(&self.name(), Shape::Image { height, width, channels }, samples, labels, class_names)
     }
-    names.sort();
-    Ok(names)
 }
 
-/// The pictures of a tar file, sorted by path; a folder that holds all of them is left out of the paths.
-fn untar(path: &Path) -> Result<Vec<Entry>> {
-    let unreadable =
-        |e| Error::new(format!("{} is neither a folder nor a readable tar file ({e}): name one", path.display()));
-    let mut archive = tar::Archive::new(fs::File::open(path).map_err(unreadable)?);
-    let mut entries = Vec::new();
-    for entry in archive.entries().map_err(unreadable)? {
-        let mut entry = entry.map_err(unreadable)?;
-        let name = entry.path().map_err(unreadable)?.to_string_lossy().trim_start_matches("./").to_string();
-        if entry.header().entry_type().is_file() && is_picture(&name) {
-            let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes).map_err(unreadable)?;
-            entries.push((name, Some(bytes)));
-        }
-    }
-    entries.sort();
-    let top = entries.first().and_then(|(name, _)| Some(format!("{}/", name.split_once('/')?.0)));
-    if let Some(top) = top.filter(|top| entries.iter().all(|(name, _)| name.starts_with(top))) {
-        entries.iter_mut().for_each(|(name, _)| *name = name[top.len()..].to_string());
-    }
-    Ok(entries)
+/// The first picture that is not like the very first one.
+fn odd<T: PartialEq>(heads: &[Option<Head>], what: impl Fn(Option<Head>) -> T) -> Option<usize> {
+    let first = what(heads[0]);
+    heads.iter().position(|&head| what(head) != first)
 }
 
-/// The centre of the picture cut to the aspect, resized (Lanczos), as `[height, width, channels]` bytes.
-fn fit(picture: &DynamicImage, height: usize, width: usize, channels: usize) -> Vec<u8> {
-    let (h, w) = (picture.height() as usize, picture.width() as usize);
-    let as_bytes = |p: &DynamicImage| if channels == 1 { p.to_luma8().into_raw() } else { p.to_rgb8().into_raw() };
-    if (h, w) == (height, width) {
-        return as_bytes(picture);
+/// What every picture of a set becomes.
+#[derive(Debug, Clone, Copy)]
+struct Target {
+    height: usize,
+    width: usize,
+    channels: usize,
+    depth: Depth,
+}
+
+impl Target {
+    /// Values of one picture.
+    fn len(&self) -> usize {
+        self.height * self.width * self.channels
     }
-    let cut_w = w.min((h * width + height / 2) / height).max(1);
-    let cut_h = h.min((w * height + width / 2) / width).max(1);
-    let cut = picture.crop_imm(((w - cut_w) / 2) as u32, ((h - cut_h) / 2) as u32, cut_w as u32, cut_h as u32);
-    as_bytes(&cut.resize_exact(width as u32, height as u32, FilterType::Lanczos3))
+
+    /// Decodes picture `i`.
+    fn read(&self, listing: &Listing, i: usize) -> Result<Samples> {
+        let bytes = listing.bytes(i).map_err(|e| e.to_string());
+        bytes.and_then(|bytes| self.fit(picture::decode(&bytes)?)).map_err(|why| listing.unreadable(i, why))
+    }
+
+    fn fit(&self, picture: Picture) -> std::result::Result<Samples, String> {
+        let depth = picture.samples.depth();
+        if depth != self.depth {
+            return Err(format!("it is {depth} where others are {}", self.depth));
+        }
+        if picture.samples.len() == 0 {
+            return Err("it has no pixels".into());
+        }
+        if picture.samples.not_finite().is_some() {
+            return Err("it has a value that is not finite".into());
+        }
+        Ok(picture.with_channels(self.channels)?.fit(self.height, self.width))
+    }
+}
+
+/// Pictures that are decoded when they are asked for.
+#[derive(Debug)]
+struct Pictures {
+    listing: Listing,
+    /// Those of the split, as numbers in the listing.
+    own: Vec<usize>,
+    target: Target,
+    cache: Option<Cache>,
+}
+
+impl Rows for Pictures {
+    fn count(&self) -> usize {
+        self.own.len()
+    }
+
+    fn levels(&self) -> Option<u32> {
+        self.target.depth.levels()
+    }
+
+    fn row(&self, i: usize, out: &mut [f32]) -> Result<()> {
+        let (i, depth) = (self.own[i], self.target.depth);
+        let kept = self.cache.as_ref().and_then(|cache| cache.read(i));
+        let bytes = match kept {
+            Some(bytes) => bytes,
+            None => {
+                let bytes = self.target.read(&self.listing, i)?.into_bytes();
+                if let Some(cache) = &self.cache {
+                    cache.write(i, &bytes);
+                }
+                bytes
+            }
+        };
+        depth.widen(&bytes, out);
+        Ok(())
+    }
 }

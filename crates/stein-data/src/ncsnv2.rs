@@ -1,17 +1,17 @@
 //! The noise levels and the Langevin step of NCSNv2 from the data alone (Song & Ermon, arXiv:2006.09011).
 //!
-//! Φ is the normal distribution function, D the dimension, γ the ratio of neighbouring levels, T the steps per level.
+//! Φ is the normal distribution function, D the dimension, γ the ratio of neighboring levels, T the steps per level.
 //!
 //! - Technique 1: σ₁ is the largest distance between two samples.
 //! - Technique 2: γ solves Φ(√(2D)(γ−1) + 3γ) − Φ(√(2D)(γ−1) − 3γ) = p. The paper says p ≈ 0.5; the published
 //!   configurations all have p = 0.567, which is used here. Read to three digits, it gives their number of levels to 1%.
 //!   In few dimensions every γ passes, so γ is at most 100^(1/9) ≈ 1.67, the spacing of NCSN's ten levels.
-//! - Technique 4: ε minimises |s_T²/σ² − 1|, the excess of the variance after the T steps of a level, with a = ε/σ_L²,
+//! - Technique 4: ε minimizes |s_T²/σ² − 1|, the excess of the variance after the T steps of a level, with a = ε/σ_L²,
 //!   b = 2a/(1 − (1−a)²) and s_T²/σ² = (1−a)^(2T) (γ² − b) + b.
 
-use crate::{Result, error::fail};
+use stein_base::{Result, ensure};
 
-/// The overlap p of neighbouring levels in the published configurations.
+/// The overlap p of neighboring levels in the published configurations.
 const OVERLAP: f64 = 0.567;
 
 /// What NCSNv2 derives from the data.
@@ -33,12 +33,11 @@ pub struct Ncsnv2 {
 /// # Errors
 /// When not 0 < `sigma_l` < `sigma_1`, or `dim` or `steps_each` is 0.
 pub fn ncsnv2(dim: usize, sigma_1: f64, sigma_l: f64, steps_each: usize) -> Result<Ncsnv2> {
-    if !(sigma_l > 0.0 && sigma_l < sigma_1 && sigma_1.is_finite()) || dim == 0 || steps_each == 0 {
-        fail!(
-            "NCSNv2 has no levels from {sigma_1} to {sigma_l} in {dim} dimensions with {steps_each} steps each: the \
-             first must exceed the last, and all be above 0"
-        );
-    }
+    ensure!(
+        sigma_l > 0.0 && sigma_l < sigma_1 && sigma_1.is_finite() && dim > 0 && steps_each > 0,
+        "NCSNv2 has no levels from {sigma_1} to {sigma_l} in {dim} dimensions with {steps_each} steps each: the first must \
+         exceed the last, and all be above 0"
+    );
     let (mut low, mut high) = (1.0, 100f64.powf(1.0 / 9.0));
     if overlap(dim, high) < OVERLAP {
         for _ in 0..60 {

@@ -3,17 +3,19 @@
 //! Two Gaussians is the example of NCSN (Song & Ermon, arXiv:1907.05600, section 3.2.2); the other shapes follow the
 //! generators of FFJORD (Grathwohl et al., arXiv:1810.01367), so that pictures compare with published ones.
 
-use crate::{
-    Data, Result, Split,
-    error::fail,
-    random::{Purpose, below, stream, uniform},
-    source::nearest_first,
-};
+use crate::{Data, DataSet, Split};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::f64::consts::{FRAC_1_SQRT_2, PI, TAU};
+use std::{
+    f64::consts::{FRAC_1_SQRT_2, PI, TAU},
+    path::Path,
+};
+use stein_base::{
+    Key, Purpose, Result, names,
+    random::{below, uniform},
+};
 
 /// Points in the plane. Row `i` depends on (`seed`, split, `i`) only, so a larger `count` begins with the same rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,12 +75,9 @@ impl Pattern {
     /// # Errors
     /// When there is no such name: the sentence lists those there are, the nearest first.
     pub fn named(name: &str) -> Result<Pattern> {
-        match Pattern::ALL.iter().find(|(known, _)| *known == name.replace('-', "_")) {
+        match Self::ALL.iter().find(|(known, _)| *known == name.replace('-', "_")) {
             Some(&(_, pattern)) => Ok(pattern),
-            None => fail!(
-                "points2d has no shape `{name}`: choose from {}",
-                nearest_first(name, &Pattern::ALL.map(|(known, _)| known))
-            ),
+            None => Err(names::unknown("shape of points2d", name, &Self::ALL.map(|(known, _)| known))),
         }
     }
 
@@ -164,19 +163,24 @@ impl Points2d {
     pub fn mixture(&self) -> Option<Mixture> {
         self.shape.mixture()
     }
+}
 
-    pub(crate) fn load(&self, split: Split) -> Result<Data> {
+impl DataSet for Points2d {
+    fn load(&self, split: Split, _: Option<&Path>) -> Result<Data> {
         let mixture = self.mixture();
-        let draw = |i: usize| {
-            let mut rng = stream(Purpose::Point, self.seed, split as u64, i as u64);
-            self.shape.draw(mixture.as_ref(), &mut rng)
-        };
+        // The step keeps the splits apart.
+        let key = Key::new(self.seed, Purpose::Point).step(split as u64);
+        let draw = |i: usize| self.shape.draw(mixture.as_ref(), &mut key.at(i as u64).generator());
         let (points, parts): (Vec<[f64; 2]>, Vec<usize>) = (0..self.count).into_par_iter().map(draw).unzip();
         let values = points.iter().flatten().map(|&v| v as f32).collect();
         let class_names: Vec<String> = (0..self.shape.parts()).map(|part| part.to_string()).collect();
         let labels = (!class_names.is_empty()).then_some(parts);
         let name = format!("points2d/{}", self.shape.name());
         Data::from_rows(&name, vec!["x".into(), "y".into()], values, labels, class_names)
+    }
+
+    fn shorthand(&self, rest: &str) -> Option<(&'static str, String)> {
+        Some(("shape", rest.replace('-', "_")))
     }
 }
 
@@ -185,7 +189,7 @@ mod tests {
     use super::*;
 
     fn rows(source: &Points2d, split: Split) -> Vec<f32> {
-        source.load(split).unwrap().rows_f32()
+        source.load(split, None).unwrap().all_rows().unwrap()
     }
 
     #[test]
@@ -208,8 +212,8 @@ mod tests {
         for shape in [Pattern::TwoGaussians, Pattern::EightGaussians] {
             let source = Points2d { shape, ..Points2d::default() };
             let (weights, means, stds) = source.mixture().unwrap();
-            let data = source.load(Split::Train).unwrap();
-            let (rows, labels) = (data.rows_f32(), data.labels.as_ref().unwrap());
+            let data = source.load(Split::Train, None).unwrap();
+            let (rows, labels) = (data.all_rows().unwrap(), data.labels.as_ref().unwrap());
             for (part, (weight, mean)) in weights.iter().zip(&means).enumerate() {
                 let own = || rows.chunks(2).zip(labels).filter(|(_, l)| **l == part).map(|(row, _)| row);
                 let n = own().count() as f64;

@@ -1,15 +1,17 @@
 //! Data sets published as files: where they lie here, how they are known to be right, and where the authors have them.
 
-use crate::{Error, Result, error::fail};
 use sha2::{Digest, Sha256};
 use std::{
     fs,
     path::{Path, PathBuf},
 };
+use stein_base::{Error, Kind, Result, ensure};
 
-/// A published data set.
-pub(crate) struct Published {
-    /// The name of the set, as in [`crate::Source::NAMES`].
+/// The files of a published data set, which [`get`](crate::get()) brings and a [`DataSet`](crate::DataSet) of your own can have
+/// too.
+#[derive(Debug, Clone, Copy)]
+pub struct Published {
+    /// The name of the set, as in [`Source::names`](crate::Source::names).
     pub name: &'static str,
     /// The folder of its files, below the data directory.
     pub folder: &'static str,
@@ -20,23 +22,32 @@ pub(crate) struct Published {
     /// The gzipped tar file that holds the files, where they are not published one by one.
     pub archive: Option<&'static str>,
     /// The files themselves.
-    pub files: &'static [File],
+    pub files: &'static [PublishedFile],
 }
 
 /// A published file.
-pub(crate) struct File {
+#[derive(Debug, Clone, Copy)]
+pub struct PublishedFile {
+    /// Its name, without folders.
     pub name: &'static str,
+    /// Its size.
     pub bytes: u64,
+    /// Its SHA-256, in lower-case hexadecimal digits.
     pub sha256: &'static str,
 }
 
 impl Published {
     /// The file's path and its verified bytes, from the set's folder in `dir` (or in `STEIN_DATA`) or from `dir`
     /// itself; `FILE.xz` will do and is unpacked.
-    pub fn find(&self, file: &File, dir: Option<&Path>) -> Result<(PathBuf, Vec<u8>)> {
+    ///
+    /// # Errors
+    /// When the file is in neither, cannot be read, or is not what was published.
+    pub fn find(&self, file: &PublishedFile, dir: Option<&Path>) -> Result<(PathBuf, Vec<u8>)> {
         let what = format!("{} needs {} ({} bytes, published at {})", self.name, file.name, file.bytes, self.publisher);
         let Some(dir) = dir.map(Path::to_path_buf).or_else(|| std::env::var_os("STEIN_DATA").map(PathBuf::from)) else {
-            fail!("{what}: run `stein data get {}`, then name the data directory or set STEIN_DATA to it", self.name);
+            let advice =
+                format!("run `stein data get {}`, then name the data directory or set STEIN_DATA to it", self.name);
+            return Err(Error::of(Kind::File, format!("{what}: {advice}")));
         };
         for folder in [dir.join(self.folder), dir.clone()] {
             for ending in ["", ".xz"] {
@@ -48,18 +59,17 @@ impl Published {
                 }
             }
         }
-        fail!(
-            "{what}, but it is not in {} nor in its folder {}: run `stein data get {}`",
-            dir.display(),
-            self.folder,
-            self.name
-        )
+        let (dir, folder, name) = (dir.display(), self.folder, self.name);
+        let sentence =
+            format!("{what}, but it is not in {dir} nor in its folder {folder}: run `stein data get {name}`");
+        Err(Error::of(Kind::File, sentence))
     }
 }
 
 /// The bytes of a file, unpacked where its name ends with `.xz`.
 fn read(path: &Path) -> Result<Vec<u8>> {
-    let unreadable = |e: &dyn std::fmt::Display| Error::new(format!("{} cannot be read: {e}", path.display()));
+    let unreadable =
+        |e: &dyn std::fmt::Display| Error::of(Kind::File, format!("{} cannot be read: {e}", path.display()));
     let bytes = fs::read(path).map_err(|e| unreadable(&e))?;
     if path.extension().is_none_or(|ending| ending != "xz") {
         return Ok(bytes);
@@ -69,26 +79,24 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(unpacked)
 }
 
-impl File {
+impl PublishedFile {
     /// Compares size and SHA-256 with the published ones; `origin` is for the sentence.
-    pub fn verify(&self, bytes: &[u8], origin: &Path, set: &str) -> Result<()> {
-        if bytes.len() as u64 != self.bytes {
-            fail!(
-                "{} holds {} bytes where {} has {}: remove it and run `stein data get {set}`",
-                origin.display(),
-                bytes.len(),
-                self.name,
-                self.bytes
-            );
-        }
+    pub(crate) fn verify(&self, bytes: &[u8], origin: &Path, set: &str) -> Result<()> {
+        let (origin, size) = (origin.display(), bytes.len());
+        ensure!(
+            Kind::File,
+            size as u64 == self.bytes,
+            "{origin} holds {size} bytes where {} has {}: remove it and run `stein data get {set}`",
+            self.name,
+            self.bytes
+        );
         let sum: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        if sum != self.sha256 {
-            fail!(
-                "{} is damaged (its SHA-256 is {sum}, not {}): remove it and run `stein data get {set}`",
-                origin.display(),
-                self.sha256
-            );
-        }
+        ensure!(
+            Kind::File,
+            sum == self.sha256,
+            "{origin} is damaged (its SHA-256 is {sum}, not {}): remove it and run `stein data get {set}`",
+            self.sha256
+        );
         Ok(())
     }
 }

@@ -1,8 +1,9 @@
 //! What a noise schedule needs to know of the data.
 
-use crate::{Data, Ncsnv2, Result, Shape, error::fail, ncsnv2};
+use crate::{Data, Moments, Ncsnv2, Shape, ncsnv2};
 use rayon::prelude::*;
 use std::fmt;
+use stein_base::{Result, ensure};
 
 /// The last noise level and the steps per level that [`Stats`] assumes for NCSNv2.
 const SIGMA_L: f64 = 0.01;
@@ -19,13 +20,15 @@ pub struct Stats {
     pub count: usize,
     /// The number of classes; 0 where there are no labels.
     pub classes: usize,
-    /// The number of grey levels of quantised images.
+    /// The number of gray levels of quantized images.
     pub levels: Option<u32>,
-    /// The mean over all values of all samples.
+    /// The number of samples that mean and standard deviation were taken over; fewer than all of a stream.
+    pub counted: usize,
+    /// The mean over all values of these samples.
     pub mean: f64,
-    /// The standard deviation over all values of all samples, σ_data.
+    /// The standard deviation over all values of these samples, σ_data.
     pub sigma_data: f64,
-    /// Each column by itself; empty for images.
+    /// Each column of a row, or each channel of a series; empty for images.
     pub columns: Vec<Column>,
     /// The largest distance between two samples.
     pub distance: Distance,
@@ -34,7 +37,7 @@ pub struct Stats {
     pub ncsnv2: Option<Ncsnv2>,
 }
 
-/// One column of a table.
+/// One column of a table, or one channel of a series.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Column {
     /// Its name.
@@ -59,30 +62,38 @@ pub struct Distance {
 }
 
 impl Stats {
-    /// Measures `data`.
+    /// Measures `data`: all of them in memory, of a stream some thousand samples, evenly spaced, with what they say so.
     ///
     /// # Errors
-    /// When the values are so large that their squares overflow.
-    pub fn of(data: &Data) -> Result<Stats> {
-        let (n, dim) = (data.len(), data.dim());
-        let (means, variances) = moments(data);
-        let mean = means.iter().sum::<f64>() / dim as f64;
-        // The spread inside the columns and the spread of their means.
-        let variance = variances.iter().zip(&means).map(|(v, m)| v + (m - mean).powi(2)).sum::<f64>() / dim as f64;
-        if !variance.is_finite() {
-            fail!("{} has values too large to be measured: rescale its columns", data.name);
-        }
-        let column = |((name, &mean), v): ((&String, &f64), &f64)| Column { name: name.clone(), mean, std: v.sqrt() };
-        let distance = largest_distance(data, &means, BUDGET);
-        Ok(Stats {
+    /// When a sample cannot be read, or the values are so large that their squares overflow.
+    pub fn of(data: &Data) -> Result<Self> {
+        let dim = data.dim();
+        let moments = data.moments()?;
+        let (mean, variance) = overall(&moments, 0, 1);
+        ensure!(variance.is_finite(), "{} has values too large to be measured: rescale them", data.name);
+        let names = match data.shape {
+            Shape::Series { channels, .. } => (0..channels).map(|channel| format!("channel {channel}")).collect(),
+            _ => data.columns.clone(),
+        };
+        let every = names.len();
+        let column = |(c, name)| {
+            let (mean, variance) = overall(&moments, c, every);
+            Column { name, mean, std: variance.sqrt() }
+        };
+        let distance = match data.is_held() {
+            true => largest_distance(data, &moments.mean, BUDGET),
+            false => sampled_distance(data, ROOM)?,
+        };
+        Ok(Self {
             name: data.name.clone(),
             shape: data.shape,
-            count: n,
+            count: data.len(),
             classes: data.classes(),
             levels: data.levels(),
+            counted: moments.counted,
             mean,
             sigma_data: variance.sqrt(),
-            columns: data.columns.iter().zip(&means).zip(&variances).map(column).collect(),
+            columns: names.into_iter().enumerate().map(column).collect(),
             ncsnv2: ncsnv2(dim, distance.value, SIGMA_L, STEPS_EACH).ok(),
             distance,
         })
@@ -94,42 +105,47 @@ impl Stats {
     }
 }
 
-/// Mean and variance of each of the `dim` places, in two passes.
-fn moments(data: &Data) -> (Vec<f64>, Vec<f64>) {
-    let average = |term: &(dyn Fn(usize, f64) -> f64 + Sync)| -> Vec<f64> {
-        // Blocks of a fixed size, added in order, so that the sum does not depend on the number of threads.
-        let blocks: Vec<Vec<f64>> = (0..data.len().div_ceil(1024))
-            .into_par_iter()
-            .map(|block| {
-                let (mut sum, mut row) = (vec![0.0; data.dim()], vec![0.0; data.dim()]);
-                for i in block * 1024..data.len().min((block + 1) * 1024) {
-                    data.row(i, &mut row);
-                    sum.iter_mut().zip(&row).enumerate().for_each(|(c, (s, &v))| *s += term(c, f64::from(v)));
-                }
-                sum
-            })
-            .collect();
-        let total = |c: usize| blocks.iter().map(|block| block[c]).sum::<f64>() / data.len() as f64;
-        (0..data.dim()).map(total).collect()
-    };
-    let means = average(&|_, v| v);
-    let variances = average(&|c, v| (v - means[c]).powi(2));
-    (means, variances)
+/// Mean and variance over all values of the places `first`, `first + every`, ...: the spread inside the places and the spread
+/// of their means.
+fn overall(moments: &Moments, first: usize, every: usize) -> (f64, f64) {
+    let means = || moments.mean.iter().skip(first).step_by(every);
+    let count = means().len() as f64;
+    let mean = means().sum::<f64>() / count;
+    let both = moments.variance.iter().skip(first).step_by(every).zip(means());
+    (mean, both.map(|(variance, m)| variance + (m - mean).powi(2)).sum::<f64>() / count)
 }
 
 /// Value differences that may be spent on the search for the largest distance, some twenty seconds on two cores.
 const BUDGET: u128 = 200_000_000_000;
 /// Samples compared pairwise first, and alone where the budget does not do for the rest.
 const SUBSET: usize = 5000;
+/// Bytes for the samples of a stream that are compared with each other.
+const ROOM: usize = 256 << 20;
+
+/// The largest distance among as many samples of a stream as have room in memory, evenly spaced.
+fn sampled_distance(data: &Data, room: usize) -> Result<Distance> {
+    // As f32, the most that is needed.
+    let places = data.spaced((room / 4 / data.dim()).clamp(2, SUBSET));
+    let some = data.hold(&places)?;
+    let Distance { value, pair: (i, j), exact, method } = largest_distance(&some, &some.moments()?.mean, BUDGET);
+    let (pair, counted, n) = ((places[i], places[j]), places.len(), data.len());
+    Ok(match exact && counted == n {
+        true => Distance { value, pair, exact, method },
+        false => {
+            let method = format!("lower bound: among {counted} of the {n} samples, evenly spaced");
+            Distance { value, pair, exact: false, method }
+        }
+    })
+}
 
 /// With r the distance from the mean, two samples are at most r_i + r_j apart. Walking from one farthest sample to the
 /// next gives a first answer, the samples of largest r a better one, and then only the pairs that could still beat it
-/// are left to be compared.
+/// are left to be compared. The samples are in memory.
 fn largest_distance(data: &Data, mean: &[f64], budget: u128) -> Distance {
     let n = data.len();
     let radius = |i: usize| {
         let mut row = vec![0.0; data.dim()];
-        data.row(i, &mut row);
+        data.row(i, &mut row).expect(HELD);
         row.iter().zip(mean).map(|(&v, m)| (f64::from(v) - m).powi(2)).sum::<f64>().sqrt()
     };
     let mut order: Vec<(f64, usize)> = (0..n).into_par_iter().map(|i| (radius(i), i)).collect();
@@ -148,6 +164,12 @@ fn largest_distance(data: &Data, mean: &[f64], budget: u128) -> Distance {
     Distance { value: best.0, pair: (best.1.min(best.2), best.1.max(best.2)), exact, method }
 }
 
+const HELD: &str = "samples in memory can be read";
+
+fn apart(data: &Data, i: usize, j: usize) -> f64 {
+    data.distance(i, j).expect(HELD)
+}
+
 /// Where in `order` the partners of sample `i` end that may be farther from it than `found`; the factor covers rounding.
 fn reach(order: &[(f64, usize)], i: usize, found: f64) -> usize {
     order.partition_point(|&(r, _)| (r + order[i].0) * (1.0 + 1e-9) > found)
@@ -163,7 +185,7 @@ fn among(data: &Data, order: &[(f64, usize)], best: (f64, usize, usize)) -> (f64
         for j in own.start + 1..ends[0].max(own.start + 1) {
             for (i, &end) in own.clone().zip(&ends) {
                 if i < j && j < end {
-                    best = farther(best, (data.distance(order[i].1, order[j].1), order[i].1, order[j].1));
+                    best = farther(best, (apart(data, order[i].1, order[j].1), order[i].1, order[j].1));
                 }
             }
         }
@@ -183,7 +205,7 @@ fn walk(data: &Data, start: usize) -> (f64, usize, usize) {
     let mut best = (0.0, start, start);
     let mut from = start;
     loop {
-        let next = (0..data.len()).into_par_iter().map(|j| (data.distance(from, j), from, j)).reduce(|| best, farther);
+        let next = (0..data.len()).into_par_iter().map(|j| (apart(data, from, j), from, j)).reduce(|| best, farther);
         if next.0 <= best.0 {
             return best;
         }
@@ -199,12 +221,15 @@ impl fmt::Display for Stats {
         line("samples", self.count.to_string())?;
         line("shape", self.shape.to_string())?;
         if let Some(levels) = self.levels {
-            line("grey levels", levels.to_string())?;
+            line("gray levels", levels.to_string())?;
         }
         if self.classes > 0 {
             line("classes", self.classes.to_string())?;
         }
         let range = if self.levels.is_some() { " on [0, 1]" } else { "" };
+        if self.counted < self.count {
+            line("mean and sigma_data of", format!("{} samples, evenly spaced", self.counted))?;
+        }
         line(&format!("mean{range}"), format!("{:.4}", self.mean))?;
         line(&format!("sigma_data{range}"), format!("{:.4}", self.sigma_data))?;
         if let Some((mean, sigma_data)) = self.network_range() {
@@ -212,8 +237,12 @@ impl fmt::Display for Stats {
             line("sigma_data on [-1, 1]", format!("{sigma_data:.4}"))?;
         }
         const SHOWN: usize = 32;
+        let label = |name: &str| match self.shape {
+            Shape::Series { .. } => name.to_owned(),
+            _ => format!("column {name}"),
+        };
         for column in self.columns.iter().take(SHOWN) {
-            line(&format!("column {}", column.name), format!("mean {:.4}, std {:.4}", column.mean, column.std))?;
+            line(&label(&column.name), format!("mean {:.4}, std {:.4}", column.mean, column.std))?;
         }
         if self.columns.len() > SHOWN {
             line("", format!("and {} more columns", self.columns.len() - SHOWN))?;
@@ -236,31 +265,32 @@ impl fmt::Display for Stats {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Pattern, Points2d, Source, Split};
+    use crate::{DataSet, Pattern, Points2d, Rows, Source, Split};
+    use std::sync::Arc;
 
     fn brute(data: &Data) -> f64 {
         let pairs = (0..data.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
-        pairs.map(|(i, j)| data.distance(i, j)).fold(0.0, f64::max)
+        pairs.map(|(i, j)| apart(data, i, j)).fold(0.0, f64::max)
     }
 
     #[test]
     fn the_largest_distance_is_that_of_all_pairs() {
         let digits = Source::named("digits").unwrap().load(Split::Test, None).unwrap();
-        let swiss = Points2d { shape: Pattern::SwissRoll, count: 2000, seed: 1 }.load(Split::Train).unwrap();
+        let swiss = Points2d { shape: Pattern::SwissRoll, count: 2000, seed: 1 }.load(Split::Train, None).unwrap();
         for data in [digits, swiss] {
             let stats = Stats::of(&data).unwrap();
             assert!(stats.distance.exact);
             assert_eq!(stats.distance.value, brute(&data));
             let (i, j) = stats.distance.pair;
-            assert_eq!(stats.distance.value, data.distance(i, j));
+            assert_eq!(stats.distance.value, apart(&data, i, j));
             println!("{stats}");
         }
     }
 
     #[test]
     fn a_small_budget_gives_a_lower_bound_that_says_so() {
-        let data = Points2d { shape: Pattern::Checkerboard, count: 20_000, seed: 0 }.load(Split::Train).unwrap();
-        let [bound, exact] = [0, BUDGET].map(|budget| largest_distance(&data, &moments(&data).0, budget));
+        let data = Points2d { shape: Pattern::Checkerboard, count: 20_000, seed: 0 }.load(Split::Train, None).unwrap();
+        let [bound, exact] = [0, BUDGET].map(|budget| largest_distance(&data, &data.moments().unwrap().mean, budget));
         assert!(!bound.exact && bound.method.starts_with("lower bound") && exact.exact);
         assert!(bound.value <= exact.value && bound.value > 0.99 * exact.value, "{bound:?} {exact:?}");
     }
@@ -268,11 +298,11 @@ mod tests {
     #[test]
     fn distances_of_pixels_are_those_of_the_rows() {
         let data = Source::named("digits").unwrap().load(Split::Test, None).unwrap();
-        let rows = data.rows_f32();
+        let rows = data.all_rows().unwrap();
         let row = |i: usize| &rows[i * 64..(i + 1) * 64];
         let square = |(a, b): (&f32, &f32)| f64::from(a - b).powi(2);
         let slow = row(3).iter().zip(row(8)).map(square).sum::<f64>().sqrt();
-        assert!((data.distance(3, 8) - slow).abs() < 1e-6);
+        assert!((apart(&data, 3, 8) - slow).abs() < 1e-6);
     }
 
     #[test]
@@ -290,5 +320,53 @@ mod tests {
         );
         let one = Data::from_rows("one", vec!["a".into()], vec![1.0], None, Vec::new()).unwrap();
         assert_eq!(Stats::of(&one).unwrap().ncsnv2, None);
+    }
+
+    /// A stream of what is in memory, so that both can be compared.
+    #[derive(Debug)]
+    struct Stream(Data);
+
+    impl Rows for Stream {
+        fn count(&self) -> usize {
+            self.0.len()
+        }
+
+        fn levels(&self) -> Option<u32> {
+            self.0.levels()
+        }
+
+        fn row(&self, i: usize, out: &mut [f32]) -> Result<()> {
+            self.0.row(i, out)
+        }
+    }
+
+    #[test]
+    fn a_stream_is_measured_by_a_part_that_is_named() {
+        let held = Source::named("digits").unwrap().load(Split::Test, None).unwrap();
+        let exact = Stats::of(&held).unwrap();
+        let rows = Arc::new(Stream(held.clone()));
+        let stream = Data::from_stream("stream", held.shape, rows, None, Vec::new()).unwrap();
+        // All 1797 have room: then a stream is measured like all else.
+        let all = Stats::of(&stream).unwrap();
+        assert_eq!((all.counted, all.mean, all.sigma_data), (1797, exact.mean, exact.sigma_data));
+        assert_eq!(all.distance, exact.distance);
+        // Room for 100 samples of 64 values.
+        let some = sampled_distance(&stream, 100 * 64 * 4).unwrap();
+        assert!(!some.exact && some.method.contains("100 of the 1797"), "{some:?}");
+        // The largest of a part: no more than that of all, and in high dimension not much less.
+        assert!(some.value <= exact.distance.value && some.value > 0.7 * exact.distance.value, "{some:?}");
+        assert_eq!(some.value, apart(&held, some.pair.0, some.pair.1), "the pair is one of the whole set");
+    }
+
+    #[test]
+    fn channels_of_a_series_are_measured() {
+        let values = vec![0.0, 10.0, 2.0, 10.0, 4.0, 10.0, 6.0, 10.0];
+        let data = Data::from_series("s", [2, 2], values, None, Vec::new()).unwrap();
+        let stats = Stats::of(&data).unwrap();
+        let column = |name: &str, mean, std| Column { name: name.into(), mean, std };
+        // Of 0, 2, 4, 6 the variance is 5.
+        assert_eq!(stats.columns, [column("channel 0", 3.0, 5f64.sqrt()), column("channel 1", 10.0, 0.0)]);
+        assert_eq!((stats.shape.dims(), stats.distance.value), (vec![2, 2], 32f64.sqrt()));
+        assert!(stats.to_string().contains("\nchannel 1"), "{stats}");
     }
 }

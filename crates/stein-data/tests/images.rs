@@ -12,15 +12,15 @@ fn load(images: Images, split: Split) -> Result<stein_data::Data> {
     Source::Images(images).load(split, None)
 }
 
-fn grey(path: &Path, width: u32, height: u32) {
+fn gray(path: &Path, width: u32, height: u32) {
     GrayImage::from_fn(width, height, |x, y| Luma([(10 * y + x) as u8])).save(path).unwrap();
 }
 
 #[test]
-fn oblong_grey_pictures_without_classes() {
+fn oblong_gray_pictures_without_classes() {
     let dir = tempfile::tempdir().unwrap();
     for i in 0..20 {
-        grey(&dir.path().join(format!("{i:02}.png")), 6, 4);
+        gray(&dir.path().join(format!("{i:02}.png")), 6, 4);
     }
     fs::write(dir.path().join("notes.txt"), "not a picture").unwrap();
     let train = load(images(dir.path()), Split::Train).unwrap();
@@ -28,9 +28,9 @@ fn oblong_grey_pictures_without_classes() {
     assert_eq!((train.len(), test.len(), train.labels.is_none(), train.levels()), (18, 2, true, Some(256)));
     assert_eq!(train.shape, Shape::Image { height: 4, width: 6, channels: 1 });
     let expected: Vec<f32> = (0..24).map(|p| (10 * (p / 6) + p % 6) as f32 / 255.0).collect();
-    assert_eq!(&train.rows_f32()[..24], &expected[..]);
+    assert_eq!(&train.all_rows().unwrap()[..24], &expected[..]);
 
-    grey(&dir.path().join("20.png"), 8, 8);
+    gray(&dir.path().join("20.png"), 8, 8);
     let sentence = load(images(dir.path()), Split::Train).unwrap_err().to_string();
     assert!(sentence.contains("20.png is 8x8") && sentence.contains("00.png is 6x4"), "{sentence}");
     let sized = Images { height: Some(2), width: Some(2), channels: Some(3), ..images(dir.path()) };
@@ -39,22 +39,22 @@ fn oblong_grey_pictures_without_classes() {
 }
 
 #[test]
-fn the_centre_is_cut_to_the_aspect() {
+fn the_center_is_cut_to_the_aspect() {
     let dir = tempfile::tempdir().unwrap();
     // Black, but for a white square in the middle third.
     let wide = GrayImage::from_fn(12, 4, |x, _| Luma([if (4..8).contains(&x) { 255 } else { 0 }]));
     wide.save(dir.path().join("a.png")).unwrap();
     let sized = Images { height: Some(2), width: Some(2), test_fraction: 0.0, ..images(dir.path()) };
-    assert_eq!(load(sized, Split::Train).unwrap().rows_f32(), [1.0; 4]);
+    assert_eq!(load(sized, Split::Train).unwrap().all_rows().unwrap(), [1.0; 4]);
 }
 
 #[test]
-fn classes_and_colour() {
+fn classes_and_color() {
     let dir = tempfile::tempdir().unwrap();
     for class in ["cats", "apes"] {
         fs::create_dir(dir.path().join(class)).unwrap();
         for i in 0..5 {
-            grey(&dir.path().join(class).join(format!("{i}.png")), 3, 3);
+            gray(&dir.path().join(class).join(format!("{i}.png")), 3, 3);
         }
     }
     let all = Images { test_fraction: 0.0, ..images(dir.path()) };
@@ -63,15 +63,15 @@ fn classes_and_colour() {
     assert_eq!(data.class_names, ["apes", "cats"]);
     assert_eq!(data.labels.unwrap(), [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]);
 
-    // One picture in colour makes all of them three channels.
+    // One picture in color makes all of them three channels.
     RgbImage::from_pixel(3, 3, Rgb([255, 0, 51])).save(dir.path().join("apes/9.webp")).unwrap();
     let data = load(all.clone(), Split::Train).unwrap();
     assert_eq!((data.shape.dims(), data.len()), (vec![3, 3, 3], 11));
     let mut row = [0.0; 27];
-    data.row(5, &mut row);
+    data.row(5, &mut row).unwrap();
     assert_eq!(row[..3], [1.0, 0.0, 0.2]);
 
-    grey(&dir.path().join("stray.png"), 3, 3);
+    gray(&dir.path().join("stray.png"), 3, 3);
     assert!(load(all.clone(), Split::Train).unwrap_err().to_string().contains("beside and inside"));
     fs::remove_file(dir.path().join("stray.png")).unwrap();
     fs::write(dir.path().join("apes/0.png"), b"no picture").unwrap();

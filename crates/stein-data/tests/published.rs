@@ -30,7 +30,7 @@ fn check(data: &Data, count: usize, dims: &[usize], first: &[usize], mean_std: O
     let (mut sum, mut squares, mut low, mut high) = (0.0, 0.0, f32::MAX, f32::MIN);
     let mut row = vec![0.0; data.dim()];
     for i in 0..data.len() {
-        data.row(i, &mut row);
+        data.row(i, &mut row).unwrap();
         for &v in &row {
             (sum, squares) = (sum + f64::from(v), squares + f64::from(v * v));
             (low, high) = (low.min(v), high.max(v));
@@ -73,7 +73,7 @@ fn cifar10() {
     // Channels last: the published means of red, green and blue.
     let (mut sums, mut row) = ([0.0; 3], [0.0; 3072]);
     for i in 0..train.len() {
-        train.row(i, &mut row);
+        train.row(i, &mut row).unwrap();
         row.iter().enumerate().for_each(|(k, &v)| sums[k % 3] += f64::from(v));
     }
     let means = sums.map(|sum| sum / (50000.0 * 1024.0));

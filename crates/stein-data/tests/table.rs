@@ -1,7 +1,9 @@
 //! Tables in csv, npy and npz.
 
-use npyz::WriterBuilder;
-use std::{fs, io::Write, path::Path};
+mod common;
+
+use common::{npy, npz};
+use std::{fs, path::Path};
 use stein_data::{Data, Result, Source, Split, Table};
 
 fn load(table: &Table) -> Result<Data> {
@@ -23,26 +25,26 @@ fn csv_with_and_without_a_header() {
     let dir = tempfile::tempdir().unwrap();
     let plain = table(dir.path(), "a.csv", "1, 2.5\n-3,4e2\n");
     let data = load(&plain).unwrap();
-    assert_eq!((data.rows_f32(), data.columns), (vec![1.0, 2.5, -3.0, 400.0], vec!["x0".into(), "x1".into()]));
+    assert_eq!((data.all_rows().unwrap(), data.columns), (vec![1.0, 2.5, -3.0, 400.0], vec!["x0".into(), "x1".into()]));
     assert_eq!((data.name.as_str(), data.labels, data.shape.dims()), ("a", None, vec![2]));
 
     let named = table(dir.path(), "b.csv", "u,kind,v\n1,dog,2\n3,cat,4\n5,dog,6\n");
     assert!(sentence(&named).contains("`dog` in row 1, column `kind`"), "{}", sentence(&named));
     let data = load(&Table { label: Some("kind".into()), ..named.clone() }).unwrap();
     assert_eq!(
-        (data.rows_f32(), &data.columns[..]),
+        (data.all_rows().unwrap(), &data.columns[..]),
         (vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &["u".into(), "v".into()][..])
     );
     assert_eq!((data.labels.unwrap(), data.class_names), (vec![1, 0, 1], vec!["cat".into(), "dog".into()]));
     let data = load(&Table { columns: vec!["v".into(), "u".into()], ..named.clone() }).unwrap();
-    assert_eq!(data.rows_f32(), [2.0, 1.0, 4.0, 3.0, 6.0, 5.0]);
+    assert_eq!(data.all_rows().unwrap(), [2.0, 1.0, 4.0, 3.0, 6.0, 5.0]);
     let unknown = Table { columns: vec!["kin".into()], ..named };
     assert!(sentence(&unknown).contains("no column `kin`: choose from kind"), "{}", sentence(&unknown));
 
     // Text in the first row is no header where the settings say so.
     let bare = table(dir.path(), "c.csv", "1,a\n2,b\n");
     let data = load(&Table { header: Some(false), label: Some("x1".into()), ..bare }).unwrap();
-    assert_eq!((data.rows_f32(), data.labels), (vec![1.0, 2.0], Some(vec![0, 1])));
+    assert_eq!((data.all_rows().unwrap(), data.labels), (vec![1.0, 2.0], Some(vec![0, 1])));
     assert_eq!(load(&table(dir.path(), "d.tsv", "u\tv\n1\t2\n")).unwrap().columns, ["u", "v"]);
 }
 
@@ -76,17 +78,8 @@ fn every_tenth_row_is_held_out() {
     let text: String = (0..40).map(|i| format!("{i}\n")).collect();
     let table = Table { test_fraction: 0.1, ..table(dir.path(), "a.csv", text) };
     let test = Source::Table(table.clone()).load(Split::Test, None).unwrap();
-    assert_eq!(test.rows_f32(), [9.0, 19.0, 29.0, 39.0]);
+    assert_eq!(test.all_rows().unwrap(), [9.0, 19.0, 29.0, 39.0]);
     assert_eq!(load(&table).unwrap().len(), 36);
-}
-
-fn npy<T: npyz::AutoSerialize + npyz::Serialize>(shape: &[u64], order: npyz::Order, values: &[T]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let options = npyz::WriteOptions::new().default_dtype().shape(shape).order(order).writer(&mut bytes);
-    let mut writer = options.begin_nd().unwrap();
-    writer.extend(values).unwrap();
-    writer.finish().unwrap();
-    bytes
 }
 
 #[test]
@@ -103,14 +96,14 @@ fn npy_of_every_kind() {
         npy(&[3, 2], C, &[1i64, 2, 3, 4, 5, 6]),
     ] {
         let data = load(&table(dir.path(), "a.npy", bytes)).unwrap();
-        assert_eq!((data.rows_f32(), data.columns.len()), (expected.to_vec(), 2));
+        assert_eq!((data.all_rows().unwrap(), data.columns.len()), (expected.to_vec(), 2));
     }
     let data = load(&table(dir.path(), "a.npy", npy(&[3], C, &[1u32, 2, 3]))).unwrap();
     assert_eq!((data.len(), data.dim()), (3, 1));
     let last =
         Table { label: Some("x1".into()), ..table(dir.path(), "l.npy", npy(&[2, 2], C, &[1.5f32, 7.0, 2.5, 3.0])) };
     let data = load(&last).unwrap();
-    assert_eq!((data.rows_f32(), data.labels.unwrap()), (vec![1.5, 2.5], vec![1, 0]));
+    assert_eq!((data.all_rows().unwrap(), data.labels.unwrap()), (vec![1.5, 2.5], vec![1, 0]));
     assert_eq!(data.class_names, ["3", "7"]);
 }
 
@@ -118,23 +111,13 @@ fn npy_of_every_kind() {
 fn npz_with_and_without_labels() {
     use npyz::Order::C;
     let dir = tempfile::tempdir().unwrap();
-    let npz = |arrays: &[(&str, Vec<u8>)]| {
-        let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-        for (name, bytes) in arrays {
-            // As numpy's savez_compressed.
-            let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
-            zip.start_file(format!("{name}.npy"), options).unwrap();
-            zip.write_all(bytes).unwrap();
-        }
-        zip.finish().unwrap().into_inner()
-    };
     let (points, classes) = (npy(&[2, 2], C, &[1f32, 2.0, 3.0, 4.0]), npy(&[2], C, &[5i64, 4]));
     let only = table(dir.path(), "a.npz", npz(&[("points", points.clone())]));
-    assert_eq!(load(&only).unwrap().rows_f32(), [1.0, 2.0, 3.0, 4.0]);
+    assert_eq!(load(&only).unwrap().all_rows().unwrap(), [1.0, 2.0, 3.0, 4.0]);
 
     let both = table(dir.path(), "b.npz", npz(&[("x", points.clone()), ("y", classes.clone())]));
     let data = load(&both).unwrap();
-    assert_eq!((data.rows_f32()[3], data.labels.unwrap()), (4.0, vec![1, 0]));
+    assert_eq!((data.all_rows().unwrap()[3], data.labels.unwrap()), (4.0, vec![1, 0]));
     assert_eq!(data.class_names, ["4", "5"]);
 
     let many = table(dir.path(), "c.npz", npz(&[("a", points.clone()), ("b", points.clone()), ("c", classes)]));
