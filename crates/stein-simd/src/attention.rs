@@ -8,12 +8,11 @@
 use std::ops::Range;
 
 use crate::{
-    Isa,
     activation::exp,
     memory::{Scratch, Target},
     split::{for_each, tasks},
     tile::{Before, Panel, Rows, Segment, cut, panel_width, tile, with_vectors},
-    vector::{self, Job, Simd},
+    vector::{self, Isa, Job, Simd},
 };
 
 /// Queries in a block, whose scores against a block of keys stay in the first-level cache.

@@ -1,12 +1,14 @@
 //! Linear layers: y = scale · (x W + bias + residual) over rows, and sums over rows.
 
+use std::ops::Range;
+
 use crate::{
-    Isa,
-    convolution::{Epilogue, Method, Out, Pair, Shape, Weights},
+    bf16::Pair,
+    convolution::{Epilogue, Method, Out, Shape, Weights},
     memory::{Scratch, Target},
     split::{for_each, tasks},
     tile::{Before, Factor, Panel, Rows, Segment, cut, tile, with_vectors},
-    vector::{self, Job, Simd},
+    vector::{self, Isa, Job, Simd},
 };
 
 /// Rows in a task: what they read stays in the second-level cache while all panels of W go by.
@@ -47,8 +49,8 @@ struct Task<'a> {
     weights: &'a Weights,
     epilogue: &'a Epilogue<'a>,
     y: Target<'a>,
-    rows: std::ops::Range<usize>,
-    panels: std::ops::Range<usize>,
+    rows: Range<usize>,
+    panels: Range<usize>,
     panel: usize,
 }
 
@@ -115,8 +117,8 @@ unsafe fn products<S: Simd, const N: usize>(task: &Task, parts: &[&[impl Factor]
             for (segment, part) in segments.iter_mut().zip(parts) {
                 segment.a = part[from * segment.row..].as_ptr();
             }
-            let place = rows.start + from;
-            let finish = Out { epilogue, y: *y, outputs: shape.outputs, n: 0, place, column: p * panel };
+            let pixel = rows.start + from;
+            let finish = Out { epilogue, y: *y, outputs: shape.outputs, n: 0, pixel, column: p * panel };
             // SAFETY: the caller's promise.
             unsafe { tile::<S, N, _>(count, &segments, 1, Panel { b, stride: *panel }, &finish) };
         }
@@ -153,7 +155,7 @@ struct WeightGradient<'a> {
     outputs: usize,
     panel: usize,
     rows: usize,
-    channels: std::ops::Range<usize>,
+    channels: Range<usize>,
     to: Target<'a>,
 }
 

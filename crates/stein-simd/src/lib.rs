@@ -7,6 +7,7 @@
 
 pub mod activation;
 pub mod attention;
+mod bf16;
 pub mod convolution;
 mod dense;
 mod memory;

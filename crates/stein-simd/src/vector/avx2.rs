@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Job, Simd};
+use super::simd::{Job, Simd};
 
 /// Eight lanes; a 6 × 16 tile takes twelve of the sixteen registers.
 #[derive(Clone, Copy)]
@@ -26,7 +26,7 @@ unsafe fn mask(n: usize) -> __m256i {
 /// either half.
 ///
 /// # Safety
-/// As [`Simd::turn`], and the processor has AVX.
+/// As [`Simd::transpose8`], and the processor has AVX.
 #[inline(always)]
 unsafe fn halves(from: *const f32, row: usize) -> __m256 {
     // SAFETY: the caller's promise.
@@ -36,12 +36,12 @@ unsafe fn halves(from: *const f32, row: usize) -> __m256 {
     }
 }
 
-/// See [`Simd::turn`].
+/// See [`Simd::transpose8`].
 ///
 /// # Safety
 /// As there, and the processor has AVX.
 #[inline(always)]
-pub(super) unsafe fn turn(from: *const f32, row: usize, to: *mut f32, step: usize) {
+pub(super) unsafe fn transpose8(from: *const f32, row: usize, to: *mut f32, step: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         for at in [0, 4] {
@@ -188,9 +188,9 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn turn(from: *const f32, row: usize, to: *mut f32, step: usize) {
+    unsafe fn transpose8(from: *const f32, row: usize, to: *mut f32, step: usize) {
         // SAFETY: see above the block.
-        unsafe { turn(from, row, to, step) }
+        unsafe { transpose8(from, row, to, step) }
     }
     #[inline(always)]
     unsafe fn pack_bf16(low: __m256, high: __m256) -> __m256 {

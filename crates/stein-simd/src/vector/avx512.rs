@@ -2,7 +2,10 @@
 
 use std::arch::x86_64::*;
 
-use super::{Job, Simd, avx2};
+use super::{
+    avx2,
+    simd::{Job, Simd},
+};
 
 /// Runs a job compiled for AVX-512.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw")]
@@ -125,9 +128,9 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { _mm512_scalef_ps(x, n) }
     }
     #[inline(always)]
-    unsafe fn turn(from: *const f32, row: usize, to: *mut f32, step: usize) {
+    unsafe fn transpose8(from: *const f32, row: usize, to: *mut f32, step: usize) {
         // SAFETY: see above the block.
-        unsafe { avx2::turn(from, row, to, step) }
+        unsafe { avx2::transpose8(from, row, to, step) }
     }
     #[inline(always)]
     unsafe fn sum(x: __m512) -> f32 {

@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{Job, Simd};
+use super::simd::{Job, Simd};
 
 /// Four lanes; a 6 × 16 tile takes twenty-four of the thirty-two registers.
 #[derive(Clone, Copy)]

@@ -1,6 +1,6 @@
 //! Vectors as arrays, for processors without vector instructions of their own here and as the reference in tests.
 
-use super::Simd;
+use super::simd::Simd;
 
 /// Eight lanes, left to the compiler.
 #[derive(Clone, Copy)]
