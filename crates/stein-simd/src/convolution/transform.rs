@@ -133,7 +133,10 @@ unsafe fn weight_gradient<S: Simd, const IN: usize>(u: [S::V; IN]) -> [S::V; 3] 
 
 /// A column of a small matrix in registers.
 #[inline(always)]
-pub(super) fn column<V: Copy, const ROWS: usize, const COLUMNS: usize>(rows: &[[V; COLUMNS]; ROWS], j: usize) -> [V; ROWS] {
+pub(super) fn column<V: Copy, const ROWS: usize, const COLUMNS: usize>(
+    rows: &[[V; COLUMNS]; ROWS],
+    j: usize,
+) -> [V; ROWS] {
     std::array::from_fn(|i| rows[i][j])
 }
 
@@ -142,7 +145,11 @@ pub(super) fn column<V: Copy, const ROWS: usize, const COLUMNS: usize>(rows: &[[
 /// # Safety
 /// There are nine such rows, and room for one at every `to(i)`.
 #[inline(always)]
-pub(super) unsafe fn transform_weights<S: Simd, const IN: usize>(taps: &[f32], panel: usize, to: impl Fn(usize) -> *mut f32) {
+pub(super) unsafe fn transform_weights<S: Simd, const IN: usize>(
+    taps: &[f32],
+    panel: usize,
+    to: impl Fn(usize) -> *mut f32,
+) {
     // SAFETY: the caller's promise; a panel is whole vectors wide.
     unsafe {
         for lane in (0..panel).step_by(S::LANES) {

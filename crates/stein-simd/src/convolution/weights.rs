@@ -44,13 +44,7 @@ impl Weights {
     ///
     /// # Panics
     /// If the number of weights does not match the shape, or the range is not within its inputs.
-    pub fn transposed(
-        isa: Isa,
-        shape: &Shape,
-        method: Method,
-        channels: Range<usize>,
-        weights: &[f32],
-    ) -> Self {
+    pub fn transposed(isa: Isa, shape: &Shape, method: Method, channels: Range<usize>, weights: &[f32]) -> Self {
         let [kh, kw] = shape.kernel;
         assert_eq!(weights.len(), kh * kw * shape.inputs * shape.outputs, "the weights of a convolution");
         let adjoint = shape.adjoint(channels.len());
