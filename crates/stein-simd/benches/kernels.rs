@@ -1,5 +1,5 @@
-//! Speed of the kernels at sizes of score networks; throughput is in multiplications and additions, or in numbers where
-//! memory is what limits.
+//! Speed of the kernels at the sizes of score networks. Throughput is in arithmetic operations per second, or in numbers per
+//! second where memory is the limit.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use rand_chacha::ChaCha8Rng;
 use stein_simd::{
     Isa,
     activation::{Activation, activate, activate_backward},
-    attention::{AttentionShape, attention, attention_backward},
+    attention::{AttentionShape, attention, attention_backward, attention_tangent},
     convolution::{
         Epilogue, Input, Method, Shape, Weights, convolve, input_gradient, weight_gradient, weight_gradient_by,
     },
     dense,
-    norm::{NormShape, coefficients, moments, normalize},
+    norm::{NormShape, coefficients, moments, normalize, normalize_tangent, tangent_coefficients},
     optimizer::{Slices, Update, adam},
 };
 
@@ -72,12 +72,15 @@ fn attentions(c: &mut Criterion) {
         let shape = AttentionShape { samples: 8, queries: 256, keys: 256, heads, head };
         let q = numbers(8 * 256 * heads * head);
         let [k, v, dout] = [1, 2, 3].map(|by| [&q[by..], &q[..by]].concat());
-        let [mut out, mut dq, mut dk, mut dv] = [(); 4].map(|()| q.clone());
+        let [mut out, mut dq, mut dk, mut dv, mut tangent] = [(); 5].map(|()| q.clone());
         let scale = 1.0 / (head as f32).sqrt();
         let name = format!("8x256x256, {heads} x {head}");
         let sums = attention(isa, shape, scale, &q, &k, &v, &mut out);
         measure(c, "attention gradients", &name, 2.5 * shape.operations(), || {
             attention_backward(isa, shape, scale, &q, &k, &v, &out, &sums, &dout, &mut dq, &mut dk, &mut dv);
+        });
+        measure(c, "attention tangent", &name, 2.5 * shape.operations(), || {
+            attention_tangent(isa, shape, scale, &q, &k, &v, &out, &sums, &k, &v, &q, &mut tangent);
         });
         measure(c, "attention", &name, shape.operations(), || {
             attention(isa, shape, scale, &q, &k, &v, &mut out);
@@ -98,6 +101,12 @@ fn layers(c: &mut Criterion) {
         let moments = moments(isa, shape, &[&x], 1e-5);
         let coefficients = coefficients(shape, &moments, None, None, None, None);
         normalize(isa, shape, &[&x], &coefficients, true, &mut y);
+    });
+    let (moments, dx) = (moments(isa, shape, &[&x], 1e-5), dy);
+    let own = coefficients(shape, &moments, None, None, None, None);
+    measure(c, "group norm tangent", name, len, || {
+        let along = tangent_coefficients(isa, shape, &[&x], &[&dx], &moments, None, None, None, None, None);
+        normalize_tangent(isa, shape, &[&x], &[&dx], &own, &along, true, &mut y);
     });
     let (rows, width) = (512, 128);
     let shape = Shape::dense(rows, width, width);

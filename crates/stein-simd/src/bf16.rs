@@ -5,21 +5,21 @@ use crate::{
     vector::{self, Simd},
 };
 
-/// Two bf16, the first in the lower half.
+/// Two bf16, the first in the lower half of the word.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct Pair(u32);
 
 impl Pair {
-    /// Memory of numbers as memory of pairs.
+    /// A slice of numbers as a slice of pairs.
     #[inline(always)]
     pub(crate) fn slice(memory: &mut [f32]) -> &mut [Self] {
         // SAFETY: size and alignment are the same, and all bits are valid in both.
         unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), memory.len()) }
     }
 
-    /// Rows of `width` numbers as rows of pairs: each number of the first half with that of the second, which takes whole
-    /// vectors. A number without another goes with a zero.
+    /// Packs rows of `width` numbers into rows of pairs: each number of the first half goes with one of the second half, so
+    /// that whole vectors are packed. If the width is odd, the last number goes with a zero.
     ///
     /// # Safety
     /// The processor has the instructions of `S`.
@@ -33,7 +33,7 @@ impl Pair {
         }
     }
 
-    /// Pairs of the numbers of two rows, with zeros where a row is too short.
+    /// Packs the numbers of two rows into pairs, with zeros where a row is too short.
     ///
     /// # Safety
     /// The processor has the instructions of `S`.
@@ -41,7 +41,7 @@ impl Pair {
     pub(crate) unsafe fn interleave<S: Simd>(low: &[f32], high: &[f32], to: &mut [Self]) {
         let mut at = 0;
         while at < to.len() {
-            // SAFETY: no more is read or written than there is.
+            // SAFETY: nothing is read or written beyond the slices.
             unsafe {
                 let pairs = S::pack_bf16(some::<S>(low, at), some::<S>(high, at));
                 vector::store::<S>(to.as_mut_ptr().add(at).cast(), pairs, to.len() - at);
@@ -51,7 +51,7 @@ impl Pair {
     }
 }
 
-/// The numbers from `at` on, and zeros.
+/// A vector of the numbers from `at` on, filled up with zeros.
 ///
 /// # Safety
 /// The processor has the instructions of `S`.

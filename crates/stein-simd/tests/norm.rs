@@ -19,18 +19,18 @@ fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|x| f64::from(*x)).collect()
 }
 
-/// Within `bound` of the largest number wanted.
+/// An error of at most `bound` times the largest wanted number.
 fn close(found: &[f32], wanted: &[f64], bound: f64, what: &str) {
     assert_eq!(found.len(), wanted.len(), "{what}");
     let largest = wanted.iter().fold(0.0f64, |a, b| a.max(b.abs()));
     for (i, (found, wanted)) in found.iter().zip(wanted).enumerate() {
         let error = (f64::from(*found) - wanted).abs();
-        // Gradients that are 0 but for rounding have no scale of their own.
+        // Gradients that are 0 up to rounding have no scale of their own.
         assert!(error <= bound * largest.max(1e-2), "{what} at {i}: {found} for {wanted}, largest {largest}");
     }
 }
 
-/// The parameters of a normalization, in f64; none is missing.
+/// The parameters of a normalization, in f64, all of them present.
 struct Model {
     shape: NormShape,
     gamma: Vec<f64>,
@@ -150,7 +150,7 @@ fn join(parts: &[Vec<f32>], widths: &[usize]) -> Vec<f32> {
     (0..rows).flat_map(row).collect()
 }
 
-/// Odd sizes, one place, one channel, parts that part a group, more places than a block, and more than a task.
+/// Odd sizes, one pixel, one channel, parts that split a group, more pixels than a block, and more than a task.
 fn shapes() -> Vec<(NormShape, Vec<usize>)> {
     let shape = |samples, places, channels, groups| NormShape { samples, places, channels, groups };
     vec![
@@ -208,7 +208,7 @@ fn group_norm_and_gradients() {
                 let coefficients = coefficients(shape, &moments, gamma, beta, scale, shift);
                 let mut y = vec![7.0; n];
                 normalize(isa, shape, &parts, &coefficients, silu, &mut y);
-                // Ten roundings or so, in f32, of numbers up to the largest.
+                // About ten roundings, in f32, of numbers up to the largest.
                 close(&y, &model.forward(&wide(&x)), 2e-6, &what);
 
                 let mut dx: Vec<Vec<f32>> = parts.iter().map(|x| vec![7.0; x.len()]).collect();
@@ -238,7 +238,7 @@ fn group_norm_and_gradients() {
     }
 }
 
-/// The formula the kernels are held against has the derivatives of the forward pass.
+/// The reference for the kernels has the derivatives of the forward pass.
 #[test]
 fn the_reference_has_the_gradients() {
     let model = model(NormShape { samples: 2, places: 3, channels: 6, groups: 2 }, true);
@@ -311,7 +311,7 @@ fn group_norm_tangents() {
     }
 }
 
-/// The formula the tangents are held against has the derivatives of the forward pass.
+/// The reference for the tangents has the derivatives of the forward pass.
 #[test]
 fn the_reference_has_the_tangents() {
     let shape = NormShape { samples: 2, places: 3, channels: 6, groups: 2 };
@@ -331,7 +331,7 @@ fn the_reference_has_the_tangents() {
 }
 
 #[test]
-fn what_is_missing_is_one_or_nothing() {
+fn missing_parameters_are_one_or_zero() {
     let shape = NormShape { samples: 2, places: 9, channels: 10, groups: 5 };
     let (x, dy) = (uniform(180, 0.0, 1.0, 10), uniform(180, 0.0, 1.0, 11));
     let (ones, zeros) = (vec![1.0; 10], vec![0.0; 20]);
@@ -370,7 +370,7 @@ fn means_far_from_zero() {
             close(&moments.scale, &scale, 1e-6, &what);
             let mut y = vec![0.0; n];
             normalize(isa, shape, &[&x], &coefficients(shape, &moments, None, None, None, None), false, &mut y);
-            // The mean, in f32, is off by up to 4·10⁻⁶ of the deviation, and so is a x + b.
+            // The mean, in f32, is off by up to 4·10⁻⁶ standard deviations, and so is a x + b.
             close(&y, &model.forward(&wide(&x)), 1e-5, &what);
             if places == 1 && groups == 1 {
                 let moments = layer_norm(isa, &x, channels, None, None, EPSILON, false, &mut y);

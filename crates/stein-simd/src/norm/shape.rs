@@ -8,7 +8,7 @@ use crate::{
 /// Pixels summed in f32 before their sums go to f64.
 pub(super) const BLOCK: usize = 64;
 
-/// The shape of a group normalisation; `groups` divides `channels`.
+/// The shape of a group normalization; `groups` divides `channels`.
 #[derive(Clone, Copy, Debug)]
 pub struct NormShape {
     /// Samples, each with moments of its own.

@@ -4,14 +4,14 @@ use std::arch::x86_64::*;
 
 use super::simd::{Job, Simd};
 
-/// Eight lanes; a 6 × 16 tile takes twelve of the sixteen registers.
+/// Eight lanes. A 6 × 16 tile takes twelve of the sixteen registers.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2;
 
 /// Runs a job compiled for AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn run<J: Job>(job: J) -> J::Output {
-    // SAFETY: this function may only be called where its instructions are there.
+    // SAFETY: this function may only be called if the processor has its instructions.
     unsafe { job.run::<Avx2>() }
 }
 
@@ -22,8 +22,8 @@ unsafe fn mask(n: usize) -> __m256i {
     unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)) }
 }
 
-/// Four numbers, and the four that are four rows below, side by side: what is left is to turn 4 × 4 numbers over in
-/// either half.
+/// Four numbers, and the four that are four rows below, next to each other: what remains is to transpose 4 × 4 numbers in
+/// each half.
 ///
 /// # Safety
 /// As [`Simd::transpose8`], and the processor has AVX.
@@ -73,8 +73,8 @@ unsafe fn round_to_bf16(x: __m256) -> __m256i {
     }
 }
 
-// Each function is one instruction, or a few; the safety of all is that the processor has AVX2 and FMA and that pointers
-// are as the trait asks.
+// Each function is one instruction, or a few; all are safe if the processor has AVX2 and FMA and pointers are
+// as the trait requires.
 impl Simd for Avx2 {
     const LANES: usize = 8;
     const ROWS: usize = 6;
@@ -166,15 +166,6 @@ impl Simd for Avx2 {
             let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
             let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
             _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
-        }
-    }
-    #[inline(always)]
-    unsafe fn largest(x: __m256) -> f32 {
-        // SAFETY: see above the block.
-        unsafe {
-            let x = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
-            let x = _mm_max_ps(x, _mm_movehl_ps(x, x));
-            _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)))
         }
     }
     #[inline(always)]

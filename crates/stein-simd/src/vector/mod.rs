@@ -1,8 +1,8 @@
-//! One interface over the vector instructions of every processor, so that a kernel is written once.
+//! One interface to the vector instructions of every processor, so that each kernel is written only once.
 //!
-//! A kernel is a [`Job`]: its `run` is generic over a [`Simd`] and always inlined, so that [`Isa::run`] compiles it once
-//! for each instruction set, with that set's instructions switched on, and picks one when the program runs. Work is
-//! split over threads outside of jobs.
+//! A kernel is a [`Job`]: its `run` is generic over [`Simd`] and always inlined, so that [`Isa::run`] compiles it once per
+//! instruction set, with the instructions of that set enabled, and picks one at run time. Work is split over threads
+//! outside of jobs.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 
 pub(crate) use simd::{Job, Simd, load, store};
 
-/// An instruction set this processor has.
+/// An instruction set that this processor has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Isa(Kind);
 
@@ -35,7 +35,7 @@ enum Kind {
 }
 
 impl Isa {
-    /// All this processor has, the best one last. The first is portable and is always there.
+    /// All instruction sets this processor has, the best one last. The first is the portable one, which is always there.
     pub fn available() -> Vec<Self> {
         let mut all = vec![Kind::Portable];
         #[cfg(target_arch = "x86_64")]
@@ -57,13 +57,13 @@ impl Isa {
         all.into_iter().map(Self).collect()
     }
 
-    /// The best one this processor has.
+    /// The best instruction set this processor has.
     pub fn best() -> Self {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| *Self::available().last().expect("the portable set is always there"))
     }
 
-    /// Whether it multiplies bf16 in hardware.
+    /// Whether products of bf16 are computed in hardware.
     pub fn has_bf16(self) -> bool {
         self.name() == "avx512bf16"
     }
@@ -85,11 +85,11 @@ impl Isa {
 
     /// Runs a job with these instructions.
     #[inline]
-    pub fn run<J: Job>(self, job: J) -> J::Output {
+    pub(crate) fn run<J: Job>(self, job: J) -> J::Output {
         match self.0 {
-            // SAFETY: the portable set needs no instructions beyond the target's.
+            // SAFETY: the portable set needs no instructions beyond those of the target.
             Kind::Portable => unsafe { job.run::<portable::Portable>() },
-            // SAFETY: an `Isa` is only ever made by `available`, which asked the processor.
+            // SAFETY: every `Isa` comes from `available`, which asked the processor.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => unsafe { avx2::run(job) },
             // SAFETY: as above.
