@@ -11,7 +11,8 @@ use stein_simd::{
     activation::{Activation, activate, activate_backward},
     attention::{AttentionShape, attention, attention_backward, attention_tangent},
     convolution::{
-        Epilogue, Input, Method, Shape, Weights, convolve, input_gradient, weight_gradient, weight_gradient_by,
+        Epilogue, Input, Method, Prologue, Shape, Weights, convolve, input_gradient, weight_gradient,
+        weight_gradient_by,
     },
     dense,
     norm::{NormShape, coefficients, moments, normalize, normalize_tangent, tangent_coefficients},
@@ -53,6 +54,17 @@ fn convolutions(c: &mut Criterion) {
         let best = Method::of(&shape);
         for (kernel, method) in [("convolve", best), ("convolve directly", Method::Direct)] {
             let packed = Weights::new(isa, &shape, method, &weights);
+            measure(c, kernel, &name, operations, || {
+                convolve(isa, &shape, &input, &packed, &Epilogue::default(), &mut y);
+            });
+        }
+        let packed = Weights::new(isa, &shape, best, &weights);
+        let [a, b, q, r] = [1.0, 0.1, 0.2, 0.3].map(|x| vec![x; samples * channels]);
+        for (kernel, prologue) in [
+            ("convolve normalized", Prologue::Affine { a: &a, b: &b, silu: true }),
+            ("convolve the tangent", Prologue::Tangent { x: &parts, a: &a, b: &b, q: &q, r: &r, silu: true }),
+        ] {
+            let input = Input { prologue, ..input };
             measure(c, kernel, &name, operations, || {
                 convolve(isa, &shape, &input, &packed, &Epilogue::default(), &mut y);
             });

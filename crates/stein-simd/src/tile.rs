@@ -84,9 +84,9 @@ pub(crate) struct Rows {
 #[derive(Clone, Copy)]
 pub(crate) enum Before {
     Nothing,
-    /// What is there.
+    /// The previous value.
     Sum,
-    /// What is there, times a factor per row.
+    /// The previous value, times a factor per row.
     Scaled(*const f32),
 }
 

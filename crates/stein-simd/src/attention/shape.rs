@@ -42,7 +42,7 @@ impl AttentionShape {
         assert!(k.len() == keys * self.width() && v.len() == k.len(), "the keys and values of attention");
     }
 
-    /// Queries per task of a pass over blocks of queries: fewer where there would be few tasks.
+    /// Queries per task of a pass over blocks of queries: fewer if there were few tasks otherwise.
     pub(super) fn block(&self) -> usize {
         let blocks = self.samples * self.heads * self.queries.div_ceil(QUERIES);
         if blocks < TASKS { QUERIES / 2 } else { QUERIES }

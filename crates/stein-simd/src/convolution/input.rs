@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::shape::Shape;
 use crate::{
-    activation::silu,
+    activation::{silu, silu_slope},
     vector::{self, Simd},
 };
 
@@ -21,6 +21,23 @@ pub enum Prologue<'a> {
         /// Offsets.
         b: &'a [f32],
         /// Whether SiLU follows.
+        silu: bool,
+    },
+    /// f′(a x + b) (a dx + q x + r), the tangent of [`Affine`](Self::Affine), where the input is dx and f is SiLU or the
+    /// identity, with coefficients per sample and channel, `[samples, inputs]`: those of a normalization and of its
+    /// tangent ([`tangent_coefficients`](crate::norm::tangent_coefficients)).
+    Tangent {
+        /// Tensors like those of the input.
+        x: &'a [&'a [f32]],
+        /// Factors of dx, and of x in the argument of f.
+        a: &'a [f32],
+        /// Offsets in the argument of f.
+        b: &'a [f32],
+        /// Factors of x.
+        q: &'a [f32],
+        /// Offsets.
+        r: &'a [f32],
+        /// Whether f is SiLU.
         silu: bool,
     },
 }
@@ -54,6 +71,8 @@ pub(super) struct Window {
 struct Stretch<'a> {
     /// The row, from the first of these channels on.
     source: &'a [f32],
+    /// The same of x, if the prologue is a tangent.
+    value: &'a [f32],
     /// Channels of the part.
     stored: usize,
     /// These channels among the prologue's coefficients.
@@ -86,9 +105,16 @@ impl<'a> Input<'a> {
         assert_eq!(self.widths(shape).sum::<usize>(), shape.inputs, "the channels of a convolution's input");
         let numbers: usize = self.parts.iter().map(|part| part.len()).sum();
         assert_eq!(numbers, shape.samples * height * width * shape.inputs, "the input of a convolution");
-        if let Prologue::Affine { a, b, .. } = self.prologue {
-            let fit = a.len() == shape.samples * shape.inputs && a.len() == b.len();
-            assert!(fit, "the coefficients of a convolution's input");
+        let count = shape.samples * shape.inputs;
+        let fit = match self.prologue {
+            Prologue::None => true,
+            Prologue::Affine { a, b, .. } => [a, b].iter().all(|x| x.len() == count),
+            Prologue::Tangent { a, b, q, r, .. } => [a, b, q, r].iter().all(|x| x.len() == count),
+        };
+        assert!(fit, "the coefficients of a convolution's input");
+        if let Prologue::Tangent { x, .. } = self.prologue {
+            let same = x.len() == self.parts.len() && x.iter().zip(self.parts).all(|(x, dx)| x.len() == dx.len());
+            assert!(same, "a convolution's input and its tangent");
         }
     }
 
@@ -116,13 +142,19 @@ impl<'a> Input<'a> {
             line[(left + inner) * count..].fill(0.0);
             let line = &mut line[left * count..(left + inner) * count];
             let mut before = 0;
-            for (part, stored) in self.parts.iter().zip(self.widths(shape)) {
+            for (i, (part, stored)) in self.parts.iter().zip(self.widths(shape)).enumerate() {
                 // The window's channels in this part.
                 let (start, end) = (channels.start.max(before), channels.end.min(before + stored));
                 if start < end {
-                    let row = &part[(image * height + y) * stored_width * stored..][..stored_width * stored];
+                    let first = (image * height + y) * stored_width * stored;
+                    let row = first + start - before..first + stored_width * stored;
+                    let value = match self.prologue {
+                        Prologue::Tangent { x, .. } => &x[i][row.clone()],
+                        _ => &[],
+                    };
                     let stretch = Stretch {
-                        source: &row[start - before..],
+                        source: &part[row],
+                        value,
                         stored,
                         coefficients: image * shape.inputs + start..image * shape.inputs + end,
                         to: start - channels.start..end - channels.start,
@@ -142,7 +174,7 @@ impl<'a> Input<'a> {
     /// As [`window`](Self::window).
     #[inline(always)]
     unsafe fn line<S: Simd>(&self, stretch: &Stretch, line: &mut [f32]) {
-        let Stretch { source, stored, ref coefficients, ref to, channels } = *stretch;
+        let Stretch { source, value, stored, ref coefficients, ref to, channels } = *stretch;
         let (n, done) = (to.len(), to.start);
         let step = self.repeat * self.spread;
         match self.prologue {
@@ -171,6 +203,27 @@ impl<'a> Input<'a> {
                                 vector::load::<S>(b.add(c), left),
                             );
                             vector::store::<S>(to.add(c), if activate { silu::<S>(v) } else { v }, left);
+                        }
+                    }
+                }
+            }
+            Prologue::Tangent { a, b, q, r, silu: activate, .. } => {
+                let [a, b, q, r] = [a, b, q, r].map(|x| x[coefficients.clone()].as_ptr());
+                for (x, to) in line.chunks_exact_mut(channels).enumerate() {
+                    let to = to[done..done + n].as_mut_ptr();
+                    let [from, value] = [source, value].map(|row| row[x / step * stored..][..n].as_ptr());
+                    for c in (0..n).step_by(S::LANES) {
+                        let left = n - c;
+                        // SAFETY: `left` numbers are left in all seven.
+                        unsafe {
+                            let (a, x) = (vector::load::<S>(a.add(c), left), vector::load::<S>(value.add(c), left));
+                            let rest = S::fma(vector::load::<S>(q.add(c), left), x, vector::load::<S>(r.add(c), left));
+                            let mut v = S::fma(a, vector::load::<S>(from.add(c), left), rest);
+                            if activate {
+                                let inner = S::fma(a, x, vector::load::<S>(b.add(c), left));
+                                v = S::mul(silu_slope::<S>(inner), v);
+                            }
+                            vector::store::<S>(to.add(c), v, left);
                         }
                     }
                 }

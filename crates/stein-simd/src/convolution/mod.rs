@@ -3,7 +3,7 @@
 //! y\[n, i, j, o\] = scale · (Σ x\[n, s i + u − top, s j + v − left, c\] w\[u, v, c, o\] + bias\[o\] + shift\[n, o\] +
 //! residual\[n, i, j, o\]), where x is zero outside of the image. The input may be several tensors concatenated along
 //! channels, may be upsampled (nearest neighbor), and may pass through f(a x + b) (a normalization and SiLU) on its way
-//! in; none of these intermediate tensors is ever written to memory as a whole.
+//! in, or through the tangent of that; none of these intermediate tensors is ever written to memory as a whole.
 //!
 //! There are two methods in f32. *Direct*: rows of the input are copied, with their zero border, into a band that stays
 //! in cache, and a register tile of pixels × outputs is summed over taps and channels. *Winograd* (Lavin & Gray,

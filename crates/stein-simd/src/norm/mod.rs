@@ -4,8 +4,9 @@
 //! a group; with one group per channel it is instance normalization. Its input `[samples, pixels, channels]` may be given
 //! as several tensors concatenated along channels, without ever making the concatenation.
 //!
-//! The whole of it is y = f(a x + b) with coefficients per sample and channel, in three steps: [`moments`],
-//! [`coefficients`] and [`normalize`]. A convolution can take the last one in on its way
+//! The result is y = f(a x + b) with coefficients per sample and channel, computed in three steps: [`moments`],
+//! [`coefficients`] and [`normalize`]. The tangent has two: [`tangent_coefficients`] and [`normalize_tangent`]. A
+//! convolution can apply the last step of either to its input as it reads it
 //! ([`Prologue`](crate::convolution::Prologue)).
 
 mod backward;

@@ -1,9 +1,9 @@
 //! The tangent of a group normalization: how y changes as x, the scale and the shift change.
 //!
-//! x̂ changes by s (dx − mean(dx) − x̂ mean(x̂ dx)) with the moments' scale s and means over the group, and
-//! z = (x̂ γ + β)(1 + scale) + shift by γ (1 + scale) dx̂ + (x̂ γ + β) dscale + dshift. All of that is
-//! dz = a dx + q x + r with the a of [`Coefficients`] and two more numbers per sample and channel, so that one pass adds
-//! up dx and x dx, and another writes dy = f′(a x + b) dz.
+//! x̂ changes by dx̂ = s (dx − mean(dx) − x̂ mean(x̂ dx)), where s is the moments' scale and the means are over the group, and
+//! z = (x̂ γ + β)(1 + scale) + shift changes by dz = γ (1 + scale) dx̂ + (x̂ γ + β) dscale + dshift. That is a dx + q x + r,
+//! with the a of [`Coefficients`] and two more numbers per sample and channel: one pass adds up dx and x dx, and another
+//! writes dy = f′(a x + b) dz.
 
 use super::{
     backward::{GradientSums, inner_gradient},

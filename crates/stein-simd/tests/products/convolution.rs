@@ -130,8 +130,8 @@ fn prologue_and_epilogue() {
             (2, true, true, false, 1.0),
         ] {
             let Shape { samples, height, width, inputs, outputs, .. } = shape;
-            let places = samples * (height / repeat) * (width / repeat);
-            let tensors = widths.map(|channels| numbers(places * channels, &mut rng));
+            let pixels = samples * (height / repeat) * (width / repeat);
+            let tensors = widths.map(|channels| numbers(pixels * channels, &mut rng));
             let [a, b] = [(); 2].map(|()| numbers(samples * inputs, &mut rng));
             let through = |n: usize, c: usize, x: f32| {
                 let v = f64::from(a[n * inputs + c]) * f64::from(x) + f64::from(b[n * inputs + c]);
@@ -180,6 +180,56 @@ fn prologue_and_epilogue() {
                     let mut dw = vec![f32::NAN; w.len()];
                     weight_gradient_by(isa, &shape, *method, &input, &dy, &mut dw);
                     check(&dw, &of_w, *bound, &format!("dw of {what}"));
+                }
+            }
+        }
+    }
+}
+
+/// The tangent of a prologue, on the way in, is that of a tensor written before.
+#[test]
+fn tangent_prologue() {
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    for (shape, widths) in [
+        (sizes(2, [6, 8], [20, 35], [3, 3]), [13, 7]),
+        (sizes(3, [4, 6], [35, 16], [3, 3]), [1, 34]),
+        (Shape { stride: 2, pad: [0, 1, 0, 1], ..sizes(2, [6, 8], [21, 17], [3, 3]) }, [16, 5]),
+    ] {
+        for (repeat, silu) in [(1, false), (1, true), (2, true)] {
+            let Shape { samples, height, width, inputs, outputs, .. } = shape;
+            let pixels = samples * (height / repeat) * (width / repeat);
+            let [x, dx] = [(); 2].map(|()| widths.map(|channels| numbers(pixels * channels, &mut rng)));
+            let [a, b, q, r] = [(); 4].map(|()| numbers(samples * inputs, &mut rng));
+            let mut before = 0;
+            let written = [0, 1].map(|part| {
+                let first = before;
+                before += widths[part];
+                let change = |i: usize| {
+                    let (pixel, c) = (i / widths[part], first + i % widths[part]);
+                    let at = pixel / (pixels / samples) * inputs + c;
+                    let [a, b, q, r] = [&a, &b, &q, &r].map(|x| f64::from(x[at]));
+                    let (x, dx) = (f64::from(x[part][i]), f64::from(dx[part][i]));
+                    let (inner, along) = (a * x + b, a * dx + q * x + r);
+                    let s = 1.0 / (1.0 + (-inner).exp());
+                    (if silu { s * (1.0 + inner * (1.0 - s)) * along } else { along }) as f32
+                };
+                (0..pixels * widths[part]).map(change).collect::<Vec<f32>>()
+            });
+            let [x, dx, written] = [&x, &dx, &written].map(|both| [&both[0][..], &both[1][..]]);
+            let prologue = Prologue::Tangent { x: &x, a: &a, b: &b, q: &q, r: &r, silu };
+            let (fused, plain) =
+                (Input { prologue, repeat, ..Input::new(&dx) }, Input { repeat, ..Input::new(&written) });
+            let w = numbers(shape.kernel[0] * shape.kernel[1] * inputs * outputs, &mut rng);
+            let [rows, columns] = shape.output();
+            for isa in Isa::available() {
+                for (method, bound) in methods(&shape) {
+                    let weights = Weights::new(isa, &shape, *method, &w);
+                    let [found, wanted] = [&fused, &plain].map(|input| {
+                        let mut y = vec![f32::NAN; samples * rows * columns * outputs];
+                        convolve(isa, &shape, input, &weights, &Epilogue::default(), &mut y);
+                        y
+                    });
+                    check(&found, &wide(&wanted), *bound, &format!("{method:?}, {shape:?} on {}", isa.name()));
                 }
             }
         }

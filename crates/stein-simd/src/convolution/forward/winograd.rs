@@ -135,7 +135,7 @@ impl<const OUT: usize, const IN: usize> Band<'_, OUT, IN> {
     /// Transforms the products of a tile, in row `row` of a piece and column `x`, back and writes its outputs.
     ///
     /// # Safety
-    /// The products of all positions, `step` numbers apart, are there.
+    /// The products of all positions, `step` numbers apart, are in `m`.
     #[inline(always)]
     unsafe fn store<S: Simd>(&self, m: &[f32], step: usize, piece: &Piece, row: usize, x: usize) {
         let (image, row) = (piece.image, piece.from + row);
