@@ -1,5 +1,5 @@
-//! Speed of the kernels at sizes of score networks; throughput is in multiplications and additions, or in numbers where
-//! memory is what limits.
+//! Speed of the kernels at the sizes of score networks. Throughput is in arithmetic operations per second, or in numbers per
+//! second where memory is the limit.
 
 use std::time::Duration;
 
@@ -9,12 +9,13 @@ use rand_chacha::ChaCha8Rng;
 use stein_simd::{
     Isa,
     activation::{Activation, activate, activate_backward},
-    attention::{AttentionShape, attention, attention_backward},
+    attention::{AttentionShape, attention, attention_backward, attention_tangent},
     convolution::{
-        Epilogue, Input, Method, Shape, Weights, convolve, input_gradient, weight_gradient, weight_gradient_by,
+        Epilogue, Input, Method, Prologue, Shape, Weights, convolve, input_gradient, weight_gradient,
+        weight_gradient_by,
     },
     dense,
-    norm::{NormShape, coefficients, moments, normalize},
+    norm::{NormShape, coefficients, moments, normalize, normalize_tangent, tangent_coefficients},
     optimizer::{Slices, Update, adam},
 };
 
@@ -57,6 +58,17 @@ fn convolutions(c: &mut Criterion) {
                 convolve(isa, &shape, &input, &packed, &Epilogue::default(), &mut y);
             });
         }
+        let packed = Weights::new(isa, &shape, best, &weights);
+        let [a, b, q, r] = [1.0, 0.1, 0.2, 0.3].map(|x| vec![x; samples * channels]);
+        for (kernel, prologue) in [
+            ("convolve normalized", Prologue::Affine { a: &a, b: &b, silu: true }),
+            ("convolve the tangent", Prologue::Tangent { x: &parts, a: &a, b: &b, q: &q, r: &r, silu: true }),
+        ] {
+            let input = Input { prologue, ..input };
+            measure(c, kernel, &name, operations, || {
+                convolve(isa, &shape, &input, &packed, &Epilogue::default(), &mut y);
+            });
+        }
         let packed = Weights::transposed(isa, &shape, best, 0..channels, &weights);
         measure(c, "input gradient", &name, operations, || input_gradient(isa, &shape, &packed, &x, &mut y));
         measure(c, "weight gradient", &name, operations, || weight_gradient(isa, &shape, &input, &x, &mut dw));
@@ -72,12 +84,15 @@ fn attentions(c: &mut Criterion) {
         let shape = AttentionShape { samples: 8, queries: 256, keys: 256, heads, head };
         let q = numbers(8 * 256 * heads * head);
         let [k, v, dout] = [1, 2, 3].map(|by| [&q[by..], &q[..by]].concat());
-        let [mut out, mut dq, mut dk, mut dv] = [(); 4].map(|()| q.clone());
+        let [mut out, mut dq, mut dk, mut dv, mut tangent] = [(); 5].map(|()| q.clone());
         let scale = 1.0 / (head as f32).sqrt();
         let name = format!("8x256x256, {heads} x {head}");
         let sums = attention(isa, shape, scale, &q, &k, &v, &mut out);
         measure(c, "attention gradients", &name, 2.5 * shape.operations(), || {
             attention_backward(isa, shape, scale, &q, &k, &v, &out, &sums, &dout, &mut dq, &mut dk, &mut dv);
+        });
+        measure(c, "attention tangent", &name, 2.5 * shape.operations(), || {
+            attention_tangent(isa, shape, scale, &q, &k, &v, &out, &sums, &k, &v, &q, &mut tangent);
         });
         measure(c, "attention", &name, shape.operations(), || {
             attention(isa, shape, scale, &q, &k, &v, &mut out);
@@ -98,6 +113,12 @@ fn layers(c: &mut Criterion) {
         let moments = moments(isa, shape, &[&x], 1e-5);
         let coefficients = coefficients(shape, &moments, None, None, None, None);
         normalize(isa, shape, &[&x], &coefficients, true, &mut y);
+    });
+    let (moments, dx) = (moments(isa, shape, &[&x], 1e-5), dy);
+    let own = coefficients(shape, &moments, None, None, None, None);
+    measure(c, "group norm tangent", name, len, || {
+        let along = tangent_coefficients(isa, shape, &[&x], &[&dx], &moments, None, None, None, None, None);
+        normalize_tangent(isa, shape, &[&x], &[&dx], &own, &along, true, &mut y);
     });
     let (rows, width) = (512, 128);
     let shape = Shape::dense(rows, width, width);

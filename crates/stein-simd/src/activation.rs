@@ -1,7 +1,7 @@
-//! Activations, their derivatives, softmax, sine and cosine.
+//! Activations and their derivatives, and sine and cosine.
 //!
-//! Exponentials, sines and cosines are minimax polynomials after a reduction of the argument with the constant in parts
-//! (W. J. Cody, W. Waite, *Software Manual for the Elementary Functions*, 1980).
+//! Exponentials, sines and cosines are minimax polynomials of a reduced argument, with the constant of the reduction split
+//! into several parts (W. J. Cody, W. Waite, *Software Manual for the Elementary Functions*, 1980).
 
 use std::f32::consts::{FRAC_1_PI, LOG2_E};
 use std::marker::PhantomData;
@@ -14,9 +14,9 @@ use crate::vector::{Isa, Job, Simd, load, store};
 pub enum Activation {
     /// x / (1 + e⁻ˣ)
     Silu,
-    /// x above 0, eˣ − 1 below.
+    /// x for positive x, otherwise eˣ − 1.
     Elu,
-    /// x Φ(x) with the normal distribution's Φ.
+    /// x Φ(x), where Φ is the cumulative distribution function of the standard normal distribution.
     Gelu,
     /// x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2, close to [`Gelu`](Self::Gelu).
     GeluTanh,
@@ -32,7 +32,8 @@ pub fn activate(isa: Isa, kind: Activation, x: &[f32], y: &mut [f32]) {
     }
 }
 
-/// dx = dy · f′(x)
+/// dx = dy · f′(x): the gradient of x from that of y and, as f acts on each number by itself, also the tangent of y from
+/// that of x.
 pub fn activate_backward(isa: Isa, kind: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]) {
     match kind {
         Activation::Silu => slopes::<Silu>(isa, x, dy, dx),
@@ -42,50 +43,33 @@ pub fn activate_backward(isa: Isa, kind: Activation, x: &[f32], dy: &[f32], dx: 
     }
 }
 
-/// yᵢ = e^{xᵢ} / Σⱼ e^{xⱼ} over each row of `columns` numbers.
-pub fn softmax(isa: Isa, x: &[f32], columns: usize, y: &mut [f32]) {
-    assert_eq!(x.len(), y.len(), "softmax has as many outputs as inputs");
-    assert!(columns > 0 && x.len().is_multiple_of(columns), "softmax is over whole rows");
-    let chunk = (CHUNK / columns).max(1) * columns;
-    for_each(x.len(), x.chunks(chunk).zip(y.chunks_mut(chunk)), |(x, y)| isa.run(Softmax { x, columns, y }));
-}
-
-/// dxᵢ = yᵢ (dyᵢ − Σⱼ dyⱼ yⱼ) from the outputs y of [`softmax`].
-pub fn softmax_backward(isa: Isa, y: &[f32], dy: &[f32], columns: usize, dx: &mut [f32]) {
-    assert!(y.len() == dy.len() && y.len() == dx.len(), "a gradient of softmax for every input and output");
-    assert!(columns > 0 && y.len().is_multiple_of(columns), "softmax is over whole rows");
-    let chunk = (CHUNK / columns).max(1) * columns;
-    let tasks = y.chunks(chunk).zip(dy.chunks(chunk)).zip(dx.chunks_mut(chunk));
-    for_each(y.len(), tasks, |((y, dy), dx)| isa.run(SoftmaxBackward { y, dy, columns, dx }));
-}
-
-/// The sine and cosine of every x, to about 10⁻⁷ for |x| ≤ 10⁴.
+/// The sine and cosine of every x, with an error of about 10⁻⁷ for |x| ≤ 10⁴.
 pub fn sin_cos(isa: Isa, x: &[f32], sin: &mut [f32], cos: &mut [f32]) {
     assert!(x.len() == sin.len() && x.len() == cos.len(), "a sine and a cosine for every angle");
     let tasks = x.chunks(CHUNK).zip(sin.chunks_mut(CHUNK)).zip(cos.chunks_mut(CHUNK));
     for_each(x.len(), tasks, |((x, sin), cos)| isa.run(SinCos { x, sin, cos }));
 }
 
-/// Where eˣ and e⁻ˣ are both ordinary numbers.
+/// The largest |x| for which eˣ and e⁻ˣ are both normal numbers.
 const RANGE: f32 = 87.3;
 
-/// v held within ± `range`; not a number stays so where the processor's comparisons let it.
+/// v clamped to ± `range`; a NaN is preserved if the comparisons of the processor allow it.
 #[inline(always)]
 unsafe fn clamp<S: Simd>(v: S::V, range: f32) -> S::V {
-    // SAFETY: the processor has the instructions of S.
+    // SAFETY: the processor has the instructions of `S`.
     unsafe { S::min(S::splat(range), S::max(S::splat(-range), v)) }
 }
 
-/// n and m of eᵛ = 2ⁿ (1 + m) for |v| ≤ [`RANGE`].
+/// The n and m of eᵛ = 2ⁿ (1 + m) for |v| ≤ [`RANGE`].
 #[inline(always)]
 unsafe fn exp_parts<S: Simd>(v: S::V) -> (S::V, S::V) {
-    // SAFETY: the processor has the instructions of S.
+    // SAFETY: the processor has the instructions of `S`.
     unsafe {
         let n = S::round(S::mul(v, S::splat(LOG2_E)));
-        // ln 2 in two parts; the first has few enough digits for exact products with n.
+        // ln 2 in two parts; the first has few enough digits for its products with n to be exact.
         let r = S::fma(n, S::splat(-0.693_359_4), v);
         let r = S::fma(n, S::splat(2.121_944_4e-4), r);
-        // (eʳ − 1 − r) / r² within ± ln(2)/2, which leaves eʳ an error of 3e-9.
+        // (eʳ − 1 − r) / r² for |r| ≤ ln(2)/2, with an error of 3e-9 in eʳ.
         let p = S::splat(0.001_381_422_2);
         let p = S::fma(p, r, S::splat(0.008_368_899));
         let p = S::fma(p, r, S::splat(0.041_668_406));
@@ -98,17 +82,17 @@ unsafe fn exp_parts<S: Simd>(v: S::V) -> (S::V, S::V) {
 /// eᵛ for |v| ≤ [`RANGE`].
 #[inline(always)]
 unsafe fn exp_within<S: Simd>(v: S::V) -> S::V {
-    // SAFETY: the processor has the instructions of S.
+    // SAFETY: the processor has the instructions of `S`.
     unsafe {
         let (n, m) = exp_parts::<S>(v);
         S::scale_by_power_of_two(S::add(m, S::splat(1.0)), n)
     }
 }
 
-/// eᵛ to about 10⁻⁷ of itself; beyond ± [`RANGE`] the value there, about 10^±38.
+/// eᵛ with a relative error of about 10⁻⁷; beyond ± [`RANGE`], the value there, about 10^±38.
 ///
 /// # Safety
-/// The processor has the instructions of S, here and below.
+/// The processor has the instructions of `S`, here and below.
 #[inline(always)]
 pub(crate) unsafe fn exp<S: Simd>(v: S::V) -> S::V {
     // SAFETY: the caller promises the same.
@@ -127,7 +111,7 @@ pub(crate) unsafe fn sigmoid<S: Simd>(v: S::V) -> S::V {
 pub(crate) unsafe fn silu<S: Simd>(v: S::V) -> S::V {
     // SAFETY: the caller promises the same.
     unsafe {
-        // Held from below in the numerator too: there 1 + e⁻ᵛ stops growing, and v must not go on.
+        // The numerator is bounded below too: beyond the range the denominator stops growing, and so must v.
         let v = S::max(S::splat(-RANGE), v);
         let e = exp_within::<S>(S::sub(S::splat(0.0), S::min(S::splat(RANGE), v)));
         S::div(v, S::add(S::splat(1.0), e))
@@ -142,7 +126,7 @@ pub(crate) unsafe fn silu_slope<S: Simd>(v: S::V) -> S::V {
         let v = clamp::<S>(v, RANGE);
         let e = exp_within::<S>(S::sub(S::splat(0.0), v));
         let s = S::div(S::splat(1.0), S::add(S::splat(1.0), e));
-        // 1 − s = e s without cancellation, and v e could overflow.
+        // e s is 1 − s without cancellation; v e could overflow.
         S::mul(s, S::fma(v, S::mul(e, s), S::splat(1.0)))
     }
 }
@@ -152,7 +136,7 @@ trait Curve: Send + Sync {
     /// f(v)
     ///
     /// # Safety
-    /// The processor has the instructions of S, here and below.
+    /// The processor has the instructions of `S`, here and below.
     unsafe fn value<S: Simd>(v: S::V) -> S::V;
     /// f′(v)
     unsafe fn slope<S: Simd>(v: S::V) -> S::V;
@@ -198,14 +182,14 @@ impl Curve for Elu {
 struct Gelu;
 
 impl Gelu {
-    /// a = |v|, held where all below is nil anyway, exp(−a²/2), and Q(a) = 1 − Φ(a).
+    /// a = |v|, bounded where all that follows has vanished, exp(−a²/2), and Q(a) = 1 − Φ(a).
     #[inline(always)]
     unsafe fn tail<S: Simd>(v: S::V) -> (S::V, S::V, S::V) {
         // SAFETY: the caller promises the same.
         unsafe {
             let a = S::min(S::splat(13.0), S::max(v, S::sub(S::splat(0.0), v)));
             let bell = exp_within::<S>(S::mul(S::mul(a, a), S::splat(-0.5)));
-            // Q(a) exp(a²/2) in t = 1 / (1 + 0.35 a), to 3e-7 of itself.
+            // Q(a) exp(a²/2) as a polynomial in t = 1 / (1 + 0.35 a), with a relative error of 3e-7.
             let t = S::div(S::splat(1.0), S::fma(a, S::splat(0.35), S::splat(1.0)));
             let p = S::splat(0.048_942_446);
             let p = S::fma(p, t, S::splat(-0.202_119_29));
@@ -249,7 +233,7 @@ impl GeluTanh {
     const LINEAR: f32 = 1.595_769;
     /// 2 √(2/π) · 0.044715
     const CUBIC: f32 = 0.071_354_814;
-    /// Where the sigmoid below is 0 or 1.
+    /// Beyond ± this, the sigmoid below is 0 or 1.
     const END: f32 = 20.0;
 }
 
@@ -305,7 +289,7 @@ impl<C: Curve> Job for Values<'_, C> {
         let mut i = 0;
         while i < self.x.len() {
             let n = self.x.len() - i;
-            // SAFETY: n numbers are left in both slices, which are as long.
+            // SAFETY: n numbers are left in both slices, which have the same length.
             unsafe { store::<S>(self.y.as_mut_ptr().add(i), C::value::<S>(load::<S>(self.x.as_ptr().add(i), n)), n) };
             i += S::LANES;
         }
@@ -327,95 +311,12 @@ impl<C: Curve> Job for Slopes<'_, C> {
         let mut i = 0;
         while i < self.x.len() {
             let n = self.x.len() - i;
-            // SAFETY: n numbers are left in all three slices, which are as long.
+            // SAFETY: n numbers are left in all three slices, which have the same length.
             unsafe {
                 let slope = C::slope::<S>(load::<S>(self.x.as_ptr().add(i), n));
                 store::<S>(self.dx.as_mut_ptr().add(i), S::mul(load::<S>(self.dy.as_ptr().add(i), n), slope), n);
             }
             i += S::LANES;
-        }
-    }
-}
-
-struct Softmax<'a> {
-    x: &'a [f32],
-    columns: usize,
-    y: &'a mut [f32],
-}
-
-impl Job for Softmax<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        for (x, y) in self.x.chunks_exact(self.columns).zip(self.y.chunks_exact_mut(self.columns)) {
-            let (whole, rest) = x.split_at(x.len() - x.len() % S::LANES);
-            let end = y.as_mut_ptr().wrapping_add(whole.len());
-            // SAFETY: all offsets are within the row, the same in x and y, with `rest` the lanes of its last vector.
-            unsafe {
-                let mut largest = S::splat(f32::NEG_INFINITY);
-                for x in whole.chunks_exact(S::LANES) {
-                    largest = S::max(S::load(x.as_ptr()), largest);
-                }
-                let largest = rest.iter().fold(S::largest(largest), |a, b| a.max(*b));
-                let largest = S::splat(largest);
-                let mut sum = S::splat(0.0);
-                for (x, y) in whole.chunks_exact(S::LANES).zip(y.chunks_exact_mut(S::LANES)) {
-                    let e = exp::<S>(S::sub(S::load(x.as_ptr()), largest));
-                    S::store(y.as_mut_ptr(), e);
-                    sum = S::add(sum, e);
-                }
-                if !rest.is_empty() {
-                    let e = exp::<S>(S::sub(S::load_some(rest.as_ptr(), rest.len()), largest));
-                    S::store_some(end, e, rest.len());
-                    // Read back for the zeros beyond the row.
-                    sum = S::add(sum, S::load_some(end, rest.len()));
-                }
-                let part = S::splat(1.0 / S::sum(sum));
-                for y in y.chunks_exact_mut(S::LANES) {
-                    S::store(y.as_mut_ptr(), S::mul(S::load(y.as_ptr()), part));
-                }
-                if !rest.is_empty() {
-                    S::store_some(end, S::mul(S::load_some(end, rest.len()), part), rest.len());
-                }
-            }
-        }
-    }
-}
-
-struct SoftmaxBackward<'a> {
-    y: &'a [f32],
-    dy: &'a [f32],
-    columns: usize,
-    dx: &'a mut [f32],
-}
-
-impl Job for SoftmaxBackward<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        for start in (0..self.y.len()).step_by(self.columns) {
-            let (y, dy) = (self.y[start..].as_ptr(), self.dy[start..].as_ptr());
-            let dx = self.dx[start..].as_mut_ptr();
-            // SAFETY: all offsets are below `columns`, the length of the row in all three.
-            unsafe {
-                let mut dot = S::splat(0.0);
-                let mut i = 0;
-                while i < self.columns {
-                    let n = self.columns - i;
-                    dot = S::fma(load::<S>(y.add(i), n), load::<S>(dy.add(i), n), dot);
-                    i += S::LANES;
-                }
-                let dot = S::splat(S::sum(dot));
-                i = 0;
-                while i < self.columns {
-                    let n = self.columns - i;
-                    let centred = S::sub(load::<S>(dy.add(i), n), dot);
-                    store::<S>(dx.add(i), S::mul(load::<S>(y.add(i), n), centred), n);
-                    i += S::LANES;
-                }
-            }
         }
     }
 }
@@ -434,16 +335,16 @@ impl Job for SinCos<'_> {
         let mut i = 0;
         while i < self.x.len() {
             let n = self.x.len() - i;
-            // SAFETY: n numbers are left in all three slices, which are as long.
+            // SAFETY: n numbers are left in all three slices, which have the same length.
             unsafe {
                 let x = load::<S>(self.x.as_ptr().add(i), n);
                 let k = S::round(S::mul(x, S::splat(FRAC_1_PI)));
-                // r = x − k π; the first two parts of π have few enough digits for exact products with k < 2¹³.
+                // r = x − k π; the first two parts of π have few enough digits for their products with k < 2¹³ to be exact.
                 let r = S::fma(k, S::splat(-3.140_625), x);
                 let r = S::fma(k, S::splat(-9.675_026e-4), r);
                 let r = S::fma(k, S::splat(-1.509_958e-7), r);
                 let u = S::mul(r, r);
-                // (sin r − r) / r³ and (cos r − 1) / r² within ± π/2, with errors of 1e-8 and 5e-10.
+                // (sin r − r) / r³ and (cos r − 1) / r² for |r| ≤ π/2, with errors of 1e-8 and 5e-10.
                 let p = S::splat(2.605_107_6e-6);
                 let p = S::fma(p, u, S::splat(-1.980_993_1e-4));
                 let p = S::fma(p, u, S::splat(0.008_333_084));

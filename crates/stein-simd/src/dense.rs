@@ -1,34 +1,36 @@
 //! Linear layers: y = scale · (x W + bias + residual) over rows, and sums over rows.
 
+use std::ops::Range;
+
 use crate::{
-    Isa,
-    convolution::{Epilogue, Method, Out, Pair, Shape, Weights},
+    bf16::Pair,
+    convolution::{Epilogue, Method, Out, Shape, Weights},
     memory::{Scratch, Target},
     split::{for_each, tasks},
     tile::{Before, Factor, Panel, Rows, Segment, cut, tile, with_vectors},
-    vector::{self, Job, Simd},
+    vector::{self, Isa, Job, Simd},
 };
 
-/// Rows in a task: what they read stays in the second-level cache while all panels of W go by.
+/// Rows per task: their inputs stay in the second-level cache while all panels of W are read.
 const ROWS: usize = 96;
 
-/// y `[rows, outputs]` from tensors `parts` `[rows, inputs of the part]` side by side, and W packed as a 1 × 1 convolution
-/// of [`Shape::dense`].
+/// Writes y `[rows, outputs]`, from tensors `parts` `[rows, inputs of the part]`, concatenated along inputs, and W, packed
+/// as the 1 × 1 convolution [`Shape::dense`].
 ///
 /// # Panics
-/// If sizes do not fit.
+/// If the sizes do not match.
 pub fn dense(isa: Isa, parts: &[&[f32]], weights: &Weights, epilogue: &Epilogue, y: &mut [f32]) {
     let outputs = weights.outputs();
     let rows = y.len() / outputs;
     let shape = Shape::dense(rows, weights.inputs(), outputs);
     weights.check(isa, &shape);
     epilogue.check(&shape, y);
-    assert!(epilogue.shift.is_none(), "a linear layer has no shift: its rows are samples");
+    assert!(epilogue.shift.is_none(), "a linear layer has no shift: each of its rows is a sample");
     assert!(parts.iter().all(|part| part.len().is_multiple_of(rows)), "the input of a linear layer");
     assert_eq!(parts.iter().map(|part| part.len()).sum::<usize>(), rows * shape.inputs, "the input of a linear layer");
     let chunks = rows.div_ceil(ROWS);
     let (panels, panel) = Weights::panels_of(isa, outputs);
-    // Few rows are split over columns too.
+    // If there are few rows, columns are split too.
     let groups = if chunks < 4 { panels.min(4) } else { 1 };
     let y = Target::new(y);
     let task = |task: usize| {
@@ -41,19 +43,20 @@ pub fn dense(isa: Isa, parts: &[&[f32]], weights: &Weights, epilogue: &Epilogue,
     tasks(shape.operations(), chunks * groups, task);
 }
 
+/// Some rows of y, and some panels of columns.
 struct Task<'a> {
     parts: &'a [&'a [f32]],
     shape: Shape,
     weights: &'a Weights,
     epilogue: &'a Epilogue<'a>,
     y: Target<'a>,
-    rows: std::ops::Range<usize>,
-    panels: std::ops::Range<usize>,
+    rows: Range<usize>,
+    panels: Range<usize>,
     panel: usize,
 }
 
 impl<'a> Task<'a> {
-    /// The parts of these rows.
+    /// These rows of the parts.
     fn rows(&self) -> Vec<&'a [f32]> {
         let width = |part: &[f32]| part.len() / self.shape.samples;
         self.parts.iter().map(|part| &part[self.rows.start * width(part)..self.rows.end * width(part)]).collect()
@@ -65,7 +68,7 @@ impl Job for Task<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: sizes were checked; tasks are apart in y.
+        // SAFETY: the sizes were checked; no two tasks overlap in y.
         unsafe { with_vectors!(S, self.panel, products(&self, &self.rows())) }
     }
 }
@@ -92,16 +95,16 @@ impl Job for Bf16<'_> {
                 line[from..from + width].copy_from_slice(&part[r * width..(r + 1) * width]);
                 from += width;
             }
-            // SAFETY: the instructions of `S` are there.
+            // SAFETY: the caller's promise.
             unsafe { Pair::pack::<S>(line, inputs, to) };
         }
-        // SAFETY: sizes were checked; tasks are apart in y.
+        // SAFETY: the sizes were checked; no two tasks overlap in y.
         unsafe { with_vectors!(S, task.panel, products(&task, &[&*packed])) }
     }
 }
 
 /// # Safety
-/// The sizes of the task were checked; the parts are its rows, made of the factors its weights are made of.
+/// The sizes of the task were checked; the parts are its rows, of the same kind of factors as its weights.
 #[inline(always)]
 unsafe fn products<S: Simd, const N: usize>(task: &Task, parts: &[&[impl Factor]]) {
     let Task { shape, weights, epilogue, y, rows, panel, .. } = task;
@@ -115,8 +118,8 @@ unsafe fn products<S: Simd, const N: usize>(task: &Task, parts: &[&[impl Factor]
             for (segment, part) in segments.iter_mut().zip(parts) {
                 segment.a = part[from * segment.row..].as_ptr();
             }
-            let place = rows.start + from;
-            let finish = Out { epilogue, y: *y, outputs: shape.outputs, n: 0, place, column: p * panel };
+            let pixel = rows.start + from;
+            let finish = Out { epilogue, y: *y, outputs: shape.outputs, n: 0, pixel, column: p * panel };
             // SAFETY: the caller's promise.
             unsafe { tile::<S, N, _>(count, &segments, 1, Panel { b, stride: *panel }, &finish) };
         }
@@ -129,7 +132,7 @@ const SUMMED: usize = 64;
 /// The gradient `dw` `[inputs, outputs]` of W, from x `[rows, inputs]` and the gradient `dy` `[rows, outputs]` of y.
 ///
 /// # Panics
-/// If sizes do not fit.
+/// If the sizes do not match.
 pub fn dense_weight_gradient(isa: Isa, x: &[f32], dy: &[f32], outputs: usize, dw: &mut [f32]) {
     let (rows, inputs) = (dy.len() / outputs, dw.len() / outputs);
     assert_eq!((dy.len(), dw.len()), (rows * outputs, inputs * outputs), "the gradients of a linear layer");
@@ -143,9 +146,10 @@ pub fn dense_weight_gradient(isa: Isa, x: &[f32], dy: &[f32], outputs: usize, dw
     });
 }
 
-/// Inputs in a task.
+/// Inputs per task.
 const CHANNELS: usize = 64;
 
+/// The gradient of some rows of W.
 struct WeightGradient<'a> {
     x: &'a [f32],
     dy: &'a [f32],
@@ -153,7 +157,7 @@ struct WeightGradient<'a> {
     outputs: usize,
     panel: usize,
     rows: usize,
-    channels: std::ops::Range<usize>,
+    channels: Range<usize>,
     to: Target<'a>,
 }
 
@@ -162,7 +166,7 @@ impl Job for WeightGradient<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: sizes were checked; tasks have channels of their own.
+        // SAFETY: the sizes were checked; every task has inputs of its own.
         unsafe { with_vectors!(S, self.panel, gradient(&self)) }
     }
 }
@@ -172,7 +176,8 @@ impl Job for WeightGradient<'_> {
 #[inline(always)]
 unsafe fn gradient<S: Simd, const N: usize>(task: &WeightGradient) {
     let WeightGradient { x, dy, inputs, outputs, panel, rows, channels, to } = task;
-    // Rows of dy are often a power of two apart and share few sets of the first-level cache: a panel of them is copied.
+    // A panel of dy is copied, because its rows are often a power of two apart and would share a few sets of the
+    // first-level cache.
     let mut scratch = Scratch::of_task(SUMMED * panel);
     for (first, count) in cut(*rows, SUMMED) {
         for p in (0..*outputs).step_by(*panel) {
@@ -181,7 +186,7 @@ unsafe fn gradient<S: Simd, const N: usize>(task: &WeightGradient) {
                 let from = dy[(first + row) * outputs + p..].as_ptr();
                 for n in 0..N {
                     let at = n * S::LANES;
-                    // SAFETY: a vector of the panel, and the columns there are.
+                    // SAFETY: the vector is within the panel, and nothing is read beyond the row.
                     unsafe {
                         let v =
                             if at < columns { vector::load::<S>(from.add(at), columns - at) } else { S::splat(0.0) };
@@ -203,10 +208,10 @@ unsafe fn gradient<S: Simd, const N: usize>(task: &WeightGradient) {
     }
 }
 
-/// Σ over the places of each sample: x `[samples, places, columns]` to `[samples, columns]`.
+/// The sums over the rows of each sample: x `[samples, rows, columns]` to `[samples, columns]`.
 ///
 /// # Panics
-/// If sizes do not fit.
+/// If the sizes do not match.
 pub fn column_sums(isa: Isa, x: &[f32], samples: usize, columns: usize) -> Vec<f32> {
     let mut sums = vec![0.0; samples * columns];
     if x.is_empty() {
@@ -220,12 +225,13 @@ pub fn column_sums(isa: Isa, x: &[f32], samples: usize, columns: usize) -> Vec<f
     sums
 }
 
+/// The sums of one sample.
 struct Sums<'a> {
     x: &'a [f32],
     sums: &'a mut [f32],
 }
 
-/// Rows summed before their sum is added to the total, which keeps the rounding error of long columns small.
+/// Rows summed before their sum is added to the total, to keep the rounding error of long columns small.
 const SHORT: usize = 64;
 
 impl Job for Sums<'_> {
@@ -236,7 +242,7 @@ impl Job for Sums<'_> {
         let columns = self.sums.len();
         for block in self.x.chunks(SHORT * columns) {
             for c in (0..columns).step_by(S::LANES) {
-                // SAFETY: c is within a row.
+                // SAFETY: c is within the row, and nothing is read beyond it.
                 unsafe {
                     let mut sum = S::splat(0.0);
                     for row in block.chunks_exact(columns) {

@@ -1,12 +1,13 @@
 //! CPU kernels of score networks on plain slices of f32.
 //!
-//! Images are channels-last, `[N, H, W, C]`, rows are `[N, C]`, weights `[inputs, outputs]` with the spatial axes, if
-//! any, before them; all are dense. Every kernel takes the instruction set to use ([`Isa`]), splits its work over rayon's
-//! threads at one level, and gives the same bits whatever the number of threads. Sizes that do not fit panic: they are a
-//! caller's broken invariant.
+//! Images are `[N, H, W, C]` (channels last), rows are `[N, C]`, and weights are `[inputs, outputs]`, preceded by the
+//! spatial axes, if any; all are dense. Every kernel takes the instruction set to use ([`Isa`]), splits its work over
+//! rayon's threads at one level, and gives the same bits whatever the number of threads. It panics if sizes do not match,
+//! which is a bug of the caller.
 
 pub mod activation;
 pub mod attention;
+mod bf16;
 pub mod convolution;
 mod dense;
 mod memory;

@@ -1,5 +1,4 @@
-//! Memory of kernels: what is handed out again after use, scratch that a thread keeps, and a target that threads write
-//! apart.
+//! Memory for kernels: buffers that are reused, scratch that a thread keeps, and a target that several threads write to.
 
 use std::{
     cell::Cell,
@@ -13,13 +12,15 @@ use std::{
 /// Sizes below this are left to the allocator.
 const SMALLEST: usize = 1 << 12;
 
-/// What was given back, by size, and how much that is.
+/// Buffers that were given back, by size.
 #[derive(Default)]
 struct Pool {
     free: BTreeMap<usize, Vec<Vec<f32>>>,
+    /// Numbers in free buffers.
     kept: usize,
-    /// Numbers in use, and the most there ever were: no more than that is kept.
+    /// Numbers in use.
     used: usize,
+    /// The most numbers ever in use at once, which bounds those in use and kept together.
     most: usize,
 }
 
@@ -30,13 +31,13 @@ fn pool() -> MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Numbers of unspecified value at first, whose memory is kept when they are dropped and handed out again: a training step
-/// asks for the same sizes as the one before it, and fresh memory costs a page fault for every 4 KiB.
+/// A buffer of numbers, whose values are unspecified at first. Its memory is kept when it is dropped and handed out again:
+/// a training step needs the same sizes as the one before it, and fresh memory costs a page fault per 4 KiB.
 #[derive(Debug)]
 pub struct Memory(Vec<f32>);
 
 impl Memory {
-    /// That many numbers.
+    /// A buffer of `len` numbers.
     pub fn new(len: usize) -> Self {
         if len < SMALLEST {
             return Self(vec![0.0; len]);
@@ -76,7 +77,7 @@ impl Drop for Memory {
         }
         let mut pool = pool();
         pool.used -= len;
-        // What is free and what is in use together stay within the most that was ever in use; the largest go first.
+        // Free and used buffers together stay within the most that was ever in use; the largest are freed first.
         while pool.kept + pool.used + len > pool.most {
             let Some(mut last) = pool.free.last_entry() else { break };
             let size = *last.key();
@@ -96,29 +97,30 @@ thread_local! {
     static WHOLE: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// Numbers of unspecified value, which the thread keeps for whoever asks next. It is a value and not a function that
-/// calls another, because a closure would not be compiled for the instructions of the [`Job`](crate::vector::Job) it is in.
+/// A buffer of numbers of unspecified value, which the thread keeps for the next use. It is a guard rather than a function
+/// that takes a closure, because a closure would not be compiled for the instructions of the
+/// [`Job`](crate::vector::Job) it is in.
 pub(crate) struct Scratch {
     memory: Vec<f32>,
     kept: &'static LocalKey<Cell<Vec<f32>>>,
 }
 
 impl Scratch {
-    /// For a task of one thread.
+    /// For the data of one task.
     pub(crate) fn of_task(len: usize) -> Self {
         Self::take(len, &BAND)
     }
 
-    /// For what all threads of a kernel work on together.
+    /// For data that all threads of a kernel share.
     pub(crate) fn of_kernel(len: usize) -> Self {
         Self::take(len, &WHOLE)
     }
 
     fn take(len: usize, kept: &'static LocalKey<Cell<Vec<f32>>>) -> Self {
-        // Taken, not borrowed: should the thread come here again before it is done, it works with fresh memory.
+        // Taken rather than borrowed: if the thread gets here again before this one is dropped, it gets fresh memory.
         let mut memory = kept.take();
         if memory.len() < len {
-            // Freed first, so that both never exist together.
+            // Freed first, so that the old and the new buffer never exist at the same time.
             memory = Vec::new();
             memory.resize(len, 0.0);
         }
@@ -146,7 +148,7 @@ impl Drop for Scratch {
     }
 }
 
-/// A slice that several threads write to, each its own places.
+/// A slice that several threads write to, each its own part.
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'a> {
     start: *mut f32,
@@ -154,7 +156,7 @@ pub(crate) struct Target<'a> {
     owner: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: whoever takes a pointer out promises not to write where another thread does.
+// SAFETY: whoever takes a pointer from it promises not to write where another thread does.
 unsafe impl Send for Target<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Target<'_> {}
@@ -174,7 +176,7 @@ impl<'a> Target<'a> {
     /// The numbers of a range as a slice.
     ///
     /// # Safety
-    /// No one else uses any of them as long as the slice lives.
+    /// Nothing else uses any of them as long as the slice lives.
     pub(crate) unsafe fn range(self, from: usize, len: usize) -> &'a mut [f32] {
         assert!(from + len <= self.len, "a kernel's target is too short");
         // SAFETY: within the slice, and the caller promises that it is not used elsewhere.

@@ -1,9 +1,9 @@
-//! The optimiser's passes over all parameters.
+//! The optimizer's passes over all parameters.
 
 use crate::split::{CHUNK, for_each};
 use crate::vector::{Isa, Job, Simd, load, store};
 
-/// Σ x², in an order that only depends on the length: short blocks in f32, their sums in f64.
+/// Σ x², in an order that depends only on the length: short blocks in f32, and their sums in f64.
 pub fn sum_of_squares(isa: Isa, x: &[f32]) -> f64 {
     let mut sums = vec![0.0; x.len().div_ceil(CHUNK)];
     for_each(x.len(), x.chunks(CHUNK).zip(&mut sums), |(x, sum)| *sum = isa.run(SumOfSquares { x }));
@@ -15,7 +15,7 @@ struct SumOfSquares<'a> {
 }
 
 impl SumOfSquares<'_> {
-    /// Numbers added up in f32, a few in each lane.
+    /// Numbers added up in f32, a few per lane.
     const BLOCK: usize = 512;
 }
 
@@ -26,7 +26,7 @@ impl Job for SumOfSquares<'_> {
     unsafe fn run<S: Simd>(self) -> f64 {
         let mut total = 0.0;
         for x in self.x.chunks(Self::BLOCK) {
-            // SAFETY: all reads are within the block; `load_some` fills with zeros, which add nothing.
+            // SAFETY: all reads are within the block; incomplete vectors are filled up with zeros, which add nothing.
             unsafe {
                 let mut sums = [S::splat(0.0); 4];
                 let mut quads = x.chunks_exact(4 * S::LANES);
@@ -53,30 +53,30 @@ impl Job for SumOfSquares<'_> {
 /// g′ = gradient · g, m ← m + (1 − β₁)(g′ − m), v ← v + (1 − β₂)(g′² − v),
 /// w ← keep · w − first · m / (second · √v + ε).
 ///
-/// With the rate η, the weight decay λ and the step t this is
+/// With learning rate η, weight decay λ and step t, this is
 /// - Adam (Kingma and Ba, 2015, arXiv:1412.6980): keep = 1, first = η / (1 − β₁ᵗ), second = 1 / √(1 − β₂ᵗ);
 /// - AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101): the same with keep = 1 − η λ;
-/// - RAdam (Liu et al., 2020, arXiv:1908.03265): first = η r / (1 − β₁ᵗ) with its rectification r; before that is
-///   defined, second = 0 and ε = 1, which leaves a step of momentum.
+/// - RAdam (Liu et al., 2020, arXiv:1908.03265): first = η r / (1 − β₁ᵗ) with its rectification r; while that is
+///   undefined, second = 0 and ε = 1, which is a step of gradient descent with momentum.
 #[derive(Clone, Copy, Debug)]
 pub struct Update {
-    /// The factor of gradients: clipping, or the mean over accumulated ones.
+    /// The factor of the gradients, for clipping or for the mean over accumulated ones.
     pub gradient: f64,
-    /// The part of the weights kept, by which they decay.
+    /// The fraction of the weights that is kept: 1 minus their decay.
     pub keep: f64,
-    /// β₁, of the mean of gradients.
+    /// β₁, the decay of the mean of the gradients.
     pub beta1: f64,
-    /// β₂, of the mean of their squares.
+    /// β₂, the decay of the mean of their squares.
     pub beta2: f64,
-    /// The rate with the correction of the first moment.
+    /// The learning rate, with the bias correction of the first moment.
     pub first: f64,
-    /// The correction of the root of the second moment.
+    /// The bias correction of the square root of the second moment.
     pub second: f64,
     /// ε
     pub epsilon: f64,
 }
 
-/// The parameters of [`adam`], all as long.
+/// The parameters of [`adam`] and their state, all of the same length.
 pub struct Slices<'a> {
     /// Weights.
     pub w: &'a mut [f32],
@@ -86,11 +86,11 @@ pub struct Slices<'a> {
     pub m: &'a mut [f32],
     /// Second moments.
     pub v: &'a mut [f32],
-    /// A moving average of the weights, and the part p of average ← average + p (w − average).
+    /// A moving average of the weights, and its rate p: average ← average + p (w − average).
     pub average: Option<(&'a mut [f32], f32)>,
 }
 
-/// A step of the optimiser, see [`Update`], and of the weights' moving average, in one pass.
+/// One step of the optimizer, see [`Update`], and of the moving average of the weights, in a single pass.
 pub fn adam(isa: Isa, update: &Update, slices: Slices) {
     let Slices { w, g, m, v, average } = slices;
     assert!(w.len() == g.len() && w.len() == m.len() && w.len() == v.len(), "a gradient and moments for every weight");
@@ -122,14 +122,14 @@ impl Job for Adam<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let Update { gradient, keep, beta1, beta2, first, second, epsilon } = self.update;
-        // 1 − β before it is rounded: that of a β in f32 is off by up to 2⁻²⁵/(1 − β).
+        // 1 − β is taken before rounding: from a β in f32 its relative error would be up to 2⁻²⁵/(1 − β).
         let [gradient, keep, new1, new2, first, second, epsilon] =
             [gradient, keep, 1.0 - beta1, 1.0 - beta2, first, second, epsilon].map(|x| x as f32);
         let Slices { w, g, m, v, mut average } = self.slices;
         let mut i = 0;
         while i < w.len() {
             let n = w.len() - i;
-            // SAFETY: n numbers are left in all slices, which are as long.
+            // SAFETY: n numbers are left in all slices, which have the same length.
             unsafe {
                 let gradients = S::mul(S::splat(gradient), load::<S>(g.as_ptr().add(i), n));
                 let mean = load::<S>(m.as_ptr().add(i), n);

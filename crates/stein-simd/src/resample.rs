@@ -1,16 +1,16 @@
-//! Resampling of channels-last images `[n, h, w, c]`: nearest neighbour, average pooling, and filters.
+//! Resampling of channels-last images `[n, h, w, c]`: nearest neighbor, average pooling, and filters.
 //!
-//! The shape given is that of the image before resampling, forwards and backwards.
+//! The given shape is always that of the image before resampling, in backward passes too.
 
 use crate::split::{CHUNK, for_each};
 use crate::vector::{Isa, Job, Simd, load, store};
 
-/// Twice as high and wide: y `[n, 2h, 2w, c]` repeats every number four times.
+/// Doubles height and width: y `[n, 2h, 2w, c]` repeats every pixel four times.
 pub fn upsample_nearest(isa: Isa, x: &[f32], [n, h, w, c]: [usize; 4], y: &mut [f32]) {
     spread(isa, 1.0, x, [n, h, w, c], y);
 }
 
-/// The adjoint of [`upsample_nearest`]: dx adds up four numbers of dy.
+/// The adjoint of [`upsample_nearest`]: every pixel of dx is the sum of four of dy.
 pub fn upsample_nearest_backward(isa: Isa, dy: &[f32], [n, h, w, c]: [usize; 4], dx: &mut [f32]) {
     gather(isa, 1.0, dy, [n, h, w, c], dx);
 }
@@ -21,15 +21,18 @@ pub fn average_pool(isa: Isa, x: &[f32], [n, h, w, c]: [usize; 4], y: &mut [f32]
     gather(isa, 0.25, x, [n, h / 2, w / 2, c], y);
 }
 
-/// The adjoint of [`average_pool`]: a quarter of dy to each number of its square.
+/// The adjoint of [`average_pool`]: every pixel of dx is a quarter of that of dy.
 pub fn average_pool_backward(isa: Isa, dy: &[f32], [n, h, w, c]: [usize; 4], dx: &mut [f32]) {
     assert!(h.is_multiple_of(2) && w.is_multiple_of(2), "pooling halves even heights and widths");
     spread(isa, 0.25, dy, [n, h / 2, w / 2, c], dx);
 }
 
-/// Every number of the small image times `factor`, at all four places of the large one.
+/// Writes `factor` times every pixel of the small image to the four pixels of the large one that belong to it.
 fn spread(isa: Isa, factor: f32, small: &[f32], [n, h, w, c]: [usize; 4], large: &mut [f32]) {
-    assert!(small.len() == n * h * w * c && large.len() == 4 * small.len(), "one image is twice as high and wide");
+    assert!(
+        small.len() == n * h * w * c && large.len() == 4 * small.len(),
+        "one image has twice the height and width of the other"
+    );
     if small.is_empty() {
         return;
     }
@@ -38,9 +41,12 @@ fn spread(isa: Isa, factor: f32, small: &[f32], [n, h, w, c]: [usize; 4], large:
     for_each(4 * n * h * w * c, tasks, |(small, large)| isa.run(Spread { factor, small, width: w, c, large }));
 }
 
-/// `factor` times the sum of the four numbers of the large image.
+/// Writes `factor` times the sum of four pixels of the large image to each pixel of the small one.
 fn gather(isa: Isa, factor: f32, large: &[f32], [n, h, w, c]: [usize; 4], small: &mut [f32]) {
-    assert!(small.len() == n * h * w * c && large.len() == 4 * small.len(), "one image is twice as high and wide");
+    assert!(
+        small.len() == n * h * w * c && large.len() == 4 * small.len(),
+        "one image has twice the height and width of the other"
+    );
     if small.is_empty() {
         return;
     }
@@ -69,7 +75,7 @@ impl Job for Spread<'_> {
                 let mut i = 0;
                 while i < self.c {
                     let n = self.c - i;
-                    // SAFETY: n numbers are left of the place's channels, in `large` twice.
+                    // SAFETY: n channels of the pixel are left, and of both pixels of `large`.
                     unsafe {
                         let x = S::mul(S::splat(self.factor), load::<S>(small.as_ptr().add(i), n));
                         store::<S>(large.as_mut_ptr().add(i), x, n);
@@ -104,7 +110,7 @@ impl Job for Gather<'_> {
                 let mut i = 0;
                 while i < c {
                     let n = c - i;
-                    // SAFETY: n numbers are left of the channels of each of the two places in both rows, and of `small`.
+                    // SAFETY: n channels are left of both pixels in both rows, and of the pixel of `small`.
                     unsafe {
                         let (first, second) = (first.as_ptr().add(i), second.as_ptr().add(i));
                         let first = S::add(load::<S>(first, n), load::<S>(first.add(c), n));
@@ -120,11 +126,11 @@ impl Job for Gather<'_> {
 }
 
 /// Upsamples, filters and downsamples as StyleGAN2 (T. Karras et al., 2020, arXiv:1912.04958) and NCSN++ do: along both
-/// axes, `up` − 1 zeros after every number, `pad` zeros before and after all, a true convolution with `kernel`, every
-/// `down`-th number, and all times `gain`.
+/// axes, it inserts `up` − 1 zeros after every pixel, pads by `pad` zeros before and after, convolves with `kernel` (a
+/// true convolution) and keeps every `down`-th pixel; the result is multiplied by `gain`.
 ///
-/// The result is `[n, h′, w′, c]` with h′ = (h · up + pad₀ + pad₁ − taps) / `down` + 1, rounded down, and w′ alike.
-#[expect(clippy::too_many_arguments, reason = "the established parameters of this filter")]
+/// The result is `[n, h′, w′, c]` with h′ = (h · up + pad₀ + pad₁ − taps) / `down` + 1, rounded down, and likewise w′.
+#[expect(clippy::too_many_arguments, reason = "the customary parameters of this filter")]
 pub fn fir_resample(
     isa: Isa,
     x: &[f32],
@@ -136,13 +142,13 @@ pub fn fir_resample(
     gain: f32,
     y: &mut [f32],
 ) {
-    assert_eq!(x.len(), n * h * w * c, "an image has the numbers of its shape");
+    assert_eq!(x.len(), n * h * w * c, "an image has as many numbers as its shape");
     let (rows, columns) = (taps(h, kernel, up, down, pad), taps(w, kernel, up, down, pad));
     separable(isa, x, [n, h, w, c], &rows, &columns, gain, y);
 }
 
 /// The adjoint of [`fir_resample`], from dy to dx `[n, h, w, c]`.
-#[expect(clippy::too_many_arguments, reason = "the established parameters of this filter")]
+#[expect(clippy::too_many_arguments, reason = "the customary parameters of this filter")]
 pub fn fir_resample_backward(
     isa: Isa,
     dy: &[f32],
@@ -160,13 +166,13 @@ pub fn fir_resample_backward(
     separable(isa, dy, shape, &transpose(&rows, h), &transpose(&columns, w), gain, dx);
 }
 
-/// One axis of a linear map: for each output the inputs it takes and their weights.
+/// A linear map along one axis: for each output, the inputs it takes and their weights.
 type Taps = Vec<Vec<(usize, f32)>>;
 
 fn taps(size: usize, kernel: &[f32], up: usize, down: usize, pad: [usize; 2]) -> Taps {
-    assert!(up > 0 && down > 0 && !kernel.is_empty(), "a filter has taps and resamples by whole factors");
+    assert!(up > 0 && down > 0 && !kernel.is_empty(), "a filter has taps and resamples by positive factors");
     let padded = size * up + pad[0] + pad[1];
-    assert!(padded >= kernel.len(), "a filter is no longer than what it is applied to");
+    assert!(padded >= kernel.len(), "a filter is no longer than the padded image");
     let outputs = (padded - kernel.len()) / down + 1;
     let input = |at: usize| {
         let at = at.checked_sub(pad[0])?;
@@ -186,7 +192,7 @@ fn transpose(taps: &Taps, inputs: usize) -> Taps {
     transposed
 }
 
-/// Writes `gain` times both axes' maps, first along rows.
+/// Applies the maps of both axes, first along rows, and multiplies by `gain`.
 fn separable(isa: Isa, x: &[f32], [n, h, w, c]: [usize; 4], rows: &Taps, columns: &Taps, gain: f32, y: &mut [f32]) {
     let (width, height) = (columns.len() * c, rows.len());
     let mut wide = vec![0.0; n * h * width];
@@ -207,7 +213,7 @@ fn separable(isa: Isa, x: &[f32], [n, h, w, c]: [usize; 4], rows: &Taps, columns
     for_each(work, tasks, |(x, taps, y)| isa.run(Combine { x, taps, gain: 1.0, y, width }));
 }
 
-/// Adds gain Σ weight · xᵢ over the taps of each o to yₒ; xᵢ and yₒ have `width` numbers.
+/// Adds gain Σ weight · xᵢ, over the taps of each output o, to yₒ; xᵢ and yₒ have `width` numbers each.
 struct Combine<'a> {
     x: &'a [f32],
     taps: &'a [Vec<(usize, f32)>],

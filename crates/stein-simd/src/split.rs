@@ -4,17 +4,17 @@ use std::cell::Cell;
 
 use rayon::prelude::*;
 
-/// Numbers in one task: a few tens of kilobytes, which a processor's cache holds.
+/// Numbers per task: a few tens of kilobytes, which fit the cache of a processor.
 pub(crate) const CHUNK: usize = 1 << 14;
 
-/// Work below this many numbers takes less time than to wake another thread.
+/// Work on fewer numbers takes less time than waking another thread.
 const PARALLEL: usize = 1 << 15;
 
 thread_local! {
     static ALONE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Does work whose kernels stay on the calling thread: for work that is split over threads as a whole.
+/// Runs `work` with all its kernels on the calling thread, for callers that split their work over threads themselves.
 pub fn on_one_thread<R>(work: impl FnOnce() -> R) -> R {
     struct Restore(bool);
     impl Drop for Restore {
@@ -26,10 +26,10 @@ pub fn on_one_thread<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// Arithmetic below this many operations takes less time than to wake another thread.
+/// Fewer arithmetic operations take less time than waking another thread.
 const OPERATIONS: f64 = 1e6;
 
-/// Does tasks 0 to `count` − 1, over rayon's threads where `operations`, those of all together, are enough.
+/// Runs tasks 0 to `count` − 1, on rayon's threads if all of them together take enough `operations`.
 pub(crate) fn tasks(operations: f64, count: usize, task: impl Fn(usize) + Send + Sync) {
     if operations < OPERATIONS || ALONE.get() {
         (0..count).for_each(task);
@@ -38,7 +38,7 @@ pub(crate) fn tasks(operations: f64, count: usize, task: impl Fn(usize) + Send +
     }
 }
 
-/// Does all tasks, over rayon's threads where `work`, the numbers they touch together, is enough.
+/// Runs all tasks, on rayon's threads if there is enough `work`, the count of numbers they touch together.
 pub(crate) fn for_each<T: Send>(work: usize, tasks: impl Iterator<Item = T>, run: impl Fn(T) + Send + Sync) {
     if work < PARALLEL || ALONE.get() {
         tasks.for_each(run);

@@ -1,10 +1,10 @@
-//! The register tile every product here is made of: a few rows of A times a panel of B, summed in registers.
+//! The register tile that every product here is made of: a few rows of A times a panel of B, summed in registers.
 
 use crate::vector::{Simd, load, store};
 
-/// What A and B are made of.
+/// An element of A and B.
 pub(crate) trait Factor: Copy {
-    /// Adds one segment to the sums, and returns where the panel goes on.
+    /// Adds one segment to the sums. Returns them, and where the panel continues.
     ///
     /// # Safety
     /// As [`tile`].
@@ -17,7 +17,7 @@ pub(crate) trait Factor: Copy {
     ) -> ([[S::V; N]; M], *const Self);
 }
 
-/// Where a tile finds a stretch of its rows of A: A\[m, k\] = a\[m · row + k · step\] for `count` values of k.
+/// A stretch of a tile's rows of A: A\[m, k\] = a\[m · row + k · step\] for `count` values of k.
 #[derive(Clone, Copy)]
 pub(crate) struct Segment<T = f32> {
     pub(crate) a: *const T,
@@ -25,14 +25,14 @@ pub(crate) struct Segment<T = f32> {
     pub(crate) count: usize,
 }
 
-/// What becomes of the sums of a tile.
+/// What happens to the sums of a tile.
 pub(crate) trait Finish {
-    /// Takes row m, vector n of the tile's N.
+    /// Takes vector n of row m of the tile.
     ///
     /// # Safety
     /// The tile lies within what the implementation writes to.
     unsafe fn put<S: Simd>(&self, m: usize, n: usize, sum: S::V);
-    /// What the sum starts at.
+    /// The initial value of that sum.
     ///
     /// # Safety
     /// As [`put`](Self::put).
@@ -43,14 +43,14 @@ pub(crate) trait Finish {
     }
 }
 
-/// Rows of B: `stride` numbers apart from `b` on, going on through all segments.
+/// Rows of B, `stride` elements apart, which continue from one segment to the next.
 #[derive(Clone, Copy)]
 pub(crate) struct Panel<T = f32> {
     pub(crate) b: *const T,
     pub(crate) stride: usize,
 }
 
-/// A matrix in scratch of whole vectors, written or added to.
+/// A matrix in scratch with rows of whole vectors, which is written or added to.
 pub(crate) struct Plain {
     pub(crate) to: *mut f32,
     pub(crate) row: usize,
@@ -84,9 +84,9 @@ pub(crate) struct Rows {
 #[derive(Clone, Copy)]
 pub(crate) enum Before {
     Nothing,
-    /// What is there.
+    /// The previous value.
     Sum,
-    /// What is there times a factor for each row.
+    /// The previous value, times a factor per row.
     Scaled(*const f32),
 }
 
@@ -94,7 +94,7 @@ impl Finish for Rows {
     #[inline(always)]
     unsafe fn start<S: Simd>(&self, m: usize, n: usize) -> S::V {
         let column = n * S::LANES;
-        // SAFETY: the row is in the matrix, as are its first `columns` columns, and there is a factor for it.
+        // SAFETY: the row is in the matrix, as are its first `columns` columns, and it has a factor.
         unsafe {
             if column >= self.columns {
                 return S::splat(0.0);
@@ -173,10 +173,11 @@ unsafe fn fixed<S: Simd, const M: usize, const N: usize, T: Factor>(
     }
 }
 
-/// Sums of `rows` ≤ `S::ROWS` rows and N vectors of columns.
+/// The products of `rows` ≤ `S::ROWS` rows and N vectors of columns.
 ///
 /// # Safety
-/// Every row of every segment, and as many rows of the panel, N vectors wide, can be read; the target takes them.
+/// Every row of every segment can be read, as can as many rows of the panel, N vectors wide; the target has room for the
+/// tile.
 #[inline(always)]
 pub(crate) unsafe fn tile<S: Simd, const N: usize, T: Factor>(
     rows: usize,
@@ -205,7 +206,8 @@ pub(crate) unsafe fn tile<S: Simd, const N: usize, T: Factor>(
     }
 }
 
-/// Cuts `count` rows into the fewest tiles of at most `most` rows, as equal as can be: the first row and rows of each.
+/// Cuts `count` rows into the fewest tiles of at most `most` rows, as equal as possible: the first row of each, and its
+/// number of rows.
 #[inline(always)]
 pub(crate) fn cut(count: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     let pieces = count.div_ceil(most);
@@ -215,12 +217,12 @@ pub(crate) fn cut(count: usize, most: usize) -> impl Iterator<Item = (usize, usi
     })
 }
 
-/// The width of a panel of B for that many columns: the register tile's, or one vector where that is enough.
+/// The width of a panel of B with that many columns: that of the register tile, or one vector if that is enough.
 pub(crate) fn panel_width<S: Simd>(columns: usize) -> usize {
     if columns <= S::LANES { S::LANES } else { S::VECTORS * S::LANES }
 }
 
-/// Calls `$f::<$S, N>(…)` with N the vectors in a panel of that width.
+/// Calls `$f::<$S, N>(…)`, where N is the number of vectors in a panel of that width.
 macro_rules! with_vectors {
     ($S:ident, $width:expr, $f:ident($($argument:expr),* $(,)?)) => {
         match $width / $S::LANES {

@@ -1,10 +1,11 @@
-//! Normalisations against f64, gradients against their formula, which itself is checked by differences.
+//! Normalizations against f64, gradients against their formula, which itself is checked by differences.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use stein_simd::Isa;
 use stein_simd::norm::{
     NormShape, coefficients, layer_norm, layer_norm_backward, moments, normalize, normalize_backward,
+    normalize_tangent, tangent_coefficients,
 };
 
 const EPSILON: f64 = 1e-5;
@@ -18,18 +19,18 @@ fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|x| f64::from(*x)).collect()
 }
 
-/// Within `bound` of the largest number wanted.
+/// An error of at most `bound` times the largest wanted number.
 fn close(found: &[f32], wanted: &[f64], bound: f64, what: &str) {
     assert_eq!(found.len(), wanted.len(), "{what}");
     let largest = wanted.iter().fold(0.0f64, |a, b| a.max(b.abs()));
     for (i, (found, wanted)) in found.iter().zip(wanted).enumerate() {
         let error = (f64::from(*found) - wanted).abs();
-        // Gradients that are 0 but for rounding have no scale of their own.
+        // Gradients that are 0 up to rounding have no scale of their own.
         assert!(error <= bound * largest.max(1e-2), "{what} at {i}: {found} for {wanted}, largest {largest}");
     }
 }
 
-/// The parameters of a normalisation, in f64; none is missing.
+/// The parameters of a normalization, in f64, all of them present.
 struct Model {
     shape: NormShape,
     gamma: Vec<f64>,
@@ -78,6 +79,24 @@ impl Model {
     fn forward(&self, x: &[f64]) -> Vec<f64> {
         let z = self.inner(x).1;
         if self.silu { z.iter().map(|z| z / (1.0 + (-z).exp())).collect() } else { z }
+    }
+
+    /// The change of y along those of x, scale and shift.
+    fn tangent(&self, x: &[f64], dx: &[f64], dscale: &[f64], dshift: &[f64]) -> Vec<f64> {
+        let (unit, z) = self.inner(x);
+        let root = self.moments(x).1;
+        let along_one = self.means(|i| dx[i]);
+        let along_x = self.means(|i| unit[i] * dx[i]);
+        let change = |i: usize| {
+            let (n, c, g) = self.at(i);
+            let k = n * self.shape.channels + c;
+            let dunit = root[g] * (dx[i] - along_one[g] - unit[i] * along_x[g]);
+            let own = unit[i] * self.gamma[c] + self.beta[c];
+            let dz = self.gamma[c] * dunit * (1.0 + self.scale[k]) + own * dscale[k] + dshift[k];
+            let s = 1.0 / (1.0 + (-z[i]).exp());
+            if self.silu { s * (1.0 + z[i] * (1.0 - s)) * dz } else { dz }
+        };
+        (0..x.len()).map(change).collect()
     }
 
     /// dx, dγ, dβ, dscale and dshift.
@@ -131,7 +150,7 @@ fn join(parts: &[Vec<f32>], widths: &[usize]) -> Vec<f32> {
     (0..rows).flat_map(row).collect()
 }
 
-/// Odd sizes, one place, one channel, parts that part a group, more places than a block, and more than a task.
+/// Odd sizes, one pixel, one channel, parts that split a group, more pixels than a block, and more than a task.
 fn shapes() -> Vec<(NormShape, Vec<usize>)> {
     let shape = |samples, places, channels, groups| NormShape { samples, places, channels, groups };
     vec![
@@ -189,7 +208,7 @@ fn group_norm_and_gradients() {
                 let coefficients = coefficients(shape, &moments, gamma, beta, scale, shift);
                 let mut y = vec![7.0; n];
                 normalize(isa, shape, &parts, &coefficients, silu, &mut y);
-                // Ten roundings or so, in f32, of numbers up to the largest.
+                // About ten roundings, in f32, of numbers up to the largest.
                 close(&y, &model.forward(&wide(&x)), 2e-6, &what);
 
                 let mut dx: Vec<Vec<f32>> = parts.iter().map(|x| vec![7.0; x.len()]).collect();
@@ -219,7 +238,7 @@ fn group_norm_and_gradients() {
     }
 }
 
-/// The formula the kernels are held against has the derivatives of the forward pass.
+/// The reference for the kernels has the derivatives of the forward pass.
 #[test]
 fn the_reference_has_the_gradients() {
     let model = model(NormShape { samples: 2, places: 3, channels: 6, groups: 2 }, true);
@@ -241,7 +260,78 @@ fn the_reference_has_the_gradients() {
 }
 
 #[test]
-fn what_is_missing_is_one_or_nothing() {
+fn group_norm_tangents() {
+    for isa in Isa::available() {
+        for (shape, widths) in shapes() {
+            for (silu, adaptive) in [(false, false), (true, false), (true, true), (false, true)] {
+                let what = format!("{shape:?}, parts {widths:?}, silu {silu}, scaled {adaptive}, on {}", isa.name());
+                let mut model = model(shape, silu);
+                let n = shape.samples * shape.places * shape.channels;
+                let all = shape.samples * shape.channels;
+                let (x, dx) = (uniform(n, 0.5, 2.0, 6), uniform(n, 0.2, 1.0, 17));
+                let (mut dscale, mut dshift) = (uniform(all, 0.0, 1.0, 18), uniform(all, 0.0, 1.0, 19));
+                if !adaptive {
+                    for values in [&mut model.scale, &mut model.shift] {
+                        values.fill(0.0);
+                    }
+                    for values in [&mut dscale, &mut dshift] {
+                        values.fill(0.0);
+                    }
+                }
+                let [parts, tangents] = [&x, &dx].map(|x| split(x, shape.channels, &widths));
+                let [parts, tangents] = [&parts, &tangents].map(|x| x.iter().map(|x| &x[..]).collect::<Vec<_>>());
+                let [gamma, beta, scale, shift] =
+                    [&model.gamma, &model.beta, &model.scale, &model.shift].map(|x| narrow(x));
+                let (gamma, beta) = (Some(&gamma[..]), Some(&beta[..]));
+                let some = |x: &'_ [f32]| adaptive.then(|| x.to_vec());
+                let [scale, shift, along_scale, along_shift] = [&scale, &shift, &dscale, &dshift].map(|x| some(x));
+                let [scale, shift] = [scale.as_deref(), shift.as_deref()];
+                let (along_scale, along_shift) = (along_scale.as_deref(), along_shift.as_deref());
+
+                let moments = moments(isa, shape, &parts, EPSILON);
+                let own = coefficients(shape, &moments, gamma, beta, scale, shift);
+                let along = tangent_coefficients(
+                    isa,
+                    shape,
+                    &parts,
+                    &tangents,
+                    &moments,
+                    gamma,
+                    beta,
+                    scale,
+                    along_scale,
+                    along_shift,
+                );
+                let mut dy = vec![7.0; n];
+                normalize_tangent(isa, shape, &parts, &tangents, &own, &along, silu, &mut dy);
+                let wanted = model.tangent(&wide(&x), &wide(&dx), &wide(&dscale), &wide(&dshift));
+                close(&dy, &wanted, 5e-6, &what);
+            }
+        }
+    }
+}
+
+/// The reference for the tangents has the derivatives of the forward pass.
+#[test]
+fn the_reference_has_the_tangents() {
+    let shape = NormShape { samples: 2, places: 3, channels: 6, groups: 2 };
+    let (x, dx) = (wide(&uniform(36, 0.5, 2.0, 8)), wide(&uniform(36, 0.0, 1.0, 20)));
+    let (dscale, dshift) = (wide(&uniform(12, 0.0, 1.0, 21)), wide(&uniform(12, 0.0, 1.0, 22)));
+    let along = |x: &[f64], by: &[f64], h: f64| x.iter().zip(by).map(|(x, by)| x + h * by).collect::<Vec<_>>();
+    let at = |h: f64| {
+        let own = model(shape, true);
+        let (scale, shift) = (along(&own.scale, &dscale, h), along(&own.shift, &dshift, h));
+        Model { scale, shift, ..own }.forward(&along(&x, &dx, h))
+    };
+    let wanted = at(1e-5).iter().zip(at(-1e-5)).map(|(a, b)| (a - b) / 2e-5).collect::<Vec<_>>();
+    let found = model(shape, true).tangent(&x, &dx, &dscale, &dshift);
+    for (found, wanted) in found.iter().zip(&wanted) {
+        assert!((found - wanted).abs() < 1e-8, "{found} for {wanted}");
+    }
+}
+
+#[test]
+fn missing_parameters_are_one_or_zero() {
     let shape = NormShape { samples: 2, places: 9, channels: 10, groups: 5 };
     let (x, dy) = (uniform(180, 0.0, 1.0, 10), uniform(180, 0.0, 1.0, 11));
     let (ones, zeros) = (vec![1.0; 10], vec![0.0; 20]);
@@ -280,7 +370,7 @@ fn means_far_from_zero() {
             close(&moments.scale, &scale, 1e-6, &what);
             let mut y = vec![0.0; n];
             normalize(isa, shape, &[&x], &coefficients(shape, &moments, None, None, None, None), false, &mut y);
-            // The mean, in f32, is off by up to 4·10⁻⁶ of the deviation, and so is a x + b.
+            // The mean, in f32, is off by up to 4·10⁻⁶ standard deviations, and so is a x + b.
             close(&y, &model.forward(&wide(&x)), 1e-5, &what);
             if places == 1 && groups == 1 {
                 let moments = layer_norm(isa, &x, channels, None, None, EPSILON, false, &mut y);
@@ -314,7 +404,7 @@ fn layer_norm_and_gradients() {
                 close(&y, &model.forward(&wide(&x)), 2e-6, &what);
                 let (dgamma, dbeta) = layer_norm_backward(isa, &x, columns, &moments, gamma, beta, silu, &dy, &mut dx);
                 let [wanted, wanted_gamma, wanted_beta, ..] = model.backward(&wide(&x), &wide(&dy));
-                // As for group normalisation.
+                // As for group normalization.
                 close(&dx, &wanted, 1e-5, &what);
                 close(&dgamma, &wanted_gamma, 1e-5, &what);
                 close(&dbeta, &wanted_beta, 1e-5, &what);
@@ -337,7 +427,11 @@ fn the_same_on_any_number_of_threads() {
             normalize(isa, shape, &[&x], &coefficients, true, &mut y);
             let to = &mut [&mut dx[..]];
             let d = normalize_backward(isa, shape, &[&x], &moments, &coefficients, None, None, None, true, &dy, to);
-            let groups = (moments.mean, moments.scale, y, dx, d.gamma, d.beta, d.scale, d.shift);
+            let (parts, tangents) = (&[&x[..]], &[&dy[..]]);
+            let along = tangent_coefficients(isa, shape, parts, tangents, &moments, None, None, None, None, None);
+            let mut tangent = vec![0.0; n];
+            normalize_tangent(isa, shape, parts, tangents, &coefficients, &along, true, &mut tangent);
+            let groups = (moments.mean, moments.scale, y, dx, d.gamma, d.beta, d.scale, d.shift, tangent);
             let (mut y, mut dx) = (vec![0.0; n], vec![0.0; n]);
             let moments = layer_norm(isa, &x, 48, None, None, EPSILON, true, &mut y);
             let d = layer_norm_backward(isa, &x, 48, &moments, None, None, true, &dy, &mut dx);

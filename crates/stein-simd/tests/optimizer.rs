@@ -1,4 +1,4 @@
-//! The optimiser's passes against f64.
+//! The optimizer's passes against f64.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -17,13 +17,13 @@ fn squares_add_up() {
             let x = uniform(n, 3.0, n as u64);
             let wanted: f64 = x.iter().map(|x| f64::from(*x).powi(2)).sum();
             let found = sum_of_squares(isa, &x);
-            // A sum of positive numbers, of which few are added up in f32.
+            // A sum of positive numbers, few of which are added up in f32.
             assert!((found - wanted).abs() <= 1e-6 * wanted, "{n} on {}: {found} for {wanted}", isa.name());
         }
     }
 }
 
-/// AdamW, Adam without decay, and RAdam's step before its rectification.
+/// AdamW, Adam without decay, and RAdam's step before its rectification is defined.
 const UPDATES: [Update; 3] = [
     Update { gradient: 0.3, keep: 0.999, beta1: 0.9, beta2: 0.999, first: 0.02, second: 3.0, epsilon: 1e-8 },
     Update { gradient: 1.0, keep: 1.0, beta1: 0.5, beta2: 0.99, first: 0.001, second: 1.5, epsilon: 1e-3 },

@@ -13,7 +13,7 @@ fn uniform(n: usize, seed: u64) -> Vec<f32> {
     (0..n).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
-/// Within 10⁻⁶: a few roundings of numbers around 1.
+/// An error of at most 10⁻⁶: a few roundings of numbers around 1.
 fn close(found: &[f32], wanted: &[f64], what: &str) {
     assert_eq!(found.len(), wanted.len(), "{what}");
     for (found, wanted) in found.iter().zip(wanted) {
@@ -26,7 +26,7 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
-/// ⟨J x, y⟩ = ⟨x, Jᵀ y⟩, to the rounding of sums of numbers around 1.
+/// ⟨J x, y⟩ = ⟨x, Jᵀ y⟩, up to the rounding of sums of numbers around 1.
 fn adjoint(x: &[f32], jx: &[f32], y: &[f32], jty: &[f32], what: &str) {
     let (left, right) = (dot(jx, y), dot(x, jty));
     assert!((left - right).abs() <= 1e-6 * (1.0 + x.len() as f64).sqrt() * 4.0, "{what}: {left} and {right}");
@@ -67,8 +67,8 @@ fn doubled_and_halved() {
     }
 }
 
-/// Zeros put in, zeros around, a convolution with the outer product of the kernel by its definition, and every
-/// `down`-th number.
+/// Inserts zeros, pads with zeros, convolves with the outer product of the kernel by definition, and keeps every
+/// `down`-th pixel.
 fn filtered(
     x: &[f32],
     [n, h, w, c]: [usize; 4],
@@ -103,7 +103,7 @@ fn filtered(
     y
 }
 
-/// Up, down, pad and taps: NCSN++'s two, plain blurs, and odd ones.
+/// Up, down, pad and taps: the two of NCSN++, plain blurs, and unusual ones.
 const FILTERS: [(usize, usize, [usize; 2], &[f32]); 6] = [
     (2, 1, [2, 1], &[0.125, 0.375, 0.375, 0.125]),
     (1, 2, [1, 1], &[0.125, 0.375, 0.375, 0.125]),
@@ -122,7 +122,7 @@ fn filters() {
                 let what = format!("{shape:?}, up {up}, down {down}, on {}", isa.name());
                 let x = uniform(shape.iter().product(), 3);
                 let wanted = filtered(&x, shape, kernel, up, down, pad, 4.0);
-                // What was there before makes no difference.
+                // What the output held before must not matter.
                 let (mut y, mut dx) = (vec![f32::NAN; wanted.len()], vec![f32::NAN; x.len()]);
                 fir_resample(isa, &x, shape, kernel, up, down, pad, 4.0, &mut y);
                 close(&y, &wanted, &what);

@@ -2,16 +2,16 @@
 
 use std::arch::x86_64::*;
 
-use super::{Job, Simd};
+use super::simd::{Job, Simd};
 
-/// Eight lanes; a 6 × 16 tile takes twelve of the sixteen registers.
+/// Eight lanes. A 6 × 16 tile takes twelve of the sixteen registers.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2;
 
 /// Runs a job compiled for AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn run<J: Job>(job: J) -> J::Output {
-    // SAFETY: this function may only be called where its instructions are there.
+    // SAFETY: this function may only be called if the processor has its instructions.
     unsafe { job.run::<Avx2>() }
 }
 
@@ -22,11 +22,11 @@ unsafe fn mask(n: usize) -> __m256i {
     unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)) }
 }
 
-/// Four numbers, and the four that are four rows below, side by side: what is left is to turn 4 × 4 numbers over in
-/// either half.
+/// Four numbers, and the four that are four rows below, next to each other: what remains is to transpose 4 × 4 numbers in
+/// each half.
 ///
 /// # Safety
-/// As [`Simd::turn`], and the processor has AVX.
+/// As [`Simd::transpose8`], and the processor has AVX.
 #[inline(always)]
 unsafe fn halves(from: *const f32, row: usize) -> __m256 {
     // SAFETY: the caller's promise.
@@ -36,12 +36,12 @@ unsafe fn halves(from: *const f32, row: usize) -> __m256 {
     }
 }
 
-/// See [`Simd::turn`].
+/// See [`Simd::transpose8`].
 ///
 /// # Safety
 /// As there, and the processor has AVX.
 #[inline(always)]
-pub(super) unsafe fn turn(from: *const f32, row: usize, to: *mut f32, step: usize) {
+pub(super) unsafe fn transpose8(from: *const f32, row: usize, to: *mut f32, step: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         for at in [0, 4] {
@@ -73,8 +73,8 @@ unsafe fn round_to_bf16(x: __m256) -> __m256i {
     }
 }
 
-// Each function is one instruction, or a few; the safety of all is that the processor has AVX2 and FMA and that pointers
-// are as the trait asks.
+// Each function is one instruction, or a few; all are safe if the processor has AVX2 and FMA and pointers are
+// as the trait requires.
 impl Simd for Avx2 {
     const LANES: usize = 8;
     const ROWS: usize = 6;
@@ -169,15 +169,6 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn largest(x: __m256) -> f32 {
-        // SAFETY: see above the block.
-        unsafe {
-            let x = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
-            let x = _mm_max_ps(x, _mm_movehl_ps(x, x));
-            _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)))
-        }
-    }
-    #[inline(always)]
     unsafe fn unpack_bf16(from: *const u32) -> (__m256, __m256) {
         // SAFETY: see above the block.
         unsafe {
@@ -188,9 +179,9 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn turn(from: *const f32, row: usize, to: *mut f32, step: usize) {
+    unsafe fn transpose8(from: *const f32, row: usize, to: *mut f32, step: usize) {
         // SAFETY: see above the block.
-        unsafe { turn(from, row, to, step) }
+        unsafe { transpose8(from, row, to, step) }
     }
     #[inline(always)]
     unsafe fn pack_bf16(low: __m256, high: __m256) -> __m256 {

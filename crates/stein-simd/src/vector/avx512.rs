@@ -2,23 +2,26 @@
 
 use std::arch::x86_64::*;
 
-use super::{Job, Simd, avx2};
+use super::{
+    avx2,
+    simd::{Job, Simd},
+};
 
 /// Runs a job compiled for AVX-512.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw")]
 pub(super) unsafe fn run<J: Job>(job: J) -> J::Output {
-    // SAFETY: this function may only be called where its instructions are there.
+    // SAFETY: this function may only be called if the processor has its instructions.
     unsafe { job.run::<Avx512<false>>() }
 }
 
 /// Runs a job compiled for AVX-512 with bf16.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512bf16")]
 pub(super) unsafe fn run_bf16<J: Job>(job: J) -> J::Output {
-    // SAFETY: this function may only be called where its instructions are there.
+    // SAFETY: this function may only be called if the processor has its instructions.
     unsafe { job.run::<Avx512<true>>() }
 }
 
-/// Sixteen lanes; a 12 × 32 tile takes twenty-four of the thirty-two registers.
+/// Sixteen lanes. A 12 × 32 tile takes twenty-four of the thirty-two registers.
 #[derive(Clone, Copy)]
 pub(super) struct Avx512<const BF16: bool>;
 
@@ -41,8 +44,8 @@ unsafe fn round_to_bf16(x: __m512) -> __m512i {
     }
 }
 
-// Each function is one instruction, or a few; the safety of all is that the processor has AVX-512 and that pointers are
-// as the trait asks.
+// Each function is one instruction, or a few; all are safe if the processor has AVX-512 and pointers are as the
+// trait requires.
 impl<const BF16: bool> Simd for Avx512<BF16> {
     const LANES: usize = 16;
     const ROWS: usize = 12;
@@ -125,19 +128,14 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { _mm512_scalef_ps(x, n) }
     }
     #[inline(always)]
-    unsafe fn turn(from: *const f32, row: usize, to: *mut f32, step: usize) {
+    unsafe fn transpose8(from: *const f32, row: usize, to: *mut f32, step: usize) {
         // SAFETY: see above the block.
-        unsafe { avx2::turn(from, row, to, step) }
+        unsafe { avx2::transpose8(from, row, to, step) }
     }
     #[inline(always)]
     unsafe fn sum(x: __m512) -> f32 {
         // SAFETY: see above the block.
         unsafe { _mm512_reduce_add_ps(x) }
-    }
-    #[inline(always)]
-    unsafe fn largest(x: __m512) -> f32 {
-        // SAFETY: see above the block.
-        unsafe { _mm512_reduce_max_ps(x) }
     }
     #[inline(always)]
     unsafe fn unpack_bf16(from: *const u32) -> (__m512, __m512) {

@@ -1,8 +1,8 @@
-//! One interface over the vector instructions of every processor, so that a kernel is written once.
+//! One interface to the vector instructions of every processor, so that each kernel is written only once.
 //!
-//! A kernel is a [`Job`]: its `run` is generic over a [`Simd`] and always inlined, so that [`Isa::run`] compiles it once
-//! for each instruction set, with that set's instructions switched on, and picks one when the program runs. Work is
-//! split over threads outside of jobs.
+//! A kernel is a [`Job`]: its `run` is generic over [`Simd`] and always inlined, so that [`Isa::run`] compiles it once per
+//! instruction set, with the instructions of that set enabled, and picks one at run time. Work is split over threads
+//! outside of jobs.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -11,120 +11,13 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
+mod simd;
 
 use std::sync::OnceLock;
 
-/// Vectors of f32 and what kernels do with them.
-///
-/// # Safety
-/// Every function may only run on a processor with the instructions of the set; [`Isa::run`] makes sure of it. Loads and
-/// stores are of [`LANES`](Self::LANES) consecutive numbers without alignment, or of the first `n` ≤ `LANES` of them, and
-/// those have to lie in memory one may read or write.
-pub trait Simd: Copy + Send + Sync + 'static {
-    /// Numbers in a vector.
-    const LANES: usize;
-    /// The register tile of matrix products: rows.
-    const ROWS: usize;
-    /// The register tile of matrix products: vectors across.
-    const VECTORS: usize;
-    /// A vector.
-    type V: Copy;
+pub(crate) use simd::{Job, Simd, load, store};
 
-    /// The same number in all lanes.
-    unsafe fn splat(x: f32) -> Self::V;
-    /// `LANES` numbers.
-    unsafe fn load(from: *const f32) -> Self::V;
-    /// The first `n` numbers, and zeros.
-    unsafe fn load_some(from: *const f32, n: usize) -> Self::V;
-    /// Writes all lanes.
-    unsafe fn store(to: *mut f32, x: Self::V);
-    /// Writes the first `n` lanes.
-    unsafe fn store_some(to: *mut f32, x: Self::V, n: usize);
-    /// a + b
-    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
-    /// a − b
-    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
-    /// a · b
-    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
-    /// a / b
-    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
-    /// a · b + c, rounded once where the processor can.
-    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// The smaller, lane by lane; b where a is not a number.
-    unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
-    /// The larger, lane by lane; b where a is not a number.
-    unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
-    /// √x
-    unsafe fn sqrt(x: Self::V) -> Self::V;
-    /// The nearest whole number, halves to even.
-    unsafe fn round(x: Self::V) -> Self::V;
-    /// x · 2ⁿ for whole n from −126 to 127.
-    unsafe fn scale_by_power_of_two(x: Self::V, n: Self::V) -> Self::V;
-    /// The sum of all lanes, in a fixed order.
-    unsafe fn sum(x: Self::V) -> f32;
-    /// The largest lane.
-    unsafe fn largest(x: Self::V) -> f32;
-    /// The low and high halves of `LANES` pairs of bf16 as two vectors.
-    unsafe fn unpack_bf16(from: *const u32) -> (Self::V, Self::V);
-
-    /// Turns 8 × 8 numbers over: row i of the result, at `to + i · step`, is column i of the rows at `from + j · row`.
-    #[inline(always)]
-    unsafe fn turn(from: *const f32, row: usize, to: *mut f32, step: usize) {
-        // SAFETY: the caller promises that both squares are there.
-        unsafe {
-            for (i, j) in (0..64).map(|k| (k / 8, k % 8)) {
-                *to.add(i * step + j) = *from.add(j * row + i);
-            }
-        }
-    }
-
-    /// `LANES` pairs of the nearest bf16, halves to even, of the numbers of two vectors, as the bits of a vector.
-    #[inline(always)]
-    unsafe fn pack_bf16(low: Self::V, high: Self::V) -> Self::V {
-        let [mut to, mut from] = [[0.0; 16]; 2];
-        // SAFETY: no vector is longer, and the caller's promises are those of the functions called.
-        unsafe {
-            Self::store(to.as_mut_ptr(), low);
-            Self::store(from.as_mut_ptr(), high);
-            for (low, high) in to.iter_mut().zip(from).take(Self::LANES) {
-                *low = f32::from_bits(round_to_bf16(*low) >> 16 | round_to_bf16(high) & 0xffff_0000);
-            }
-            Self::load(to.as_ptr())
-        }
-    }
-
-    /// acc + lo(a) · lo(b) + hi(a) · hi(b) for a pair of bf16 `a` and `LANES` pairs at `b`, products and sums in f32.
-    #[inline(always)]
-    unsafe fn dot_bf16(acc: Self::V, a: u32, b: *const u32) -> Self::V {
-        // SAFETY: the caller's promises are those of the functions called.
-        unsafe {
-            let (lo, hi) = Self::unpack_bf16(b);
-            let acc = Self::fma(Self::splat(f32::from_bits(a << 16)), lo, acc);
-            Self::fma(Self::splat(f32::from_bits(a & 0xffff_0000)), hi, acc)
-        }
-    }
-}
-
-/// Bits whose upper half is the nearest bf16.
-#[inline(always)]
-fn round_to_bf16(x: f32) -> u32 {
-    let bits = x.to_bits();
-    // What makes it not a number might be in the lower half alone, and a carry could run through the exponent.
-    if x.is_nan() { bits | 0x0040_0000 } else { bits + 0x7fff + (bits >> 16 & 1) }
-}
-
-/// A kernel that can be compiled for any instruction set.
-pub trait Job {
-    /// What it returns.
-    type Output;
-    /// Does the work. To be marked `#[inline(always)]`, as everything it calls with `S`.
-    ///
-    /// # Safety
-    /// The processor has the instructions of `S`.
-    unsafe fn run<S: Simd>(self) -> Self::Output;
-}
-
-/// An instruction set this processor has.
+/// An instruction set that this processor has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Isa(Kind);
 
@@ -142,7 +35,7 @@ enum Kind {
 }
 
 impl Isa {
-    /// All this processor has, the best one last. The first is portable and is always there.
+    /// All instruction sets this processor has, the best one last. The first is the portable one, which is always there.
     pub fn available() -> Vec<Self> {
         let mut all = vec![Kind::Portable];
         #[cfg(target_arch = "x86_64")]
@@ -164,13 +57,13 @@ impl Isa {
         all.into_iter().map(Self).collect()
     }
 
-    /// The best one this processor has.
+    /// The best instruction set this processor has.
     pub fn best() -> Self {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| *Self::available().last().expect("the portable set is always there"))
     }
 
-    /// Whether it multiplies bf16 in hardware.
+    /// Whether products of bf16 are computed in hardware.
     pub fn has_bf16(self) -> bool {
         self.name() == "avx512bf16"
     }
@@ -192,11 +85,11 @@ impl Isa {
 
     /// Runs a job with these instructions.
     #[inline]
-    pub fn run<J: Job>(self, job: J) -> J::Output {
+    pub(crate) fn run<J: Job>(self, job: J) -> J::Output {
         match self.0 {
-            // SAFETY: the portable set needs no instructions beyond the target's.
+            // SAFETY: the portable set needs no instructions beyond those of the target.
             Kind::Portable => unsafe { job.run::<portable::Portable>() },
-            // SAFETY: an `Isa` is only ever made by `available`, which asked the processor.
+            // SAFETY: every `Isa` comes from `available`, which asked the processor.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => unsafe { avx2::run(job) },
             // SAFETY: as above.
@@ -210,24 +103,4 @@ impl Isa {
             Kind::Neon => unsafe { neon::run(job) },
         }
     }
-}
-
-/// Reads `n` numbers as a full vector where they fill one.
-///
-/// # Safety
-/// As [`Simd::load_some`].
-#[inline(always)]
-pub unsafe fn load<S: Simd>(from: *const f32, n: usize) -> S::V {
-    // SAFETY: the caller's promises are those of the functions called.
-    unsafe { if n >= S::LANES { S::load(from) } else { S::load_some(from, n) } }
-}
-
-/// Writes `n` numbers as a full vector where they fill one.
-///
-/// # Safety
-/// As [`Simd::store_some`].
-#[inline(always)]
-pub unsafe fn store<S: Simd>(to: *mut f32, x: S::V, n: usize) {
-    // SAFETY: the caller's promises are those of the functions called.
-    unsafe { if n >= S::LANES { S::store(to, x) } else { S::store_some(to, x, n) } }
 }

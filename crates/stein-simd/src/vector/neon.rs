@@ -2,21 +2,21 @@
 
 use std::arch::aarch64::*;
 
-use super::{Job, Simd};
+use super::simd::{Job, Simd};
 
-/// Four lanes; a 6 × 16 tile takes twenty-four of the thirty-two registers.
+/// Four lanes. A 6 × 16 tile takes twenty-four of the thirty-two registers.
 #[derive(Clone, Copy)]
 pub(super) struct Neon;
 
 /// Runs a job compiled for NEON.
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn run<J: Job>(job: J) -> J::Output {
-    // SAFETY: this function may only be called where its instructions are there.
+    // SAFETY: this function may only be called if the processor has its instructions.
     unsafe { job.run::<Neon>() }
 }
 
-// Each function is one instruction, or a few; the safety of all is that the processor has NEON and that pointers are as
-// the trait asks.
+// Each function is one instruction, or a few; all are safe if the processor has NEON and pointers are as the
+// trait requires.
 impl Simd for Neon {
     const LANES: usize = 4;
     const ROWS: usize = 6;
@@ -113,11 +113,6 @@ impl Simd for Neon {
     unsafe fn sum(x: float32x4_t) -> f32 {
         // SAFETY: see above the block.
         unsafe { vaddvq_f32(x) }
-    }
-    #[inline(always)]
-    unsafe fn largest(x: float32x4_t) -> f32 {
-        // SAFETY: see above the block.
-        unsafe { vmaxvq_f32(x) }
     }
     #[inline(always)]
     unsafe fn unpack_bf16(from: *const u32) -> (float32x4_t, float32x4_t) {

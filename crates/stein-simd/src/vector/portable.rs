@@ -1,8 +1,8 @@
-//! Vectors as arrays, for processors without vector instructions of their own here and as the reference in tests.
+//! Vectors as arrays, for processors without a set of their own here, and as the reference in tests.
 
-use super::Simd;
+use super::simd::Simd;
 
-/// Eight lanes, left to the compiler.
+/// Eight lanes, which the compiler vectorizes if it can.
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
 
@@ -30,7 +30,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> V {
-        // SAFETY: the caller promises eight readable numbers; arrays of them may lie anywhere a number may.
+        // SAFETY: the caller promises eight readable numbers; they are read without alignment.
         unsafe { from.cast::<V>().read_unaligned() }
     }
     #[inline(always)]
@@ -93,10 +93,6 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn sum(x: V) -> f32 {
         ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]))
-    }
-    #[inline(always)]
-    unsafe fn largest(x: V) -> f32 {
-        x.into_iter().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b })
     }
     #[inline(always)]
     unsafe fn unpack_bf16(from: *const u32) -> (V, V) {

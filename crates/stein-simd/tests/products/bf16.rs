@@ -1,4 +1,4 @@
-//! Convolution and linear layers in bf16 against plain sums in f64, of rounded numbers and of those before rounding.
+//! Convolution and linear layers in bf16 against plain sums in f64, both of rounded and of unrounded numbers.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -10,7 +10,7 @@ use stein_simd::{
 
 use crate::{check, numbers, products, sizes};
 
-/// The nearest number of eight significant bits, of two as near the even one.
+/// The nearest number with eight significant bits; halves go to the even one.
 fn rounded(x: f64) -> f64 {
     let unit = 2.0f64.powi(x.abs().log2().floor() as i32 - 7);
     if x == 0.0 { x } else { (x / unit).round_ties_even() * unit }
@@ -25,7 +25,7 @@ impl Both {
         Self([x.clone().collect(), x.map(rounded).collect()])
     }
 
-    /// Sums of products, of either.
+    /// Sums of products, of rounded and of unrounded numbers.
     fn sums(&self, other: &Self, len: usize, mut products: impl FnMut(&mut dyn FnMut(usize, usize, usize))) -> Self {
         Self([0, 1].map(|i| {
             let mut sums = vec![0.0; len];
@@ -66,7 +66,7 @@ fn values_and_gradients() {
         sizes(2, [9, 1], [19, 16], [3, 3]),
         sizes(1, [6, 5], [1, 40], [3, 3]),
         sizes(1, [6, 5], [40, 1], [3, 3]),
-        // More channels than a task of weights has, more places than a band has.
+        // More channels than a task of the weight gradient has, and more pixels than a band.
         sizes(1, [4, 4], [70, 33], [3, 3]),
         sizes(1, [67, 63], [33, 16], [3, 3]),
         sizes(2, [4, 4], [70, 130], [1, 1]),
@@ -97,7 +97,7 @@ fn values_and_gradients() {
         let input = Input::new(&parts);
         for isa in Isa::available() {
             let what = format!("{shape:?} on {}", isa.name());
-            // What is there before must not matter.
+            // What the outputs held before must not matter.
             let [mut y, mut dw] = [dy.len(), w.len()].map(|n| vec![f32::NAN; n]);
             let weights = Weights::new(isa, &shape, Method::Bf16, &w);
             convolve(isa, &shape, &input, &weights, &Epilogue::default(), &mut y);
@@ -114,7 +114,7 @@ fn values_and_gradients() {
     }
 }
 
-/// Two parts, repeated and not, with all that happens on the way in and out.
+/// Two parts, upsampled and not, with a prologue and a full epilogue.
 #[test]
 fn prologue_and_epilogue() {
     let mut rng = ChaCha8Rng::seed_from_u64(2);
@@ -193,7 +193,7 @@ fn linear_layers() {
     }
 }
 
-/// Halfway goes to even, overflow to infinity, and what is not a number stays so.
+/// Halves go to even, overflow to infinity, and NaN stays NaN.
 #[test]
 fn rounding() {
     let shape = Shape::dense(1, 1, 1);
@@ -221,7 +221,7 @@ fn rounding() {
     }
 }
 
-/// The places that pairs reach past the last output must not count, whatever is there.
+/// The pixels that pairs reach beyond the last output must not count, whatever their values.
 #[test]
 fn infinite_where_no_output_looks() {
     let shape = Shape { stride: 2, pad: [0; 4], ..sizes(1, [2, 7], [3, 4], [2, 2]) };

@@ -19,7 +19,7 @@ fn reference(shape: &Shape, x: &[f64], w: &[f32]) -> Vec<f64> {
     y
 }
 
-/// The methods there are for a shape, and their bounds.
+/// The methods that a shape allows, and their error bounds.
 fn methods(shape: &Shape) -> &'static [(Method, f64)] {
     const ALL: [(Method, f64); 3] = [(Method::Direct, 1e-5), (Method::Winograd2, 1e-4), (Method::Winograd4, 1e-4)];
     if shape.kernel == [3, 3] && shape.stride == 1 { &ALL } else { &ALL[..1] }
@@ -40,7 +40,7 @@ fn all(shape: &Shape, rng: &mut ChaCha8Rng) {
     let parts = [&x[..]];
     let input = Input::new(&parts);
     for isa in Isa::available() {
-        // What is there before must not matter.
+        // What the outputs held before must not matter.
         let mut dx = vec![f32::NAN; x.len()];
         let transposed = Weights::transposed(isa, shape, Method::of(shape), 0..shape.inputs, &w);
         input_gradient(isa, shape, &transposed, &dy, &mut dx);
@@ -74,9 +74,9 @@ fn particular_shapes() {
         same(2, [9, 1], [19, 16], [3, 3]),
         same(1, [6, 5], [1, 40], [3, 3]),
         same(1, [6, 5], [40, 1], [3, 3]),
-        // More channels than a task of weights has.
+        // More channels than a task of the weight gradient has.
         same(1, [4, 4], [70, 33], [3, 3]),
-        // More places than a band or a block of tiles has.
+        // More pixels than a band or a block of tiles has.
         same(1, [40, 36], [16, 16], [3, 3]),
         same(2, [4, 4], [70, 130], [1, 1]),
         same(2, [3, 5], [7, 2], [1, 1]),
@@ -90,7 +90,7 @@ fn particular_shapes() {
         half(same(1, [1, 2], [4, 4], [3, 3]), [1; 4]),
         half(same(2, [6, 7], [9, 5], [1, 1]), [0; 4]),
         half(same(1, [9, 9], [5, 6], [5, 5]), [2; 4]),
-        // Without a border, and with all of it.
+        // Without padding, and with as much as possible.
         Shape { pad: [0; 4], ..same(1, [6, 8], [16, 17], [3, 3]) },
         Shape { pad: [2; 4], ..same(1, [6, 8], [17, 16], [3, 3]) },
         Shape { pad: [0, 2, 1, 0], ..same(2, [5, 6], [16, 16], [3, 3]) },
@@ -112,7 +112,7 @@ fn random_shapes() {
     }
 }
 
-/// Everything that happens on the way in and out, together and apart.
+/// Prologue, parts and epilogue, together and separately.
 #[test]
 fn prologue_and_epilogue() {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
@@ -130,8 +130,8 @@ fn prologue_and_epilogue() {
             (2, true, true, false, 1.0),
         ] {
             let Shape { samples, height, width, inputs, outputs, .. } = shape;
-            let places = samples * (height / repeat) * (width / repeat);
-            let tensors = widths.map(|channels| numbers(places * channels, &mut rng));
+            let pixels = samples * (height / repeat) * (width / repeat);
+            let tensors = widths.map(|channels| numbers(pixels * channels, &mut rng));
             let [a, b] = [(); 2].map(|()| numbers(samples * inputs, &mut rng));
             let through = |n: usize, c: usize, x: f32| {
                 let v = f64::from(a[n * inputs + c]) * f64::from(x) + f64::from(b[n * inputs + c]);
@@ -186,7 +186,57 @@ fn prologue_and_epilogue() {
     }
 }
 
-/// The gradient of a few of the input's channels is that part of the gradient of all.
+/// The tangent of a prologue, on the way in, is that of a tensor written before.
+#[test]
+fn tangent_prologue() {
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    for (shape, widths) in [
+        (sizes(2, [6, 8], [20, 35], [3, 3]), [13, 7]),
+        (sizes(3, [4, 6], [35, 16], [3, 3]), [1, 34]),
+        (Shape { stride: 2, pad: [0, 1, 0, 1], ..sizes(2, [6, 8], [21, 17], [3, 3]) }, [16, 5]),
+    ] {
+        for (repeat, silu) in [(1, false), (1, true), (2, true)] {
+            let Shape { samples, height, width, inputs, outputs, .. } = shape;
+            let pixels = samples * (height / repeat) * (width / repeat);
+            let [x, dx] = [(); 2].map(|()| widths.map(|channels| numbers(pixels * channels, &mut rng)));
+            let [a, b, q, r] = [(); 4].map(|()| numbers(samples * inputs, &mut rng));
+            let mut before = 0;
+            let written = [0, 1].map(|part| {
+                let first = before;
+                before += widths[part];
+                let change = |i: usize| {
+                    let (pixel, c) = (i / widths[part], first + i % widths[part]);
+                    let at = pixel / (pixels / samples) * inputs + c;
+                    let [a, b, q, r] = [&a, &b, &q, &r].map(|x| f64::from(x[at]));
+                    let (x, dx) = (f64::from(x[part][i]), f64::from(dx[part][i]));
+                    let (inner, along) = (a * x + b, a * dx + q * x + r);
+                    let s = 1.0 / (1.0 + (-inner).exp());
+                    (if silu { s * (1.0 + inner * (1.0 - s)) * along } else { along }) as f32
+                };
+                (0..pixels * widths[part]).map(change).collect::<Vec<f32>>()
+            });
+            let [x, dx, written] = [&x, &dx, &written].map(|both| [&both[0][..], &both[1][..]]);
+            let prologue = Prologue::Tangent { x: &x, a: &a, b: &b, q: &q, r: &r, silu };
+            let (fused, plain) =
+                (Input { prologue, repeat, ..Input::new(&dx) }, Input { repeat, ..Input::new(&written) });
+            let w = numbers(shape.kernel[0] * shape.kernel[1] * inputs * outputs, &mut rng);
+            let [rows, columns] = shape.output();
+            for isa in Isa::available() {
+                for (method, bound) in methods(&shape) {
+                    let weights = Weights::new(isa, &shape, *method, &w);
+                    let [found, wanted] = [&fused, &plain].map(|input| {
+                        let mut y = vec![f32::NAN; samples * rows * columns * outputs];
+                        convolve(isa, &shape, input, &weights, &Epilogue::default(), &mut y);
+                        y
+                    });
+                    check(&found, &wide(&wanted), *bound, &format!("{method:?}, {shape:?} on {}", isa.name()));
+                }
+            }
+        }
+    }
+}
+
+/// The gradient of a few of the input's channels is a part of the gradient of all.
 #[test]
 fn gradient_of_some_channels() {
     let mut rng = ChaCha8Rng::seed_from_u64(4);

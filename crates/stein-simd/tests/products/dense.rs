@@ -73,7 +73,7 @@ fn transposed() {
 fn sums_of_columns() {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     for (samples, places, columns) in [(1, 1, 1), (3, 5, 7), (2, 64, 16), (4, 1000, 33), (1, 4096, 40), (5, 0, 3)] {
-        // All of one sign, so that sums grow and rounding errors with them.
+        // All of the same sign, so that sums and their rounding errors grow.
         let x: Vec<f32> = numbers(samples * places * columns, &mut rng).iter().map(|x| x + 1.0).collect();
         let mut wanted = vec![0.0; samples * columns];
         for (i, x) in x.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Products, which convolutions and linear layers are made of, against plain sums in f64.
+//! Convolutions and linear layers, against plain sums in f64.
 
 mod bf16;
 mod convolution;
@@ -22,7 +22,7 @@ fn sizes(samples: usize, [height, width]: [usize; 2], [inputs, outputs]: [usize;
     Shape { samples, height, width, inputs, outputs, kernel, stride: 1, pad }
 }
 
-/// Calls `f` with the numbers in x, w and y of every product.
+/// Calls `f` with the indices in x, w and y of every product.
 fn products(shape: &Shape, mut f: impl FnMut(usize, usize, usize)) {
     let Shape { samples, height, width, inputs, outputs, kernel: [kh, kw], stride, pad: [top, _, left, _] } = *shape;
     let [out_height, out_width] = shape.output();
@@ -43,7 +43,7 @@ fn products(shape: &Shape, mut f: impl FnMut(usize, usize, usize)) {
     }
 }
 
-/// Within `bound` of the largest number wanted.
+/// An error of at most `bound` times the largest wanted number.
 fn check(found: &[f32], wanted: &[f64], bound: f64, what: &str) {
     assert_eq!(found.len(), wanted.len());
     assert!(found.iter().all(|x| x.is_finite()), "{what}");
