@@ -1,7 +1,7 @@
 //! What a network knows of a row besides its values: a vector of its noise number and its class.
 //!
 //! e = W₂ silu(W₁ \[cos(ω c), sin(ω c)\] + b₁) + b₂ + E\[class\], for the noise number c the preconditioner feeds,
-//! whether that is ln(σ)/4, a time in \[0, 1\] or a step in \[0, 1000\]. The frequencies ω are not trained:
+//! whether that is ln(σ)/4, a time in \[0, 1\] or a step in \[0, 1000\]. To a row without a class no E is added. The frequencies ω are not trained:
 //! - `fourier`: ω = 2π f, f ~ N(0, scale²) (Tancik et al., arXiv:2006.10739; Score-SDE and EDM networks), saved with the weights. Good for c in
 //!   a range of a few units; `scale` is about the inverse of the smallest change in c that matters.
 //! - `positional`: ω_k = max_period^(−k/K), k = 0 … K−1 (Vaswani et al., arXiv:1706.03762; DDPM). Good for c counted in
@@ -12,7 +12,7 @@ use burn::{
     tensor::{Int, Tensor, TensorData},
 };
 use serde::{Deserialize, Serialize};
-use stein::{Condition, Result, ensure};
+use stein::{Condition, Context, Result, ensure};
 
 use crate::{
     init::Init,
@@ -61,7 +61,11 @@ impl Default for EmbeddingConfig {
 }
 
 impl EmbeddingConfig {
-    pub(crate) fn frequencies(&self, count: usize, init: &mut Init) -> Result<Frequencies> {
+    /// This many frequencies.
+    ///
+    /// # Errors
+    /// When a number of the config is out of its range.
+    pub fn frequencies(&self, count: usize, init: &mut Init) -> Result<Frequencies> {
         match *self {
             Self::Fourier { scale } => {
                 check_scale(scale)?;
@@ -101,14 +105,17 @@ pub struct Frequencies {
 impl Frequencies {
     /// Random ones in cycles, f ~ N(0, scale²), saved as such, as published weights have them: a product with 2π would be
     /// rounded again.
-    pub(crate) fn cycles(count: usize, scale: f64, sine_first: bool, init: &mut Init) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When the scale is not a positive number.
+    pub fn cycles(count: usize, scale: f64, sine_first: bool, init: &mut Init) -> Result<Self> {
         check_scale(scale)?;
         let values = init.normals(count, scale);
         Ok(Self { drawn: Some(init.frozen(values)), given: Vec::new(), unit: std::f64::consts::TAU, sine_first })
     }
 
     /// Cosines and sines of noise numbers `[N]` times the frequencies.
-    pub(crate) fn features(&self, noise: Dual<1>) -> Dual<2> {
+    pub fn features(&self, noise: Dual<1>) -> Dual<2> {
         let rows = noise.dims()[0];
         let frequencies = match &self.drawn {
             Some(drawn) => drawn.val(),
@@ -141,7 +148,10 @@ pub struct Embedding {
 
 impl Embedding {
     /// An embedding of `features` (even) sines and cosines in `width` numbers, and of a class below `classes` if not 0.
-    pub(crate) fn new(
+    ///
+    /// # Errors
+    /// When a number of the config is out of its range.
+    pub fn new(
         config: &EmbeddingConfig,
         features: usize,
         width: usize,
@@ -152,7 +162,7 @@ impl Embedding {
     }
 
     /// The same of these frequencies, half as many as there are features.
-    pub(crate) fn of(frequencies: Frequencies, features: usize, width: usize, classes: usize, init: &mut Init) -> Self {
+    pub fn of(frequencies: Frequencies, features: usize, width: usize, classes: usize, init: &mut Init) -> Self {
         Self {
             frequencies,
             first: Linear::new(features, width, init),
@@ -161,32 +171,42 @@ impl Embedding {
         }
     }
 
-    /// The embeddings `[N, width]` of noise numbers `[N]` and a condition of N rows.
-    pub(crate) fn forward(&self, noise: Dual<1>, given: &Condition) -> Result<Dual<2>> {
+    /// The number of classes it knows.
+    pub fn classes(&self) -> usize {
+        self.classes.as_ref().map_or(0, |table| table.dims()[0])
+    }
+
+    /// The embeddings `[N, width]` of noise numbers `[N]` and the classes of N rows.
+    ///
+    /// # Errors
+    /// A class it does not know, and classes that are not one per row.
+    pub fn forward(&self, noise: Dual<1>, given: &Condition) -> Result<Dual<2>> {
         let rows = noise.dims()[0];
         given.check(rows)?;
+        let class = given.class_rows(rows, self.classes())?;
         let features = self.frequencies.features(noise);
         trace::note(|| "embedding.features".to_owned(), &features);
         let embedded = self.second.forward(ops::silu(self.first.forward(features)));
         trace::note(|| "embedding".to_owned(), &embedded);
-        match (&self.classes, &given.class) {
-            (None, None) => Ok(embedded),
-            (Some(table), Some(class)) => {
-                let table = table.val();
-                let count = table.dims()[0];
-                let most = class.iter().copied().max().unwrap_or(0);
-                ensure!(most < count, "class {most} is out of range: this network knows classes 0 to {}", count - 1);
-                let index = TensorData::new(class.iter().map(|class| *class as i64).collect(), [rows]);
-                let index = Tensor::<1, Int>::from_data(index, &embedded.value.device());
-                Ok(embedded + table.select(0, index).into())
-            }
-            (None, Some(_)) => {
-                Err(stein::Error::new("this network knows no classes: leave the class out or train one with classes"))
-            }
-            (Some(table), None) => Err(stein::Error::new(format!(
-                "this network needs a class for every row, from 0 to {}: none was given",
-                table.dims()[0] - 1
-            ))),
+        let Some(table) = self.classes.as_ref().filter(|_| class.iter().any(Option::is_some)) else {
+            return Ok(embedded);
+        };
+        let (device, kind) = (embedded.value.device(), embedded.value.dtype());
+        let index = class.iter().map(|class| i64::from(class.unwrap_or(0))).collect();
+        let index = Tensor::<1, Int>::from_data(TensorData::new(index, [rows]), &device);
+        let mut added = table.val().select(0, index);
+        if class.contains(&None) {
+            let known = class.iter().map(|class| if class.is_some() { 1f32 } else { 0.0 }).collect();
+            added = added * Tensor::<2>::from_data(TensorData::new(known, [rows, 1]), (&device, kind));
         }
+        Ok(embedded + added.into())
     }
+}
+
+/// The embedding of a context's noise numbers and classes, and that of its second noise numbers added where there is one.
+pub(crate) fn embedded(first: &Embedding, second: Option<&Embedding>, context: &Context) -> Result<Dual<2>> {
+    let embedded = first.forward(context.noise.clone(), context.given)?;
+    let Some((second, noise)) = second.zip(context.second.clone()) else { return Ok(embedded) };
+    let added = trace::within(|| "second_level".to_owned(), || second.forward(noise, &Condition::none()))?;
+    Ok(embedded + added)
 }

@@ -1,16 +1,27 @@
 //! Files that are there whole or not at all, and safetensors (<https://huggingface.co/docs/safetensors>).
 
 use std::{
-    fs,
-    io::{self, BufWriter, Write},
+    collections::BTreeMap,
+    fmt::Display,
+    fs::File,
+    io::{self, BufWriter, Read, Seek, SeekFrom, Write},
     path::Path,
 };
 
 use burn::tensor::{DType, TensorData};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use stein::{Error, Result};
+use safetensors::{
+    Dtype,
+    tensor::{Metadata, TensorInfo},
+};
+use serde::Serialize;
+use stein::{Error, Kind, Result, ensure};
 
 use crate::state::Tensors;
+
+/// An error of a file.
+pub(crate) fn fault(sentence: impl Display) -> Error {
+    Error::of(Kind::File, sentence.to_string())
+}
 
 /// Writes a file through a temporary one beside it, so that the path holds the old content or the whole new one.
 ///
@@ -22,7 +33,7 @@ pub fn write_atomically(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Writ
         _ => Path::new("."),
     };
     if !directory.is_dir() {
-        return Err(Error::new("the directory to write it in does not exist; create it first").at(path.display()));
+        return Err(fault("the directory to write it in does not exist; create it first").at(path.display()));
     }
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
@@ -37,7 +48,7 @@ pub fn write_atomically(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Writ
         file.persist(path)?;
         io::Result::Ok(())
     };
-    replace().map_err(|e| Error::new(format!("it cannot be written: {e}")).at(path.display()))
+    replace().map_err(|error| fault(format!("it cannot be written: {error}")).at(path.display()))
 }
 
 /// The types of numbers safetensors and the engine both have.
@@ -56,20 +67,120 @@ const KINDS: [(Dtype, DType); 12] = [
     (Dtype::U8, DType::U8),
 ];
 
-/// A tensor of a file.
-pub(crate) fn data(name: &str, view: &TensorView) -> Result<TensorData> {
-    let kind = KINDS.iter().find(|(theirs, _)| *theirs == view.dtype());
-    let (_, kind) =
-        kind.ok_or_else(|| Error::new(format!("{name} is of type {:?}, which is no weight's", view.dtype())))?;
-    Ok(TensorData::from_bytes_vec(view.data().to_vec(), view.shape().to_vec(), *kind))
+/// A safetensors file of which nothing but the header is in memory.
+pub(crate) struct Opened {
+    file: File,
+    /// Where the tensors begin.
+    start: u64,
+    header: Metadata,
 }
 
-/// A tensor for a file.
-pub(crate) fn view<'a>(name: &str, data: &'a TensorData) -> Result<TensorView<'a>> {
-    let kind = KINDS.iter().find(|(_, ours)| *ours == data.dtype());
-    let (kind, _) =
-        kind.ok_or_else(|| Error::new(format!("{name} is of type {:?}, which cannot be saved", data.dtype())))?;
-    TensorView::new(*kind, data.shape().to_vec(), data.as_bytes()).map_err(|error| Error::new(error.to_string()))
+impl Opened {
+    /// Fails unless the file is whole and a safetensors file.
+    pub(crate) fn new(path: &Path) -> Result<Self> {
+        Self::open(path).map_err(|error| error.at(path.display()))
+    }
+
+    fn open(path: &Path) -> Result<Self> {
+        let mut file = File::open(path).map_err(fault)?;
+        let length = file.metadata().map_err(fault)?.len();
+        let mut size = [0; 8];
+        let mut header = Vec::new();
+        let mut read = || {
+            file.read_exact(&mut size)?;
+            let size = u64::from_le_bytes(size);
+            if size > length {
+                return Err(io::Error::other("its header is longer than the file"));
+            }
+            header.resize(size as usize, 0);
+            file.read_exact(&mut header)?;
+            Ok(8 + size)
+        };
+        let start = read().map_err(unreadable)?;
+        let header: Metadata = serde_json::from_slice(&header).map_err(unreadable)?;
+        ensure!(
+            Kind::File,
+            start + header.data_len() as u64 == length,
+            "it is cut short, damaged or not a safetensors file (its header is not of a file of {length} bytes)"
+        );
+        Ok(Self { file, start, header })
+    }
+
+    /// The strings of the file.
+    pub(crate) fn metadata(&self) -> BTreeMap<String, String> {
+        self.header.metadata().clone().unwrap_or_default().into_iter().collect()
+    }
+
+    /// The names of the tensors, in the order they lie in the file.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.header.offset_keys()
+    }
+
+    /// Reads a tensor.
+    ///
+    /// # Panics
+    /// If there is none of this name.
+    pub(crate) fn read(&mut self, name: &str) -> Result<TensorData> {
+        let info = self.header.info(name).expect("only names of the file are asked for");
+        let kind = KINDS.iter().find(|(theirs, _)| *theirs == info.dtype);
+        let (_, kind) =
+            kind.ok_or_else(|| fault(format!("{name} is of type {:?}, which is no weight's", info.dtype)))?;
+        let (from, to) = info.data_offsets;
+        let mut bytes = vec![0; to - from];
+        self.file.seek(SeekFrom::Start(self.start + from as u64)).map_err(unreadable)?;
+        self.file.read_exact(&mut bytes).map_err(unreadable)?;
+        Ok(TensorData::from_bytes_vec(bytes, info.shape.clone(), *kind))
+    }
+}
+
+fn unreadable(error: impl Display) -> Error {
+    fault(format!("it is cut short, damaged or not a safetensors file ({error})"))
+}
+
+/// Writes tensors and strings to a safetensors file. Equal ones make equal files: unlike that of the safetensors crate, the header
+/// is in the order of names.
+pub(crate) fn write(path: &Path, tensors: &[(String, &TensorData)], metadata: &BTreeMap<String, String>) -> Result<()> {
+    let parts = prepared(tensors).and_then(|mut tensors| {
+        // The widest numbers first, so that all are aligned.
+        tensors.sort_by(|(a, a_kind, _), (b, b_kind, _)| b_kind.cmp(a_kind).then(a.cmp(b)));
+        Ok((header(&tensors, metadata)?, tensors))
+    });
+    let (header, tensors) = parts.map_err(|error| error.at(path.display()))?;
+    write_atomically(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(header.as_bytes())?;
+        tensors.iter().try_for_each(|(_, _, data)| file.write_all(data.as_bytes()))
+    })
+}
+
+type Prepared<'a> = (&'a str, Dtype, &'a TensorData);
+
+fn prepared<'a>(tensors: &'a [(String, &TensorData)]) -> Result<Vec<Prepared<'a>>> {
+    let one = |(name, data): &'a (String, &TensorData)| {
+        let kind = KINDS.iter().find(|(_, ours)| *ours == data.dtype());
+        let (kind, _) =
+            kind.ok_or_else(|| Error::new(format!("{name} is of type {:?}, which cannot be saved", data.dtype())))?;
+        Ok((name.as_str(), *kind, *data))
+    };
+    tensors.iter().map(one).collect()
+}
+
+fn header(tensors: &[Prepared], metadata: &BTreeMap<String, String>) -> Result<String> {
+    fn json(value: &impl Serialize) -> Result<String> {
+        serde_json::to_string(value).map_err(fault)
+    }
+    let mut header = format!("{{\"__metadata__\":{}", json(metadata)?);
+    let mut end = 0;
+    for (name, dtype, data) in tensors {
+        let start = end;
+        end += data.as_bytes().len();
+        let info = TensorInfo { dtype: *dtype, shape: data.shape().to_vec(), data_offsets: (start, end) };
+        header += &format!(",{}:{}", json(name)?, json(&info)?);
+    }
+    header.push('}');
+    // Numbers begin at a multiple of eight bytes.
+    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    Ok(header)
 }
 
 /// The tensors of a safetensors file.
@@ -77,12 +188,10 @@ pub(crate) fn view<'a>(name: &str, data: &'a TensorData) -> Result<TensorView<'a
 /// # Errors
 /// When it cannot be read, is no such file, or has a type of numbers no weights have.
 pub fn read_tensors(path: &Path) -> Result<Tensors> {
-    let bytes = fs::read(path).map_err(|error| Error::new(format!("cannot read {}: {error}", path.display())))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|error| {
-        Error::new(format!("{} is cut short, damaged or no safetensors file ({error})", path.display()))
-    })?;
-    let pair = |(name, view): (&str, TensorView)| Ok((name.to_owned(), data(name, &view)?));
-    file.iter().map(pair).collect::<Result<_>>().map_err(|error: Error| error.at(path.display()))
+    let mut file = Opened::new(path)?;
+    let names = file.names();
+    let pair = |name: String| file.read(&name).map(|data| (name, data));
+    names.into_iter().map(pair).collect::<Result<_>>().map_err(|error| error.at(path.display()))
 }
 
 /// Writes tensors to a safetensors file that libraries of the field read.
@@ -90,15 +199,15 @@ pub fn read_tensors(path: &Path) -> Result<Tensors> {
 /// # Errors
 /// When the file cannot be written.
 pub fn write_tensors(tensors: &Tensors, path: &Path) -> Result<()> {
-    let views = tensors.iter().map(|(name, data)| Ok((name, view(name, data)?))).collect::<Result<Vec<_>>>()?;
+    let tensors: Vec<_> = tensors.iter().map(|(name, data)| (name.clone(), data)).collect();
     // PyTorch's libraries refuse a file that does not say it is theirs.
-    let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| Error::new(error.to_string()))?;
-    write_atomically(path, |file| file.write_all(&bytes))
+    write(path, &tensors, &[("format".to_owned(), "pt".to_owned())].into())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -1,7 +1,7 @@
 //! Initial weights, a function of the seed and of the place of a parameter in the order of construction.
 //!
-//! Parameter number k of a network draws from stream k of a ChaCha8 generator keyed by the seed, so the same config and
-//! seed give the same weights whatever else the process draws. Layers use W ~ N(0, 1/fan_in) and b = 0 (LeCun et al.,
+//! Parameter number k of a network draws from stream k of the seed's initial weights ([`Purpose::Weights`]), so the same config
+//! and seed give the same weights whatever else the process draws. Layers use W ~ N(0, 1/fan_in) and b = 0 (LeCun et al.,
 //! "Efficient BackProp", 1998); the layers a network says start at zero do (Goyal et al.,
 //! arXiv:1706.02677).
 
@@ -9,12 +9,10 @@ use burn::{
     module::{Param, ParamId},
     tensor::{Device, Tensor, TensorData},
 };
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, StandardNormal};
+use stein::{Key, Purpose};
 
 /// Draws the parameters of one network in order.
-pub(crate) struct Init<'a> {
+pub struct Init<'a> {
     /// None for zeros.
     seed: Option<u64>,
     drawn: u64,
@@ -22,7 +20,8 @@ pub(crate) struct Init<'a> {
 }
 
 impl<'a> Init<'a> {
-    pub(crate) fn new(seed: u64, device: &'a Device) -> Self {
+    /// Parameters on a device, drawn from a seed. They are trainable if the device has autodiff.
+    pub fn new(seed: u64, device: &'a Device) -> Self {
         Self { seed: Some(seed), drawn: 0, device }
     }
 
@@ -32,7 +31,7 @@ impl<'a> Init<'a> {
     }
 
     /// A trainable parameter of N(0, std²) values; zeros for `std = 0`.
-    pub(crate) fn normal<const D: usize>(&mut self, shape: [usize; D], std: f64) -> Param<Tensor<D>> {
+    pub fn normal<const D: usize>(&mut self, shape: [usize; D], std: f64) -> Param<Tensor<D>> {
         match self.seed {
             Some(seed) => Param::from_data(self.draw(seed, shape, std), self.device),
             None => self.zeros(shape),
@@ -40,20 +39,20 @@ impl<'a> Init<'a> {
     }
 
     /// A frozen vector: saved with the weights, never trained.
-    pub(crate) fn frozen(&mut self, values: Vec<f32>) -> Param<Tensor<1>> {
+    pub fn frozen(&mut self, values: Vec<f32>) -> Param<Tensor<1>> {
         let count = values.len();
         let data = TensorData::new(values, [count]);
         Param::initialized(ParamId::new(), Tensor::from_data(data, self.device).set_require_grad(false))
     }
 
     /// N(0, std²) values.
-    pub(crate) fn normals(&mut self, count: usize, std: f64) -> Vec<f32> {
+    pub fn normals(&mut self, count: usize, std: f64) -> Vec<f32> {
         let Some(seed) = self.seed else { return vec![0.0; count] };
         self.draw(seed, [count], std).try_into_vec().expect("the values were drawn as f32 just now")
     }
 
     /// A trainable vector of one value.
-    pub(crate) fn constant(&mut self, count: usize, value: f32) -> Param<Tensor<1>> {
+    pub fn constant(&mut self, count: usize, value: f32) -> Param<Tensor<1>> {
         match self.seed {
             Some(_) => self.given([count], vec![value; count]),
             None => self.zeros([count]),
@@ -61,7 +60,7 @@ impl<'a> Init<'a> {
     }
 
     /// A trainable parameter of these values.
-    pub(crate) fn given<const D: usize>(&mut self, shape: [usize; D], values: Vec<f32>) -> Param<Tensor<D>> {
+    pub fn given<const D: usize>(&mut self, shape: [usize; D], values: Vec<f32>) -> Param<Tensor<D>> {
         Param::from_data(TensorData::new(values, shape), self.device)
     }
 
@@ -82,11 +81,9 @@ impl<'a> Init<'a> {
     }
 
     fn draw<const D: usize>(&mut self, seed: u64, shape: [usize; D], std: f64) -> TensorData {
-        let count = shape.iter().product::<usize>();
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(self.drawn);
+        let mut values = vec![0.0; shape.iter().product()];
+        Key::new(seed, Purpose::Weights).at(self.drawn).fill_normal(&mut values);
         self.drawn += 1;
-        let normal = |_| (std * Distribution::<f64>::sample(&StandardNormal, &mut rng)) as f32;
-        TensorData::new((0..count).map(normal).collect(), shape)
+        TensorData::new(values.into_iter().map(|value| (std * value) as f32).collect(), shape)
     }
 }

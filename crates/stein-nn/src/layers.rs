@@ -1,4 +1,64 @@
-//! Layers: an operation of [`ops`] with its parameters.
+//! The layers networks are made of: an operation of [`ops`] with its parameters.
+//!
+//! A network of one's own is a struct of them that implements burn's `Module` and [`Network`](stein::Network), and a config
+//! that says how it is built; registered under a name it is read from files like all others:
+//!
+//! ```
+//! use serde::{Deserialize, Serialize};
+//! use stein::{Context, Dual, Network, Result, ensure};
+//! use stein_nn::{
+//!     BuildNetwork, EmbeddingConfig, NetworkConfig,
+//!     burn::{self, module::Module},
+//!     layers::{Embedding, Init, LayerNorm, Linear},
+//! };
+//!
+//! /// One residual block: W₂ silu(LN(W₁ x + W e)) for the embedding e of noise and class.
+//! #[derive(Module, Debug)]
+//! struct Tiny {
+//!     embedding: Embedding,
+//!     first: Linear,
+//!     shift: Linear,
+//!     norm: LayerNorm,
+//!     last: Linear,
+//! }
+//!
+//! impl Network for Tiny {
+//!     fn forward(&self, x: Dual<2>, context: &Context) -> Result<Dual<2>> {
+//!         ensure!(x.dims()[1] == self.first.inputs(), "the batch has rows of another width");
+//!         let e = self.embedding.forward(context.noise.clone(), context.given)?;
+//!         let h = self.first.forward_onto(x, self.shift.forward(e));
+//!         Ok(self.last.forward(self.norm.forward_silu(h)))
+//!     }
+//! }
+//!
+//! #[derive(Serialize, Deserialize, Default)]
+//! #[serde(default, deny_unknown_fields)]
+//! struct TinyConfig {
+//!     width: usize,
+//! }
+//!
+//! impl BuildNetwork for TinyConfig {
+//!     type Net = Tiny;
+//!
+//!     fn build(&self, shape: &[usize], classes: usize, init: &mut Init) -> Result<Tiny> {
+//!         ensure!(self.width > 0, "network.width is 0: give the width of the network, such as 32");
+//!         let dim = shape.iter().product();
+//!         Ok(Tiny {
+//!             embedding: Embedding::new(&EmbeddingConfig::default(), 8, 16, classes, init)?,
+//!             first: Linear::new(dim, self.width, init),
+//!             shift: Linear::new(16, self.width, init),
+//!             norm: LayerNorm::new(self.width, init),
+//!             last: Linear::zero(self.width, dim, init),
+//!         })
+//!     }
+//! }
+//!
+//! NetworkConfig::register::<TinyConfig>("tiny");
+//! let config: NetworkConfig = toml::from_str("kind = \"tiny\"\nwidth = 32").unwrap();
+//! let network = config.build(&[2], 0, 1, &stein::Device::flex().autodiff())?;
+//! assert_eq!(network.parameters(), 4 + 8 * 16 + 16 + 16 * 16 + 16 + 3 * 32 + 17 * 32 + 2 * 32 + 33 * 2);
+//! # Ok::<(), stein::Error>(())
+//! ```
 
 use std::cell::Cell;
 
@@ -6,16 +66,21 @@ use burn::{
     module::{Module, Param},
     tensor::{Tensor, TensorData},
 };
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::Rng;
+use rayon::prelude::*;
+use stein::{Context, Key, Keys, Purpose};
 
 use crate::{
-    init::Init,
     ops::{self, Dual, Fir, Norm, Packed, Weighted},
     trace,
 };
 
-/// The ε of layer normalisation, PyTorch's default.
+pub use crate::{
+    embedding::{Embedding, Frequencies},
+    init::Init,
+};
+
+/// The ε of layer normalization, PyTorch's default.
 const EPSILON: f64 = 1e-5;
 
 /// x W + b over the last axis.
@@ -28,31 +93,30 @@ pub struct Linear {
 }
 
 impl Linear {
-    pub(crate) fn new(inputs: usize, outputs: usize, init: &mut Init) -> Self {
+    /// Of weights N(0, 1/inputs), and a bias of zeros.
+    pub fn new(inputs: usize, outputs: usize, init: &mut Init) -> Self {
         Self::scaled(inputs, outputs, (inputs as f64).powf(-0.5), init)
     }
 
-    pub(crate) fn zero(inputs: usize, outputs: usize, init: &mut Init) -> Self {
+    /// Of zeros.
+    pub fn zero(inputs: usize, outputs: usize, init: &mut Init) -> Self {
         Self::scaled(inputs, outputs, 0.0, init)
     }
 
     /// The same without a bias.
-    pub(crate) fn unbiased(self) -> Self {
+    #[must_use]
+    pub fn without_bias(self) -> Self {
         Self { bias: None, ..self }
     }
 
-    /// x W.
-    pub(crate) fn without_bias(inputs: usize, outputs: usize, init: &mut Init) -> Self {
-        Self::new(inputs, outputs, init).unbiased()
-    }
-
     /// With weights of this standard deviation.
-    pub(crate) fn scaled(inputs: usize, outputs: usize, std: f64, init: &mut Init) -> Self {
+    pub fn scaled(inputs: usize, outputs: usize, std: f64, init: &mut Init) -> Self {
         let (weight, bias) = (init.normal([inputs, outputs], std), init.constant(outputs, 0.0));
         Self { weight, bias: Some(bias), packed: Packed::default() }
     }
 
-    pub(crate) fn inputs(&self) -> usize {
+    /// The size of the last axis it takes.
+    pub fn inputs(&self) -> usize {
         self.weight.dims()[0]
     }
 
@@ -60,24 +124,25 @@ impl Linear {
         Weighted { weight: self.weight.val(), bias: self.bias.as_ref().map(Param::val), packed: &self.packed }
     }
 
-    pub(crate) fn forward<const D: usize>(&self, x: Dual<D>) -> Dual<D> {
+    /// Of `x` `[…, inputs]`: `[…, outputs]`.
+    pub fn forward<const D: usize>(&self, x: Dual<D>) -> Dual<D> {
         ops::linear(x, self.weighted(), None)
     }
 
     /// With a residual added.
-    pub(crate) fn forward_onto<const D: usize>(&self, x: Dual<D>, residual: Dual<D>) -> Dual<D> {
+    pub fn forward_onto<const D: usize>(&self, x: Dual<D>, residual: Dual<D>) -> Dual<D> {
         ops::linear(x, self.weighted(), Some(residual))
     }
 
     /// As a 1 × 1 convolution, of images that may stand side by side along channels.
-    pub(crate) fn conv(&self) -> ops::Conv<'_> {
+    pub fn conv(&self) -> ops::Conv<'_> {
         let Weighted { weight, bias, packed } = self.weighted();
         let [inputs, outputs] = weight.dims();
         ops::Conv::new(Weighted { weight: weight.reshape([1, 1, inputs, outputs]), bias, packed })
     }
 }
 
-/// A convolution, 3 × 3 unless said otherwise.
+/// A convolution, 3 × 3 unless said otherwise, over images `[N, H, W, inputs]`.
 #[derive(Module, Debug)]
 pub struct Conv {
     weight: Param<Tensor<4>>,
@@ -87,22 +152,30 @@ pub struct Conv {
 }
 
 impl Conv {
-    pub(crate) fn new(inputs: usize, outputs: usize, init: &mut Init) -> Self {
+    /// Of weights N(0, 1/(9 · inputs)), and a bias of zeros.
+    pub fn new(inputs: usize, outputs: usize, init: &mut Init) -> Self {
         Self::scaled(3, inputs, outputs, ((9 * inputs) as f64).powf(-0.5), init)
     }
 
-    pub(crate) fn zero(inputs: usize, outputs: usize, init: &mut Init) -> Self {
+    /// Of zeros.
+    pub fn zero(inputs: usize, outputs: usize, init: &mut Init) -> Self {
         Self::scaled(3, inputs, outputs, 0.0, init)
     }
 
     /// Of `size` × `size` taps.
-    pub(crate) fn of_size(size: usize, inputs: usize, outputs: usize, init: &mut Init) -> Self {
+    pub fn of_size(size: usize, inputs: usize, outputs: usize, init: &mut Init) -> Self {
         Self::scaled(size, inputs, outputs, ((size * size * inputs) as f64).powf(-0.5), init)
     }
 
     /// The same without a bias.
-    pub(crate) fn without_bias(self) -> Self {
+    #[must_use]
+    pub fn without_bias(self) -> Self {
         Self { bias: None, ..self }
+    }
+
+    /// Of images: stride 1, padded so that they keep their size.
+    pub fn forward(&self, x: Dual<4>) -> Dual<4> {
+        ops::conv2d(vec![x], self.plain())
     }
 
     fn scaled(size: usize, inputs: usize, outputs: usize, std: f64, init: &mut Init) -> Self {
@@ -111,7 +184,7 @@ impl Conv {
     }
 
     /// Of images cut into windows of its size, none over another, each a row of height · width · inputs numbers.
-    pub(crate) fn of_windows(&self, windows: Dual<3>) -> Dual<3> {
+    pub fn of_windows(&self, windows: Dual<3>) -> Dual<3> {
         let ops::Conv { layer: Weighted { weight, bias, packed }, .. } = self.plain();
         let [height, width, inputs, outputs] = weight.dims();
         let weight = weight.reshape([height * width * inputs, outputs]);
@@ -119,13 +192,13 @@ impl Conv {
     }
 
     /// The operation with nothing else: of stride 1, keeping the size of the image.
-    pub(crate) fn plain(&self) -> ops::Conv<'_> {
+    pub fn plain(&self) -> ops::Conv<'_> {
         let bias = self.bias.as_ref().map(Param::val);
         ops::Conv::new(Weighted { weight: self.weight.val(), bias, packed: &self.packed })
     }
 }
 
-/// Normalisation over the last axis.
+/// Normalization over the last axis: (x − mean)/√(var + 1e-5) · γ + β.
 #[derive(Module, Debug)]
 pub struct LayerNorm {
     gamma: Param<Tensor<1>>,
@@ -133,21 +206,23 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    pub(crate) fn new(width: usize, init: &mut Init) -> Self {
+    /// Of γ = 1 and β = 0.
+    pub fn new(width: usize, init: &mut Init) -> Self {
         Self { gamma: init.constant(width, 1.0), beta: init.constant(width, 0.0) }
     }
 
-    pub(crate) fn forward<const D: usize>(&self, x: Dual<D>) -> Dual<D> {
+    /// Of `x` `[…, width]`.
+    pub fn forward<const D: usize>(&self, x: Dual<D>) -> Dual<D> {
         ops::layer_norm(x, self.gamma.val(), self.beta.val(), EPSILON, false)
     }
 
     /// With SiLU after it.
-    pub(crate) fn forward_silu<const D: usize>(&self, x: Dual<D>) -> Dual<D> {
+    pub fn forward_silu<const D: usize>(&self, x: Dual<D>) -> Dual<D> {
         ops::layer_norm(x, self.gamma.val(), self.beta.val(), EPSILON, true)
     }
 }
 
-/// Normalisation of groups of channels.
+/// Normalization of groups of channels of images `[N, H, W, channels]`: see [`ops::Norm`].
 #[derive(Module, Debug)]
 pub struct GroupNorm {
     gamma: Param<Tensor<1>>,
@@ -157,12 +232,23 @@ pub struct GroupNorm {
 }
 
 impl GroupNorm {
-    pub(crate) fn new(channels: usize, groups: usize, epsilon: f64, init: &mut Init) -> Self {
+    /// Of γ = 1 and β = 0. `groups` divides `channels`.
+    pub fn new(channels: usize, groups: usize, epsilon: f64, init: &mut Init) -> Self {
         Self { gamma: init.constant(channels, 1.0), beta: init.constant(channels, 0.0), groups, epsilon }
     }
 
-    /// The operation, without or with SiLU after it.
-    pub(crate) fn norm(&self, silu: bool) -> Norm {
+    /// Of images.
+    pub fn forward(&self, x: Dual<4>) -> Dual<4> {
+        ops::group_norm(x, &self.norm(false))
+    }
+
+    /// With SiLU after it.
+    pub fn forward_silu(&self, x: Dual<4>) -> Dual<4> {
+        ops::group_norm(x, &self.norm(true))
+    }
+
+    /// The operation, without or with SiLU after it, as a part of a convolution.
+    pub fn norm(&self, silu: bool) -> Norm {
         Norm {
             gamma: self.gamma.val(),
             beta: self.beta.val(),
@@ -188,7 +274,7 @@ pub struct Attention {
 
 impl Attention {
     /// `heads` divides `channels`.
-    pub(crate) fn new(norm: GroupNorm, channels: usize, heads: usize, scale: f64, init: &mut Init) -> Self {
+    pub fn new(norm: GroupNorm, channels: usize, heads: usize, scale: f64, init: &mut Init) -> Self {
         Self {
             norm,
             queries: Linear::new(channels, channels, init),
@@ -200,7 +286,8 @@ impl Attention {
         }
     }
 
-    pub(crate) fn forward(&self, h: Dual<4>) -> Dual<4> {
+    /// Of images.
+    pub fn forward(&self, h: Dual<4>) -> Dual<4> {
         let [n, height, width, c] = h.dims();
         let rows = |x: Dual<4>| x.reshape([n, height * width, c]);
         let x = rows(ops::group_norm(h.clone(), &self.norm.norm(false)));
@@ -216,7 +303,7 @@ impl Attention {
 
 /// A change of size of images, inside a block or between levels.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) enum Resample {
+pub enum Resample {
     /// None.
     #[default]
     Keep,
@@ -229,7 +316,8 @@ pub(crate) enum Resample {
 }
 
 impl Resample {
-    pub(crate) fn apply(&self, x: Dual<4>) -> Dual<4> {
+    /// Of images.
+    pub fn apply(&self, x: Dual<4>) -> Dual<4> {
         match self {
             Self::Keep => x,
             Self::Nearest => ops::upsample_nearest(x),
@@ -241,17 +329,17 @@ impl Resample {
 
 /// What a [`ResBlock`] is made of besides its channels and norms.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct BlockForm {
+pub struct BlockForm {
     /// The width of the embedding, if it takes one.
-    pub(crate) embedding: Option<usize>,
+    pub embedding: Option<usize>,
     /// Whether the embedding gives a scale and a shift of the second norm instead of a shift of the first convolution.
-    pub(crate) modulate: bool,
+    pub modulate: bool,
     /// Divides the sum with the skip; 0 stands for 1.
-    pub(crate) rescale: f64,
+    pub rescale: f64,
     /// The change of size, after the first norm and on the skip.
-    pub(crate) resample: Resample,
+    pub resample: Resample,
     /// Whether the skip has weights even where the number of channels stays.
-    pub(crate) skip: bool,
+    pub skip: bool,
 }
 
 /// A residual block (He et al., arXiv:1512.03385, in the form of DDPM and its followers):
@@ -274,7 +362,7 @@ pub struct ResBlock {
 
 impl ResBlock {
     /// The norms are of `inputs` and `outputs` channels.
-    pub(crate) fn new(
+    pub fn new(
         [inputs, outputs]: [usize; 2],
         form: BlockForm,
         first_norm: GroupNorm,
@@ -282,8 +370,8 @@ impl ResBlock {
         init: &mut Init,
     ) -> Self {
         let first = Conv::new(inputs, outputs, init);
-        let told = if form.modulate { 2 * outputs } else { outputs };
-        let embedding = form.embedding.map(|wide| Linear::new(wide, told, init));
+        let shifts = if form.modulate { 2 * outputs } else { outputs };
+        let embedding = form.embedding.map(|wide| Linear::new(wide, shifts, init));
         Self {
             first_norm,
             first,
@@ -298,15 +386,15 @@ impl ResBlock {
     }
 
     /// Of images side by side along channels, and of an embedding that went through its activation.
-    pub(crate) fn forward(&self, mut parts: Vec<Dual<4>>, embedded: Option<Dual<2>>, dropout: &Dropout) -> Dual<4> {
-        let told = self.embedding.as_ref().zip(embedded).map(|(layer, embedded)| layer.forward(embedded));
-        let (shift, modulation) = match (told, self.modulate) {
-            (Some(told), true) => {
-                let half = told.dims()[1] / 2;
-                let part = |from: usize| told.clone().linear(|x| x.narrow(1, from, half));
+    pub fn forward(&self, mut parts: Vec<Dual<4>>, embedded: Option<Dual<2>>, dropout: &Dropout) -> Dual<4> {
+        let shifts = self.embedding.as_ref().zip(embedded).map(|(layer, embedded)| layer.forward(embedded));
+        let (shift, modulation) = match (shifts, self.modulate) {
+            (Some(shifts), true) => {
+                let half = shifts.dims()[1] / 2;
+                let part = |from: usize| shifts.clone().linear(|x| x.narrow(1, from, half));
                 (None, Some((part(0), part(half))))
             }
-            (told, _) => (told, None),
+            (shifts, _) => (shifts, None),
         };
         let norm = self.first_norm.norm(true);
         let first = ops::Conv { shift, ..self.first.plain() };
@@ -340,31 +428,49 @@ impl ResBlock {
 }
 
 /// Inverted dropout (Srivastava et al., 2014) in one pass through a network: values are kept with probability 1 − rate
-/// and divided by it. The masks are a function of the key and of their order in the pass; without a key nothing drops.
-pub(crate) struct Dropout {
+/// and divided by it.
+///
+/// The mask of a row is a function of the row's key and of the number of the dropout layer in the pass, however the batch is cut;
+/// without keys nothing drops.
+pub struct Dropout<'a> {
     rate: f64,
-    key: Option<u64>,
-    drawn: Cell<u64>,
+    keys: Option<&'a Keys>,
+    layer: Cell<u64>,
 }
 
-impl Dropout {
-    pub(crate) fn new(rate: f64, key: Option<u64>) -> Self {
-        Self { rate, key: key.filter(|_| rate > 0.0), drawn: Cell::new(0) }
+impl<'a> Dropout<'a> {
+    /// For one pass with this context; `rate` is in \[0, 1).
+    pub fn new(rate: f64, context: &Context<'a>) -> Self {
+        Self { rate, keys: context.dropout.filter(|_| rate > 0.0), layer: Cell::new(0) }
+    }
+
+    /// For a pass in which nothing drops.
+    pub fn none() -> Self {
+        Self { rate: 0.0, keys: None, layer: Cell::new(0) }
     }
 
     /// Whether it drops anything.
-    pub(crate) fn is_on(&self) -> bool {
-        self.key.is_some()
+    pub fn is_on(&self) -> bool {
+        self.keys.is_some()
     }
 
-    pub(crate) fn forward(&self, x: Dual<4>) -> Dual<4> {
-        let Some(key) = self.key else { return x };
-        let mut rng = ChaCha8Rng::seed_from_u64(key);
-        rng.set_stream(self.drawn.replace(self.drawn.get() + 1));
+    /// The next dropout layer of the pass, of `x` `[rows, …]`.
+    ///
+    /// # Panics
+    /// If there are keys, but not one per row.
+    pub fn forward<const D: usize>(&self, x: Dual<D>) -> Dual<D> {
+        let Some(keys) = self.keys else { return x };
+        assert_eq!(keys.len(), x.dims()[0], "dropout has one key per row");
+        let layer = self.layer.replace(self.layer.get() + 1);
+        let each: Vec<Key> = keys.each(Purpose::Dropout, layer).collect();
         let limit = (self.rate * 2f64.powi(32)) as u32;
         let kept = (1.0 / (1.0 - self.rate)) as f32;
-        let mask =
-            (0..x.value.shape().num_elements()).map(|_| if rng.next_u32() < limit { 0.0 } else { kept }).collect();
+        let count = x.value.shape().num_elements();
+        let mut mask = vec![0f32; count];
+        mask.par_chunks_mut((count / each.len().max(1)).max(1)).zip(each).for_each(|(row, key)| {
+            let mut generator = key.generator();
+            row.iter_mut().for_each(|value| *value = if generator.next_u32() < limit { 0.0 } else { kept });
+        });
         let mask = Tensor::from_data(TensorData::new(mask, x.dims()), (&x.value.device(), x.value.dtype()));
         x.linear(|x| x * mask.clone())
     }

@@ -12,7 +12,7 @@ mod embedding;
 mod files;
 pub mod import;
 mod init;
-mod layers;
+pub mod layers;
 mod lr;
 mod networks;
 pub mod ops;
@@ -22,7 +22,9 @@ pub mod state;
 mod tapes;
 pub mod trace;
 
-pub use checkpoint::{Checkpoint, Part};
+/// The engine networks are made with, so that one of one's own needs no second dependency.
+pub use burn;
+pub use checkpoint::{Checkpoint, LearnerState};
 pub use ema::{Ema, EmaConfig};
 pub use embedding::EmbeddingConfig;
 pub use files::{read_tensors, write_atomically, write_tensors};

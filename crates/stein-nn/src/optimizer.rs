@@ -19,7 +19,7 @@ use burn::{
     tensor::{DType, Gradients, Tensor, TensorData},
 };
 use serde::{Deserialize, Serialize};
-use stein::{Error, Result, ensure};
+use stein::{Error, Kind, Result, ensure};
 use stein_simd::{
     Isa,
     optimizer::{Slices, Update, adam, sum_of_squares},
@@ -230,22 +230,27 @@ impl AdamW {
     /// When a constant is out of its range, or a tensor is missing, of another size, or not one of this network.
     pub fn restore<M: Module>(config: AdamWConfig, network: &M, tensors: &Tensors) -> Result<Self> {
         let step = tensors.get("step").and_then(|step| step.as_slice::<u64>().ok()?.first().copied());
-        let steps = step.ok_or_else(|| Error::new("the optimiser state has no step: it is not one of AdamW"))?;
+        let steps =
+            step.ok_or_else(|| Error::of(Kind::Mismatch, "the optimiser state has no step: it is not one of AdamW"))?;
         let own = state::flat(network);
         let mut means = BTreeMap::new();
         for key in tensors.keys().filter(|key| *key != "step") {
             let name = key.strip_prefix("m.").or_else(|| key.strip_prefix("v."));
             let Some((name, (_, weight))) = name.and_then(|name| own.get_key_value(name)) else {
-                return Err(Error::new(format!(
-                    "the optimiser state has {key}, which is no parameter of this network"
-                )));
+                return Err(Error::of(
+                    Kind::Mismatch,
+                    format!("the optimiser state has {key}, which is no parameter of this network"),
+                ));
             };
             let mean = |prefix: &str| {
                 let key = format!("{prefix}.{name}");
                 let data = tensors.get(&key);
-                let data = data.ok_or_else(|| Error::new(format!("the optimiser state has {name} but lacks {key}")))?;
+                let data = data.ok_or_else(|| {
+                    Error::of(Kind::Mismatch, format!("the optimiser state has {name} but lacks {key}"))
+                })?;
                 let count = weight.dims()[0];
                 ensure!(
+                    Kind::Mismatch,
                     data.num_elements() == count && data.dtype().is_float(),
                     "the optimiser state has {} values for {key} of {count} values",
                     data.num_elements()

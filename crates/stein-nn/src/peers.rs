@@ -4,7 +4,7 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor, TensorData},
 };
-use stein::{Condition, Network, Result};
+use stein::{Condition, Context, Key, Network, Purpose, Result, random};
 
 use crate::{
     Accumulated, AdamW, AdamWConfig, AnyNetwork, Ema, EmaConfig, EmbeddingConfig, NetworkConfig, UnetConfig,
@@ -89,7 +89,8 @@ impl UnetWork {
     /// # Errors
     /// Never for the batch this was made for.
     pub fn evaluate(&self, network: &AnyNetwork) -> Result<Tensor<2>> {
-        network.forward(self.x.clone(), self.noise.clone(), &Condition::none())
+        let given = Condition::none();
+        Ok(network.forward(self.x.clone().into(), &Context::new(self.noise.clone(), &given))?.value)
     }
 
     /// One step: forward, mean squared error, backward, clip, AdamW, moving average. Returns the loss.
@@ -99,7 +100,9 @@ impl UnetWork {
     pub fn train(mut self) -> Result<(Self, f64)> {
         let inputs = [self.x.clone(), self.target.clone()].map(Tensor::autodiff);
         let [x, target] = inputs;
-        let error = self.network.forward(x, self.noise.clone().autodiff(), &Condition::none())? - target;
+        let given = Condition::none();
+        let context = Context::new(self.noise.clone().autodiff(), &given);
+        let error = self.network.forward(x.into(), &context)?.value - target;
         let loss = (error.clone() * error).mean();
         let (network, loss) = update(self.network, &mut self.optimizer, &mut self.ema, self.batch, 2e-4, loss);
         self.network = network;
@@ -146,6 +149,11 @@ impl Points {
     }
 }
 
+/// Of what is drawn for [`PointsWork`].
+fn key() -> Key {
+    Key::new(0, Purpose::Own(0))
+}
+
 /// The perceptron on points being trained by denoising score matching, as the peer does.
 pub struct PointsWork {
     network: Points,
@@ -155,7 +163,7 @@ pub struct PointsWork {
     data: Vec<[f32; 2]>,
     frequencies: Vec<f32>,
     device: Device,
-    random: rand_chacha::ChaCha8Rng,
+    steps: u64,
 }
 
 impl PointsWork {
@@ -164,19 +172,19 @@ impl PointsWork {
     /// # Errors
     /// Never.
     pub fn new(batch: usize, device: &Device) -> Result<Self> {
-        use rand::SeedableRng;
-        use rand_distr::{Distribution, StandardNormal};
         let traced = device.clone().autodiff();
         let init = &mut Init::new(0, &traced);
         let sizes = [34, 128, 128, 128, 2];
         let layers = sizes.windows(2).map(|pair| Linear::new(pair[0], pair[1], init)).collect();
         let network = Points { layers };
         let ema = Ema::new(EmaConfig::Decay { decay: 1.0 - 1e-3, warmup: false }, &network)?;
-        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(0);
-        let mut normal = || -> f32 { StandardNormal.sample(&mut random) };
-        let frequencies = (0..16).map(|_| normal()).collect();
-        let data = (0..100_000).map(|_| [normal(), normal()]).collect();
-        Ok(Self { network, optimizer: optimizer()?, ema, batch, data, frequencies, device: device.clone(), random })
+        let (mut frequencies, mut points) = ([0.0; 16], vec![0.0; 200_000]);
+        key().at(1).fill_normal(&mut frequencies);
+        key().at(2).fill_normal(&mut points);
+        let frequencies = frequencies.map(|frequency| frequency as f32).into();
+        let data = points.chunks_exact(2).map(|point| [point[0] as f32, point[1] as f32]).collect();
+        let device = device.clone();
+        Ok(Self { network, optimizer: optimizer()?, ema, batch, data, frequencies, device, steps: 0 })
     }
 
     /// The number of weights.
@@ -187,19 +195,20 @@ impl PointsWork {
     /// One step: a batch of points, their noise levels and noise, forward, mean squared error, backward, clip, AdamW,
     /// moving average. Returns the loss.
     pub fn train(mut self) -> (Self, f64) {
-        use rand::RngExt;
-        use rand_distr::{Distribution, StandardNormal};
-        let Self { network, batch, data, frequencies, device, random, .. } = &mut self;
+        let Self { network, batch, data, frequencies, device, steps, .. } = &mut self;
+        *steps += 1;
+        let mut normal = vec![0.0; 3 * *batch];
+        key().step(*steps).fill_normal(&mut normal);
+        let random = &mut key().at(3).step(*steps).generator();
         let (mut inputs, mut target) = (Vec::with_capacity(*batch * 2), Vec::with_capacity(*batch * 2));
         let mut angles = Vec::with_capacity(*batch * 16);
-        for _ in 0..*batch {
-            let point = data[random.random_range(0..data.len())];
-            let level: f32 = StandardNormal.sample(random);
-            let log = level * 1.2 - 1.2;
+        for drawn in normal.chunks_exact(3) {
+            let point = data[random::below(random, data.len())];
+            let log = drawn[0] as f32 * 1.2 - 1.2;
             let sigma = log.exp();
             let scale = 1.0 / (sigma * sigma + 0.25).sqrt();
-            for value in point {
-                let noise: f32 = StandardNormal.sample(random);
+            for (value, noise) in point.into_iter().zip(&drawn[1..]) {
+                let noise = *noise as f32;
                 inputs.push((value + sigma * noise) * scale);
                 target.push(noise);
             }

@@ -172,6 +172,7 @@ pub(crate) fn check(own: &BTreeMap<String, Shape>, given: &Tensors) -> Result<()
         .map(|(fault, names)| format!("{} {fault}: {}", names.len(), some(&names)))
         .collect();
     ensure!(
+        Kind::Mismatch,
         faults.is_empty(),
         "the weights are not those of this network ({}): build the network with the config they were saved with",
         faults.join("; ")

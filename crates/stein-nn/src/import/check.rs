@@ -10,7 +10,7 @@ use burn::{
     module::Module,
     tensor::{DType, Device, Gradients, Tensor, TensorData},
 };
-use stein::{Error, Result};
+use stein::{Condition, Context, Error, Result};
 
 use super::Key;
 use crate::{
@@ -92,12 +92,20 @@ impl Case<'_> {
         Ok(self.tensor::<3>(name)?.into())
     }
 
+    /// A context of the numbers under a name and a condition.
+    ///
+    /// # Errors
+    /// As [`images`](Self::images).
+    pub fn context<'a>(&self, noise: &str, given: &'a Condition) -> Result<Context<'a>> {
+        Ok(Context { noise: self.numbers(noise)?, second: None, given, dropout: None })
+    }
+
     /// A class a sample.
     ///
     /// # Errors
     /// As [`images`](Self::images).
-    pub fn classes(&self, name: &str) -> Result<Vec<usize>> {
-        Ok(self.data(name)?.iter::<i64>().map(|class| class as usize).collect())
+    pub fn classes(&self, name: &str) -> Result<Vec<u32>> {
+        Ok(self.data(name)?.iter::<i64>().map(|class| class as u32).collect())
     }
 }
 

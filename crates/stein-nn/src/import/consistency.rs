@@ -7,14 +7,14 @@
 use burn::tensor::{Tensor, TensorData};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use stein::{Error, Result, Scalings, ensure};
+use stein::{Condition, Context, Error, Result, Scalings, ensure};
 
 use super::{
     Imported, Output, Weights,
     guided_diffusion::{self, Names, Order},
 };
 use crate::{
-    networks::{Adm, AdmConfig, Given},
+    networks::{Adm, AdmConfig},
     ops::Dual,
 };
 
@@ -48,7 +48,7 @@ impl Denoiser {
         network: &Adm,
         x: Dual<4>,
         sigma: Tensor<1>,
-        given: &Given,
+        given: &Condition,
         consistent: bool,
     ) -> Result<(Dual<4>, Dual<4>)> {
         let end = if consistent { self.sigma_min } else { 0.0 };
@@ -62,7 +62,7 @@ impl Denoiser {
         let skip = column(rows.iter().map(|row| row.skip).collect());
         let output = column(rows.iter().map(|row| row.output).collect());
         let noise = (sigma + LEAST).log() * LOG_FACTOR;
-        let found = network.images(x.clone().linear(|x| x * input.clone()), noise.into(), given)?;
+        let found = network.images(x.clone().linear(|x| x * input.clone()), &Context::new(noise, given))?;
         let denoised = found.clone().linear(|y| y * output.clone()) + x.linear(|x| x * skip.clone());
         Ok((found, denoised))
     }
@@ -98,7 +98,7 @@ pub fn open(json: &Value, weights: Weights) -> Result<Imported<Adm>> {
     ensure!(denoiser.sigma_data > 0.0, "sigma_data is {}: it is a positive number", denoiser.sigma_data);
     let names = Names { config: config(json)?, order: Order::PartsFirst, ones: 2 };
     guided_diffusion::open_as(names, weights, move |network, case| {
-        let (x, given) = (case.images("x")?, guided_diffusion::told(case)?);
+        let (x, given) = (case.images("x")?, guided_diffusion::condition(case)?);
         if case.has("sigma") {
             let sigma = case.numbers("sigma")?.value;
             let consistent = case.name != "denoise_plain";
@@ -106,7 +106,7 @@ pub fn open(json: &Value, weights: Weights) -> Result<Imported<Adm>> {
             let outputs = [("model_output", found), ("denoised", denoised)];
             return Ok(outputs.map(|(name, y)| (name.to_owned(), Output::images(y))).into());
         }
-        let y = network.images(x, case.numbers("timesteps")?, &given)?;
+        let y = network.images(x, &case.context("timesteps", &given)?)?;
         Ok(vec![("out".to_owned(), Output::images(y))])
     })
 }

@@ -15,15 +15,15 @@ use burn::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use stein::{Error, Result, ensure};
+use stein::{Condition, Error, Result, Tokens, ensure};
 
 use super::{Case, Imported, Key, Output, Weights, load};
 use crate::{
     embedding::EmbeddingConfig,
     init::Init,
     networks::{
-        AutoencoderKl, AutoencoderKlConfig, Given, Unet2d, Unet2dCondition, Unet2dConditionConfig, Unet2dConfig,
-        VqModel, VqModelConfig,
+        AutoencoderKl, AutoencoderKlConfig, Unet2d, Unet2dCondition, Unet2dConditionConfig, Unet2dConfig, VqModel,
+        VqModelConfig,
     },
     ops::Dual,
     trace::Trace,
@@ -568,8 +568,8 @@ fn imported<N: Module>(
 }
 
 /// What a stored case conditions on.
-pub(super) fn told(case: &Case) -> Result<Given> {
-    Ok(Given { class: case.has("class_labels").then(|| case.classes("class_labels")).transpose()?, ..Given::default() })
+pub(super) fn given(case: &Case) -> Result<Condition> {
+    Ok(if case.has("class_labels") { Condition::classes(case.classes("class_labels")?) } else { Condition::none() })
 }
 
 /// A `UNet2DModel` with its weights.
@@ -584,7 +584,7 @@ pub fn unet_2d(json: &Value, weights: Weights) -> Result<Imported<Unet2d>> {
         weights,
         names,
         |network, case| {
-            let out = network.images(case.images("x")?, case.numbers("timesteps")?, &told(case)?)?;
+            let out = network.images(case.images("x")?, &case.context("timesteps", &given(case)?)?)?;
             Ok(vec![("out".to_owned(), Output::images(out))])
         },
     )
@@ -604,8 +604,9 @@ pub fn unet_2d_condition(json: &Value, weights: Weights) -> Result<Imported<Unet
         weights,
         names,
         |network, case| {
-            let given = Given { context: Some(case.tokens("context")?.value), ..told(case)? };
-            let out = network.images(case.images("x")?, case.numbers("timesteps")?, &given)?;
+            let tokens = Some(Tokens { values: case.tokens("context")?.value, mask: None });
+            let given = Condition { tokens, ..given(case)? };
+            let out = network.images(case.images("x")?, &case.context("timesteps", &given)?)?;
             Ok(vec![("out".to_owned(), Output::images(out))])
         },
     )

@@ -9,7 +9,7 @@ use stein::{Result, ensure};
 
 use super::{
     Imported, Key, Output, Weights,
-    diffusers::{Lies, Reader, attended, block, layer, told},
+    diffusers::{Lies, Reader, attended, block, given, layer},
     load,
 };
 use crate::{
@@ -94,7 +94,7 @@ pub fn open(json: &Value, weights: Weights) -> Result<Imported<Adm>> {
         network,
         key: Arc::new(key),
         run: Arc::new(|network, case| {
-            let y = network.images(case.images("x")?, case.numbers("timesteps")?, &told(case)?)?;
+            let y = network.images(case.images("x")?, &case.context("timesteps", &given(case)?)?)?;
             Ok(vec![("out".to_owned(), Output::images(y))])
         }),
         seen: Arc::new(move |module: &str, trace: &Trace| trace.get(&places.ours(module)?).cloned()),

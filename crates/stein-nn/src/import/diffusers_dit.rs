@@ -8,13 +8,13 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use serde::Deserialize;
 use serde_json::Value;
-use stein::{Error, Result, ensure};
+use stein::{Condition, Error, Result, ensure};
 
 use super::{Imported, Key, Output, Weights, guided_diffusion::weighted, load};
 use crate::{
     embedding::EmbeddingConfig,
     init::Init,
-    networks::{Dit, DitConfig, Given},
+    networks::{Dit, DitConfig},
 };
 
 /// Options of older files' class of networks, which DiT has turned off.
@@ -114,15 +114,19 @@ pub fn config(json: &Value) -> Result<DitConfig> {
 /// When config or weights are not those of one.
 pub fn open(json: &Value, weights: Weights) -> Result<Imported<Dit>> {
     let device = Device::flex().autodiff();
-    let network = config(json)?.build(&mut Init::blank(&device))?;
+    let config = config(json)?;
+    let network = config.build(&mut Init::blank(&device))?;
     // The vectors of places, which follow from the config.
     let network = load(network, weights, key, |name| name == "pos_embed.pos_embed")?;
     Ok(Imported {
         network,
         key: Arc::new(key),
-        run: Arc::new(|network, case| {
-            let given = Given { class: Some(case.classes("class_labels")?), ..Given::default() };
-            let y = network.images(case.images("x")?, case.numbers("timestep")?, &given)?;
+        run: Arc::new(move |network, case| {
+            // Their label after the last is that of no class.
+            let class = case.classes("class_labels")?.into_iter();
+            let class = class.map(|class| Some(class).filter(|class| (*class as usize) < config.classes)).collect();
+            let given = Condition { class: Some(class), ..Condition::none() };
+            let y = network.images(case.images("x")?, &case.context("timestep", &given)?)?;
             Ok(vec![("out".to_owned(), Output::images(y))])
         }),
         seen: Arc::new(|module, trace| {

@@ -5,7 +5,7 @@
 
 use serde_json::Value as Json;
 use stein::{
-    AnySchedule, Discrete, Edm, Error, Levels, NoiseInput, Precondition, Prediction, Rectified, Result, Ve, ensure,
+    AnySchedule, Discrete, Edm, Error, LevelList, NoiseInput, Precondition, Prediction, Rectified, Result, Ve, ensure,
 };
 
 use super::values::{flag, number, word};
@@ -138,19 +138,19 @@ fn prediction(scheduler: &Json) -> Result<Prediction> {
 /// ᾱ of the noisiest level where its signal is scaled away: that of the library's Euler, so that a logarithm stays finite.
 const LEAST_SIGNAL: f64 = 1.0 / (1 << 24) as f64;
 
-fn betas(scheduler: &Json) -> Result<Levels> {
+fn betas(scheduler: &Json) -> Result<LevelList> {
     let (first, last) = (number(scheduler, "beta_start", 1e-4)?, number(scheduler, "beta_end", 0.02)?);
     let count = steps_of(scheduler)?;
     let levels = if let Some(listed) = scheduler.get("trained_betas").and_then(Json::as_array) {
         let values: Vec<f64> = listed.iter().filter_map(Json::as_f64).collect();
         ensure!(values.len() == listed.len(), "trained_betas are not all numbers");
-        Levels::Betas { values }
+        LevelList::Betas { values }
     } else {
         match word(scheduler, "beta_schedule", "linear")? {
-            "linear" => Levels::Linear { first, last, count },
-            "scaled_linear" => Levels::SqrtLinear { first, last, count },
-            "squaredcos_cap_v2" => Levels::Cosine { offset: 0.008, max_beta: 0.999, count },
-            "sigmoid" => Levels::Sigmoid { first, last, reach: 6.0, count },
+            "linear" => LevelList::Linear { first, last, count },
+            "scaled_linear" => LevelList::SqrtLinear { first, last, count },
+            "squaredcos_cap_v2" => LevelList::Cosine { offset: 0.008, max_beta: 0.999, count },
+            "sigmoid" => LevelList::Sigmoid { first, last, reach: 6.0, count },
             other => {
                 return Err(Error::new(format!(
                     "beta_schedule is {other}: known are linear, scaled_linear, squaredcos_cap_v2 and sigmoid"
@@ -162,7 +162,7 @@ fn betas(scheduler: &Json) -> Result<Levels> {
 }
 
 /// Lin et al. (arXiv:2305.08891, algorithm 1): √ᾱ moved and scaled so that the noisiest level has no signal.
-fn without_signal(levels: Levels) -> Result<Levels> {
+fn without_signal(levels: LevelList) -> Result<LevelList> {
     let mut alpha_bar = Discrete::new(levels)?.alpha_bar();
     let (first, last) = (alpha_bar[0].sqrt(), alpha_bar[alpha_bar.len() - 1].sqrt());
     for bar in &mut alpha_bar {
@@ -172,5 +172,5 @@ fn without_signal(levels: Levels) -> Result<Levels> {
     let noisiest = alpha_bar.len() - 1;
     alpha_bar[noisiest] = LEAST_SIGNAL.min(0.5 * alpha_bar[noisiest - 1]);
     let before = std::iter::once(1.0).chain(alpha_bar.iter().copied());
-    Ok(Levels::Betas { values: before.zip(&alpha_bar).map(|(before, bar)| 1.0 - bar / before).collect() })
+    Ok(LevelList::Betas { values: before.zip(&alpha_bar).map(|(before, bar)| 1.0 - bar / before).collect() })
 }

@@ -13,14 +13,14 @@ use burn::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use stein::{Error, Result, ensure};
+use stein::{Condition, Context, Error, Result, ensure};
 
 use super::{Case, Imported, Key, Output, Reference, Weights, load, values::number};
 use crate::{
     init::Init,
     layers::Dropout,
     networks::{
-        Change, DhariwalUnet, DhariwalUnetConfig, EdmBlock, Form, Given, Heads, SongDecoder, SongEncoder, SongFeatures,
+        Change, DhariwalUnet, DhariwalUnetConfig, EdmBlock, Form, Heads, SongDecoder, SongEncoder, SongFeatures,
         SongUnet, SongUnetConfig,
     },
     ops::Dual,
@@ -343,7 +343,7 @@ pub fn open_song(json: &Value, weights: Weights) -> Result<Imported<SongUnet>> {
         names.add(format!("entries.{level}"), format!("{theirs}_aux_{entry}"));
     }
     imported(network, names, weights, move |network, case| {
-        evaluate(case, around, |x, noise, given| network.images(x, noise, given))
+        evaluate(case, around, |x, context| network.images(x, context))
     })
 }
 
@@ -359,7 +359,7 @@ pub fn open_dhariwal(json: &Value, weights: Weights) -> Result<Imported<Dhariwal
     names.add("output_norm", "model.out_norm");
     names.add("output", "model.out_conv");
     imported(network, names, weights, move |network, case| {
-        evaluate(case, around, |x, noise, given| network.images(x, noise, given))
+        evaluate(case, around, |x, context| network.images(x, context))
     })
 }
 
@@ -388,14 +388,14 @@ impl Around {
 fn evaluate(
     case: &Case,
     around: Around,
-    network: impl Fn(Dual<4>, Dual<1>, &Given) -> Result<Dual<4>>,
+    network: impl Fn(Dual<4>, &Context) -> Result<Dual<4>>,
 ) -> Result<Vec<(String, Output)>> {
     let (x, given) = (case.images("x")?, given(case)?);
     let form = match case.name.as_str() {
         "edm" | "edm_nolabel" => Preconditioning::edm,
         "vp" => Preconditioning::vp,
         "ve" => Preconditioning::ve,
-        _ => return Ok(vec![("out".to_owned(), Output::images(network(x, case.numbers("noise_labels")?, &given)?))]),
+        _ => return Ok(vec![("out".to_owned(), Output::images(network(x, &case.context("noise_labels", &given)?)?))]),
     };
     let Preconditioning { skip, output, input, noise } = form(case.numbers("sigma")?.value, around);
     let rows = x.dims()[0];
@@ -403,7 +403,7 @@ fn evaluate(
         let factor = factor.reshape([rows, 1, 1, 1]);
         x.linear(|x| x * factor.clone())
     };
-    let f = network(times(x.clone(), input), noise.into(), &given)?;
+    let f = network(times(x.clone(), input), &Context::new(noise, &given))?;
     Ok(vec![("D_x".to_owned(), Output::images(times(x, skip) + times(f, output)))])
 }
 
@@ -439,20 +439,21 @@ impl Preconditioning {
     }
 }
 
-/// What a stored case tells the network.
-fn given(case: &Case) -> Result<Given> {
+/// What a stored case conditions on.
+fn given(case: &Case) -> Result<Condition> {
     let class = if case.has("class_labels") { Some(classes(case.rows("class_labels")?.value)?) } else { None };
-    let augment = if case.has("augment_labels") { Some(case.rows("augment_labels")?.value) } else { None };
-    Ok(Given { class, augment, ..Given::default() })
+    let vector = if case.has("augment_labels") { Some(case.rows("augment_labels")?.value) } else { None };
+    Ok(Condition { class, vector, ..Condition::none() })
 }
 
 /// The classes of one-hot rows.
-fn classes(rows: Tensor<2>) -> Result<Vec<usize>> {
+fn classes(rows: Tensor<2>) -> Result<Vec<Option<u32>>> {
     let [_, count] = rows.dims();
     let values: Vec<f64> = rows.into_data().iter::<f64>().collect();
     let class = |row: &[f64]| {
         let class = row.iter().position(|x| *x == 1.0);
         let class = class.filter(|_| row.iter().filter(|x| **x != 0.0).count() == 1);
+        let class = class.map(|class| Some(class as u32));
         class.ok_or_else(|| Error::new("the stored class_labels are not one-hot rows, which this network takes alone"))
     };
     values.chunks_exact(count.max(1)).map(class).collect()
@@ -482,7 +483,7 @@ pub fn open_blocks(json: &Value, weights: Weights) -> Result<Box<dyn Reference>>
     names.block("down", "down");
     names.block("up", "up");
     let imported = imported(network, names, weights, |network: &Blocks, case| {
-        let (x, embedded, dropout) = (case.images("x")?, case.rows("emb")?, Dropout::new(0.0, None));
+        let (x, embedded, dropout) = (case.images("x")?, case.rows("emb")?, Dropout::none());
         let h = network.down.forward(|| "down".to_owned(), vec![x], &embedded, &dropout);
         let y = network.up.forward(|| "up".to_owned(), vec![h], &embedded, &dropout);
         Ok(vec![("out".to_owned(), Output::images(y))])

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use stein::{Error, Result, ensure};
+use stein::{Condition, Error, Result, ensure};
 
 use super::{
     Case, Imported, Key, Output, Weights, load,
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     init::Init,
-    networks::{Adm, AdmConfig, AdmEncoder, AdmEncoderConfig, Given, Pool},
+    networks::{Adm, AdmConfig, AdmEncoder, AdmEncoderConfig, Pool},
     state::Tensors,
     trace::Trace,
 };
@@ -304,7 +304,7 @@ pub fn open(json: &Value, weights: Weights) -> Result<Imported<Adm>> {
     let order = Arguments::read(json)?.order();
     let names = Names { config: config(json)?, order, ones: 1 };
     open_as(names, weights, |network, case| {
-        let y = network.images(case.images("x")?, case.numbers("timesteps")?, &told(case)?)?;
+        let y = network.images(case.images("x")?, &case.context("timesteps", &condition(case)?)?)?;
         Ok(vec![("out".to_owned(), Output::images(y))])
     })
 }
@@ -323,8 +323,8 @@ pub(super) fn open_as(
 }
 
 /// What a stored case conditions on.
-pub(super) fn told(case: &Case) -> Result<Given> {
-    Ok(Given { class: case.has("y").then(|| case.classes("y")).transpose()?, ..Given::default() })
+pub(super) fn condition(case: &Case) -> Result<Condition> {
+    Ok(if case.has("y") { Condition::classes(case.classes("y")?) } else { Condition::none() })
 }
 
 /// A classifier with the weights of a file.
@@ -345,7 +345,7 @@ pub fn open_encoder(json: &Value, weights: Weights) -> Result<Imported<AdmEncode
         network,
         key: Arc::new(key),
         run: Arc::new(|network, case| {
-            let y = network.logits(case.images("x")?, case.numbers("timesteps")?)?;
+            let y = network.logits(case.images("x")?, &case.context("timesteps", &Condition::none())?)?;
             Ok(vec![("out".to_owned(), Output::plain(y))])
         }),
         seen: Arc::new(seen),

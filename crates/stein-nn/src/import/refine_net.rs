@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use burn::{module::Module, tensor::TensorData};
 use serde::Deserialize;
-use stein::{Error, Result, ensure};
+use stein::{Condition, Context, Error, Result, ensure};
 
 use super::{Imported, Key, Output, Weights, load};
-use crate::{Given, ops::Dual, trace::Trace};
+use crate::{ops::Dual, trace::Trace};
 
 /// What of a config of the references makes the network.
 #[derive(Deserialize)]
@@ -137,14 +137,14 @@ pub(super) fn open<N: Module + 'static>(
     stages: usize,
     weights: Weights,
     ignored: impl Fn(&str) -> bool,
-    images: fn(&N, Dual<4>, Dual<1>, &Given) -> Result<Dual<4>>,
+    images: fn(&N, Dual<4>, &Context) -> Result<Dual<4>>,
 ) -> Result<Imported<N>> {
     let key = move |name: &str| key(name, stages);
     Ok(Imported {
         network: load(network, weights, key, ignored)?,
         key: Arc::new(key),
         run: Arc::new(move |network, case| {
-            let y = images(network, case.images("x")?, case.numbers("y")?, &Given::default())?;
+            let y = images(network, case.images("x")?, &case.context("y", &Condition::none())?)?;
             Ok(vec![("out".to_owned(), Output::images(y))])
         }),
         seen: Arc::new(move |module, trace| seen(module, stages, trace)),

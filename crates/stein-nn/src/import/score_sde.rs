@@ -10,13 +10,13 @@ use burn::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
-use stein::{Error, Result, ensure};
+use stein::{Condition, Context, Error, Result, ensure};
 
 use super::{Imported, Key, Output, Weights, load};
 use crate::{
     init::Init,
     networks::{
-        Combine, Ddpm, DdpmConfig, Given, InputPyramid, Ncsnpp, NcsnppConfig, NoiseLevels, NoiseNumber, OutputPyramid,
+        Combine, Ddpm, DdpmConfig, InputPyramid, Ncsnpp, NcsnppConfig, NoiseLevels, NoiseNumber, OutputPyramid,
         ResidualBlock,
     },
     ops::Dual,
@@ -186,7 +186,7 @@ pub fn open_ncsnpp(json: &Value, weights: Weights) -> Result<Imported<Ncsnpp>> {
     open(config.build(&mut Init::blank(&Device::flex().autodiff()))?, Names::new(&config), weights, Ncsnpp::images)
 }
 
-type Forward<N> = fn(&N, Dual<4>, Dual<1>, &Given) -> Result<Dual<4>>;
+type Forward<N> = fn(&N, Dual<4>, &Context) -> Result<Dual<4>>;
 
 fn open<N: Module + 'static>(network: N, names: Names, weights: Weights, forward: Forward<N>) -> Result<Imported<N>> {
     let network = load(network, weights, |name| names.key(name), |name| names.is_idle(name))?;
@@ -196,7 +196,7 @@ fn open<N: Module + 'static>(network: N, names: Names, weights: Weights, forward
         network,
         key: Arc::new(move |name| names.key(name)),
         run: Arc::new(move |network, case| {
-            let y = forward(network, case.images("x")?, case.numbers("t")?, &Given::default())?;
+            let y = forward(network, case.images("x")?, &case.context("t", &Condition::none())?)?;
             Ok(vec![("out".to_owned(), Output::images(y))])
         }),
         seen: Arc::new(move |module, trace| seen.seen(module, trace)),

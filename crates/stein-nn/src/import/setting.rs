@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 use stein::{
-    AnySampler, AnySchedule, Consistency, Ddim, Discrete, Edm, Error, Grid, Heun, Langevin, Levels, NoiseInput,
+    AnySampler, AnySchedule, Consistency, Ddim, Discrete, Edm, Error, Grid, Heun, Langevin, LevelList, NoiseInput,
     OdeEuler, Precondition, Prediction, Result, Spacing, SubVp, Ve, Vp, ensure,
 };
 
@@ -159,7 +159,7 @@ fn annealed(
 
 /// NCSN's levels, σ from the cleanest to the noisiest.
 fn geometric(first: f64, last: f64, count: usize) -> Result<AnySchedule> {
-    Ok(Discrete::new(Levels::Geometric { first, last, count })?.into())
+    Ok(Discrete::new(LevelList::Geometric { first, last, count })?.into())
 }
 
 /// Levels counted from the noisiest, as NCSN does.
@@ -230,7 +230,7 @@ fn equation(json: &Json) -> Result<(AnySchedule, Precondition)> {
         }
         "vpsde" => {
             let (first, last) = (first / count as f64, last / count as f64);
-            (Discrete::new(Levels::Linear { first, last, count })?.into(), Prediction::Eps {}, FROM_CLEANEST)
+            (Discrete::new(LevelList::Linear { first, last, count })?.into(), Prediction::Eps {}, FROM_CLEANEST)
         }
         "subvpsde" => (SubVp { beta_min: first, beta_max: last, ..SubVp::default() }.into(), Prediction::Eps {}, time),
         other => return Err(Error::new(format!("training.sde is {other}: known are vesde, vpsde and subvpsde"))),
@@ -336,8 +336,8 @@ fn adm_setting(json: &Json) -> Result<Setting> {
     let count = process.diffusion_steps;
     let per = 1000.0 / count as f64;
     let schedule = Discrete::new(match process.noise_schedule.as_str() {
-        "linear" => Levels::Linear { first: per * 1e-4, last: per * 0.02, count },
-        "cosine" => Levels::Cosine { offset: 0.008, max_beta: 0.999, count },
+        "linear" => LevelList::Linear { first: per * 1e-4, last: per * 0.02, count },
+        "cosine" => LevelList::Cosine { offset: 0.008, max_beta: 0.999, count },
         other => return Err(Error::new(format!("noise_schedule is {other}: known are linear and cosine"))),
     })?;
     let factor = match process.rescale_timesteps {

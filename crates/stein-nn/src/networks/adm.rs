@@ -16,9 +16,9 @@
 
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
-use stein::{Condition, Result, ensure};
+use stein::{Context, Result, ensure};
 
-use super::{Given, check_images, unet::Unit};
+use super::{Takes, input, unet::Unit};
 use crate::{
     embedding::{Embedding, EmbeddingConfig},
     init::Init,
@@ -42,7 +42,7 @@ pub struct AdmConfig {
     /// Channels of the output; at least 1, default 3. Twice those of the images where the network also predicts
     /// variances: first the noise, then the variances.
     pub outputs: usize,
-    /// Classes the network is told of; 0 (default) for none.
+    /// Classes the network knows; 0 (default) for none.
     pub classes: usize,
     /// Channels at a level of multiplier 1; even, default 128. The embedding is four times as wide.
     pub channels: usize,
@@ -67,8 +67,7 @@ pub struct AdmConfig {
     pub modulate: bool,
     /// Whether residual blocks halve and double images, not convolutions; default false.
     pub resize_blocks: bool,
-    /// Probability of dropping a value inside a block in training; in \[0, 1), default 0. See
-    /// [`AnyNetwork::set_dropout`](crate::AnyNetwork::set_dropout).
+    /// Probability of dropping a value inside a block in training; in \[0, 1), default 0.
     pub dropout: f64,
 }
 
@@ -93,7 +92,11 @@ impl Default for AdmConfig {
 }
 
 impl AdmConfig {
-    pub(crate) fn build(&self, init: &mut Init) -> Result<Adm> {
+    /// The network with fresh weights.
+    ///
+    /// # Errors
+    /// When the config is not one of a network.
+    pub fn build(&self, init: &mut Init) -> Result<Adm> {
         ensure!(self.outputs > 0, "network.outputs is 0: give the channels of the output, such as 3");
         let contracting = Contracting::new(self, init)?;
         let levels = self.multipliers.len();
@@ -118,7 +121,7 @@ impl AdmConfig {
             }
         }
         let (norm, output) = (norm(now, init)?, Conv::zero(now, self.outputs, init));
-        Ok(Adm { contracting, up, norm, output, dropout: self.dropout, key: None })
+        Ok(Adm { contracting, up, norm, output, dropout: self.dropout })
     }
 
     /// The channels of a level.
@@ -131,7 +134,7 @@ impl AdmConfig {
         self.attention.contains(&(1 << level))
     }
 
-    /// The heads of attention over so many channels.
+    /// The heads of attention over these channels.
     pub(crate) fn heads_of(&self, channels: usize, up: bool) -> Result<usize> {
         if let Some(size) = self.head_channels {
             ensure!(
@@ -169,7 +172,7 @@ impl AdmConfig {
     }
 }
 
-/// The normalisation of so many channels.
+/// The normalization of these channels.
 pub(super) fn norm(channels: usize, init: &mut Init) -> Result<GroupNorm> {
     ensure!(
         channels > 0 && channels.is_multiple_of(GROUPS),
@@ -187,23 +190,16 @@ pub struct Adm {
     norm: GroupNorm,
     output: Conv,
     dropout: f64,
-    #[module(skip)]
-    key: Option<u64>,
 }
 
 impl Adm {
-    /// Turns dropout on or off; see [`AnyNetwork::set_dropout`](crate::AnyNetwork::set_dropout).
-    pub fn set_dropout(&mut self, key: Option<u64>) {
-        self.key = key;
-    }
-
-    /// The output for images `[N, H, W, inputs]`, a noise number each and classes, if it knows any.
+    /// The output `[N, H, W, outputs]` for images that have, with those of the condition beside them, `inputs` channels.
     ///
     /// # Errors
-    /// When the images or what is given do not fit the network.
-    pub fn images(&self, x: Dual<4>, noise: Dual<1>, given: &Given) -> Result<Dual<4>> {
-        let dropout = Dropout::new(self.dropout, self.key);
-        let Contracted { mut skips, bottom: mut h, embedded } = self.contracting.forward(x, noise, given, &dropout)?;
+    /// When the images or the context do not fit the network.
+    pub fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>> {
+        let dropout = Dropout::new(self.dropout, context);
+        let Contracted { mut skips, bottom: mut h, embedded } = self.contracting.forward(x, context, &dropout)?;
         for (index, step) in self.up.iter().enumerate() {
             let skip = skips.pop().expect("the way up has as many blocks as the way down left skips");
             h = step.forward(vec![h, skip], embedded.clone(), &dropout);
@@ -280,14 +276,15 @@ impl Contracting {
         Ok(Self { embedding, input, down, middle, inputs, divisor: 1 << (levels - 1) })
     }
 
-    pub(super) fn forward(&self, x: Dual<4>, noise: Dual<1>, given: &Given, dropout: &Dropout) -> Result<Contracted> {
-        check_images(&x, &noise, self.inputs)?;
+    pub(super) fn forward(&self, x: Dual<4>, context: &Context, dropout: &Dropout) -> Result<Contracted> {
+        let takes = Takes { classes: self.embedding.classes(), ..Takes::default() };
+        let x = input(x, context, self.inputs, takes)?;
         let ([_, height, width, _], divisor) = (x.dims(), self.divisor);
         ensure!(
             height % divisor == 0 && width % divisor == 0,
             "images of {height} x {width} do not fit this network: height and width have to be divisible by {divisor}"
         );
-        let embedded = ops::silu(self.embedding.forward(noise, &Condition { class: given.class.clone() })?);
+        let embedded = ops::silu(self.embedding.forward(context.noise.clone(), context.given)?);
         let mut h = ops::conv2d(vec![x], self.input.plain());
         let mut skips = vec![h.clone()];
         for step in &self.down {

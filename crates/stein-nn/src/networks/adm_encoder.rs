@@ -14,12 +14,9 @@ use burn::{
     tensor::Tensor,
 };
 use serde::{Deserialize, Serialize};
-use stein::{Result, ensure};
+use stein::{Context, Result, ensure};
 
-use super::{
-    Given,
-    adm::{AdmConfig, Contracted, Contracting, norm},
-};
+use super::adm::{AdmConfig, Contracted, Contracting, norm};
 use crate::{
     init::Init,
     layers::{Dropout, GroupNorm, Linear},
@@ -98,7 +95,11 @@ impl Default for AdmEncoderConfig {
 }
 
 impl AdmEncoderConfig {
-    pub(crate) fn build(&self, init: &mut Init) -> Result<AdmEncoder> {
+    /// The network with fresh weights.
+    ///
+    /// # Errors
+    /// When the config is not one of a network.
+    pub fn build(&self, init: &mut Init) -> Result<AdmEncoder> {
         let Self { size, outputs, blocks, .. } = *self;
         ensure!(outputs > 0, "network.outputs is 0: give the number of classes, such as 1000");
         let way = self.way_down();
@@ -140,7 +141,7 @@ impl AdmEncoderConfig {
                 })
             }
         };
-        Ok(AdmEncoder { contracting, head, dropout: self.dropout, key: None })
+        Ok(AdmEncoder { contracting, head, dropout: self.dropout })
     }
 
     /// The U-Net whose way down and middle these are.
@@ -169,23 +170,16 @@ pub struct AdmEncoder {
     contracting: Contracting,
     head: Head,
     dropout: f64,
-    #[module(skip)]
-    key: Option<u64>,
 }
 
 impl AdmEncoder {
-    /// Turns dropout on or off; see [`AnyNetwork::set_dropout`](crate::AnyNetwork::set_dropout).
-    pub fn set_dropout(&mut self, key: Option<u64>) {
-        self.key = key;
-    }
-
-    /// The logits `[N, outputs]` of images `[N, H, W, inputs]` and a noise number each.
+    /// The logits `[N, outputs]` of images `[N, H, W, inputs]`.
     ///
     /// # Errors
-    /// When the images do not fit the network.
-    pub fn logits(&self, x: Dual<4>, noise: Dual<1>) -> Result<Dual<2>> {
-        let dropout = Dropout::new(self.dropout, self.key);
-        let seen = self.contracting.forward(x, noise, &Given::default(), &dropout)?;
+    /// When the images or the context do not fit the network.
+    pub fn logits(&self, x: Dual<4>, context: &Context) -> Result<Dual<2>> {
+        let dropout = Dropout::new(self.dropout, context);
+        let seen = self.contracting.forward(x, context, &dropout)?;
         match &self.head {
             Head::Attention(pool) => pool.forward(seen.bottom),
             Head::Adaptive(pool) => Ok(pool.forward(seen.bottom)),

@@ -8,7 +8,7 @@
 use burn::module::Module;
 use stein::{Result, ensure};
 
-use super::unet_2d_blocks::{Down, Form, Mix, Mixing, Next, Norms, Told, Unit, Up, check_levels, in_turn};
+use super::unet_2d_blocks::{Down, Form, Mix, Mixing, Next, Norms, Pass, Unit, Up, check_levels, in_turn};
 use crate::{
     init::Init,
     layers::{Conv, GroupNorm},
@@ -40,7 +40,7 @@ impl Levels<'_> {
         Ok(Form { embedding: None, norms, attention: norms, rescale: 1.0 })
     }
 
-    /// Attention for so many blocks of a level.
+    /// Attention for the blocks of a level.
     fn mixes(&self, level: usize, blocks: usize, form: &Form, init: &mut Init) -> Result<Vec<Option<Mix>>> {
         let attends = self.attention.contains(&level);
         let mut mix = || attends.then(|| ONE_HEAD.at(level, self.channels[level], form, init)).transpose();
@@ -105,13 +105,13 @@ impl Encoder {
             height >> halvings > 0 && width >> halvings > 0,
             "images of {height} x {width} are too small to be halved {halvings} times"
         );
-        let told = Told::nothing();
+        let pass = Pass::nothing();
         let mut h = ops::conv2d(vec![x], self.input.plain());
         for (level, down) in self.down.iter().enumerate() {
-            let states = down.forward(h, &mut None, &told, &format!("encoder.down.{level}"));
+            let states = down.forward(h, &mut None, &pass, &format!("encoder.down.{level}"));
             h = states.into_iter().next_back().expect("a level has at least one block");
         }
-        h = in_turn(&self.middle, h, &told);
+        h = in_turn(&self.middle, h, &pass);
         trace::note(|| "encoder.middle".to_owned(), &h);
         Ok(ops::conv2d(vec![h], ops::Conv { norm: Some(self.norm.norm(true)), ..self.output.plain() }))
     }
@@ -148,11 +148,11 @@ impl Decoder {
 
     /// Of latents of as many channels as it was built for.
     pub(super) fn forward(&self, z: Dual<4>) -> Dual<4> {
-        let told = Told::nothing();
-        let mut h = in_turn(&self.middle, ops::conv2d(vec![z], self.input.plain()), &told);
+        let pass = Pass::nothing();
+        let mut h = in_turn(&self.middle, ops::conv2d(vec![z], self.input.plain()), &pass);
         trace::note(|| "decoder.middle".to_owned(), &h);
         for (step, up) in self.up.iter().enumerate() {
-            h = up.forward(h, &mut Vec::new(), &mut None, &told, &format!("decoder.up.{step}"));
+            h = up.forward(h, &mut Vec::new(), &mut None, &pass, &format!("decoder.up.{step}"));
         }
         ops::conv2d(vec![h], ops::Conv { norm: Some(self.norm.norm(true)), ..self.output.plain() })
     }

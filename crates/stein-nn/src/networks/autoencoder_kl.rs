@@ -63,7 +63,11 @@ impl Default for AutoencoderKlConfig {
 }
 
 impl AutoencoderKlConfig {
-    pub(crate) fn build(&self, init: &mut Init) -> Result<AutoencoderKl> {
+    /// The network with fresh weights.
+    ///
+    /// # Errors
+    /// When the config is not one of a network.
+    pub fn build(&self, init: &mut Init) -> Result<AutoencoderKl> {
         let Self { inputs, outputs, latents, .. } = *self;
         ensure!(self.scaling != 0.0, "scaling is 0: give the inverse of the deviation of latents, 1 for none");
         let levels = Levels {

@@ -12,12 +12,9 @@
 
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
-use stein::Result;
+use stein::{Context, Result};
 
-use super::{
-    Given,
-    ncsnpp::{InputPyramid, Ncsnpp, NcsnppConfig, NoiseLevels, NoiseNumber, OutputPyramid, ResidualBlock},
-};
+use super::ncsnpp::{InputPyramid, Ncsnpp, NcsnppConfig, NoiseLevels, NoiseNumber, OutputPyramid, ResidualBlock};
 use crate::{init::Init, ops::Dual};
 
 /// Groups of every normalisation.
@@ -73,7 +70,11 @@ impl Default for DdpmConfig {
 }
 
 impl DdpmConfig {
-    pub(crate) fn build(&self, init: &mut Init) -> Result<Ddpm> {
+    /// The network with fresh weights.
+    ///
+    /// # Errors
+    /// When the config is not one of a network.
+    pub fn build(&self, init: &mut Init) -> Result<Ddpm> {
         Ok(Ddpm { network: self.general().build_with(&|_| GROUPS, init)? })
     }
 
@@ -122,17 +123,12 @@ pub struct Ddpm {
 }
 
 impl Ddpm {
-    /// Turns dropout on with masks that are a function of the key, or off with `None`, as in a fresh network.
-    pub fn set_dropout(&mut self, key: Option<u64>) {
-        self.network.set_dropout(key);
-    }
-
     /// The output for images `[N, H, W, C]`, in the range the config says, and labels `[N]`, of the same shape as the
     /// images.
     ///
     /// # Errors
     /// As [`Ncsnpp::images`].
-    pub fn images(&self, x: Dual<4>, noise: Dual<1>, given: &Given) -> Result<Dual<4>> {
-        self.network.images(x, noise, given)
+    pub fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>> {
+        self.network.images(x, context)
     }
 }

@@ -11,11 +11,12 @@
 
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
-use stein::{Result, ensure};
+use stein::{Context, Result, ensure};
 
 use super::{
-    Given,
-    edm_block::{Form, Heads, Plan, Told, Trunk, norm},
+    Takes,
+    edm_block::{Form, Heads, Labels, Plan, Trunk, norm},
+    input,
 };
 use crate::{
     embedding::{EmbeddingConfig, Frequencies},
@@ -77,7 +78,11 @@ impl Default for DhariwalUnetConfig {
 }
 
 impl DhariwalUnetConfig {
-    pub(crate) fn build(&self, init: &mut Init) -> Result<DhariwalUnet> {
+    /// The network with fresh weights.
+    ///
+    /// # Errors
+    /// When the config is not one of a network.
+    pub fn build(&self, init: &mut Init) -> Result<DhariwalUnet> {
         let Self { outputs, classes, augment, channels, .. } = *self;
         let width = channels * self.embedding_multiplier;
         ensure!(
@@ -111,13 +116,14 @@ impl DhariwalUnetConfig {
         let positional = EmbeddingConfig::Positional { max_period: 1e4, shift: 0, sine_first: false };
         Ok(DhariwalUnet {
             frequencies: positional.frequencies(channels / 2, init)?,
-            class: (classes > 0).then(|| Linear::scaled(classes, width, 1.0, init).unbiased()),
-            augment: (augment > 0).then(|| Linear::zero(augment, channels, init).unbiased()),
+            class: (classes > 0).then(|| Linear::scaled(classes, width, 1.0, init).without_bias()),
+            augment: (augment > 0).then(|| Linear::zero(augment, channels, init).without_bias()),
             first: Linear::new(channels, width, init),
             second: Linear::new(width, width, init),
             trunk: Trunk::new(&plan, &form, init)?,
             output_norm: norm(lowest, EPSILON, init)?,
             output: Conv::zero(lowest, outputs, init),
+            inputs: self.inputs,
             classes,
             augmentations: augment,
         })
@@ -135,43 +141,46 @@ pub struct DhariwalUnet {
     trunk: Trunk,
     output_norm: GroupNorm,
     output: Conv,
+    inputs: usize,
     classes: usize,
     augmentations: usize,
 }
 
 impl DhariwalUnet {
-    /// The output for images `[N, H, W, C]` and a noise number each: for EDM's preconditioning ln(σ)/4.
+    /// The output for images `[N, H, W, C]`, those of the condition beside them; for EDM's preconditioning the noise number is
+    /// ln(σ)/4.
     ///
-    /// A class that is not given, and an augmentation that is not, count as zeros.
+    /// A row without a class, and an augmentation (the vector of the condition) that is not given, count as zeros.
     ///
     /// # Errors
-    /// When the images, the noise numbers or what is given do not fit the network.
-    pub fn images(&self, x: Dual<4>, noise: Dual<1>, given: &Given) -> Result<Dual<4>> {
-        let told = Told::new(&x, &noise, given, self.classes, self.augmentations)?;
-        let embedded = self.embed(noise, told);
-        let h = self.trunk.forward(x, &embedded, |_, h| h, |_, _| ())?;
+    /// When the images or the context do not fit the network.
+    pub fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>> {
+        let x = input(
+            x,
+            context,
+            self.inputs,
+            Takes { classes: self.classes, vector: self.augmentations, ..Takes::default() },
+        )?;
+        let labels = Labels::new(context, self.classes)?;
+        let embedded = self.embed(context.noise.clone(), labels);
+        let h = self.trunk.forward(x, &embedded, context, |_, h| h, |_, _| ())?;
         if trace::is_on() {
             trace::note(|| "output_norm".to_owned(), &ops::group_norm(h.clone(), &self.output_norm.norm(false)));
         }
         Ok(ops::conv2d(vec![h], ops::Conv { norm: Some(self.output_norm.norm(true)), ..self.output.plain() }))
     }
 
-    fn embed(&self, noise: Dual<1>, told: Told) -> Dual<2> {
+    fn embed(&self, noise: Dual<1>, labels: Labels) -> Dual<2> {
         let mut features = self.frequencies.features(noise);
         trace::note(|| "frequencies".to_owned(), &features);
-        if let Some((augment, rates)) = self.augment.as_ref().zip(told.augment) {
+        if let Some((augment, rates)) = self.augment.as_ref().zip(labels.augment) {
             features = augment.forward_onto(rates, features);
         }
         let e = self.second.forward(ops::silu(self.first.forward(features)));
         trace::note(|| "second".to_owned(), &e);
-        ops::silu(match self.class.as_ref().zip(told.labels) {
-            Some((class, labels)) => class.forward_onto(labels, e),
+        ops::silu(match self.class.as_ref().zip(labels.classes) {
+            Some((class, rows)) => class.forward_onto(rows, e),
             None => e,
         })
-    }
-
-    /// Turns dropout on with masks that are a function of the key, or off with `None`, as in a fresh network.
-    pub fn set_dropout(&mut self, key: Option<u64>) {
-        self.trunk.set_dropout(key);
     }
 }

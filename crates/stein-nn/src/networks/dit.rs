@@ -17,9 +17,9 @@ use burn::{
     tensor::{Tensor, TensorData},
 };
 use serde::{Deserialize, Serialize};
-use stein::{Condition, Result, ensure};
+use stein::{Condition, Context, Result, ensure};
 
-use super::{Given, check_images};
+use super::{Takes, input};
 use crate::{
     embedding::{Embedding, EmbeddingConfig},
     init::Init,
@@ -49,7 +49,7 @@ pub struct DitConfig {
     /// Channels of the output; at least 1, default 4. Twice `inputs` where the network also predicts variances: first
     /// the noise, then the variances.
     pub outputs: usize,
-    /// Classes the network is told of; 0 (default) for none. The label after the last, `classes`, stands for no class.
+    /// Classes the network knows; 0 (default) for none. One more label stands for no class.
     pub classes: usize,
     /// Height and width of a square; at least 1, default 2.
     pub patch: usize,
@@ -88,7 +88,11 @@ impl Default for DitConfig {
 }
 
 impl DitConfig {
-    pub(crate) fn build(&self, init: &mut Init) -> Result<Dit> {
+    /// The network with fresh weights.
+    ///
+    /// # Errors
+    /// When the config is not one of a network.
+    pub fn build(&self, init: &mut Init) -> Result<Dit> {
         let Self { size, inputs, outputs, classes, patch, channels, blocks, heads, epsilon, .. } = *self;
         ensure!(inputs > 0, "network.inputs is 0: give the channels of the images, such as 4");
         ensure!(outputs > 0, "network.outputs is 0: give the channels of the output, such as 4");
@@ -118,6 +122,7 @@ impl DitConfig {
             modulation: Linear::zero(channels, 2 * channels, init),
             output: Linear::zero(channels, patch * patch * outputs, init),
             side: size / patch,
+            classes,
             patch,
             inputs,
             outputs,
@@ -135,6 +140,7 @@ pub struct Dit {
     modulation: Linear,
     output: Linear,
     side: usize,
+    classes: usize,
     patch: usize,
     inputs: usize,
     outputs: usize,
@@ -142,23 +148,27 @@ pub struct Dit {
 }
 
 impl Dit {
-    /// The output for images `[N, H, W, inputs]`, a noise number each and classes, if it knows any.
+    /// The output `[N, H, W, outputs]` for images that have, with those of the condition beside them, `inputs` channels. A row
+    /// without a class has the label that stands for none.
     ///
     /// # Errors
-    /// When the images or what is given do not fit the network.
-    pub fn images(&self, x: Dual<4>, noise: Dual<1>, given: &Given) -> Result<Dual<4>> {
+    /// When the images or the context do not fit the network.
+    pub fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>> {
         let Self { patch, inputs, outputs, .. } = *self;
-        check_images(&x, &noise, inputs)?;
+        let x = input(x, context, inputs, Takes { classes: self.classes, ..Takes::default() })?;
         let [rows, height, width, _] = x.dims();
         ensure!(
             height % patch == 0 && width % patch == 0,
             "images of {height} x {width} cannot be cut into squares of {patch} x {patch}: give a multiple of {patch}"
         );
-        let condition = Condition { class: given.class.clone() };
-        let told = self
+        let class = context.given.class_rows(rows, self.classes)?;
+        let none = self.classes as u32;
+        let label = class.into_iter().map(|class| class.unwrap_or(none));
+        let label = if self.classes > 0 { Condition::classes(label) } else { Condition::none() };
+        let embedded = self
             .embeddings
             .iter()
-            .map(|embedding| Ok(ops::silu(embedding.forward(noise.clone(), &condition)?)))
+            .map(|embedding| Ok(ops::silu(embedding.forward(context.noise.clone(), &label)?)))
             .collect::<Result<Vec<_>>>()?;
         let (down, across) = (height / patch, width / patch);
         let places = self.places(down, across, &x.value);
@@ -169,10 +179,10 @@ impl Dit {
         let mut h = self.patches.of_windows(squares) + places.into();
         trace::note(|| "tokens".to_owned(), &h);
         for (index, block) in self.blocks.iter().enumerate() {
-            h = block.forward(h, told[index.min(told.len() - 1)].clone());
+            h = block.forward(h, embedded[index.min(embedded.len() - 1)].clone());
             trace::note(|| format!("blocks.{index}"), &h);
         }
-        let [shift, scale] = parts(self.modulation.forward(told[0].clone()));
+        let [shift, scale] = parts(self.modulation.forward(embedded[0].clone()));
         let squares = self.output.forward(modulated(h, shift, scale, EPSILON));
         Ok(squares.linear(|x| {
             let x = x.reshape([rows, down, across, patch, patch, outputs]);
@@ -180,7 +190,7 @@ impl Dit {
         }))
     }
 
-    /// The vectors of so many places down and across, `[1, places, channels]`, of the kind of `like`.
+    /// The vectors of places down and across, `[1, places, channels]`, of the kind of `like`.
     fn places(&self, down: usize, across: usize, like: &Tensor<4>) -> Tensor<3> {
         let half = self.channels / 2;
         let axis = |count: usize, shape: [usize; 3]| {
@@ -231,9 +241,9 @@ impl Block {
         }
     }
 
-    fn forward(&self, h: Dual<3>, told: Dual<2>) -> Dual<3> {
+    fn forward(&self, h: Dual<3>, embedded: Dual<2>) -> Dual<3> {
         let [first_shift, first_scale, first_gate, second_shift, second_scale, second_gate] =
-            parts(self.modulation.forward(told));
+            parts(self.modulation.forward(embedded));
         let x = modulated(h.clone(), first_shift, first_scale, EPSILON);
         let (q, k) = (self.queries.forward(x.clone()), self.keys.forward(x.clone()));
         let attended = ops::attention(q, k, self.values.forward(x), self.heads);

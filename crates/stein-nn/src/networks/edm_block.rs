@@ -19,9 +19,8 @@ use burn::{
     module::Module,
     tensor::{Tensor, TensorData},
 };
-use stein::{Result, ensure};
+use stein::{Context, Result, ensure};
 
-use super::Given;
 use crate::{
     init::Init,
     layers::{Attention, BlockForm, Conv, Dropout, GroupNorm, ResBlock, Resample},
@@ -32,9 +31,9 @@ use crate::{
 /// How many heads attention has.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Heads {
-    /// So many.
+    /// This number.
     Count(usize),
-    /// One for every so many channels; where there are fewer, no attention.
+    /// One for every this many channels; where there are fewer, no attention.
     Channels(usize),
 }
 
@@ -218,10 +217,7 @@ pub struct Trunk {
     down: Vec<Stage>,
     middle: Vec<EdmBlock>,
     up: Vec<Stage>,
-    inputs: usize,
     dropout: f64,
-    #[module(skip)]
-    key: Option<u64>,
 }
 
 impl Trunk {
@@ -260,11 +256,7 @@ impl Trunk {
             up.push(Stage { change, blocks });
         }
         let input = Conv::new(plan.inputs, plan.first, init);
-        Ok(Self { input, down, middle, up, inputs: plan.inputs, dropout: plan.dropout, key: None })
-    }
-
-    pub(super) fn set_dropout(&mut self, key: Option<u64>) {
-        self.key = key;
+        Ok(Self { input, down, middle, up, dropout: plan.dropout })
     }
 
     /// Of images and the embedding after its activation. `entered` gets the number and the images of every level but
@@ -274,11 +266,11 @@ impl Trunk {
         &self,
         x: Dual<4>,
         embedded: &Dual<2>,
+        context: &Context,
         mut entered: impl FnMut(usize, Dual<4>) -> Dual<4>,
         mut left: impl FnMut(usize, &Dual<4>),
     ) -> Result<Dual<4>> {
-        let [_, height, width, channels] = x.dims();
-        ensure!(channels == self.inputs, "the images have {channels} channels: this network takes {}", self.inputs);
+        let [_, height, width, _] = x.dims();
         let levels = self.down.len();
         let divisor = 1 << (levels - 1);
         ensure!(
@@ -286,7 +278,7 @@ impl Trunk {
             "images of {height} x {width} cannot be halved {} times: pad height and width to multiples of {divisor}",
             levels - 1
         );
-        let dropout = Dropout::new(self.dropout, self.key);
+        let dropout = Dropout::new(self.dropout, context);
         let mut h = ops::conv2d(vec![x], self.input.plain());
         let mut skips = vec![h.clone()];
         for (level, stage) in self.down.iter().enumerate() {
@@ -317,46 +309,30 @@ impl Trunk {
     }
 }
 
-/// What a network of EDM is told besides the noise, as it reads it.
-pub(super) struct Told {
-    /// One-hot rows, or zeros where no class is given; none if the network knows no classes.
-    pub(super) labels: Option<Dual<2>>,
+/// What a network of EDM knows besides the noise, as it reads it.
+pub(super) struct Labels {
+    /// One-hot rows, of zeros for a row without a class; none if the network knows no classes.
+    pub(super) classes: Option<Dual<2>>,
     /// How every sample was augmented, if given.
     pub(super) augment: Option<Dual<2>>,
 }
 
-impl Told {
-    /// Of a batch, for a network that knows so many classes and numbers of an augmentation.
-    pub(super) fn new(x: &Dual<4>, noise: &Dual<1>, given: &Given, classes: usize, augment: usize) -> Result<Self> {
-        let rows = x.dims()[0];
-        let numbers = noise.dims()[0];
-        ensure!(numbers == rows, "a batch of {rows} images came with {numbers} noise numbers: give one an image");
-        ensure!(given.context.is_none(), "this network attends to no tokens: leave the context out");
-        if let Some(class) = &given.class {
-            ensure!(
-                class.len() == rows,
-                "a batch of {rows} images came with {} classes: give one an image",
-                class.len()
-            );
-            ensure!(classes > 0, "this network knows no classes: leave the class out or train one with classes");
-            let most = class.iter().copied().max().unwrap_or(0);
-            ensure!(most < classes, "class {most} is out of range: this network knows classes 0 to {}", classes - 1);
-        }
-        if let Some(rates) = &given.augment {
-            let shape = rates.dims();
-            ensure!(
-                augment > 0 && shape == [rows, augment],
-                "the augmentations have shape {shape:?}: this network takes [{rows}, {augment}]"
-            );
-        }
-        let labels = (classes > 0).then(|| {
-            let mut values = vec![0.0f32; rows * classes];
-            for (row, class) in given.class.iter().flatten().enumerate() {
-                values[row * classes + class] = 1.0;
+impl Labels {
+    /// Of a batch, for a network that knows `known` classes.
+    pub(super) fn new(context: &Context, known: usize) -> Result<Self> {
+        let (noise, given) = (&context.noise.value, context.given);
+        let like = (&noise.device(), noise.dtype());
+        let rows = noise.dims()[0];
+        let class = given.class_rows(rows, known)?;
+        let classes = (known > 0).then(|| {
+            let mut values = vec![0.0f32; rows * known];
+            for (row, class) in class.iter().enumerate() {
+                if let Some(class) = class {
+                    values[row * known + *class as usize] = 1.0;
+                }
             }
-            let like = (&noise.value.device(), noise.value.dtype());
-            Tensor::from_data(TensorData::new(values, [rows, classes]), like).into()
+            Tensor::from_data(TensorData::new(values, [rows, known]), like).into()
         });
-        Ok(Self { labels, augment: given.augment.clone().map(Dual::from) })
+        Ok(Self { classes, augment: given.vector.clone().map(|vector| vector.cast(noise.dtype()).into()) })
     }
 }

@@ -7,13 +7,13 @@
 //! a residual network with normalisation before each branch (He et al., arXiv:1603.05027) and the embedding inside it
 //! as in DDPM (Ho et al., arXiv:2006.11239). W_out starts at zero, so a fresh network is the zero function.
 
-use burn::{module::Module, tensor::Tensor};
+use burn::module::Module;
 use serde::{Deserialize, Serialize};
-use stein::{Condition, Network, Result, ensure};
+use stein::{Context, Network, Result, ensure};
 
-use super::check_batch;
+use super::{Takes, check_width};
 use crate::{
-    embedding::{Embedding, EmbeddingConfig},
+    embedding::{Embedding, EmbeddingConfig, embedded},
     init::Init,
     layers::{LayerNorm, Linear},
     ops::{self, Dual},
@@ -33,16 +33,25 @@ pub struct MlpConfig {
     pub embedding_dim: usize,
     /// The features of the noise number; default `fourier` of scale 1.
     pub embedding: EmbeddingConfig,
+    /// Whether it takes a second noise level, whose embedding is added to that of the first: for flow maps from a level to a
+    /// level; default false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub second_level: bool,
 }
 
 impl Default for MlpConfig {
     fn default() -> Self {
-        Self { hidden: 256, blocks: 4, embedding_dim: 128, embedding: EmbeddingConfig::default() }
+        let embedding = EmbeddingConfig::default();
+        Self { hidden: 256, blocks: 4, embedding_dim: 128, embedding, second_level: false }
     }
 }
 
 impl MlpConfig {
-    pub(super) fn build(&self, shape: &[usize], classes: usize, init: &mut Init) -> Result<Mlp> {
+    /// The network for samples of this shape and a number of classes, 0 for none.
+    ///
+    /// # Errors
+    /// When a number of the config is out of its range.
+    pub fn build(&self, shape: &[usize], classes: usize, init: &mut Init) -> Result<Mlp> {
         let Self { hidden, blocks, embedding_dim, .. } = *self;
         ensure!(hidden > 0, "network.hidden is 0: give the width of the perceptron, such as 256");
         ensure!(
@@ -50,8 +59,10 @@ impl MlpConfig {
             "network.embedding_dim is {embedding_dim}: give a positive even number, for as many sines as cosines"
         );
         let dim = shape.iter().product();
+        let mut embedding = |classes| Embedding::new(&self.embedding, embedding_dim, embedding_dim, classes, init);
         Ok(Mlp {
-            embedding: Embedding::new(&self.embedding, embedding_dim, embedding_dim, classes, init)?,
+            embedding: embedding(classes)?,
+            second_level: self.second_level.then(|| embedding(0)).transpose()?,
             input: Linear::new(dim, hidden, init),
             blocks: (0..blocks).map(|_| Block::new(hidden, embedding_dim, init)).collect(),
             norm: LayerNorm::new(hidden, init),
@@ -64,6 +75,7 @@ impl MlpConfig {
 #[derive(Module, Debug)]
 pub struct Mlp {
     embedding: Embedding,
+    second_level: Option<Embedding>,
     input: Linear,
     blocks: Vec<Block>,
     norm: LayerNorm,
@@ -71,15 +83,12 @@ pub struct Mlp {
 }
 
 impl Network for Mlp {
-    fn forward(&self, x: Tensor<2>, noise: Tensor<1>, given: &Condition) -> Result<Tensor<2>> {
-        Ok(self.dual(x.into(), noise.into(), given)?.value)
-    }
-}
-
-impl Mlp {
-    pub(super) fn dual(&self, x: Dual<2>, noise: Dual<1>, given: &Condition) -> Result<Dual<2>> {
-        check_batch(&x.value, &noise.value, self.input.inputs())?;
-        let embedded = ops::silu(self.embedding.forward(noise, given)?);
+    fn forward(&self, x: Dual<2>, context: &Context) -> Result<Dual<2>> {
+        check_width(&x, self.input.inputs())?;
+        let takes =
+            Takes { classes: self.embedding.classes(), second: self.second_level.is_some(), ..Takes::default() };
+        takes.check(context, x.dims()[0])?;
+        let embedded = ops::silu(embedded(&self.embedding, self.second_level.as_ref(), context)?);
         let hidden = self.blocks.iter().fold(self.input.forward(x), |h, block| block.forward(h, embedded.clone()));
         Ok(self.output.forward(self.norm.forward_silu(hidden)))
     }

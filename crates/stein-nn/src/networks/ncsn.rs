@@ -10,12 +10,9 @@
 
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
-use stein::Result;
+use stein::{Context, Result};
 
-use super::{
-    Given,
-    refine_net::{FOUR_STAGES, Form, RefineNet},
-};
+use super::refine_net::{FOUR_STAGES, Form, RefineNet};
 use crate::{init::Init, ops::Dual};
 
 /// The size of an NCSN.
@@ -41,7 +38,11 @@ impl Default for NcsnConfig {
 }
 
 impl NcsnConfig {
-    pub(crate) fn build(&self, init: &mut Init) -> Result<Ncsn> {
+    /// The network with fresh weights.
+    ///
+    /// # Errors
+    /// When the config is not one of a network.
+    pub fn build(&self, init: &mut Init) -> Result<Ncsn> {
         let Self { channels, inputs, outputs, levels, centers } = *self;
         let form = Form { channels, inputs, outputs, stages: FOUR_STAGES, levels, conditional: true, centers };
         Ok(Ncsn { trunk: RefineNet::new(&form, init)? })
@@ -59,8 +60,8 @@ impl Ncsn {
     /// is zero.
     ///
     /// # Errors
-    /// When a number is no level, the network is told anything else, or the images do not fit: H and W are even.
-    pub fn images(&self, x: Dual<4>, noise: Dual<1>, given: &Given) -> Result<Dual<4>> {
-        self.trunk.forward(x, &self.trunk.levels(&noise)?, given)
+    /// When a number is no level, anything else is given, or the images do not fit: H and W are even.
+    pub fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>> {
+        self.trunk.forward(x, &self.trunk.levels(&context.noise)?, context)
     }
 }

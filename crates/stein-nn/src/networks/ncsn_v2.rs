@@ -12,12 +12,9 @@ use burn::{
     tensor::{Tensor, TensorData},
 };
 use serde::{Deserialize, Serialize};
-use stein::{Error, Result, ensure};
+use stein::{Context, Error, Result, ensure};
 
-use super::{
-    Given,
-    refine_net::{Change, FOUR_STAGES, Form, RefineNet},
-};
+use super::refine_net::{Change, FOUR_STAGES, Form, RefineNet};
 use crate::{init::Init, ops::Dual};
 
 /// The size of an NCSNv2, and its noise.
@@ -58,7 +55,11 @@ impl Default for NcsnV2Config {
 }
 
 impl NcsnV2Config {
-    pub(crate) fn build(&self, init: &mut Init) -> Result<NcsnV2> {
+    /// The network with fresh weights.
+    ///
+    /// # Errors
+    /// When the config is not one of a network.
+    pub fn build(&self, init: &mut Init) -> Result<NcsnV2> {
         let Self { channels, stages, inputs, outputs, levels, sigma_first, sigma_last, centers } = *self;
         let dilated = [(4, Change::Dilate(2)), (4, Change::Dilate(4))];
         let halving = |count: usize| {
@@ -100,14 +101,14 @@ impl NcsnV2 {
     /// is zero.
     ///
     /// # Errors
-    /// When a number is no level, the network is told anything else, or the images do not fit: H and W are divisible by
+    /// When a number is no level, anything else is given, or the images do not fit: H and W are divisible by
     /// 2, 4 or 8 with 4, 5 or 6 stages.
-    pub fn images(&self, x: Dual<4>, noise: Dual<1>, given: &Given) -> Result<Dual<4>> {
+    pub fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>> {
         let (device, kind) = (x.value.device(), x.value.dtype());
-        let levels = self.trunk.levels(&noise)?;
+        let levels = self.trunk.levels(&context.noise)?;
         let sigmas = TensorData::new(levels.iter().map(|level| self.sigmas[*level]).collect(), [levels.len(), 1, 1, 1]);
         let sigmas = Tensor::<4>::from_data(sigmas, (&device, kind));
-        let y = self.trunk.forward(x, &levels, given)?;
+        let y = self.trunk.forward(x, &levels, context)?;
         Ok(y.linear(|y| y / sigmas.clone()))
     }
 }

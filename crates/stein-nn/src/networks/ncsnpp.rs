@@ -25,9 +25,9 @@ use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
-use stein::{Result, ensure};
+use stein::{Context, Result, ensure};
 
-use super::Given;
+use super::{Takes, input};
 use crate::{
     embedding::{EmbeddingConfig, Frequencies},
     init::Init,
@@ -193,7 +193,11 @@ impl Default for NcsnppConfig {
 }
 
 impl NcsnppConfig {
-    pub(crate) fn build(&self, init: &mut Init) -> Result<Ncsnpp> {
+    /// The network with fresh weights.
+    ///
+    /// # Errors
+    /// When the config is not one of a network.
+    pub fn build(&self, init: &mut Init) -> Result<Ncsnpp> {
         self.build_with(&|channels| (channels / 4).min(32), init)
     }
 
@@ -242,7 +246,7 @@ impl NcsnppConfig {
         Ok(())
     }
 
-    /// The network with so many groups in the normalisation of so many channels.
+    /// The network with these groups in the normalization of a number of channels.
     pub(super) fn build_with(&self, groups: &dyn Fn(usize) -> usize, init: &mut Init) -> Result<Ncsnpp> {
         self.check()?;
         let maker = Maker { config: self, groups };
@@ -308,7 +312,7 @@ impl NcsnppConfig {
             OutputPyramid::OutputSkip => None,
             _ => Some(maker.head(now, Conv::zero(now, images, init), init)?),
         };
-        Ok(Ncsnpp { embedding, input, down, middle, up, output, config: self.clone(), key: None })
+        Ok(Ncsnpp { embedding, input, down, middle, up, output, config: self.clone() })
     }
 }
 
@@ -323,45 +327,28 @@ pub struct Ncsnpp {
     output: Option<Head>,
     #[module(skip)]
     config: NcsnppConfig,
-    #[module(skip)]
-    key: Option<u64>,
 }
 
 impl Ncsnpp {
-    /// Turns dropout on with masks that are a function of the key, or off with `None`, as in a fresh network.
-    pub fn set_dropout(&mut self, key: Option<u64>) {
-        self.key = key;
-    }
-
-    /// The output for images `[N, H, W, C]`, in the range the config says, and noise numbers `[N]`, of the same shape
-    /// as the images.
+    /// The output for images `[N, H, W, C]`, in the range the config says, of the same shape.
     ///
     /// # Errors
-    /// When the images have another number of channels or cannot be halved as often as the network does, the noise
-    /// numbers are not one an image, or something else is given, of which this network knows nothing.
-    pub fn images(&self, x: Dual<4>, noise: Dual<1>, given: &Given) -> Result<Dual<4>> {
-        ensure!(
-            given.class.is_none() && given.augment.is_none() && given.context.is_none(),
-            "this network is told of nothing but the noise: leave class, augmentation and tokens out"
-        );
-        let [rows, height, width, channels] = x.dims();
-        let NcsnppConfig { image_channels, .. } = self.config;
-        ensure!(
-            channels == image_channels,
-            "the images have {channels} channels: this network was built for {image_channels}"
-        );
+    /// When the images have another number of channels or cannot be halved as often as the network does, or the context does
+    /// not fit the network: it knows nothing but the noise.
+    pub fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>> {
+        let x = input(x, context, self.config.image_channels, Takes::default())?;
+        let noise = context.noise.clone();
+        let [_, height, width, _] = x.dims();
         let halvings = self.down.len() - 1;
         ensure!(
             height.is_multiple_of(1 << halvings) && width.is_multiple_of(1 << halvings),
             "images of {height} x {width} cannot be halved {halvings} times: give sizes divisible by {}",
             1 << halvings
         );
-        let numbers = noise.dims()[0];
-        ensure!(numbers == rows, "{rows} images came with {numbers} noise numbers: give one an image");
 
         let embedded =
             self.embedding.as_ref().map(|embedding| ops::silu(embedding.forward(self.coordinate(noise.clone()))));
-        let pass = Pass { embedded, dropout: Dropout::new(self.config.dropout, self.key) };
+        let pass = Pass { embedded, dropout: Dropout::new(self.config.dropout, context) };
         let x = if self.config.centered {
             x
         } else {
@@ -484,9 +471,9 @@ fn quotient(x: Dual<4>, by: Dual<1>) -> Dual<4> {
 }
 
 /// What all blocks of one pass are given.
-struct Pass {
+struct Pass<'a> {
     embedded: Option<Dual<2>>,
-    dropout: Dropout,
+    dropout: Dropout<'a>,
 }
 
 /// The embedding of the noise.

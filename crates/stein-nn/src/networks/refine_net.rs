@@ -22,9 +22,9 @@ use burn::{
         ops::{MaxPoolOptions, PadMode},
     },
 };
-use stein::{Result, ensure};
+use stein::{Context, Result, ensure};
 
-use super::Given;
+use super::{Takes, input};
 use crate::{
     init::Init,
     layers::Conv,
@@ -97,16 +97,16 @@ impl RefineNet {
             inputs > 0 && outputs > 0,
             "network.inputs is {inputs} and network.outputs is {outputs}: give the number of channels of the images"
         );
-        ensure!(levels > 0, "network.levels is 0: give the number of noise levels the network is told of");
-        let told = conditional.then_some(levels);
+        ensure!(levels > 0, "network.levels is 0: give the number of noise levels the network knows");
+        let known = conditional.then_some(levels);
         let widths: Vec<usize> = stages.iter().map(|(multiplier, _)| channels * multiplier).collect();
         let input = Conv::new(inputs, channels, init);
         let mut now = channels;
         let mut down = Vec::new();
         for (&width, &(_, change)) in widths.iter().zip(stages) {
             let within = if change == Change::Halve { Change::Keep } else { change };
-            let first = Block::new([now, width], change, change != Change::Keep, told, init);
-            down.push(vec![first, Block::new([width, width], within, false, told, init)]);
+            let first = Block::new([now, width], change, change != Change::Keep, known, init);
+            down.push(vec![first, Block::new([width, width], within, false, known, init)]);
             now = width;
         }
         let refine = (0..stages.len())
@@ -115,7 +115,7 @@ impl RefineNet {
                 let lowest = stage + 1 == stages.len();
                 let inputs = if lowest { vec![now] } else { vec![widths[stage], now] };
                 now = if lowest { now } else { widths[stage.saturating_sub(1)] };
-                Refine::new(&inputs, now, stage == 0, told, init)
+                Refine::new(&inputs, now, stage == 0, known, init)
             })
             .collect();
         let halvings = stages.iter().filter(|(_, change)| *change == Change::Halve).count();
@@ -123,7 +123,7 @@ impl RefineNet {
             input,
             stages: down,
             refine,
-            norm: InstanceNorm::new(now, told, init),
+            norm: InstanceNorm::new(now, known, init),
             output: Conv::new(now, outputs, init),
             inputs,
             levels,
@@ -132,7 +132,7 @@ impl RefineNet {
         })
     }
 
-    /// The noise levels a batch is told of.
+    /// The noise levels of a batch.
     pub(super) fn levels(&self, noise: &Dual<1>) -> Result<Vec<usize>> {
         let count = self.levels;
         let level = |number: f64| {
@@ -147,22 +147,13 @@ impl RefineNet {
     }
 
     /// Of images at these levels.
-    pub(super) fn forward(&self, x: Dual<4>, levels: &[usize], given: &Given) -> Result<Dual<4>> {
-        let [n, height, width, depth] = x.dims();
-        ensure!(
-            depth == self.inputs,
-            "the batch has images of {depth} channels: this network was built for {}",
-            self.inputs
-        );
-        ensure!(n == levels.len(), "a batch of {n} images came with {} noise numbers: give one an image", levels.len());
+    pub(super) fn forward(&self, x: Dual<4>, levels: &[usize], context: &Context) -> Result<Dual<4>> {
+        let x = input(x, context, self.inputs, Takes::default())?;
+        let [n, height, width, _] = x.dims();
         ensure!(
             height % self.divisor == 0 && width % self.divisor == 0,
             "images of {height} x {width} cannot be halved by this network: both have to be divisible by {}",
             self.divisor
-        );
-        ensure!(
-            given.class.is_none() && given.augment.is_none() && given.context.is_none(),
-            "this network knows nothing but the noise level: leave classes, augmentations and contexts out"
         );
         let index = TensorData::new(levels.iter().map(|level| *level as i64).collect(), [n]);
         let index = Tensor::from_data(index, &x.value.device());
@@ -245,7 +236,7 @@ struct Refine {
 }
 
 impl Refine {
-    /// Of images of so many channels each.
+    /// Of images of these channels.
     fn new(inputs: &[usize], outputs: usize, last: bool, levels: Option<usize>, init: &mut Init) -> Self {
         let units = |count: usize, channels: usize, init: &mut Init| -> Vec<Unit> {
             (0..count).map(|_| Unit::new([channels, channels], levels, init).without_bias()).collect()

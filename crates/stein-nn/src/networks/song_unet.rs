@@ -19,11 +19,12 @@ use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
-use stein::{Result, ensure};
+use stein::{Context, Result, ensure};
 
 use super::{
-    Given,
-    edm_block::{Change, Form, Heads, Plan, Told, Trunk, norm},
+    Takes,
+    edm_block::{Change, Form, Heads, Labels, Plan, Trunk, norm},
+    input,
 };
 use crate::{
     embedding::{EmbeddingConfig, Frequencies, swap_halves},
@@ -135,7 +136,11 @@ impl Default for SongUnetConfig {
 }
 
 impl SongUnetConfig {
-    pub(crate) fn build(&self, init: &mut Init) -> Result<SongUnet> {
+    /// The network with fresh weights.
+    ///
+    /// # Errors
+    /// When the config is not one of a network.
+    pub fn build(&self, init: &mut Init) -> Result<SongUnet> {
         let Self { inputs, outputs, classes, augment, channels, .. } = *self;
         let (width, count) = (channels * self.embedding_multiplier, channels * self.feature_multiplier);
         ensure!(channels > 0, "network.channels is 0: give a multiple of 4, such as 128");
@@ -183,12 +188,13 @@ impl SongUnetConfig {
                 SongFeatures::Fourier => Frequencies::cycles(count / 2, 16.0, false, init)?,
             },
             class: (classes > 0).then(|| Linear::new(classes, count, init)),
-            augment: (augment > 0).then(|| Linear::without_bias(augment, count, init)),
+            augment: (augment > 0).then(|| Linear::new(augment, count, init).without_bias()),
             first: Linear::new(count, width, init),
             second: Linear::new(width, width, init),
             exits,
             trunk,
             entries,
+            inputs,
             classes,
             augmentations: augment,
             encoder: self.encoder,
@@ -237,6 +243,7 @@ pub struct SongUnet {
     trunk: Trunk,
     entries: Vec<Conv>,
     exits: Vec<Exit>,
+    inputs: usize,
     classes: usize,
     augmentations: usize,
     #[module(skip)]
@@ -246,15 +253,22 @@ pub struct SongUnet {
 }
 
 impl SongUnet {
-    /// The output for images `[N, H, W, C]` and a noise number each: for EDM's preconditioning ln(σ)/4.
+    /// The output for images `[N, H, W, C]`, those of the condition beside them; for EDM's preconditioning the noise number is
+    /// ln(σ)/4.
     ///
-    /// A class that is not given, and an augmentation that is not, count as zeros.
+    /// A row without a class, and an augmentation (the vector of the condition) that is not given, count as zeros.
     ///
     /// # Errors
-    /// When the images, the noise numbers or what is given do not fit the network.
-    pub fn images(&self, x: Dual<4>, noise: Dual<1>, given: &Given) -> Result<Dual<4>> {
-        let told = Told::new(&x, &noise, given, self.classes, self.augmentations)?;
-        let embedded = self.embed(noise, told);
+    /// When the images or the context do not fit the network.
+    pub fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>> {
+        let x = input(
+            x,
+            context,
+            self.inputs,
+            Takes { classes: self.classes, vector: self.augmentations, ..Takes::default() },
+        )?;
+        let labels = Labels::new(context, self.classes)?;
+        let embedded = self.embed(context.noise.clone(), labels);
         let halve = Change::Halve.with(&self.filter);
         let double = Change::Double.with(&self.filter);
         let mut heard = x.clone();
@@ -278,29 +292,24 @@ impl SongUnet {
             out =
                 Some(ops::conv2d(vec![h.clone()], ops::Conv { norm: Some(norm.norm(true)), residual, ..conv.plain() }));
         };
-        self.trunk.forward(x, &embedded, entered, left)?;
+        self.trunk.forward(x, &embedded, context, entered, left)?;
         Ok(out.expect("the first level always has an exit"))
     }
 
-    fn embed(&self, noise: Dual<1>, told: Told) -> Dual<2> {
+    fn embed(&self, noise: Dual<1>, labels: Labels) -> Dual<2> {
         let features = self.frequencies.features(noise);
         trace::note(|| "frequencies".to_owned(), &features);
         let mut features = swap_halves(features);
-        if let Some((class, labels)) = self.class.as_ref().zip(told.labels) {
+        if let Some((class, rows)) = self.class.as_ref().zip(labels.classes) {
             let size = (self.classes as f64).sqrt();
-            features = class.forward_onto(labels.linear(|labels| labels * size), features);
+            features = class.forward_onto(rows.linear(|rows| rows * size), features);
         }
-        if let Some((augment, rates)) = self.augment.as_ref().zip(told.augment) {
+        if let Some((augment, rates)) = self.augment.as_ref().zip(labels.augment) {
             features = augment.forward_onto(rates, features);
         }
         let e = self.second.forward(ops::silu(self.first.forward(features)));
         trace::note(|| "second".to_owned(), &e);
         ops::silu(e)
-    }
-
-    /// Turns dropout on with masks that are a function of the key, or off with `None`, as in a fresh network.
-    pub fn set_dropout(&mut self, key: Option<u64>) {
-        self.trunk.set_dropout(key);
     }
 }
 

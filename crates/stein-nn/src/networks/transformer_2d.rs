@@ -104,9 +104,9 @@ struct TokenAttention {
 impl TokenAttention {
     fn new(channels: usize, context: usize, heads: usize, init: &mut Init) -> Self {
         Self {
-            queries: Linear::without_bias(channels, channels, init),
-            keys: Linear::without_bias(context, channels, init),
-            values: Linear::without_bias(context, channels, init),
+            queries: Linear::new(channels, channels, init).without_bias(),
+            keys: Linear::new(context, channels, init).without_bias(),
+            values: Linear::new(context, channels, init).without_bias(),
             output: Linear::new(channels, channels, init),
             heads,
         }

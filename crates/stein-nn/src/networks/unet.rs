@@ -12,13 +12,13 @@
 //! S is the identity, or a linear map where the number of channels changes. K₂, W_o and the last convolution start at
 //! zero, so a fresh network is the zero function. Activations are channels-last, `[N, H, W, C]`, throughout.
 
-use burn::{module::Module, tensor::Tensor};
+use burn::module::Module;
 use serde::{Deserialize, Serialize};
-use stein::{Condition, Network, Result, ensure};
+use stein::{Context, Network, Result, ensure};
 
-use super::check_batch;
+use super::{Takes, check_width};
 use crate::{
-    embedding::{Embedding, EmbeddingConfig},
+    embedding::{Embedding, EmbeddingConfig, embedded},
     init::Init,
     layers::{Attention, BlockForm, Conv, Dropout, GroupNorm, ResBlock},
     ops::{self, Dual},
@@ -40,8 +40,7 @@ pub struct UnetConfig {
     pub attention: Vec<usize>,
     /// Attention heads, a divisor of the channels wherever there is attention; default 1.
     pub heads: usize,
-    /// Probability of dropping a value inside a block in training; in \[0, 1), default 0. See
-    /// [`AnyNetwork::set_dropout`](crate::AnyNetwork::set_dropout).
+    /// Probability of dropping a value inside a block in training; in \[0, 1), default 0.
     pub dropout: f64,
     /// Groups of every group normalisation, a divisor of the channels wherever one stands; default none: the largest
     /// divisor of the channels that is at most a quarter of them and 32.
@@ -53,6 +52,10 @@ pub struct UnetConfig {
     pub pad_after: bool,
     /// The features of the noise number; default `fourier` of scale 1.
     pub embedding: EmbeddingConfig,
+    /// Whether it takes a second noise level, whose embedding is added to that of the first: for flow maps from a level to a
+    /// level; default false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub second_level: bool,
 }
 
 impl Default for UnetConfig {
@@ -68,12 +71,17 @@ impl Default for UnetConfig {
             epsilon: 1e-5,
             pad_after: false,
             embedding: EmbeddingConfig::default(),
+            second_level: false,
         }
     }
 }
 
 impl UnetConfig {
-    pub(super) fn build(&self, shape: &[usize], classes: usize, init: &mut Init) -> Result<Unet> {
+    /// The network for images of this shape, `[H, W, C]`, and a number of classes, 0 for none.
+    ///
+    /// # Errors
+    /// When the config is not one of a network, or not one for that shape.
+    pub fn build(&self, shape: &[usize], classes: usize, init: &mut Init) -> Result<Unet> {
         let &[height, width, depth] = shape else {
             return Err(stein::Error::new(format!(
                 "a U-Net works on images, not on samples of shape {shape:?}: give [height, width, channels] or use \
@@ -125,6 +133,8 @@ impl UnetConfig {
         let norms = Norms { groups: self.groups, epsilon: self.epsilon };
         let wide = 4 * channels;
         let embedding = Embedding::new(&self.embedding, channels, wide, classes, init)?;
+        let second_level =
+            if self.second_level { Some(Embedding::new(&self.embedding, channels, wide, 0, init)?) } else { None };
         let input = Conv::new(depth, channels, init);
         let mut now = channels;
         let mut skips = vec![channels];
@@ -154,6 +164,7 @@ impl UnetConfig {
         }
         Ok(Unet {
             embedding,
+            second_level,
             input,
             down,
             middle: middle.into(),
@@ -165,7 +176,6 @@ impl UnetConfig {
             depth,
             dropout,
             pad_after: self.pad_after,
-            key: None,
         })
     }
 }
@@ -174,6 +184,7 @@ impl UnetConfig {
 #[derive(Module, Debug)]
 pub struct Unet {
     embedding: Embedding,
+    second_level: Option<Embedding>,
     input: Conv,
     down: Vec<Stage>,
     middle: Vec<Unit>,
@@ -185,29 +196,18 @@ pub struct Unet {
     depth: usize,
     dropout: f64,
     pad_after: bool,
-    #[module(skip)]
-    key: Option<u64>,
-}
-
-impl Unet {
-    pub(super) fn set_dropout(&mut self, key: Option<u64>) {
-        self.key = key;
-    }
 }
 
 impl Network for Unet {
-    fn forward(&self, x: Tensor<2>, noise: Tensor<1>, given: &Condition) -> Result<Tensor<2>> {
-        Ok(self.dual(x.into(), noise.into(), given)?.value)
-    }
-}
-
-impl Unet {
-    pub(super) fn dual(&self, x: Dual<2>, noise: Dual<1>, given: &Condition) -> Result<Dual<2>> {
+    fn forward(&self, x: Dual<2>, context: &Context) -> Result<Dual<2>> {
         let Self { height, width, depth, .. } = *self;
-        check_batch(&x.value, &noise.value, height * width * depth)?;
+        check_width(&x, height * width * depth)?;
         let rows = x.dims()[0];
-        let embedded = ops::silu(self.embedding.forward(noise, given)?);
-        let dropout = Dropout::new(self.dropout, self.key);
+        let takes =
+            Takes { classes: self.embedding.classes(), second: self.second_level.is_some(), ..Takes::default() };
+        takes.check(context, rows)?;
+        let embedded = ops::silu(embedded(&self.embedding, self.second_level.as_ref(), context)?);
+        let dropout = Dropout::new(self.dropout, context);
         let pad = if self.pad_after { [0, 1, 0, 1] } else { [1; 4] };
         let mut h = ops::conv2d(vec![x.reshape([rows, height, width, depth])], self.input.plain());
         let mut skips = vec![h.clone()];

@@ -15,10 +15,10 @@
 
 use burn::{module::Module, tensor::Tensor};
 use serde::{Deserialize, Serialize};
-use stein::{Result, ensure};
+use stein::{Context, Result};
 
 use super::{
-    Given,
+    Takes, input,
     unet_2d_blocks::{Body, Mixing, Norms, Plan, check_size},
 };
 use crate::{embedding::EmbeddingConfig, init::Init, ops::Dual};
@@ -31,7 +31,7 @@ pub struct Unet2dConfig {
     pub inputs: usize,
     /// Channels of the output; at least 1, default 3.
     pub outputs: usize,
-    /// Classes the network is told of; default 0, for none.
+    /// Classes the network knows; default 0, for none.
     pub classes: usize,
     /// Channels of every level, the first even; default `[128, 256, 256, 256]`. The embedding is four times as wide as
     /// the first. Height and width of the images have to be divisible by 2^(levels − 1).
@@ -83,7 +83,11 @@ impl Default for Unet2dConfig {
 }
 
 impl Unet2dConfig {
-    pub(crate) fn build(&self, init: &mut Init) -> Result<Unet2d> {
+    /// The network with fresh weights.
+    ///
+    /// # Errors
+    /// When the config is not one of a network.
+    pub fn build(&self, init: &mut Init) -> Result<Unet2d> {
         let first = self.channels.first().copied().unwrap_or(0);
         let levels = matches!(self.embedding, EmbeddingConfig::Fourier { .. });
         let norms = Norms { groups: self.groups, epsilon: self.epsilon };
@@ -104,7 +108,7 @@ impl Unet2dConfig {
             embedding: &self.embedding,
             features: if levels { 2 * first } else { first },
         };
-        Ok(Unet2d { body: plan.build(init)?, levels, key: None })
+        Ok(Unet2d { body: plan.build(init)?, levels })
     }
 }
 
@@ -114,30 +118,26 @@ pub struct Unet2d {
     body: Body,
     /// Whether noise numbers are levels σ.
     levels: bool,
-    #[module(skip)]
-    key: Option<u64>,
 }
 
 impl Unet2d {
-    /// The output `[N, H, W, outputs]` for images `[N, H, W, inputs]` and a step, or a noise level, an image.
+    /// The output `[N, H, W, outputs]` for images that have, with those of the condition beside them, `inputs` channels; the noise
+    /// number is a step, or a noise level.
     ///
     /// # Errors
-    /// When sizes do not fit, or what is given is not what the network is told of.
-    pub fn images(&self, x: Dual<4>, noise: Dual<1>, given: &Given) -> Result<Dual<4>> {
+    /// When the images or the context do not fit the network.
+    pub fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>> {
+        let x =
+            input(x, context, self.body.inputs, Takes { classes: self.body.embedding.classes(), ..Takes::default() })?;
         check_size(&x, self.body.halvings())?;
-        ensure!(given.context.is_none(), "this network attends to no context: leave it out");
+        let noise = context.noise.clone();
         if !self.levels {
-            return self.body.forward(x, noise, given, self.key);
+            return self.body.forward(x, noise, context);
         }
         let logarithm = noise.clone().map(Tensor::log, Tensor::recip);
-        let y = self.body.forward(x, logarithm, given, self.key)?;
+        let y = self.body.forward(x, logarithm, context)?;
         let rows = noise.dims()[0];
         let inverse = noise.map(Tensor::recip, |x| -(x.clone() * x).recip());
         Ok(y * inverse.reshape([rows, 1, 1, 1]))
-    }
-
-    /// Turns dropout on with masks that are a function of the key, or off with `None`, as in a fresh network.
-    pub fn set_dropout(&mut self, key: Option<u64>) {
-        self.key = key;
     }
 }

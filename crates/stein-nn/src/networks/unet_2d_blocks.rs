@@ -10,9 +10,9 @@
 use std::iter;
 
 use burn::module::Module;
-use stein::{Condition, Result, ensure};
+use stein::{Context, Result, ensure};
 
-use super::{Given, transformer_2d::Transformer};
+use super::transformer_2d::Transformer;
 use crate::{
     embedding::{Embedding, EmbeddingConfig, Frequencies},
     init::Init,
@@ -147,30 +147,30 @@ pub(super) enum Mix {
 }
 
 impl Mix {
-    fn forward(&self, h: Dual<4>, told: &Told) -> Dual<4> {
+    fn forward(&self, h: Dual<4>, pass: &Pass) -> Dual<4> {
         match self {
             Self::Own(attention) => attention.forward(h),
             Self::Cross(transformer) => {
-                let context = told.context.as_ref();
+                let context = pass.context.as_ref();
                 transformer.forward(h, context.expect("a network with transformers asks for its context first"))
             }
         }
     }
 }
 
-/// What blocks are told besides their input.
-pub(super) struct Told {
+/// What all blocks of one pass are given besides their input.
+pub(super) struct Pass<'a> {
     /// The embedding, through its activation.
     pub(super) embedded: Option<Dual<2>>,
     /// Tokens to attend to.
     pub(super) context: Option<Dual<3>>,
-    pub(super) dropout: Dropout,
+    pub(super) dropout: Dropout<'a>,
 }
 
-impl Told {
+impl Pass<'_> {
     /// Nothing.
     pub(super) fn nothing() -> Self {
-        Self { embedded: None, context: None, dropout: Dropout::new(0.0, None) }
+        Self { embedded: None, context: None, dropout: Dropout::none() }
     }
 }
 
@@ -182,18 +182,18 @@ pub(super) struct Unit {
 }
 
 impl Unit {
-    fn forward(&self, parts: Vec<Dual<4>>, told: &Told) -> Dual<4> {
-        let h = self.block.forward(parts, told.embedded.clone(), &told.dropout);
+    fn forward(&self, parts: Vec<Dual<4>>, pass: &Pass) -> Dual<4> {
+        let h = self.block.forward(parts, pass.embedded.clone(), &pass.dropout);
         match &self.attention {
-            Some(mix) => mix.forward(h, told),
+            Some(mix) => mix.forward(h, pass),
             None => h,
         }
     }
 }
 
 /// One unit after the other.
-pub(super) fn in_turn(units: &[Unit], h: Dual<4>, told: &Told) -> Dual<4> {
-    units.iter().fold(h, |h, unit| unit.forward(vec![h], told))
+pub(super) fn in_turn(units: &[Unit], h: Dual<4>, pass: &Pass) -> Dual<4> {
+    units.iter().fold(h, |h, unit| unit.forward(vec![h], pass))
 }
 
 /// A level on the way down.
@@ -225,7 +225,7 @@ pub(super) enum Next {
     None,
     /// A convolution.
     Conv,
-    /// A filter, with an image of so many channels beside it.
+    /// A filter, with an image of these channels beside it.
     Filter(usize),
 }
 
@@ -254,12 +254,12 @@ impl Down {
         &self,
         mut h: Dual<4>,
         image: &mut Option<Dual<4>>,
-        told: &Told,
+        pass: &Pass,
         place: &str,
     ) -> Vec<Dual<4>> {
         let mut states = Vec::new();
         for (i, unit) in self.units.iter().enumerate() {
-            h = unit.forward(vec![h], told);
+            h = unit.forward(vec![h], pass);
             trace::note(|| format!("{place}.units.{i}"), &h);
             states.push(h.clone());
         }
@@ -270,7 +270,7 @@ impl Down {
                 states.push(ops::conv2d(vec![h], ops::Conv { stride: 2, pad, ..conv.plain() }));
             }
             Some(Halve::Filter(filter)) => {
-                let mut h = filter.block.forward(vec![h], told.embedded.clone(), &told.dropout);
+                let mut h = filter.block.forward(vec![h], pass.embedded.clone(), &pass.dropout);
                 *image = image.take().map(|image| ops::fir_resample(image, &Fir::halving(&TAPS)));
                 if let Some(image) = image.clone() {
                     h = ops::conv2d(vec![image], ops::Conv { residual: Some(h), ..filter.image.conv() });
@@ -326,11 +326,11 @@ impl Up {
         mut h: Dual<4>,
         skips: &mut Vec<Dual<4>>,
         image: &mut Option<Dual<4>>,
-        told: &Told,
+        pass: &Pass,
         place: &str,
     ) -> Dual<4> {
         for (i, unit) in self.units.iter().enumerate() {
-            h = unit.forward(iter::once(h).chain(skips.pop()).collect(), told);
+            h = unit.forward(iter::once(h).chain(skips.pop()).collect(), pass);
             trace::note(|| format!("{place}.units.{i}"), &h);
         }
         *image = image.take().map(|image| ops::fir_resample(image, &Fir::doubling(&TAPS)));
@@ -341,7 +341,7 @@ impl Up {
                 let norm = Some(filter.norm.norm(true));
                 let residual = image.take();
                 *image = Some(ops::conv2d(vec![h.clone()], ops::Conv { norm, residual, ..filter.image.plain() }));
-                filter.block.forward(vec![h], told.embedded.clone(), &told.dropout)
+                filter.block.forward(vec![h], pass.embedded.clone(), &pass.dropout)
             }
         };
         trace::note(|| place.to_owned(), &h);
@@ -522,7 +522,7 @@ pub(super) struct Body {
     up: Vec<Up>,
     norm: GroupNorm,
     output: Conv,
-    inputs: usize,
+    pub(super) inputs: usize,
     dropout: f64,
 }
 
@@ -532,41 +532,34 @@ impl Body {
         self.down.len() - 1
     }
 
-    pub(super) fn forward(&self, x: Dual<4>, noise: Dual<1>, given: &Given, key: Option<u64>) -> Result<Dual<4>> {
-        let [rows, _, _, channels] = x.dims();
-        let numbers = noise.dims()[0];
-        ensure!(
-            channels == self.inputs,
-            "images of {channels} channels came to a network that was built for {}",
-            self.inputs
-        );
-        ensure!(numbers == rows, "a batch of {rows} images came with {numbers} noise numbers: give one an image");
-        ensure!(given.augment.is_none(), "this network is not told of augmentation: leave the labels out");
-        let embedded = self.embedding.forward(noise, &Condition { class: given.class.clone() })?;
-        let told = Told {
+    /// Of images of the channels it was built for, and a context that was checked.
+    pub(super) fn forward(&self, x: Dual<4>, noise: Dual<1>, context: &Context) -> Result<Dual<4>> {
+        let embedded = self.embedding.forward(noise, context.given)?;
+        let tokens = context.given.tokens.as_ref();
+        let pass = Pass {
             embedded: Some(ops::silu(embedded)),
-            context: given.context.clone().map(Dual::<3>::from),
-            dropout: Dropout::new(self.dropout, key),
+            context: tokens.map(|tokens| tokens.values.clone().cast(x.value.dtype()).into()),
+            dropout: Dropout::new(self.dropout, context),
         };
         let mut h = ops::conv2d(vec![x.clone()], self.input.plain());
         let mut skips = vec![h.clone()];
         let mut image = Some(x);
         for (level, down) in self.down.iter().enumerate() {
-            skips.extend(down.forward(h, &mut image, &told, &format!("down.{level}")));
+            skips.extend(down.forward(h, &mut image, &pass, &format!("down.{level}")));
             h = skips.last().cloned().expect("the input is there from the beginning");
         }
-        h = in_turn(&self.middle, h, &told);
+        h = in_turn(&self.middle, h, &pass);
         trace::note(|| "middle".to_owned(), &h);
         let mut image = None;
         for (step, up) in self.up.iter().enumerate() {
-            h = up.forward(h, &mut skips, &mut image, &told, &format!("up.{step}"));
+            h = up.forward(h, &mut skips, &mut image, &pass, &format!("up.{step}"));
         }
         let norm = Some(self.norm.norm(true));
         Ok(ops::conv2d(vec![h], ops::Conv { norm, residual: image, ..self.output.plain() }))
     }
 }
 
-/// Fails unless both sides of images can be halved so many times.
+/// Fails unless both sides of images can be halved `halvings` times.
 pub(super) fn check_size(x: &Dual<4>, halvings: usize) -> Result<()> {
     let ([_, height, width, _], divisor) = (x.dims(), 1 << halvings);
     ensure!(

@@ -7,10 +7,10 @@
 
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
-use stein::{Result, ensure};
+use stein::{Context, Result, ensure};
 
 use super::{
-    Given,
+    Takes, input,
     unet_2d_blocks::{Body, Mixing, Norms, Plan},
 };
 use crate::{embedding::EmbeddingConfig, init::Init, ops::Dual};
@@ -26,7 +26,7 @@ pub struct Unet2dConditionConfig {
     pub inputs: usize,
     /// Channels of the output; at least 1, default 4.
     pub outputs: usize,
-    /// Classes the network is told of; default 0, for none.
+    /// Classes the network knows; default 0, for none.
     pub classes: usize,
     /// Width of the tokens of the context; at least 1, default 768.
     pub context: usize,
@@ -76,7 +76,11 @@ impl Default for Unet2dConditionConfig {
 }
 
 impl Unet2dConditionConfig {
-    pub(crate) fn build(&self, init: &mut Init) -> Result<Unet2dCondition> {
+    /// The network with fresh weights.
+    ///
+    /// # Errors
+    /// When the config is not one of a network.
+    pub fn build(&self, init: &mut Init) -> Result<Unet2dCondition> {
         let levels = self.channels.len();
         ensure!(self.context > 0, "context is 0: give the width of the tokens to attend to, such as 768");
         ensure!(
@@ -107,7 +111,7 @@ impl Unet2dConditionConfig {
             embedding: &self.embedding,
             features: self.channels.first().copied().unwrap_or(0),
         };
-        Ok(Unet2dCondition { body: plan.build(init)?, context: self.context, key: None })
+        Ok(Unet2dCondition { body: plan.build(init)?, context: self.context })
     }
 }
 
@@ -116,32 +120,21 @@ impl Unet2dConditionConfig {
 pub struct Unet2dCondition {
     body: Body,
     context: usize,
-    #[module(skip)]
-    key: Option<u64>,
 }
 
 impl Unet2dCondition {
-    /// The output `[N, H, W, outputs]` for images `[N, H, W, inputs]`, a step an image, and a context.
+    /// The output `[N, H, W, outputs]` for images that have, with those of the condition beside them, `inputs` channels; the noise
+    /// number is a step, and the tokens of the condition are what the network attends to.
     ///
     /// # Errors
-    /// When sizes do not fit, or what is given is not what the network is told of.
-    pub fn images(&self, x: Dual<4>, noise: Dual<1>, given: &Given) -> Result<Dual<4>> {
-        let Some(context) = &given.context else {
-            return Err(stein::Error::new(
-                "this network attends to a context: give tokens, or those of an empty text for none",
-            ));
-        };
-        let ([samples, tokens, width], rows) = (context.dims(), x.dims()[0]);
+    /// When the images or the context do not fit the network, or there are no tokens.
+    pub fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>> {
+        let takes = Takes { classes: self.body.embedding.classes(), tokens: self.context, ..Takes::default() };
+        let x = input(x, context, self.body.inputs, takes)?;
         ensure!(
-            samples == rows && tokens > 0 && width == self.context,
-            "the context is {samples} x {tokens} x {width}: give {rows} rows of tokens of width {}",
-            self.context
+            context.given.tokens.is_some(),
+            "this network attends to tokens: give the condition some, or those of an empty text for none"
         );
-        self.body.forward(x, noise, given, self.key)
-    }
-
-    /// Turns dropout on with masks that are a function of the key, or off with `None`, as in a fresh network.
-    pub fn set_dropout(&mut self, key: Option<u64>) {
-        self.key = key;
+        self.body.forward(x, context.noise.clone(), context)
     }
 }

@@ -61,7 +61,11 @@ impl Default for VqModelConfig {
 }
 
 impl VqModelConfig {
-    pub(crate) fn build(&self, init: &mut Init) -> Result<VqModel> {
+    /// The network with fresh weights.
+    ///
+    /// # Errors
+    /// When the config is not one of a network.
+    pub fn build(&self, init: &mut Init) -> Result<VqModel> {
         let Self { inputs, outputs, latents, codes, .. } = *self;
         let width = self.code_width.unwrap_or(latents);
         ensure!(

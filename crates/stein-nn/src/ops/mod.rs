@@ -6,7 +6,6 @@
 
 mod buffer;
 mod cpu;
-mod dual;
 mod engine;
 mod extension;
 
@@ -19,7 +18,7 @@ use cpu::Change;
 use extension::{Inputs, takes};
 
 pub use cpu::Packed;
-pub use dual::Dual;
+pub use stein::Dual;
 pub use stein_simd::activation::Activation;
 
 /// The format products are computed in on the CPU; sums, norms, softmax, losses and weights are f32 in either.
