@@ -1,7 +1,7 @@
 //! Exact models against definitions: differences of the density, integrals, moments.
 
 use stein::{
-    AnySchedule, Condition, Denoiser, Kernel,
+    AnySchedule, Condition, Kernel, Keys,
     denoiser::score,
     exact::{Empirical, Exact, Gaussian, GaussianMixture, MixtureFile},
     rows::host,
@@ -22,7 +22,9 @@ fn the_denoiser_is_the_gradient_of_the_log_density_at_every_level() {
             for t in times(&*schedule, 7).into_iter().skip(1) {
                 let at = schedule.kernel(t);
                 let x = [0.4 * at.alpha + 0.5 * at.sigma, -0.9 * at.alpha + 0.2 * at.sigma];
-                let ours = host(&score(tensor(&x, 2), tensor(&denoise(&*model, &x, 2, &at), 2), &[at]));
+                let ours = host(
+                    &score(tensor(&x, 2).into(), tensor(&denoise(&*model, &x, 2, &at), 2).into(), (&at).into()).value,
+                );
                 for i in 0..2 {
                     // Responsibilities vary over lengths of σ²/distance, a tenth of σ or less at the cleanest levels: 1e-7 of
                     // curvature and 1e-9 of rounding, with room.
@@ -56,12 +58,11 @@ fn densities_integrate_to_one() {
 #[test]
 fn draws_have_the_models_moments_at_every_level() {
     let n = 20_000;
-    let numbers: Vec<u64> = (0..n as u64).collect();
     for (name, model) in models() {
         let (mean, covariance) = (model.mean(), model.covariance());
         for (alpha, sigma) in [(1.0, 0.0), (0.6, 0.8)] {
             let at = Kernel { t: 0.0, alpha, sigma, d_alpha: 0.0, d_sigma: 1.0 };
-            let x = model.draw(3, &numbers, &at);
+            let x = model.draw(&Keys::range(3, 0, n), &at);
             let column = |j: usize| x.iter().skip(j).step_by(2);
             let variance = |j: usize| alpha * alpha * covariance[3 * j] + sigma * sigma;
             for i in 0..2 {
@@ -70,8 +71,8 @@ fn draws_have_the_models_moments_at_every_level() {
                 let bound = 5.0 * (variance(i) / n as f64).sqrt();
                 assert!((ours - alpha * mean[i]).abs() < bound, "{name}: mean {ours}, {}", alpha * mean[i]);
                 for j in 0..2 {
-                    let centred = column(i).zip(column(j)).map(|(a, b)| (a - alpha * mean[i]) * (b - alpha * mean[j]));
-                    let ours = centred.sum::<f64>() / n as f64;
+                    let centered = column(i).zip(column(j)).map(|(a, b)| (a - alpha * mean[i]) * (b - alpha * mean[j]));
+                    let ours = centered.sum::<f64>() / n as f64;
                     let expected = alpha * alpha * covariance[2 * i + j] + if i == j { sigma * sigma } else { 0.0 };
                     let bound = 5.0 * (3.0 * variance(i) * variance(j) / n as f64).sqrt();
                     assert!((ours - expected).abs() < bound, "{name}: covariance {ours}, {expected}");
@@ -98,11 +99,11 @@ fn a_class_is_a_component() {
     let model = plane();
     let at = Kernel { t: 0.0, alpha: 1.0, sigma: 1e6, d_alpha: 0.0, d_sigma: 1.0 };
     let given = Condition::classes(vec![1]);
-    let ours = host(&model.denoise(tensor(&[0.0, 0.0], 2), &[at], &given).unwrap());
+    let ours = host(&stein::denoise(&model, tensor(&[0.0, 0.0], 2), (&at).into(), &given).unwrap());
     // Under infinite noise the estimate is the component's mean.
     assert_close(ours[0], 1.0, 1e-9, "x");
     assert_close(ours[1], -1.0, 1e-9, "y");
-    let beyond = model.denoise(tensor(&[0.0, 0.0], 2), &[at], &Condition::classes(vec![2]));
+    let beyond = stein::denoise(&model, tensor(&[0.0, 0.0], 2), (&at).into(), &Condition::classes(vec![2]));
     assert!(beyond.unwrap_err().to_string().contains("0 to 1"));
 }
 

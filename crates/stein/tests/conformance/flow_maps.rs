@@ -1,24 +1,25 @@
 //! Flow maps: the exact one gives the data in any number of steps, and a network in its wrapper keeps the boundary.
 
 use stein::{
-    AnySchedule, Condition, Consistency, ConsistencyFunction, Edm, FlowMap, Grid, Kernel, Network, NoiseInput, Request,
-    Scalings, Spacing, Tensor, Vp, exact::Exact, rows::host, sample_map,
+    AnySchedule, Condition, Consistency, ConsistencyFunction, Context, Dual, Edm, FlowMap, Grid, Kernel, Levels,
+    Network, NoiseInput, Request, Scalings, Spacing, Vp, exact::Exact, rows::host, sample_map,
 };
 
 use crate::{assert_close, flow, line, tensor};
 
-/// The quantile map of the mixture on the line, down to a level.
+/// The quantile map of the mixture on the line: between any two levels, or down to one as consistency functions are.
 struct Quantiles {
-    end: Kernel,
+    end: Option<Kernel>,
 }
 
 impl FlowMap for Quantiles {
-    fn carry(&self, x: Tensor<2>, at: &[Kernel], _: &Condition) -> stein::Result<Tensor<2>> {
-        let carried: Vec<f64> = host(&x).iter().zip(at).map(|(&x, from)| flow(x, from, &self.end)).collect();
-        Ok(tensor(&carried, 1))
+    fn carry(&self, x: Dual<2>, from: Levels, to: Levels, _: &Condition) -> stein::Result<Dual<2>> {
+        let rows = host(&x.value).into_iter().enumerate();
+        let carried: Vec<f64> = rows.map(|(row, x)| flow(x, from.row(row), to.row(row))).collect();
+        Ok(tensor(&carried, 1).into())
     }
 
-    fn end(&self) -> Kernel {
+    fn end(&self) -> Option<Kernel> {
         self.end
     }
 }
@@ -27,8 +28,8 @@ fn grid(steps: usize) -> Grid {
     Grid { clean: false, ..Grid::karras(steps) }
 }
 
-fn draw(schedule: &AnySchedule, steps: usize, request: &Request) -> Vec<f64> {
-    let map = Quantiles { end: schedule.kernel(schedule.span().0) };
+fn draw(schedule: &AnySchedule, steps: usize, request: &Request, anywhere: bool) -> Vec<f64> {
+    let map = Quantiles { end: (!anywhere).then(|| schedule.kernel(schedule.span().0)) };
     let kernels = grid(steps).kernels(&**schedule).unwrap();
     let sampled = sample_map(&map, &kernels, request, &mut |_| Ok(())).unwrap();
     assert_eq!(sampled.evaluations, steps);
@@ -44,8 +45,8 @@ fn the_exact_map_gives_the_data_in_one_step_and_in_five() {
         [AnySchedule::from(Edm { sigma_min: 0.5, ..Edm::default() }), Vp { t_min: 0.3, ..Vp::default() }.into()]
     {
         let end = schedule.kernel(schedule.span().0);
-        for steps in [1, 2, 5] {
-            let x = draw(&schedule, steps, &request);
+        for (steps, anywhere) in [(1, false), (2, false), (5, false), (1, true), (5, true)] {
+            let x = draw(&schedule, steps, &request, anywhere);
             // P(x < c) within four standard errors of a binomial. The prior has the right variance but not the data's mean of 0.75,
             // which at σ/α = 80 moves quantiles by at most 0.4 · 0.75/80 = 0.004 of probability.
             for cut in [-1.5, -0.5, 0.5, 1.5, 2.5] {
@@ -65,8 +66,8 @@ fn the_exact_map_gives_the_data_in_one_step_and_in_five() {
 #[test]
 fn samples_do_not_depend_on_the_batch() {
     let schedule = AnySchedule::from(Edm::default());
-    let all = draw(&schedule, 3, &Request::exact(5, 1, 8));
-    let tail = draw(&schedule, 3, &Request { first: 3, ..Request::exact(2, 1, 8) });
+    let all = draw(&schedule, 3, &Request::exact(5, 1, 8), false);
+    let tail = draw(&schedule, 3, &Request { first: 3, ..Request::exact(2, 1, 8) }, false);
     assert_eq!(all[3..], tail);
 }
 
@@ -74,9 +75,9 @@ fn samples_do_not_depend_on_the_batch() {
 struct Wavy;
 
 impl Network for Wavy {
-    fn forward(&self, x: Tensor<2>, noise: Tensor<1>, _: &Condition) -> stein::Result<Tensor<2>> {
+    fn forward(&self, x: Dual<2>, context: &Context) -> stein::Result<Dual<2>> {
         let [rows, _] = x.dims();
-        Ok(x.sin() + noise.reshape([rows, 1]))
+        Ok(x.map(|x| x.sin(), |x| x.cos()) + context.noise.clone().reshape([rows, 1]))
     }
 }
 
@@ -86,15 +87,19 @@ fn the_boundary_condition_holds_whatever_the_network_says() {
     for schedule in [AnySchedule::from(Edm::default()), Vp::default().into()] {
         let map = ConsistencyFunction::new(Wavy, settings, schedule.clone()).unwrap();
         let x = [0.3, -1.2, 2.0];
-        let carried = |at: Kernel| host(&map.carry(tensor(&x, 1), &[at; 3], &Condition::none()).unwrap());
-        for (carried, x) in carried(map.end()).iter().zip(x) {
+        let end = map.end().unwrap();
+        let carry = |x: &[f64], from: Kernel| {
+            host(&map.carry(tensor(x, 1).into(), (&from).into(), (&end).into(), &Condition::none()).unwrap().value)
+        };
+        let carried = |at: Kernel| carry(&x, at);
+        for (carried, x) in carried(end).iter().zip(x) {
             assert_close(*carried, x, 1e-12, schedule.kind());
         }
         // A sample of another schedule is the same sample with its signal scaled.
         let at = schedule.kernel(schedule.time_at(0.4));
         let other = Kernel { alpha: 1.0, sigma: at.noise_to_signal(), ..at };
         let scaled: Vec<f64> = x.iter().map(|x| x / at.alpha).collect();
-        let there = host(&map.carry(tensor(&scaled, 1), &[other; 3], &Condition::none()).unwrap());
+        let there = carry(&scaled, other);
         for (a, b) in carried(at).iter().zip(there) {
             assert_close(*a, b, 1e-12, schedule.kind());
         }
@@ -120,7 +125,7 @@ fn scalings_are_the_papers() {
 #[test]
 fn levels_that_do_not_end_at_the_boundary_are_refused() {
     let schedule = AnySchedule::from(Edm::default());
-    let map = Quantiles { end: schedule.kernel(schedule.span().0) };
+    let map = Quantiles { end: Some(schedule.kernel(schedule.span().0)) };
     let refusal = |grid: Grid| {
         let kernels = grid.kernels(&*schedule).unwrap();
         sample_map(&map, &kernels, &Request::exact(1, 1, 0), &mut |_| Ok(())).unwrap_err().to_string()
@@ -131,8 +136,14 @@ fn levels_that_do_not_end_at_the_boundary_are_refused() {
     assert!(refusal(given).contains("list that last"));
     let settings = Consistency { sigma_data: 0.5, noise_input: NoiseInput::LogSigma { factor: 250.0 } };
     let map = ConsistencyFunction::new(Wavy, settings, schedule.clone()).unwrap();
-    for at in [Kernel { sigma: 0.001, ..map.end() }, Kernel { alpha: 0.0, ..map.end() }] {
-        let refused = map.carry(tensor(&[1.0], 1), &[at], &Condition::none()).unwrap_err().to_string();
-        assert!(refused.contains("is defined from"), "{refused}");
+    let end = map.end().unwrap();
+    let refused = |from: Kernel, to: Kernel| {
+        let x = tensor(&[1.0], 1).into();
+        map.carry(x, (&from).into(), (&to).into(), &Condition::none()).unwrap_err().to_string()
+    };
+    for at in [Kernel { sigma: 0.001, ..end }, Kernel { alpha: 0.0, ..end }] {
+        assert!(refused(at, end).contains("is defined from"), "{}", refused(at, end));
     }
+    let (from, to) = (schedule.kernel(3.0), schedule.kernel(1.0));
+    assert!(refused(from, to).contains("to no other level"), "{}", refused(from, to));
 }

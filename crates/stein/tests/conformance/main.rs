@@ -10,7 +10,7 @@ mod samplers;
 mod schedulers;
 mod schedules;
 
-use stein::{Condition, Denoiser, Kernel, Schedule, exact::GaussianMixture, rows::host};
+use stein::{Condition, Denoiser, Kernel, Schedule, Tensor, exact::GaussianMixture, rows};
 
 /// Times spread over a schedule's span, the ends included.
 fn times(schedule: &dyn Schedule, count: usize) -> Vec<f64> {
@@ -19,15 +19,13 @@ fn times(schedule: &dyn Schedule, count: usize) -> Vec<f64> {
 }
 
 /// A tensor of rows in double precision on the CPU.
-fn tensor(values: &[f64], dim: usize) -> burn::tensor::Tensor<2> {
-    let data = burn::tensor::TensorData::new(values.to_vec(), [values.len() / dim, dim]);
-    burn::tensor::Tensor::from_data(data, (&burn::tensor::Device::flex(), burn::tensor::DType::F64))
+fn tensor(values: &[f64], dim: usize) -> Tensor<2> {
+    rows::matrix(values.to_vec(), dim, &rows::exact())
 }
 
 /// D of rows that share a level.
 fn denoise(denoiser: &dyn Denoiser, x: &[f64], dim: usize, at: &Kernel) -> Vec<f64> {
-    let levels = vec![*at; x.len() / dim];
-    host(&denoiser.denoise(tensor(x, dim), &levels, &Condition::none()).unwrap())
+    rows::host(&stein::denoise(denoiser, tensor(x, dim), at.into(), &Condition::none()).unwrap())
 }
 
 /// A lopsided mixture on the line: the truth for ODE samplers.

@@ -2,8 +2,8 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use stein::{
-    AnySchedule, Condition, Denoiser, Edm, LevelDistribution, Network, NoiseInput, Objective, Precondition,
-    Preconditioned, Prediction, Rectified, Result, Schedule, Vp, Weighting,
+    AnySchedule, Condition, Context, Dual, Edm, Kernel, Keys, LevelDistribution, Levels, Network, NoiseInput,
+    Objective, Precondition, Preconditioned, Prediction, Rectified, Result, Schedule, Vp, Weighting, estimate,
     exact::{Exact, Gaussian},
 };
 
@@ -22,16 +22,13 @@ struct Scaled {
 }
 
 impl Network for Scaled {
-    fn forward(&self, x: Tensor<2>, noise: Tensor<1>, given: &Condition) -> Result<Tensor<2>> {
-        let at: Vec<_> = noise.to_data().iter::<f64>().map(|t| self.schedule.kernel(t)).collect();
-        let denoised = gaussian().denoise(x.clone(), &at, given)?;
-        let coefficients: Vec<(f64, f64)> = at.iter().map(|k| self.prediction.skip_and_out(k)).collect();
-        let column = |values: Vec<f64>| -> Tensor<2> {
-            Tensor::from_data(TensorData::new(values, [at.len(), 1]), (&x.device(), x.dtype()))
-        };
-        let skip = column(coefficients.iter().map(|c| c.0).collect());
-        let out = column(coefficients.iter().map(|c| c.1).collect());
-        Ok((denoised - x * skip) / out * self.theta.clone().reshape([1, 1]))
+    fn forward(&self, x: Dual<2>, context: &Context) -> Result<Dual<2>> {
+        let at: Vec<Kernel> = context.noise.value.to_data().iter::<f64>().map(|t| self.schedule.kernel(t)).collect();
+        let at = Levels::Each(&at);
+        let denoised = estimate(&gaussian(), x.clone(), at, context.given)?.mean;
+        let skip = at.factors(|k| self.prediction.skip_and_out(k).0);
+        let out = at.factors(|k| 1.0 / self.prediction.skip_and_out(k).1);
+        Ok((denoised - x.scale(&skip)).scale(&out).linear(|x| x * self.theta.clone().reshape([1, 1])))
     }
 }
 
@@ -54,10 +51,9 @@ fn loss_and_slope(
         noise_input: NoiseInput::Time { factor: 1.0 },
     };
     let model = Preconditioned::new(network, settings, schedule.clone()).unwrap();
-    let numbers: Vec<u64> = (first..first + n).collect();
-    let x0 = gaussian().draw_clean(1, &numbers);
+    let x0 = gaussian().draw_clean(&Keys::range(1, first, n as usize));
     let x0 = Tensor::<2>::from_data(TensorData::new(x0, [n as usize, 2]), options());
-    let loss = objective.loss(&model, x0, &Condition::none(), 2, &numbers).unwrap();
+    let loss = objective.loss(&model, x0, &Condition::none(), &Keys::range(2, first, n as usize)).unwrap();
     let gradients = loss.backward();
     let slope = theta.grad(&gradients).unwrap().into_scalar::<f64>();
     (loss.into_scalar::<f64>(), slope)
@@ -122,9 +118,9 @@ fn importance_sampling_does_not_change_the_mean() {
 #[test]
 fn levels_have_their_distributions() {
     let n = 20_000u64;
-    let numbers: Vec<u64> = (0..n).collect();
+    let keys = Keys::range(4, 0, n as usize);
     let draw = |schedule: &AnySchedule, levels| {
-        Objective { levels, weighting: Weighting::Unit {} }.draw_levels(&**schedule, 4, &numbers)
+        Objective { levels, weighting: Weighting::Unit {} }.draw_levels(&**schedule, &keys)
     };
     let edm = AnySchedule::from(Edm::default());
     let log: Vec<f64> =
@@ -181,7 +177,8 @@ fn a_model_runs_on_any_schedule() {
     };
     let model = Preconditioned::new(network, settings, schedule).unwrap();
     let silent = Rectified::default().kernel(1.0);
-    let refused = model.denoise(crate::tensor(&[0.0, 0.0], 2), &[silent], &Condition::none()).unwrap_err();
+    let refused =
+        stein::denoise(&model, crate::tensor(&[0.0, 0.0], 2), (&silent).into(), &Condition::none()).unwrap_err();
     assert!(refused.to_string().contains("never reaches"), "{refused}");
     for sigma in [0.05, 1.0, 20.0] {
         let at = Edm::default().kernel(sigma);

@@ -2,8 +2,10 @@
 
 use stein::{
     Ancestral, AnySampler, AnySchedule, Condition, Corrector, Ddim, Denoiser, Discrete, DpmSolverPp, Edm, Eval, Grid,
-    Heun, Kernel, Langevin, PredictorCorrector, Request, Rk45, Sampler, Schedule, Spacing, UniPc, Variance, Ve, Vp,
+    Heun, Kernel, Keys, Langevin, Past, PredictorCorrector, Purpose, Request, Rk45, Sampler, Schedule, Spacing, Tensor,
+    UniPc, Variance, Ve, Vp,
     exact::{Exact, Gaussian, GaussianMixture},
+    noise::Source,
     rows::host,
     sample, sample_from,
 };
@@ -183,8 +185,7 @@ fn annealing_recovers_the_weights_that_plain_langevin_misses() {
     let ve = Ve { sigma_min: 0.1, sigma_max: 200.0 };
     let request = Request { data_variance: model.variance(), ..Request::exact(n, 2, 5) };
     // Plain: one small level, started over the square of the paper's figure.
-    let uniform: Vec<f64> =
-        stein::noise::uniform(1, &(0..2 * n as u64).collect::<Vec<_>>(), stein::noise::Purpose::Model, 0);
+    let uniform = Keys::range(1, 0, 2 * n).uniform(Purpose::Model, 0);
     let start: Vec<f64> = uniform.into_iter().map(|u| 16.0 * u - 8.0).collect();
     let level = ve.kernel(0.0);
     let x = sample_from(tensor(&start, 2), &model, &ve, &[level, Kernel::CLEAN], &plain, &request, &mut |_| Ok(()))
@@ -280,11 +281,14 @@ fn one_step_of_ddpm_is_the_papers() {
         let eps = (x - from.alpha * d) / from.sigma;
         (x - beta / (1.0 - bar).sqrt() * eps) / (1.0 - beta).sqrt()
     });
-    let noise = stein::noise::normal(9, &[0, 1], stein::noise::Purpose::Sampler, 1, 2);
+    let noise = vec![0.3, -1.1, 2.0, 0.7];
+    let request = Request { noise: Source::Given(vec![noise.clone()]), ..Request::exact(2, 2, 9) };
     for (variance, which) in
         [(beta, Variance::Forward), (beta * (1.0 - to.alpha.powi(2)) / (1.0 - bar), Variance::Posterior)]
     {
-        let ours = step(&Ancestral { variance: which }, &schedule, &from, &to);
+        let sampler = Ancestral { variance: which };
+        let ours = sample_from(tensor(&x, 2), &plane(), &schedule, &[from, to], &sampler, &request, &mut |_| Ok(()));
+        let ours = host(&ours.unwrap().x);
         for ((ours, mean), z) in ours.iter().zip(mean.clone()).zip(&noise) {
             assert_close(*ours, mean + variance.sqrt() * z, 1e-10, format!("{which:?}"));
         }
@@ -394,11 +398,12 @@ fn a_sampler_can_be_added_from_outside() {
     impl Sampler for Jump {
         fn step(
             &self,
-            x: burn::tensor::Tensor<2>,
+            x: Tensor<2>,
             from: &Kernel,
             _to: &Kernel,
             eval: &mut Eval,
-        ) -> stein::Result<burn::tensor::Tensor<2>> {
+            _: &mut Past,
+        ) -> stein::Result<Tensor<2>> {
             eval.denoise(&x, from)
         }
         fn order(&self) -> Option<u32> {

@@ -5,15 +5,16 @@
 //! x. The denoiser is a network around the exact mixture that gives the case's raw output (noise, velocity, score or
 //! EDM's F), so `Preconditioned` and `Prediction` are under test too.
 
-use std::{cell::RefCell, path::Path};
+use std::{path::Path, sync::Mutex};
 
 use serde::Deserialize;
 use stein::{
-    Ancestral, AnySampler, AnySchedule, Clamp, Condition, Consistency, ConsistencyFunction, Corrector, Ddim, Denoiser,
-    Discrete, DpmSolverPp, Edm, FlowMap, Grid, Heun, InputScale, Kernel, Levels, Network, NoiseInput, OdeEuler,
-    Precondition, Preconditioned, Prediction, PredictorCorrector, Progress, Rectified, Request, ReverseDiffusion,
-    Schedule, Spacing, Tensor, UniPc, Variance, Ve,
+    Ancestral, AnySampler, AnySchedule, Consistency, ConsistencyFunction, Context, Corrector, Ddim, Discrete,
+    DpmSolverPp, Dual, Edm, FlowMap, Grid, Heun, Kernel, Keys, Langevin, LevelList, Levels, Network, NoiseInput,
+    OdeEuler, Precondition, Preconditioned, Prediction, PredictorCorrector, Progress, Purpose, Rectified, Request,
+    ReverseDiffusion, Schedule, Spacing, UniPc, Variance, Ve, estimate,
     exact::{GaussianMixture, MixtureFile},
+    guidance::Clamped,
     noise::Source,
     rows::host,
     sample_from, sample_map_from,
@@ -96,7 +97,7 @@ struct Plan {
 fn plan(case: &Case, golden: &Golden) -> Plan {
     let steps = case.num_inference_steps;
     let discrete = || -> AnySchedule {
-        let schedule = Discrete::new(Levels::Linear {
+        let schedule = Discrete::new(LevelList::Linear {
             first: case.number("beta_start"),
             last: case.number("beta_end"),
             count: case.number("num_train_timesteps") as usize,
@@ -244,21 +245,22 @@ struct Asked {
 struct Oracle<'a> {
     mixture: &'a GaussianMixture,
     plan: &'a Plan,
-    seen: RefCell<Vec<Asked>>,
+    seen: Mutex<Vec<Asked>>,
 }
 
 impl Network for &Oracle<'_> {
-    fn forward(&self, x: Tensor<2>, noise: Tensor<1>, given: &Condition) -> stein::Result<Tensor<2>> {
-        let times: Vec<f64> = noise.to_data().iter::<f64>().collect();
+    fn forward(&self, x: Dual<2>, context: &Context) -> stein::Result<Dual<2>> {
+        let times: Vec<f64> = context.noise.value.to_data().iter::<f64>().collect();
         let schedule = &self.plan.schedule;
         let levels: Vec<Kernel> = times.iter().map(|&t| schedule.kernel((self.plan.asked)(t))).collect();
-        let denoised = self.mixture.denoise(x.clone(), &levels, given)?;
+        let denoised = estimate(self.mixture, x.clone(), Levels::Each(&levels), context.given)?.mean.value;
+        let x = x.value;
         let at = levels[0];
         let (a, b) = self.plan.prediction.target(&at);
         let eps = (x.clone() - denoised.clone().mul_scalar(at.alpha)).div_scalar(at.sigma);
         let output = denoised.mul_scalar(a) + eps.mul_scalar(b);
-        self.seen.borrow_mut().push(Asked { at, x: host(&x), output: host(&output) });
-        Ok(output)
+        self.seen.lock().unwrap().push(Asked { at, x: host(&x), output: host(&output) });
+        Ok(output.into())
     }
 }
 
@@ -281,12 +283,8 @@ fn compare(name: &str, case: &Case, plan: &Plan, sampler: &AnySampler, mixture: 
         alpha.hypot(sigma) / at.alpha.hypot(at.sigma)
     };
     let start: Vec<f64> = case.trajectory[0].iter().flatten().map(|x| x / scale(0, &plan.kernels[0])).collect();
-    let oracle = Oracle { mixture, plan, seen: RefCell::default() };
-    let settings = Precondition {
-        prediction: plan.prediction,
-        input_scale: InputScale::None {},
-        noise_input: NoiseInput::Time { factor: 1.0 },
-    };
+    let oracle = Oracle { mixture, plan, seen: Mutex::default() };
+    let settings = Precondition::unscaled(plan.prediction, NoiseInput::Time { factor: 1.0 });
     let denoiser = Preconditioned::new(&oracle, settings, plan.schedule.clone()).unwrap();
     let given = case.noise.iter().map(|rows| rows.concat()).collect();
     let request = Request { noise: Source::Given(given), ..Request::exact(rows, dim, 0) };
@@ -294,7 +292,7 @@ fn compare(name: &str, case: &Case, plan: &Plan, sampler: &AnySampler, mixture: 
     let end =
         sample_from(start, &denoiser, &*plan.schedule, &plan.kernels, &**sampler, &request, &mut |_| Ok(())).unwrap();
 
-    let seen = oracle.seen.borrow();
+    let seen = oracle.seen.lock().unwrap();
     assert_eq!(seen.len(), evaluations, "{name}: evaluations");
     assert_eq!(case.trajectory.len(), evaluations + 1, "{name}: states");
     let mut worst = 0f64;
@@ -329,20 +327,20 @@ type AskedEnd = (Vec<f64>, f64, Vec<f64>);
 struct EndOracle<'a> {
     mixture: &'a GaussianMixture,
     sigma_data: f64,
-    seen: RefCell<Vec<AskedEnd>>,
+    seen: Mutex<Vec<AskedEnd>>,
 }
 
 impl Network for &EndOracle<'_> {
-    fn forward(&self, x: Tensor<2>, noise: Tensor<1>, given: &Condition) -> stein::Result<Tensor<2>> {
-        let numbers: Vec<f64> = noise.to_data().iter::<f64>().collect();
+    fn forward(&self, x: Dual<2>, context: &Context) -> stein::Result<Dual<2>> {
+        let numbers: Vec<f64> = context.noise.value.to_data().iter::<f64>().collect();
         let sigma = (numbers[0] / 250.0).exp();
         let level = Kernel { t: sigma, alpha: 1.0, sigma, d_alpha: 0.0, d_sigma: 1.0 };
-        let x = x.mul_scalar(sigma.hypot(self.sigma_data));
+        let x = x.value.mul_scalar(sigma.hypot(self.sigma_data));
         let (skip, out) = Prediction::Edm { sigma_data: self.sigma_data }.skip_and_out(&level);
-        let denoised = self.mixture.denoise(x.clone(), &vec![level; numbers.len()], given)?;
+        let denoised = stein::denoise(self.mixture, x.clone(), (&level).into(), context.given)?;
         let output = (denoised - x.clone().mul_scalar(skip)).div_scalar(out);
-        self.seen.borrow_mut().push((host(&x), numbers[0], host(&output)));
-        Ok(output)
+        self.seen.lock().unwrap().push((host(&x), numbers[0], host(&output)));
+        Ok(output.into())
     }
 }
 
@@ -361,10 +359,10 @@ fn carried(name: &str, case: &Case, mixture: &GaussianMixture) -> f64 {
             assert!((ours.sigma - stored).abs() <= TOLERANCE * stored, "{name}: {ours:?} for {stored}");
         }
     }
-    let oracle = EndOracle { mixture, sigma_data, seen: RefCell::default() };
+    let oracle = EndOracle { mixture, sigma_data, seen: Mutex::default() };
     let settings = Consistency { sigma_data, noise_input: NoiseInput::LogSigma { factor: 250.0 } };
     let map = ConsistencyFunction::new(&oracle, settings, schedule).unwrap();
-    let clamped = Clamp { inner: &map, bounds: (-1.0, 1.0) };
+    let clamped = Clamped { inner: &map, bounds: (-1.0, 1.0) };
     let map: &dyn FlowMap = if case.says("clip_denoised") { &clamped } else { &map };
     let (rows, dim) = (case.trajectory[0].len(), case.trajectory[0][0].len());
     let given = case.noise.iter().map(|rows| rows.concat()).collect();
@@ -378,7 +376,7 @@ fn carried(name: &str, case: &Case, mixture: &GaussianMixture) -> f64 {
     let end = sample_map_from(start, map, &kernels, &request, &mut watch).unwrap();
     assert_eq!(end.evaluations, steps, "{name}: evaluations");
 
-    let seen = oracle.seen.borrow();
+    let seen = oracle.seen.lock().unwrap();
     assert_eq!((seen.len(), states.len()), (case.model_outputs.len(), case.trajectory.len()), "{name}");
     let mut worst = 0f64;
     let mut note = |what: &str, i: usize, error: f64| {
@@ -435,14 +433,15 @@ fn given_noise_is_used_in_order_and_must_fit() {
     let model = crate::plane();
     let draw = |noise: Source| {
         let request = Request { noise, ..Request::exact(2, 2, 9) };
-        stein::sample(&model, &schedule, &kernels, &Ancestral::default(), &request, &mut |_| Ok(())).map(|s| host(&s.x))
+        // Its noise is fresh: that of an interval comes from a path.
+        let sampler = Langevin { steps: 1, ..Langevin::default() };
+        stein::sample(&model, &schedule, &kernels, &sampler, &request, &mut |_| Ok(())).map(|s| host(&s.x))
     };
     let keyed = draw(Source::Keyed).unwrap();
     // The keyed noise, handed over, gives the same samples.
-    let draws: Vec<Vec<f64>> =
-        (1..=2).map(|i| stein::noise::normal(9, &[0, 1], stein::noise::Purpose::Sampler, i, 2)).collect();
+    let draws: Vec<Vec<f64>> = (1..=3).map(|i| Keys::range(9, 0, 2).normal(Purpose::Sampler, i, 2)).collect();
     assert_eq!(draw(Source::Given(draws.clone())).unwrap(), keyed);
     assert_ne!(draw(Source::Given(draws.iter().rev().cloned().collect())).unwrap(), keyed);
     assert!(draw(Source::Given(draws[..1].to_vec())).unwrap_err().to_string().contains("given for 1 draw(s)"));
-    assert!(draw(Source::Given(vec![vec![0.0; 3]; 2])).unwrap_err().to_string().contains("3 numbers for a batch of 2"));
+    assert!(draw(Source::Given(vec![vec![0.0; 3]; 3])).unwrap_err().to_string().contains("3 numbers for a batch of 2"));
 }

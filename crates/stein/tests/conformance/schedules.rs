@@ -1,6 +1,6 @@
 //! Every schedule: its derivatives, its inverse, its direction.
 
-use stein::{AnySchedule, Discrete, Edm, Levels, Schedule, SubVp, Ve, Vp};
+use stein::{AnySchedule, Discrete, Edm, LevelList, Schedule, SubVp, Ve, Vp};
 
 use crate::{assert_close, times};
 
@@ -92,17 +92,17 @@ fn lists_of_levels_are_the_published_ones() {
     let cosine = |u: f64| ((u + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
     let count = 1000;
     let cases = [
-        (Levels::Linear { first: 1e-4, last: 0.02, count }, line(1e-4, 0.02).collect()),
+        (LevelList::Linear { first: 1e-4, last: 0.02, count }, line(1e-4, 0.02).collect()),
         (
-            Levels::SqrtLinear { first: 0.0015, last: 0.0195, count },
+            LevelList::SqrtLinear { first: 0.0015, last: 0.0195, count },
             line(0.0015f64.sqrt(), 0.0195f64.sqrt()).map(|root| root * root).collect(),
         ),
         (
-            Levels::Sigmoid { first: 1e-4, last: 0.02, reach: 6.0, count },
+            LevelList::Sigmoid { first: 1e-4, last: 0.02, reach: 6.0, count },
             line(-6.0, 6.0).map(|u| 1e-4 + 0.0199 * sigmoid(u)).collect(),
         ),
         (
-            Levels::Cosine { offset: 0.008, max_beta: 0.999, count },
+            LevelList::Cosine { offset: 0.008, max_beta: 0.999, count },
             (0..count)
                 .map(|i| (1.0 - cosine((i + 1) as f64 / 1000.0) / cosine(i as f64 / 1000.0)).min(0.999))
                 .collect(),
@@ -114,10 +114,10 @@ fn lists_of_levels_are_the_published_ones() {
         }
     }
     // The cosine schedule spreads its noise: an integer division once put all of it in the last step.
-    let middle = alpha_bar(Levels::Cosine { offset: 0.008, max_beta: 0.999, count })[499];
+    let middle = alpha_bar(LevelList::Cosine { offset: 0.008, max_beta: 0.999, count })[499];
     assert!((middle - 0.4937).abs() < 1e-3, "cosine at half time: {middle}");
     // NCSN: ten sigmas from 1 to 0.01.
-    let ncsn = Discrete::new(Levels::Geometric { first: 0.01, last: 1.0, count: 10 }).unwrap();
+    let ncsn = Discrete::new(LevelList::Geometric { first: 0.01, last: 1.0, count: 10 }).unwrap();
     assert_close(ncsn.kernel(9.0).sigma, 1.0, 1e-12, "largest sigma");
     assert_close(ncsn.kernel(1.0).sigma / ncsn.kernel(0.0).sigma, 100f64.powf(1.0 / 9.0), 1e-12, "ratio");
 }
@@ -137,9 +137,9 @@ fn impossible_parameters_are_refused() {
     assert!(Ve { sigma_min: 1.0, sigma_max: 0.5 }.check().unwrap_err().to_string().contains("sigma_min"));
     assert!(Vp { beta_min: -1.0, ..Vp::default() }.check().is_err());
     assert!(Vp { t_min: 0.0, ..Vp::default() }.check().is_err());
-    assert!(Discrete::new(Levels::Betas { values: vec![0.1, 1.5] }).unwrap_err().to_string().contains("beta 1"));
-    assert!(Discrete::new(Levels::Sigmas { values: vec![1.0, 0.5] }).is_err());
-    assert!(Discrete::new(Levels::Betas { values: vec![0.1] }).is_err());
+    assert!(Discrete::new(LevelList::Betas { values: vec![0.1, 1.5] }).unwrap_err().to_string().contains("beta 1"));
+    assert!(Discrete::new(LevelList::Sigmas { values: vec![1.0, 0.5] }).is_err());
+    assert!(Discrete::new(LevelList::Betas { values: vec![0.1] }).is_err());
 }
 
 #[test]
