@@ -14,8 +14,8 @@ use clap::CommandFactory;
 use stein::{AnySchedule, AnyWrapper, Error, Kind, Result, Spacing, codec::CodecConfig, ensure, names};
 use stein_data::{Source, Split, Stats};
 use stein_run::{
-    AnyFamily, Changes, Classes, DEVICES, DemoOptions, Experiment, ImportOptions, Method, Model, RunDir, TrainOptions, bench,
-    demo, device, draw_to_file, export, import, prepare, train,
+    AnyFamily, Changes, Classes, DEVICES, DemoOptions, Experiment, ImportOptions, Method, Model, RunDir, TrainOptions,
+    bench, demo, device, draw_to_file, export, import, prepare, train,
 };
 
 use crate::{

@@ -210,7 +210,17 @@ fn the_demo_leaves_its_pictures_and_goes_on_where_it_was() {
 #[test]
 fn lists_and_completions_are_printed() {
     let listed = out(&stein(&["list"]));
-    for name in ["predictor_corrector", "classifier_free", "diffusion", "quantile", "sub_vp", "karras", "unet", "points2d", "cpu"] {
+    for name in [
+        "predictor_corrector",
+        "classifier_free",
+        "diffusion",
+        "quantile",
+        "sub_vp",
+        "karras",
+        "unet",
+        "points2d",
+        "cpu",
+    ] {
         assert!(listed.contains(name), "{name} in {listed}");
     }
     assert_eq!(out(&stein(&["list", "schedules"])).lines().count(), 7);

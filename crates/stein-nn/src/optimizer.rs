@@ -143,6 +143,11 @@ impl AdamW {
         Ok(Self { config, steps: 0, means: BTreeMap::new() })
     }
 
+    /// Its constants.
+    pub fn config(&self) -> &AdamWConfig {
+        &self.config
+    }
+
     /// The number of steps taken.
     pub fn steps(&self) -> u64 {
         self.steps

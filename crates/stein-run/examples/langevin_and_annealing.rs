@@ -4,7 +4,7 @@
 //! `cargo run --release -p stein-run --example langevin_and_annealing -- langevin.png` writes the picture of both.
 
 use stein::{
-    Discrete, Grid, Keys, Kernel, Langevin, LevelList, Purpose, Request, Result, Sampler, Schedule,
+    Discrete, Grid, Kernel, Keys, Langevin, LevelList, Purpose, Request, Result, Sampler, Schedule,
     exact::{Exact, GaussianMixture},
     rows::{exact, host, matrix},
     sample_from,

@@ -11,7 +11,8 @@ use stein_base::files::write_atomically;
 use stein_data::{Source, Split};
 
 use crate::{
-    Classes, Experiment, Model, Quality, RunDir, SampleConfig, Summary, TrainOptions, Trained, Watch, draw, draw_frames,
+    Classes, Experiment, Model, Quality, RunDir, SampleConfig, Summary, TrainOptions, Trained, Watch, draw,
+    draw_frames,
     html::{Section, report},
     picture::{Series, line_chart, to_png, write_gif},
     prepare,
@@ -58,8 +59,9 @@ pub fn demo(options: &DemoOptions, watch: &mut dyn Watch) -> Result<DemoOutcome>
         "the demonstration is of the digits by class: leave data.source and data.conditional alone, or use `stein train`"
     );
     let run = options.out.join("run");
-    fs::create_dir_all(&options.out)
-        .map_err(|error| Error::of(Kind::File, format!("cannot make the directory {}: {error}", options.out.display())))?;
+    fs::create_dir_all(&options.out).map_err(|error| {
+        Error::of(Kind::File, format!("cannot make the directory {}: {error}", options.out.display()))
+    })?;
     let training =
         TrainOptions { resume: RunDir::is_one(&run), out: run, data_dir: None, device: options.device.clone() };
     let prepared = prepare(&experiment, &training)?;
@@ -89,7 +91,8 @@ fn finish(
 ) -> Result<DemoOutcome> {
     let model = &trained.model;
     let drawn = draw(model, MEASURED, experiment.seed, &Classes::All, &model.sample, watch)?;
-    let shown_labels = drawn.labels.clone().ok_or_else(|| Error::new("the demonstration needs data.conditional = true"))?;
+    let shown_labels =
+        drawn.labels.clone().ok_or_else(|| Error::new("the demonstration needs data.conditional = true"))?;
     let labels: Vec<usize> = shown_labels.iter().map(|&label| label as usize).collect();
     let of = |split| load_data(&experiment.data.source, split, None);
     let (train_data, test_data) = (of(Split::Train)?, of(Split::Test)?);
@@ -145,8 +148,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 
 fn write_trajectory(path: &Path, model: &Model, seed: u64, watch: &mut dyn Watch) -> Result<Vec<u8>> {
     let classes = model.subject.classes.len();
-    let config =
-        SampleConfig { grid: stein::Grid { steps: 40, ..model.sample.grid.clone() }, ..model.sample.clone() };
+    let config = SampleConfig { grid: stein::Grid { steps: 40, ..model.sample.grid.clone() }, ..model.sample.clone() };
     let drawn = draw_frames(model, 8 * classes, seed, &Classes::All, &config, watch)?;
     let frames = pictures(model, &drawn.values, drawn.labels.as_deref(), &drawn.frames)?;
     write_gif(path, &frames, 80, 2000)?;
@@ -190,7 +192,11 @@ fn table(
                 100.0 * quality.agreement_of_test
             ),
         ),
-        row("within-class spread", format!("{:.3}", quality.spread), "relative to the training digits (1 is right)".into()),
+        row(
+            "within-class spread",
+            format!("{:.3}", quality.spread),
+            "relative to the training digits (1 is right)".into(),
+        ),
         row(
             "distance to training",
             format!("{:.3}", quality.novelty),

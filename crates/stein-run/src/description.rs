@@ -60,7 +60,8 @@ pub(crate) const SOURCE: &str = "source";
 
 /// What a checkpoint says of itself.
 pub(crate) fn metadata(description: &Description) -> BTreeMap<String, String> {
-    let said = [(DESCRIPTION, description.to_toml()), ("version", crate::VERSION.into()), ("commit", crate::COMMIT.into())];
+    let said =
+        [(DESCRIPTION, description.to_toml()), ("version", crate::VERSION.into()), ("commit", crate::COMMIT.into())];
     said.map(|(key, text)| (key.to_owned(), text)).into()
 }
 
@@ -76,7 +77,9 @@ pub(crate) fn described(metadata: &BTreeMap<String, String>) -> Result<Descripti
     let Some(text) = metadata.get(DESCRIPTION) else {
         return Err(Error::of(
             Kind::File,
-            format!("the checkpoint's metadata lack `{DESCRIPTION}`: it was not written by `stein train` or `stein import`"),
+            format!(
+                "the checkpoint's metadata lack `{DESCRIPTION}`: it was not written by `stein train` or `stein import`"
+            ),
         ));
     };
     Description::parse(text)

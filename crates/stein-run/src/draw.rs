@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
+use std::sync::Arc;
 use stein::{
     AnySchedule, Condition, Denoiser, Error, FlowMap, Kernel, Kind, Progress, Request, Result, Sampled, ensure,
     guidance::Clamped, names, sample, sample_map,
 };
-use std::sync::Arc;
 
 use crate::{Event, Generator, Method, Model, SampleConfig, Watch, model::Around};
 
@@ -242,7 +242,8 @@ impl<'a> Plan<'a> {
             config.sampler.kind()
         );
         let steps = kernels.len().saturating_sub(1);
-        let shown = if frames { (0..=FRAMES.min(steps)).map(|k| k * steps / FRAMES.min(steps)).collect() } else { vec![] };
+        let shown =
+            if frames { (0..=FRAMES.min(steps)).map(|k| k * steps / FRAMES.min(steps)).collect() } else { vec![] };
         let state = model.subject.state_shape()?.iter().product();
         let classes = classes.of(model, n)?;
         Ok(Self { model, n, seed, classes, config, schedule, kernels, shown, runner, state })
@@ -331,19 +332,31 @@ fn runner(model: &Model, config: &SampleConfig) -> Result<Runner> {
         Method::Sampler(_) => Ok(Runner::Denoiser(model.denoiser(config)?)),
         Method::Multistep => {
             let map = model.learned.flow_map.clone().ok_or_else(|| model.lacks(config))?;
-            config.wrap.iter().try_fold(map, |map, wrapper| match wrapper {
-                stein::AnyWrapper::Clamp(clamp) => {
-                    let bounds = clamp.bounds(&Around(model))?;
-                    Ok(Arc::new(Clamped { inner: map, bounds }) as Arc<dyn FlowMap>)
-                }
-                other => Err(Error::of(
-                    Kind::Unsupported,
-                    format!("wrapper {} is for denoisers, and {} is a flow map: leave it out", other.kind(), model.name),
-                )),
-            }).map(Runner::FlowMap)
+            config
+                .wrap
+                .iter()
+                .try_fold(map, |map, wrapper| match wrapper {
+                    stein::AnyWrapper::Clamp(clamp) => {
+                        let bounds = clamp.bounds(&Around(model))?;
+                        Ok(Arc::new(Clamped { inner: map, bounds }) as Arc<dyn FlowMap>)
+                    }
+                    other => Err(Error::of(
+                        Kind::Unsupported,
+                        format!(
+                            "wrapper {} is for denoisers, and {} is a flow map: leave it out",
+                            other.kind(),
+                            model.name
+                        ),
+                    )),
+                })
+                .map(Runner::FlowMap)
         }
         Method::Generate => {
-            ensure!(config.wrap.is_empty(), "sample.wrap is for denoisers, and {} is a generator: leave it out", model.name);
+            ensure!(
+                config.wrap.is_empty(),
+                "sample.wrap is for denoisers, and {} is a generator: leave it out",
+                model.name
+            );
             model.learned.generator.clone().map(Runner::Generator).ok_or_else(|| model.lacks(config))
         }
     }

@@ -78,7 +78,8 @@ impl Experiment {
     /// A file that cannot be read, text that is no TOML, a key or name nobody knows, a value out of range.
     pub fn read(path: &Path, settings: &[String]) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            let sentence = format!("cannot read the experiment {}: {error}; give the path of a TOML file", path.display());
+            let sentence =
+                format!("cannot read the experiment {}: {error}; give the path of a TOML file", path.display());
             Error::of(Kind::File, sentence)
         })?;
         Self::parse(&text, settings).map_err(|error| error.at(path.display()))

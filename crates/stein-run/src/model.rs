@@ -7,8 +7,9 @@ use std::{
 };
 
 use stein::{
-    AnySampler, AnySchedule, DType, Denoiser, Device, Edm, Error, Grid, Heun, Kind, Result, ensure,
+    AnySampler, AnySchedule, DType, Denoiser, Device, Edm, Error, Grid, Heun, Kind, Result,
     codec::Chain,
+    ensure,
     exact::{Exact, GaussianMixture, MixtureFile},
     guidance::{Surroundings, wrap},
 };
@@ -205,7 +206,10 @@ fn networks(description: &Description, weights: &BTreeMap<String, Tensors>, devi
     let make = Make { shape: &shape, classes: description.subject.classes.len(), seed: 0, device };
     let load = |learner: crate::Learner| {
         let weights = weights.get(&learner.name).ok_or_else(|| {
-            Error::of(Kind::Mismatch, format!("there are no weights of the learner `{}`: the file is damaged", learner.name))
+            Error::of(
+                Kind::Mismatch,
+                format!("there are no weights of the learner `{}`: the file is damaged", learner.name),
+            )
         })?;
         Ok((learner.name, state::load(learner.network, weights)?))
     };

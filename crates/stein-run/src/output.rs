@@ -1,9 +1,6 @@
 //! Samples into files: a file's ending says how, and numbers are written while they are drawn.
 
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use stein::{Error, Kind, Result, ensure, names};
 use stein_base::files::write_atomically;
@@ -98,7 +95,8 @@ pub fn draw_to_file(
     let mut seen = Seen::default();
     let summary = match ending.as_str() {
         "npy" => {
-            let mut sink = Labeled { inner: NpySink(NpyFile::new(path, &shape())?), labels: Vec::new(), seen: &mut seen };
+            let mut sink =
+                Labeled { inner: NpySink(NpyFile::new(path, &shape())?), labels: Vec::new(), seen: &mut seen };
             let summary = plan.draw(&mut sink, watch)?;
             let Labeled { inner: NpySink(file), labels, .. } = sink;
             file.finish()?;
@@ -193,9 +191,8 @@ fn write_labels(path: &Path, labels: &[u32]) -> Result<()> {
     }
     if path.exists() {
         // Classes of what stood here before are not those of these samples.
-        std::fs::remove_file(path).map_err(|error| {
-            Error::of(Kind::File, format!("cannot delete the old {}: {error}", path.display()))
-        })?;
+        std::fs::remove_file(path)
+            .map_err(|error| Error::of(Kind::File, format!("cannot delete the old {}: {error}", path.display())))?;
     }
     Ok(())
 }

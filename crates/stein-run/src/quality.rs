@@ -19,7 +19,7 @@ impl Neighbors {
     /// Data that cannot be read.
     pub fn of(data: &Data) -> Result<Option<Self>> {
         let Some(labels) = data.labels.clone() else { return Ok(None) };
-        Ok(Some(Self { rows: data.rows_f32()?, labels, dim: data.dim() }))
+        Ok(Some(Self { rows: data.all_rows()?, labels, dim: data.dim() }))
     }
 
     /// The `k` nearest rows of each of `values` (row order), as (squared distance, label), the nearest first.
@@ -100,7 +100,7 @@ impl Quality {
         else {
             return Ok(None);
         };
-        let (train_values, test_values) = (train.rows_f32()?, test.rows_f32()?);
+        let (train_values, test_values) = (train.all_rows()?, test.all_rows()?);
         let agreement = |values: &[f32], labels: &[usize]| {
             let right = neighbors.classify(values, 5).iter().zip(labels).filter(|(a, b)| a == b).count();
             right as f64 / labels.len() as f64
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn spread_is_the_root_of_the_mean_within_class_variance() {
         let data = square();
-        let spread = within_class_spread(&data.rows_f32().unwrap(), data.labels.as_ref().unwrap(), 2);
+        let spread = within_class_spread(&data.all_rows().unwrap(), data.labels.as_ref().unwrap(), 2);
         assert!((spread - 0.5).abs() < 1e-9, "every point is 1/2 from its class's mean: {spread}");
     }
 
@@ -148,7 +148,8 @@ mod tests {
     fn copies_have_no_novelty() {
         let data = square();
         let shifted = named("shifted", vec![0.0, 2.0], vec![0]);
-        let quality = Quality::of(&data.rows_f32().unwrap(), data.labels.as_ref().unwrap(), &data, &shifted).unwrap().unwrap();
+        let quality =
+            Quality::of(&data.all_rows().unwrap(), data.labels.as_ref().unwrap(), &data, &shifted).unwrap().unwrap();
         assert_eq!((quality.novelty, quality.spread), (0.0, 1.0));
     }
 }

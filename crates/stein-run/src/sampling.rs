@@ -1,7 +1,9 @@
 //! How samples are drawn: the method, its grid, and what is wrapped around the model.
 
 use serde::{Deserialize, Serialize};
-use stein::{AnySampler, AnySchedule, AnyWrapper, Error, Grid, Result, ensure, guidance::ClassifierFree, names, settings};
+use stein::{
+    AnySampler, AnySchedule, AnyWrapper, Error, Grid, Result, ensure, guidance::ClassifierFree, names, settings,
+};
 use toml::{Table, Value};
 
 use crate::{AnyFamily, Capability, experiment::with_settings, family::lacks};
@@ -46,7 +48,9 @@ impl Method {
             name => return Err(names::unknown("sampler", name, &Self::names())),
         };
         match table.keys().next() {
-            Some(key) => Err(Error::new(format!("sampler {name} has no settings, and `{key}` was given: leave it out"))),
+            Some(key) => {
+                Err(Error::new(format!("sampler {name} has no settings, and `{key}` was given: leave it out")))
+            }
             None => Ok(alone),
         }
     }
@@ -262,4 +266,3 @@ impl SampleConfig {
 /// The σ/α a run starts from when its sampler or grid cannot start without signal: a thousand times more noise than signal,
 /// which the prior's variance accounts for.
 const LARGEST_START: f64 = 1000.0;
-

@@ -13,15 +13,16 @@ use std::{
     time::Instant,
 };
 
-use stein::{Condition, Device, Error, Keys, Kind, Result, Tensor, TensorData, ensure};
+use burn::module::Module;
+use stein::{Condition, Device, Error, Keys, Kind, Result, ensure};
 use stein_data::{Ahead, Data, Loader, LoaderConfig, Source, Split};
 use stein_nn::{Accumulated, AdamW, AnyNetwork, Checkpoint, Ema, LearnerState, on_tapes, state};
 
 use crate::{
-    Classes, Description, Event, Experiment, Model, RunDir, SampleConfig, Subject, TrainConfig, Watch,
+    Classes, Description, Event, Experiment, Model, RunDir, Subject, Watch,
     description::{described, run_metadata},
     device, draw,
-    family::{Batch, Family, Learner, Learners, Make, Networks},
+    family::{Batch, Learner, Learners, Make},
     picture::{to_png, write_png},
     sheet::picture,
     tensorboard::EventWriter,
@@ -258,7 +259,7 @@ impl Prepared {
     /// Some rows of a batch of data as a batch of states.
     fn batch(&self, batch: &stein_data::Batch, rows: Range<usize>) -> Result<Batch> {
         let dim = self.description.subject.dim();
-        let keys = Keys::range(self.experiment.seed, batch.start + rows.start as u64, rows.len());
+        let keys = Keys::range(self.experiment.seed, batch.positions.start + rows.start as u64, rows.len());
         let device = self.device.clone().autodiff();
         let x = self.description.subject.encode(&batch.x[rows.start * dim..rows.end * dim], &keys, &device)?;
         let labels = batch.labels.as_ref().filter(|_| self.experiment.data.conditional);
@@ -317,9 +318,10 @@ struct Metrics {
 impl Metrics {
     fn open(run: &RunDir) -> Result<Self> {
         let path = run.metrics_path();
-        let lines = OpenOptions::new().create(true).append(true).open(&path).map_err(|error| {
-            Error::of(Kind::File, format!("cannot write the metrics {}: {error}", path.display()))
-        })?;
+        let lines =
+            OpenOptions::new().create(true).append(true).open(&path).map_err(|error| {
+                Error::of(Kind::File, format!("cannot write the metrics {}: {error}", path.display()))
+            })?;
         Ok(Self { lines, events: EventWriter::create(run.root())? })
     }
 
@@ -330,9 +332,8 @@ impl Metrics {
             self.events.scalar(name, step as i64, *value as f32)?;
         }
         self.events.flush()?;
-        writeln!(self.lines, "{}", serde_json::Value::Object(line)).map_err(|error| {
-            Error::of(Kind::File, format!("cannot write the metrics: {error}; is the disk full?"))
-        })
+        writeln!(self.lines, "{}", serde_json::Value::Object(line))
+            .map_err(|error| Error::of(Kind::File, format!("cannot write the metrics: {error}; is the disk full?")))
     }
 }
 

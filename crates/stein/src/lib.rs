@@ -38,6 +38,7 @@
 //!
 //! States are rows, `[rows, dim]`; coefficients are f64 on the host; nothing depends on batch size or thread count.
 
+pub mod codec;
 mod condition;
 mod consistency;
 pub mod denoiser;

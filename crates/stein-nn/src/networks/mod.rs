@@ -85,6 +85,19 @@ impl AnyNetwork {
     }
 }
 
+/// As [`AnyNetwork::on_tapes`], for several networks that are trained together.
+pub fn on_tapes<T: Send>(
+    networks: Vec<AnyNetwork>,
+    batch: usize,
+    work: impl Fn(Vec<AnyNetwork>, Range<usize>) -> T + Sync,
+) -> Vec<T> {
+    if networks.iter().all(|network| matches!(network, AnyNetwork::Mlp(_))) {
+        tapes::side_by_side(&networks, batch, work)
+    } else {
+        vec![tapes::one(&networks, batch, work)]
+    }
+}
+
 impl Network for AnyNetwork {
     fn forward(&self, x: Dual<2>, context: &Context) -> Result<Dual<2>> {
         match self {

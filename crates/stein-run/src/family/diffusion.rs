@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use stein::{
-    AnySchedule, Edm, Error, InputScale, LevelDistribution, NoiseInput, Objective, Precondition, Preconditioned, Prediction,
-    Result, Tensor, Weighting, ensure,
+    AnySchedule, Edm, Error, InputScale, LevelDistribution, NoiseInput, Objective, Precondition, Preconditioned,
+    Prediction, Result, Tensor, Weighting, ensure,
 };
 use stein_nn::{MlpConfig, NetworkConfig};
 
@@ -100,11 +100,7 @@ impl Family for Diffusion {
     fn learned(&self, mut networks: Networks) -> Result<Learned> {
         let network = networks.take(NETWORK)?;
         let model = Preconditioned::new(network, self.precondition(), self.schedule.clone())?;
-        Ok(Learned {
-            denoiser: Some(Arc::new(model)),
-            knows_no_class: self.label_dropout > 0.0,
-            ..Learned::default()
-        })
+        Ok(Learned { denoiser: Some(Arc::new(model)), knows_no_class: self.label_dropout > 0.0, ..Learned::default() })
     }
 
     fn serves(&self) -> &'static [Capability] {

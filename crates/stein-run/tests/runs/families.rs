@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use stein::{Context, Kind, Network, Request, Result, Tensor, random::Purpose, rows};
 use stein_nn::{AdamWConfig, AnyNetwork, Checkpoint, MlpConfig, NetworkConfig};
 use stein_run::{
-    AnyFamily, Capability, Changes, Classes, Experiment, Family, Generator, Learned, Learner, Model, RunDir, Silent, draw,
+    AnyFamily, Capability, Changes, Classes, Experiment, Family, Generator, Learned, Learner, Model, RunDir, Silent,
+    draw,
     family::{Batch, Learners, Make, Networks},
     prepare, train,
 };

@@ -57,7 +57,10 @@ fn a_folder_of_diffusers_samples_and_comes_out_as_it_went_in() {
     let model = Model::open(&checkpoint.display().to_string(), &Device::flex()).unwrap();
     assert_eq!(model.schedule.as_ref().unwrap().levels(), Some(40));
     for name in ["ddim", "heun", "dpm_solver_pp", "ancestral", "ode_heun"] {
-        let config = model.sample.with(&Changes { sampler: Some(String::from(name)), steps: Some(4), ..Changes::default() }).unwrap();
+        let config = model
+            .sample
+            .with(&Changes { sampler: Some(String::from(name)), steps: Some(4), ..Changes::default() })
+            .unwrap();
         let drawn = draw(&model, 3, 0, &Classes::Default, &config, &mut Silent).unwrap();
         assert!(drawn.values.len() == 3 * 64 && drawn.values.iter().all(|x| x.is_finite()), "{name}");
     }
@@ -87,7 +90,13 @@ fn consistency_functions_are_sampled_by_multistep_alone() {
     for (config, evaluations) in [
         (model.sample.clone(), 1),
         (model.sample.with(&Changes { steps: Some(3), ..Changes::default() }).unwrap(), 3),
-        (model.sample.with(&Changes { sampler: Some(String::from("multistep")), settings: vec![two], ..Changes::default() }).unwrap(), 2),
+        (
+            model
+                .sample
+                .with(&Changes { sampler: Some(String::from("multistep")), settings: vec![two], ..Changes::default() })
+                .unwrap(),
+            2,
+        ),
     ] {
         let drawn = draw(&model, 3, 0, &Classes::Default, &config, &mut Silent).unwrap();
         assert_eq!((drawn.summary.evaluations, drawn.summary.config.grid.steps), (evaluations, evaluations));
@@ -100,7 +109,8 @@ fn consistency_functions_are_sampled_by_multistep_alone() {
     fs::remove_file(source.path().join("scheduler_config.json")).unwrap();
     import(&ImportOptions { output: Some(checkpoint.clone()), ..options(source.path()) }).unwrap();
     let denoiser = Model::open(&checkpoint.display().to_string(), &Device::flex()).unwrap();
-    let multistep = denoiser.sample.with(&Changes { sampler: Some(String::from("multistep")), ..Changes::default() }).unwrap();
+    let multistep =
+        denoiser.sample.with(&Changes { sampler: Some(String::from("multistep")), ..Changes::default() }).unwrap();
     let refused = draw(&denoiser, 1, 0, &Classes::Default, &multistep, &mut Silent).unwrap_err().to_string();
     assert!(refused.contains("is a denoiser"), "{refused}");
 }

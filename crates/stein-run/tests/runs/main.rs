@@ -12,7 +12,7 @@ use std::{
 use stein::{AnySampler, Kind, Result};
 use stein_nn::Checkpoint;
 use stein_run::{
-    AnyFamily, Changes, Classes, Experiment, Family, Method, Model, RunDir, Silent, TrainOptions, check_output, draw,
+    AnyFamily, Changes, Classes, Experiment, Method, Model, RunDir, Silent, TrainOptions, check_output, draw,
     draw_to_file, prepare, train,
 };
 
@@ -224,7 +224,8 @@ fn every_experiment_parses_round_trips_and_refuses_unknown_keys() {
 fn what_a_checkpoint_says_of_its_data_comes_back_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
     let table = folder.path().join("numbers.csv");
-    let rows: String = (1..200).map(|i| format!("{},{}\n", (f64::from(i) * 1.7).sin() * 3.1, 1.0 / f64::from(i))).collect();
+    let rows: String =
+        (1..200).map(|i| format!("{},{}\n", (f64::from(i) * 1.7).sin() * 3.1, 1.0 / f64::from(i))).collect();
     fs::write(&table, rows).unwrap();
     let experiment = tiny(&[
         &format!("data.source={{kind=\"table\", path=\"{}\"}}", table.display()),
@@ -406,7 +407,8 @@ fn damaged_checkpoints_and_foreign_files_are_refused_in_a_sentence() {
 #[test]
 fn label_dropout_makes_guidance_and_the_class_none_possible() {
     let folder = tempfile::tempdir().unwrap();
-    let model = run(&tiny(&["train.steps=2", "family.label_dropout=0.5"]), &folder.path().join("a"), false).unwrap().model;
+    let model =
+        run(&tiny(&["train.steps=2", "family.label_dropout=0.5"]), &folder.path().join("a"), false).unwrap().model;
     let guided = |scale| model.sample.with(&Changes { guidance: Some(scale), ..Changes::default() }).unwrap();
     let values = |config| draw(&model, 6, 0, &Classes::All, &config, &mut Silent).unwrap().values;
     let plain = values(model.sample.clone());
