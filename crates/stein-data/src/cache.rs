@@ -1,9 +1,10 @@
 //! A file of decoded samples, so that a picture is decoded once and not once an epoch.
 //!
-//! The file is a row of records of one size, one a sample: a checksum of 8 bytes, then the values. A record counts as present
-//! if its checksum is that of its values, so the checksums are the record of what is there: what was never written is zeros,
-//! which no checksum is, and what a killed process or a full disk left half written is decoded again. Two processes that
-//! write the same record write the same bytes. Nothing here fails: without a cache, samples are decoded every time.
+//! The file is a row of records of one size, one a sample: a checksum of 8 bytes, then the values. A record counts as
+//! present if its checksum is that of its values, so the checksums are the record of what is there: what was never
+//! written is zeros, which no checksum is, and what a killed process or a full disk left half written is decoded again.
+//! Two processes that write the same record write the same bytes. Nothing here fails: without a cache, samples are
+//! decoded every time.
 
 use crate::positioned::Positioned;
 use std::{
@@ -26,8 +27,8 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// The file of this name in `dir` with `count` records of `size` bytes; made if absent, and read only if it cannot be
-    /// written. `None` if there can be none.
+    /// The file of this name in `dir` with `count` records of `size` bytes; made if absent, and read only if it cannot
+    /// be written. `None` if there can be none.
     pub fn open(dir: &Path, name: &str, count: usize, size: usize) -> Option<Self> {
         let path = dir.join(name);
         let (file, writable) = match create(dir, &path, count as u64 * (CHECKSUM + size) as u64) {

@@ -1,8 +1,8 @@
 //! Mean and variance of every value of a sample.
 //!
-//! One pass (Welford, Technometrics 4(3), 1962), in f64: for the n-th value, mean += (x − mean)/n and
-//! square += (x − mean_before)(x − mean_after). Blocks of samples are joined as by Chan, Golub & LeVeque (1979), in order and
-//! of a fixed size, so that the result does not depend on the number of threads.
+//! One pass (Welford, Technometrics 4(3), 1962), in f64: for the n-th value, mean += (x − mean)/n and square += (x −
+//! mean_before)(x − mean_after). Blocks of samples are joined as by Chan, Golub & LeVeque (1979), in order and of a
+//! fixed size, so that the result does not depend on the number of threads.
 
 use crate::{Data, Result};
 use rayon::prelude::*;
