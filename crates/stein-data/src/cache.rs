@@ -129,4 +129,18 @@ mod tests {
         fs::write(dir.path().join("file"), "").unwrap();
         assert!(Cache::open(&dir.path().join("file"), "rows", 1, 1).is_none());
     }
+
+    #[test]
+    fn what_cannot_be_written_is_not_and_that_is_all() {
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path()).write(0, b"hello");
+        // Opened for reading only, which fails at the first write as a full disk does.
+        let file = Positioned::new(File::open(dir.path().join("rows")).unwrap());
+        let cache = Cache { file, size: 5, writable: AtomicBool::new(true) };
+        cache.write(1, b"other");
+        assert!(!cache.writable.load(Ordering::Relaxed));
+        cache.write(2, b"third");
+        let read = [0, 1, 2].map(|i| cache.read(i));
+        assert_eq!(read, [Some(b"hello".to_vec()), None, None]);
+    }
 }

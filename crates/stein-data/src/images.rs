@@ -132,15 +132,11 @@ impl Images {
         let (labels, class_names) = self.classes(&listing.names)?;
         let own = split.own(listing.len(), self.test_fraction);
         let labels = labels.map(|labels| own.iter().map(|&i| labels[i]).collect());
-        let Target { height, width, channels, depth } = target;
+        let Target { height, width, channels, .. } = target;
         let shape = Shape::Image { height, width, channels };
         let name = self.name();
         if self.fits_memory(own.len(), &target) {
-            let decoded: Vec<Result<Samples>> = own.par_iter().map(|&i| target.read(&listing, i)).collect();
-            let mut samples = Samples::with_capacity(depth, own.len() * shape.len());
-            for one in decoded {
-                samples.append(&one?);
-            }
+            let samples = target.gather(&own, |i| target.read(&listing, i))?;
             return Data::held(&name, shape, samples, labels, class_names);
         }
         let cache = self.open_cache(&listing, target);
@@ -202,12 +198,13 @@ impl Images {
         );
         let size = |given: Option<usize>, own: fn(Head) -> usize| given.or(heads[0].map(own));
         let known = "the head is read unless both sizes are given";
-        Ok(Target {
+        Target {
             height: size(self.height, |head| head.height).expect(known),
             width: size(self.width, |head| head.width).expect(known),
             channels,
             depth,
-        })
+        }
+        .checked(&self.path)
     }
 
     fn classes(&self, names: &[String]) -> Result<(Option<Vec<usize>>, Vec<String>)> {
@@ -245,7 +242,7 @@ impl Images {
             && self.label.is_none()
         {
             let own = split.own(n, self.test_fraction);
-            let target = self.array_target([h, w, c], stored.depth);
+            let target = self.array_target([h, w, c], stored.depth)?;
             if !own.is_empty() && !self.fits_memory(own.len(), &target) {
                 let Target { height, width, channels, .. } = target;
                 let rows = StoredImages { path: self.path.clone(), stored, size: [h, w, c], own, target };
@@ -272,19 +269,12 @@ impl Images {
             numbers => Samples::F32(numbers.into_f32()),
         };
         let own = split.own(n, self.test_fraction);
-        let target = self.array_target([h, w, c], samples.depth());
+        let target = self.array_target([h, w, c], samples.depth())?;
         let dim = h * w * c;
-        let made = |&i: &usize| {
+        let all = target.gather(&own, |i| {
             let picture = Picture { height: h, width: w, channels: c, samples: samples.select(dim, &[i]) };
             target.fit(picture).map_err(|why| no_image(&self.path, i, why))
-        };
-        let mut all = Samples::with_capacity(target.depth, own.len() * target.len());
-        // In parts, so that the images do not stand in memory three times.
-        for some in own.chunks(1024) {
-            for one in first_error(some.par_iter().map(made).collect())? {
-                all.append(&one);
-            }
-        }
+        })?;
         let (labels, class_names) = labels_of(labels, &own);
         let Target { height, width, channels, .. } = target;
         Data::held(&self.name(), Shape::Image { height, width, channels }, all, labels, class_names)
@@ -303,14 +293,14 @@ impl Images {
         }
     }
 
-    fn array_target(&self, [h, w, c]: [usize; 3], depth: Depth) -> Target {
+    fn array_target(&self, [h, w, c]: [usize; 3], depth: Depth) -> Result<Target> {
         let (height, width) = (self.height.unwrap_or(h), self.width.unwrap_or(w));
-        Target { height, width, channels: self.channels.unwrap_or(c), depth }
+        Target { height, width, channels: self.channels.unwrap_or(c), depth }.checked(&self.path)
     }
 
     /// Whether this many pictures may be held in memory.
     fn fits_memory(&self, count: usize, target: &Target) -> bool {
-        count * target.len() * target.depth.bytes() <= self.memory << 20
+        count * target.len() * target.depth.bytes() <= self.memory.saturating_mul(1 << 20)
     }
 }
 
@@ -338,9 +328,32 @@ struct Target {
 }
 
 impl Target {
+    /// Refuses sizes that no memory holds, so that what follows can multiply them.
+    fn checked(self, path: &Path) -> Result<Self> {
+        let (path, Self { height, width, channels, .. }) = (path.display(), self);
+        let values = [height, width, channels].into_iter().try_fold(1, usize::checked_mul);
+        ensure!(
+            values.is_some_and(|values| u32::try_from(values).is_ok()),
+            "images {path} would have {height}x{width} pixels of {channels} channels: give a smaller `height` and `width`"
+        );
+        Ok(self)
+    }
+
     /// Values of one picture.
     fn len(&self) -> usize {
         self.height * self.width * self.channels
+    }
+
+    /// The values of these pictures, made by several threads.
+    fn gather(&self, own: &[usize], made: impl Fn(usize) -> Result<Samples> + Sync) -> Result<Samples> {
+        let mut all = Samples::with_capacity(self.depth, own.len() * self.len());
+        // In parts, so that the pictures do not stand in memory twice.
+        for some in own.chunks(1024) {
+            for one in first_error(some.par_iter().map(|&i| made(i)).collect())? {
+                all.append(&one);
+            }
+        }
+        Ok(all)
     }
 
     /// Decodes picture `i`.
