@@ -1,5 +1,5 @@
-//! Reads two epochs of a folder of pictures as a training loop would, and says how fast, how much memory it took, and how
-//! long the loop waited.
+//! Reads two epochs of a folder of pictures as a training loop would, and says how fast, how much memory it took, and
+//! how long the loop waited.
 //!
 //!     cargo run --release -p stein-data --example epoch -- FOLDER [COUNT] [MEMORY]
 //!

@@ -8,8 +8,8 @@ use std::{
 };
 use stein_base::Result;
 
-/// Consecutive batches of one size, read ahead of their use. They are those of [`Loader::batch`]; what is read ahead changes
-/// nothing but the waiting.
+/// Consecutive batches of one size, read ahead of their use. They are those of [`Loader::batch`]; what is read ahead
+/// changes nothing but the waiting.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -31,8 +31,8 @@ pub struct Ahead {
 }
 
 impl Ahead {
-    /// Starts to read batches of `count` samples from position `start` on; at most `depth` of them wait to be used, and one
-    /// more is being read.
+    /// Starts to read batches of `count` samples from position `start` on; at most `depth` of them wait to be used, and
+    /// one more is being read.
     ///
     /// # Panics
     /// When the system cannot start a thread.

@@ -1,9 +1,13 @@
 //! Arrays of numpy: `.npy` and `.npz` files, for the tables, series and images stored in them.
 
-use npyz::{NpyFile, Order, TypeChar};
+use crate::{
+    positioned::Positioned,
+    samples::{Depth, Samples},
+};
+use npyz::{Endianness, NpyFile, NpyHeader, Order, TypeChar};
 use std::{
     fs::File,
-    io::{BufReader, Read},
+    io::{self, BufReader, Read, Seek},
     path::Path,
 };
 use stein_base::{Error, Kind, Result, ensure, names};
@@ -47,14 +51,54 @@ impl Numbers {
     }
 }
 
+/// An array whose numbers stay in their file.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub shape: Vec<usize>,
+    pub depth: Depth,
+    file: Positioned,
+    /// Where the numbers begin.
+    start: u64,
+}
+
+impl Stored {
+    /// The array of a `.npy` file, if its numbers lie there as they are used: in row-major order and little-endian,
+    /// bytes, words or 32-bit floats. Of anything else, and of what is damaged, [`read`] is the judge.
+    pub fn open(path: &Path) -> Option<Self> {
+        let mut from = BufReader::new(File::open(path).ok()?);
+        let header = NpyHeader::from_reader(&mut from).ok()?;
+        let npyz::DType::Plain(kind) = header.dtype() else { return None };
+        let depth = match (kind.type_char(), kind.size_field()) {
+            (TypeChar::Uint, 1) => Depth::U8,
+            (TypeChar::Uint, 2) => Depth::U16,
+            (TypeChar::Float, 4) => Depth::F32,
+            _ => return None,
+        };
+        let shape: Vec<usize> = header.shape().iter().map(|&n| n as usize).collect();
+        let start = from.stream_position().ok()?;
+        let bytes = shape.iter().try_fold(depth.bytes(), |bytes, &n| bytes.checked_mul(n))?;
+        let whole = from.get_ref().metadata().ok()?.len() >= start.checked_add(bytes as u64)?;
+        let usable = whole && header.order() == Order::C && kind.endianness() != Endianness::Big;
+        usable.then(|| Self { shape, depth, file: Positioned::new(from.into_inner()), start })
+    }
+
+    /// The numbers of the first index `i`.
+    pub fn read(&self, i: usize) -> io::Result<Samples> {
+        let size = self.shape[1..].iter().product::<usize>() * self.depth.bytes();
+        let mut bytes = vec![0; size];
+        self.file.read_exact_at(&mut bytes, self.start + i as u64 * size as u64)?;
+        Ok(Samples::from_bytes(self.depth, bytes))
+    }
+}
+
 /// Whether a file's name ends as that of numpy's arrays.
 pub(crate) fn is_array(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("npy") || ending.eq_ignore_ascii_case("npz"))
 }
 
 /// The array of a `.npy` file, or of a `.npz` file the array called `array` (by default `x`, or the only one beside the
-/// labels) and the labels in the one called `label` (by default `y` or `labels` where there is one), as text, one for each
-/// first index. In a `.npy` file `label` means nothing.
+/// labels) and the labels in the one called `label` (by default `y` or `labels` where there is one), as text, one for
+/// each first index. In a `.npy` file `label` means nothing.
 pub(crate) fn read(path: &Path, array: Option<&str>, label: Option<&str>) -> Result<(Array, Option<Vec<String>>)> {
     let at = path.display();
     let broken = |e: &dyn std::fmt::Display| Error::of(Kind::File, format!("{at} cannot be read as npz: {e}"));
@@ -104,7 +148,7 @@ pub(crate) fn read(path: &Path, array: Option<&str>, label: Option<&str>) -> Res
 }
 
 fn npy(source: impl Read, at: &str) -> Result<Array> {
-    let broken = |e: std::io::Error| Error::of(Kind::File, format!("{at} cannot be read as npy: {e}"));
+    let broken = |e: io::Error| Error::of(Kind::File, format!("{at} cannot be read as npy: {e}"));
     let file = NpyFile::new(source).map_err(broken)?;
     let shape: Vec<usize> = file.shape().iter().map(|&n| n as usize).collect();
     let fortran = file.order() == Order::Fortran;

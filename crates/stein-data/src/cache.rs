@@ -1,9 +1,10 @@
 //! A file of decoded samples, so that a picture is decoded once and not once an epoch.
 //!
-//! The file is a row of records of one size, one a sample: a checksum of 8 bytes, then the values. A record counts as present
-//! if its checksum is that of its values, so the checksums are the record of what is there: what was never written is zeros,
-//! which no checksum is, and what a killed process or a full disk left half written is decoded again. Two processes that
-//! write the same record write the same bytes. Nothing here fails: without a cache, samples are decoded every time.
+//! The file is a row of records of one size, one a sample: a checksum of 8 bytes, then the values. A record counts as
+//! present if its checksum is that of its values, so the checksums are the record of what is there: what was never
+//! written is zeros, which no checksum is, and what a killed process or a full disk left half written is decoded again.
+//! Two processes that write the same record write the same bytes. Nothing here fails: without a cache, samples are
+//! decoded every time.
 
 use crate::positioned::Positioned;
 use std::{
@@ -26,8 +27,8 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// The file of this name in `dir` with `count` records of `size` bytes; made if absent, and read only if it cannot be
-    /// written. `None` if there can be none.
+    /// The file of this name in `dir` with `count` records of `size` bytes; made if absent, and read only if it cannot
+    /// be written. `None` if there can be none.
     pub fn open(dir: &Path, name: &str, count: usize, size: usize) -> Option<Self> {
         let path = dir.join(name);
         let (file, writable) = match create(dir, &path, count as u64 * (CHECKSUM + size) as u64) {
@@ -127,5 +128,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
         assert!(Cache::open(&dir.path().join("file"), "rows", 1, 1).is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_not_and_that_is_all() {
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path()).write(0, b"hello");
+        // Opened for reading only, which fails at the first write as a full disk does.
+        let file = Positioned::new(File::open(dir.path().join("rows")).unwrap());
+        let cache = Cache { file, size: 5, writable: AtomicBool::new(true) };
+        cache.write(1, b"other");
+        assert!(!cache.writable.load(Ordering::Relaxed));
+        cache.write(2, b"third");
+        let read = [0, 1, 2].map(|i| cache.read(i));
+        assert_eq!(read, [Some(b"hello".to_vec()), None, None]);
     }
 }

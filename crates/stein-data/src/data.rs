@@ -113,8 +113,8 @@ pub struct Data {
 /// `[N * dim]` values.
 #[derive(Debug, Clone)]
 enum Values {
-    /// Integers are kept as they are, which takes less room and gives exact distances; `levels` is how many they may be,
-    /// and 0 for real values.
+    /// Integers are kept as they are, which takes less room and gives exact distances; `levels` is how many they may
+    /// be, and 0 for real values.
     Held {
         samples: Samples,
         levels: u32,
@@ -136,7 +136,7 @@ impl PartialEq for Values {
 }
 
 /// The most samples of a stream that [`Data::moments`] reads.
-const COUNTED: usize = 4096;
+pub(crate) const COUNTED: usize = 4096;
 
 impl Data {
     /// Images of quantized values: `pixels` is `[N * height * width * channels]`, each value below `levels` (2 to 256),
@@ -258,7 +258,8 @@ impl Data {
         if let Some(labels) = &data.labels {
             ensure!(
                 labels.len() == n && labels.iter().all(|&label| label < classes),
-                "{name} has {} labels for {n} samples in {classes} classes: give each sample one label within the classes",
+                "{name} has {} labels for {n} samples in {classes} classes: give each sample one label within the \
+                 classes",
                 labels.len()
             );
         }
@@ -288,8 +289,8 @@ impl Data {
         matches!(self.values, Values::Held { .. })
     }
 
-    /// Writes sample `i` to `out` (`[dim]`): quantized images as level / (levels − 1), in [0, 1], channels last; all else
-    /// in its own units.
+    /// Writes sample `i` to `out` (`[dim]`): quantized images as level / (levels − 1), in [0, 1], channels last; all
+    /// else in its own units.
     ///
     /// # Errors
     /// When a sample that is not in memory cannot be read: the sentence names the file.
@@ -306,8 +307,8 @@ impl Data {
         Ok(())
     }
 
-    /// The samples at these places, `[places.len() * dim]`, as [`Data::row`] gives them; read by several threads where they
-    /// are not in memory.
+    /// The samples at these places, `[places.len() * dim]`, as [`Data::row`] gives them; read by several threads where
+    /// they are not in memory.
     ///
     /// # Errors
     /// When one cannot be read: the first of them.
@@ -327,8 +328,8 @@ impl Data {
         Ok(rows)
     }
 
-    /// All samples, `[N * dim]`, as [`Data::row`] gives them: for sets that fit into memory as f32, whatever they take on
-    /// disk.
+    /// All samples, `[N * dim]`, as [`Data::row`] gives them: for sets that fit into memory as f32, whatever they take
+    /// on disk.
     ///
     /// # Errors
     /// When a sample cannot be read.
@@ -346,7 +347,8 @@ impl Data {
         matches!(self.shape, Shape::Image { .. })
     }
 
-    /// The number of gray levels of a quantized image: 256, 65536 for 16 bits, or 17 for the digits. None for real values.
+    /// The number of gray levels of a quantized image: 256, 65536 for 16 bits, or 17 for the digits. None for real
+    /// values.
     pub fn levels(&self) -> Option<u32> {
         match &self.values {
             Values::Held { levels, .. } => Some(*levels).filter(|&levels| levels > 0),
@@ -354,8 +356,8 @@ impl Data {
         }
     }
 
-    /// Mean and variance of each value of a sample: of all samples in memory, or of at most 4096 of a stream, evenly spaced
-    /// and [counted](Moments::counted).
+    /// Mean and variance of each value of a sample: of all samples in memory, or of at most 4096 of a stream, evenly
+    /// spaced and [counted](Moments::counted).
     ///
     /// # Errors
     /// When a sample cannot be read.

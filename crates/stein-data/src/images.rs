@@ -1,16 +1,17 @@
 //! Pictures: a folder or a tar file of PNG, JPEG, WebP and TIFF, or an array of numpy.
 //!
-//! The pictures are taken in the order of their paths, transparency dropped. Where they lie in sub-folders, the first folder
-//! below the path is the class. Values of 8 and 16 bits are given over the largest one, floating-point ones as they are; all
-//! pictures of a set are of one kind. Every tenth picture is held out for the test split.
+//! The pictures are taken in the order of their paths, transparency dropped. Where they lie in sub-folders, the first
+//! folder below the path is the class. Values of 8 and 16 bits are given over the largest one, floating-point ones as
+//! they are; all pictures of a set are of one kind. Every tenth picture is held out for the test split.
 //!
-//! A set that fits into `memory` is decoded once, at the start. A larger one is a stream: only the names and, where they are
-//! needed, the heads of the files are read at the start; each picture is decoded when it is asked for, and what it became is
-//! kept in a file in `cache`, so that later epochs do not decode.
+//! A set that fits into `memory` is decoded once, at the start. A larger one is a stream: only the names and, where
+//! they are needed, the heads of the files are read at the start; each picture is decoded when it is asked for, and
+//! what it became is kept in a file in `cache`, so that later epochs do not decode. A large `.npy` file is read where
+//! it lies.
 
 use crate::{
     Data, DataSet, Rows, Shape, Split, array,
-    array::Numbers,
+    array::{Numbers, Stored},
     cache::Cache,
     data::first_error,
     listing::{ENDINGS, Listing},
@@ -42,8 +43,8 @@ use stein_base::{Error, Kind, Result, ensure};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Images {
-    /// The folder, a file that ends with `.tar`, or a `.npy` or `.npz` file with `[N, H, W]` or `[N, H, W, C]` values of 8 or
-    /// 16 bits or floats.
+    /// The folder, a file that ends with `.tar`, or a `.npy` or `.npz` file with `[N, H, W]` or `[N, H, W, C]` values
+    /// of 8 or 16 bits or floats.
     pub path: PathBuf,
     /// Pixels down; by default that of the first picture, which all must share. With this or `width` given, the center
     /// of each picture is cut to the aspect and resized.
@@ -65,11 +66,13 @@ pub struct Images {
     /// The array of an npz file that holds the classes, `[N]`; by default `y` or `labels` where there is one.
     #[serde(default)]
     pub label: Option<String>,
-    /// MiB of decoded pictures that are held in memory; a larger folder or tar file is read as it is used. Default 512.
+    /// MiB of decoded pictures that are held in memory; a larger folder, tar or npy file is read as it is used. Default
+    /// 512.
     #[serde(default = "half_a_gib")]
     pub memory: usize,
     /// The folder for what is decoded of a larger set; by default `stein` in the folder that the environment variable
-    /// `STEIN_CACHE` names, or else in the system's folder for temporary files. It may be emptied at any time between runs.
+    /// `STEIN_CACHE` names, or else in the system's folder for temporary files. It may be emptied at any time between
+    /// runs.
     #[serde(default)]
     pub cache: Option<PathBuf>,
 }
@@ -129,15 +132,11 @@ impl Images {
         let (labels, class_names) = self.classes(&listing.names)?;
         let own = split.own(listing.len(), self.test_fraction);
         let labels = labels.map(|labels| own.iter().map(|&i| labels[i]).collect());
-        let Target { height, width, channels, depth } = target;
+        let Target { height, width, channels, .. } = target;
         let shape = Shape::Image { height, width, channels };
         let name = self.name();
-        if own.len() * shape.len() * depth.bytes() <= self.memory << 20 {
-            let decoded: Vec<Result<Samples>> = own.par_iter().map(|&i| target.read(&listing, i)).collect();
-            let mut samples = Samples::with_capacity(depth, own.len() * shape.len());
-            for one in decoded {
-                samples.append(&one?);
-            }
+        if self.fits_memory(own.len(), &target) {
+            let samples = target.gather(&own, |i| target.read(&listing, i))?;
             return Data::held(&name, shape, samples, labels, class_names);
         }
         let cache = self.open_cache(&listing, target);
@@ -199,12 +198,13 @@ impl Images {
         );
         let size = |given: Option<usize>, own: fn(Head) -> usize| given.or(heads[0].map(own));
         let known = "the head is read unless both sizes are given";
-        Ok(Target {
+        Target {
             height: size(self.height, |head| head.height).expect(known),
             width: size(self.width, |head| head.width).expect(known),
             channels,
             depth,
-        })
+        }
+        .checked(&self.path)
     }
 
     fn classes(&self, names: &[String]) -> Result<(Option<Vec<usize>>, Vec<String>)> {
@@ -237,62 +237,79 @@ impl Images {
 
     fn load_array(&self, split: Split) -> Result<Data> {
         let path = self.path.display();
+        if let Some(stored) = Stored::open(&self.path)
+            && let Ok([n, h, w, c]) = self.array_shape(&stored.shape)
+            && self.label.is_none()
+        {
+            let own = split.own(n, self.test_fraction);
+            let target = self.array_target([h, w, c], stored.depth)?;
+            if !own.is_empty() && !self.fits_memory(own.len(), &target) {
+                let Target { height, width, channels, .. } = target;
+                let rows = StoredImages { path: self.path.clone(), stored, size: [h, w, c], own, target };
+                rows.read(0)?; // so that settings that do not fit are said at once
+                let shape = Shape::Image { height, width, channels };
+                return Data::from_stream(&self.name(), shape, Arc::new(rows), None, Vec::new());
+            }
+        }
         let (array, labels) = array::read(&self.path, self.array.as_deref(), self.label.as_deref())?;
         ensure!(
             self.label.is_none() || labels.is_some(),
             "{path} has no labels beside the images: leave `label` out, or name an npz file"
         );
-        let (n, h, w, c) = match array.shape[..] {
-            [n, h, w] => (n, h, w, 1),
-            [n, h, w, c] => (n, h, w, c),
-            _ => {
-                let shape = &array.shape;
-                let sentence = format!("{path} has the shape {shape:?}: store images as [N, H, W] or [N, H, W, C]");
-                return Err(Error::of(Kind::File, sentence));
-            }
-        };
+        let [n, h, w, c] = self.array_shape(&array.shape)?;
         let samples = match array.numbers {
             Numbers::U8(values) => Samples::U8(values),
             Numbers::U16(values) => Samples::U16(values),
             Numbers::Whole(_) => {
-                let sentence =
-                    format!("{path} holds integers of other than 8 or 16 bits: store images as u8, u16 or floats");
+                let sentence = format!(
+                    "{path} holds integers other than 8 or 16 bits without sign: store images so, or as floats"
+                );
                 return Err(Error::of(Kind::File, sentence));
             }
             numbers => Samples::F32(numbers.into_f32()),
         };
-        if let Some(at) = samples.not_finite() {
-            let image = at / (h * w * c);
-            return Err(Error::of(
-                Kind::File,
-                format!("{path} has a value in image {image} that is not finite: mend it"),
-            ));
-        }
         let own = split.own(n, self.test_fraction);
-        let target = Target {
-            height: self.height.unwrap_or(h),
-            width: self.width.unwrap_or(w),
-            channels: self.channels.unwrap_or(c),
-            depth: samples.depth(),
-        };
+        let target = self.array_target([h, w, c], samples.depth())?;
         let dim = h * w * c;
-        let samples = if (target.height, target.width, target.channels) == (h, w, c) {
-            samples.select(dim, &own)
-        } else {
-            let made = |&i: &usize| {
-                let picture = Picture { height: h, width: w, channels: c, samples: samples.select(dim, &[i]) };
-                target.fit(picture).map_err(|why| Error::new(format!("{path} cannot be had with that size: {why}")))
-            };
-            let mut all = Samples::with_capacity(target.depth, own.len() * target.len());
-            for one in first_error(own.par_iter().map(made).collect())? {
-                all.append(&one);
-            }
-            all
-        };
+        let all = target.gather(&own, |i| {
+            let picture = Picture { height: h, width: w, channels: c, samples: samples.select(dim, &[i]) };
+            target.fit(picture).map_err(|why| no_image(&self.path, i, why))
+        })?;
         let (labels, class_names) = labels_of(labels, &own);
         let Target { height, width, channels, .. } = target;
-        Data::held(&self.name(), Shape::Image { height, width, channels }, samples, labels, class_names)
+        Data::held(&self.name(), Shape::Image { height, width, channels }, all, labels, class_names)
     }
+
+    /// `[N, H, W, C]` of an array.
+    fn array_shape(&self, shape: &[usize]) -> Result<[usize; 4]> {
+        match *shape {
+            [n, h, w] => Ok([n, h, w, 1]),
+            [n, h, w, c] => Ok([n, h, w, c]),
+            _ => {
+                let path = self.path.display();
+                let sentence = format!("{path} has the shape {shape:?}: store images as [N, H, W] or [N, H, W, C]");
+                Err(Error::of(Kind::File, sentence))
+            }
+        }
+    }
+
+    fn array_target(&self, [h, w, c]: [usize; 3], depth: Depth) -> Result<Target> {
+        let (height, width) = (self.height.unwrap_or(h), self.width.unwrap_or(w));
+        Target { height, width, channels: self.channels.unwrap_or(c), depth }.checked(&self.path)
+    }
+
+    /// Whether this many pictures may be held in memory.
+    fn fits_memory(&self, count: usize, target: &Target) -> bool {
+        count * target.len() * target.depth.bytes() <= self.memory.saturating_mul(1 << 20)
+    }
+}
+
+/// The error for image `i` of an array.
+fn no_image(path: &Path, i: usize, why: impl std::fmt::Display) -> Error {
+    Error::of(
+        Kind::File,
+        format!("{}: image {i} (counted from 0) cannot be used ({why}): mend or remove it", path.display()),
+    )
 }
 
 /// The first picture that is not like the very first one.
@@ -311,9 +328,32 @@ struct Target {
 }
 
 impl Target {
+    /// Refuses sizes that no memory holds, so that what follows can multiply them.
+    fn checked(self, path: &Path) -> Result<Self> {
+        let (path, Self { height, width, channels, .. }) = (path.display(), self);
+        let values = [height, width, channels].into_iter().try_fold(1, usize::checked_mul);
+        ensure!(
+            values.is_some_and(|values| u32::try_from(values).is_ok()),
+            "images {path} would have {height}x{width} pixels of {channels} channels: give a smaller `height` and `width`"
+        );
+        Ok(self)
+    }
+
     /// Values of one picture.
     fn len(&self) -> usize {
         self.height * self.width * self.channels
+    }
+
+    /// The values of these pictures, made by several threads.
+    fn gather(&self, own: &[usize], made: impl Fn(usize) -> Result<Samples> + Sync) -> Result<Samples> {
+        let mut all = Samples::with_capacity(self.depth, own.len() * self.len());
+        // In parts, so that the pictures do not stand in memory twice.
+        for some in own.chunks(1024) {
+            for one in first_error(some.par_iter().map(|&i| made(i)).collect())? {
+                all.append(&one);
+            }
+        }
+        Ok(all)
     }
 
     /// Decodes picture `i`.
@@ -370,6 +410,41 @@ impl Rows for Pictures {
             }
         };
         depth.widen(&bytes, out);
+        Ok(())
+    }
+}
+
+/// Images of an array that stays in its file.
+#[derive(Debug)]
+struct StoredImages {
+    path: PathBuf,
+    stored: Stored,
+    /// Height, width and channels there.
+    size: [usize; 3],
+    own: Vec<usize>,
+    target: Target,
+}
+
+impl StoredImages {
+    fn read(&self, i: usize) -> Result<Samples> {
+        let (i, [height, width, channels]) = (self.own[i], self.size);
+        let samples = self.stored.read(i).map_err(|e| no_image(&self.path, i, e))?;
+        let picture = Picture { height, width, channels, samples };
+        self.target.fit(picture).map_err(|why| no_image(&self.path, i, why))
+    }
+}
+
+impl Rows for StoredImages {
+    fn count(&self) -> usize {
+        self.own.len()
+    }
+
+    fn levels(&self) -> Option<u32> {
+        self.target.depth.levels()
+    }
+
+    fn row(&self, i: usize, out: &mut [f32]) -> Result<()> {
+        self.target.depth.widen(&self.read(i)?.into_bytes(), out);
         Ok(())
     }
 }

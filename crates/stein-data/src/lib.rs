@@ -1,10 +1,10 @@
 //! Data sets for score models, one per file, and a deterministic loader.
 //!
-//! [`Source`] says which data are meant and [`DataSet::load`] brings them in as [`Data`]: `N` samples of one [`Shape`], an
-//! image, a series or a row, each as `dim` values. Small sets are held in memory; folders and tar files of pictures that do
-//! not fit are decoded as they are used, and kept decoded in a file. [`Loader`] hands out batches as a pure function of its
-//! configuration and a position, [`Ahead`] reads them before they are needed, [`Stats`] measures what a noise schedule needs to
-//! know, and [`get()`] downloads the published sets.
+//! [`Source`] says which data are meant and [`DataSet::load`] brings them in as [`Data`]: `N` samples of one [`Shape`],
+//! an image, a series or a row, each as `dim` values. Small sets are held in memory; folders and tar files of pictures
+//! that do not fit are decoded as they are used, and kept decoded in a file. [`Loader`] hands out batches as a pure
+//! function of its configuration and a position, [`Ahead`] reads them before they are needed, [`Stats`] measures what a
+//! noise schedule needs to know, and [`get()`] downloads the published sets.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -20,8 +20,8 @@
 //! # Ok::<(), stein_data::Error>(())
 //! ```
 //!
-//! A data set of your own is a type with [`DataSet`], added by [`Source::register`]; samples that come from elsewhere than
-//! memory are a type with [`Rows`], given to [`Data::from_stream`].
+//! A data set of your own is a type with [`DataSet`], added by [`Source::register`]; samples that come from elsewhere
+//! than memory are a type with [`Rows`], given to [`Data::from_stream`].
 
 mod ahead;
 mod array;
@@ -64,5 +64,5 @@ pub use published::{Published, PublishedFile};
 pub use series::Series;
 pub use source::{DataSet, Source, Split};
 pub use stats::{Column, Distance, Stats};
-pub use stein_base::{Error, Result};
+pub use stein_base::{Error, Kind, Result};
 pub use table::Table;

@@ -1,9 +1,9 @@
 //! Batches of samples in a random order that depends on nothing but a seed.
 //!
 //! Position `p` counts the samples ever handed out: it lies in epoch `p / N`, whose order is a permutation of all `N`
-//! samples drawn from (seed, epoch); batches run across the ends of epochs. Flips are drawn from (seed, `p`). So a batch is
-//! a function of (configuration, start, count): it does not matter how the stream was cut before, and resuming needs the
-//! position alone.
+//! samples drawn from (seed, epoch); batches run across the ends of epochs. Flips are drawn from (seed, `p`). So a
+//! batch is a function of (configuration, start, count): it does not matter how the stream was cut before, and resuming
+//! needs the position alone.
 
 use crate::{Data, Shape};
 use serde::{Deserialize, Serialize};

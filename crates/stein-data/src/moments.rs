@@ -1,11 +1,12 @@
 //! Mean and variance of every value of a sample.
 //!
 //! One pass (Welford, Technometrics 4(3), 1962), in f64: for the n-th value, mean += (x − mean)/n and
-//! square += (x − mean_before)(x − mean_after). Blocks of samples are joined as by Chan, Golub & LeVeque (1979), in order and
-//! of a fixed size, so that the result does not depend on the number of threads.
+//! square += (x − mean_before)(x − mean_after). Blocks of samples are joined as by Chan, Golub & LeVeque (1979), in order and of a
+//! fixed size, so that the result does not depend on the number of threads.
 
-use crate::{Data, Result};
+use crate::Data;
 use rayon::prelude::*;
+use stein_base::Result;
 
 /// Mean and variance of each of the `dim` values of a sample, in the units of [`Data::row`].
 #[derive(Debug, Clone, PartialEq)]
@@ -81,6 +82,11 @@ impl Sum {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Rows, Shape};
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
 
     #[test]
     fn blocks_are_joined_to_the_moments_of_all() {
@@ -100,5 +106,34 @@ mod tests {
             assert!((moments.variance[c] - variance).abs() <= 1e-8 * variance, "{moments:?} {variance}");
         }
         assert_eq!(moments.variance[1], 0.0);
+    }
+
+    /// 10000 squares that are counted as they are read.
+    #[derive(Debug, Default)]
+    struct Squares(AtomicUsize);
+
+    impl Rows for Squares {
+        fn count(&self) -> usize {
+            10_000
+        }
+
+        fn row(&self, i: usize, out: &mut [f32]) -> Result<()> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            out.fill((i as f32 / 1e4).powi(2));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn of_a_long_stream_a_part_is_read_once() {
+        let squares = Arc::new(Squares::default());
+        let shape = Shape::Row { dim: 1 };
+        let data = Data::from_stream("squares", shape, squares.clone(), None, Vec::new()).unwrap();
+        let moments = data.moments().unwrap();
+        assert_eq!((moments.counted, squares.0.load(Ordering::Relaxed)), (4096, 4096));
+        // Of u² for u uniform in [0, 1]: 1/3 and 1/5 − 1/9. The 4096 places are 2.44 apart on the way, so that a sum over
+        // them is off by about half a step of 1/4096.
+        assert!((moments.mean[0] - 1.0 / 3.0).abs() < 3e-4, "{moments:?}");
+        assert!((moments.variance[0] - 4.0 / 45.0).abs() < 3e-4, "{moments:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! One picture: what its first bytes say of it, its pixels, and these cut and resized.
 //!
-//! PNG, JPEG and WebP are read by `image`, TIFF by `tiff`, which also has floating-point values and any number of bands.
+//! PNG, JPEG and WebP are read by `image`, TIFF by `tiff`, which also has floating-point values and any number of
+//! bands.
 
 use crate::samples::{Depth, Samples, each};
 use fast_image_resize as fir;
@@ -30,8 +31,8 @@ pub(crate) struct Picture {
 /// Why a picture cannot be read, for the middle of a sentence.
 type Result<T> = std::result::Result<T, String>;
 
-/// As much of a JPEG file as mostly holds its size: beyond it stand long profiles and previews at most.
-const JPEG_HEAD: u64 = 1 << 16;
+/// The bytes of a JPEG file that are read first: enough unless a preview or a profile stands before its size.
+const JPEG_HEAD: u64 = 1 << 12;
 
 /// Reads the head of a picture, and not much more of the file.
 pub(crate) fn head(mut from: impl BufRead + Seek) -> Result<Head> {
@@ -40,14 +41,16 @@ pub(crate) fn head(mut from: impl BufRead + Seek) -> Result<Head> {
         return tiff_head(&mut Decoder::new(from).map_err(text)?);
     }
     if start.starts_with(&[0xff, 0xd8]) {
-        // The decoder reads all that it is given.
-        let mut bytes = Vec::new();
-        from.by_ref().take(JPEG_HEAD).read_to_end(&mut bytes).map_err(text)?;
-        if let Ok(head) = other_head(Cursor::new(&bytes)) {
-            return Ok(head);
+        // The decoder reads all that it is given, so it is given more and more.
+        let (mut bytes, mut more) = (Vec::new(), JPEG_HEAD);
+        loop {
+            let read = from.by_ref().take(more).read_to_end(&mut bytes).map_err(text)?;
+            let head = other_head(Cursor::new(&bytes));
+            if head.is_ok() || read == 0 {
+                return head;
+            }
+            more *= 16;
         }
-        from.read_to_end(&mut bytes).map_err(text)?;
-        return other_head(Cursor::new(&bytes));
     }
     other_head(from)
 }
@@ -193,8 +196,8 @@ impl Picture {
         }
     }
 
-    /// Resizes a part channel by channel, so that any number of them will do, and the part alone, so that nothing beside it
-    /// is mixed in.
+    /// Resizes a part channel by channel, so that any number of them will do, and the part alone, so that nothing
+    /// beside it is mixed in.
     fn resize<T: Copy + Default, P: fir::PixelTrait>(
         &self,
         values: &[T],
@@ -241,5 +244,20 @@ mod tests {
         assert_eq!(small.len(), 3 * 5 * 2);
         // A constant stays one, up to the rounding of the weights.
         assert!(small.chunks(2).all(|p| (p[0] + 3.0).abs() < 1e-5 && (p[1] - 250.0).abs() < 1e-3), "{small:?}");
+    }
+
+    #[test]
+    fn the_head_of_a_jpeg_is_found_behind_a_profile() {
+        let mut bytes = Vec::new();
+        let encoder = image::codecs::jpeg::JpegEncoder::new(&mut bytes);
+        image::RgbImage::new(60, 40).write_with_encoder(encoder).unwrap();
+        // Five application segments of 60000 bytes, right behind the first marker.
+        let segment = [&[0xff, 0xe5, (60_000u16 >> 8) as u8, 60_000u16 as u8][..], &[7; 59_998]].concat();
+        let long = [&bytes[..2], &segment.repeat(5), &bytes[2..]].concat();
+        let expected = Head { height: 40, width: 60, channels: 3, depth: Depth::U8 };
+        for bytes in [bytes, long] {
+            assert_eq!(head(Cursor::new(&bytes)), Ok(expected));
+            assert!(head(Cursor::new(&bytes[..bytes.len().min(100)])).is_err(), "without its size");
+        }
     }
 }

@@ -7,8 +7,8 @@ use std::{
 };
 use stein_base::{Error, Kind, Result, ensure};
 
-/// The files of a published data set, which [`get`](crate::get()) brings and a [`DataSet`](crate::DataSet) of your own can have
-/// too.
+/// The files of a published data set, which [`get`](crate::get()) brings and a [`DataSet`](crate::DataSet) of your own
+/// can have too.
 #[derive(Debug, Clone, Copy)]
 pub struct Published {
     /// The name of the set, as in [`Source::names`](crate::Source::names).

@@ -89,6 +89,15 @@ impl Samples {
         }
     }
 
+    /// Values from little-endian bytes.
+    pub fn from_bytes(depth: Depth, bytes: Vec<u8>) -> Self {
+        match depth {
+            Depth::U8 => Self::U8(bytes),
+            Depth::U16 => Self::U16(bytes.as_chunks().0.iter().map(|&word| u16::from_le_bytes(word)).collect()),
+            Depth::F32 => Self::F32(bytes.as_chunks().0.iter().map(|&real| f32::from_le_bytes(real)).collect()),
+        }
+    }
+
     pub fn depth(&self) -> Depth {
         match self {
             Self::U8(_) => Depth::U8,
@@ -167,6 +176,7 @@ mod tests {
             let depth = samples.depth();
             let (mut held, mut stored) = ([0.0; 3], [0.0; 3]);
             samples.widen(0..3, depth.levels().unwrap_or(0), &mut held);
+            assert_eq!(Samples::from_bytes(depth, samples.clone().into_bytes()), samples);
             depth.widen(&samples.into_bytes(), &mut stored);
             assert_eq!((held, held[1]), (stored, 0.2));
         }

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use stein_base::{Error, Kind, Result, ensure};
 
-/// Series of one length in a file: `.npy` with `[N, length, channels]` or `[N, length]` floats or integers, or `.npz` with
-/// such an array and perhaps one of labels.
+/// Series of one length in a file: `.npy` with `[N, length, channels]` or `[N, length]` floats or integers, or `.npz`
+/// with such an array and perhaps one of labels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Series {

@@ -31,7 +31,8 @@ impl Split {
 
 /// A data set and its settings: the role that the entries of [`Source`] play.
 ///
-/// One of your own is a type with this trait and serde's; [`Source::register`] adds it to those that are read from files.
+/// One of your own is a type with this trait and serde's; [`Source::register`] adds it to those that are read from
+/// files.
 pub trait DataSet: fmt::Debug + Send + Sync {
     /// Brings in the data. `dir` is where the published sets lie, by default what the environment variable `STEIN_DATA`
     /// says; their checksums are verified. Sets with a `path` have their own.

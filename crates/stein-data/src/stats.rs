@@ -1,6 +1,6 @@
 //! What a noise schedule needs to know of the data.
 
-use crate::{Data, Moments, Ncsnv2, Shape, ncsnv2};
+use crate::{Data, Moments, Ncsnv2, Shape, data::COUNTED, ncsnv2};
 use rayon::prelude::*;
 use std::fmt;
 use stein_base::{Result, ensure};
@@ -105,8 +105,8 @@ impl Stats {
     }
 }
 
-/// Mean and variance over all values of the places `first`, `first + every`, ...: the spread inside the places and the spread
-/// of their means.
+/// Mean and variance over all values of the places `first`, `first + every`, ...: the spread inside the places and the
+/// spread of their means.
 fn overall(moments: &Moments, first: usize, every: usize) -> (f64, f64) {
     let means = || moments.mean.iter().skip(first).step_by(every);
     let count = means().len() as f64;
@@ -124,8 +124,9 @@ const ROOM: usize = 256 << 20;
 
 /// The largest distance among as many samples of a stream as have room in memory, evenly spaced.
 fn sampled_distance(data: &Data, room: usize) -> Result<Distance> {
-    // As f32, the most that is needed.
-    let places = data.spaced((room / 4 / data.dim()).clamp(2, SUBSET));
+    let bytes = if data.levels().is_some_and(|levels| levels <= 256) { 1 } else { 4 };
+    // No more than the moments read, so that where there is room for all of those no others need decoding.
+    let places = data.spaced((room / bytes / data.dim()).clamp(2, COUNTED));
     let some = data.hold(&places)?;
     let Distance { value, pair: (i, j), exact, method } = largest_distance(&some, &some.moments()?.mean, BUDGET);
     let (pair, counted, n) = ((places[i], places[j]), places.len(), data.len());
@@ -170,7 +171,8 @@ fn apart(data: &Data, i: usize, j: usize) -> f64 {
     data.distance(i, j).expect(HELD)
 }
 
-/// Where in `order` the partners of sample `i` end that may be farther from it than `found`; the factor covers rounding.
+/// Where in `order` the partners of sample `i` end that may be farther from it than `found`; the factor covers
+/// rounding.
 fn reach(order: &[(f64, usize)], i: usize, found: f64) -> usize {
     order.partition_point(|&(r, _)| (r + order[i].0) * (1.0 + 1e-9) > found)
 }
@@ -350,8 +352,8 @@ mod tests {
         let all = Stats::of(&stream).unwrap();
         assert_eq!((all.counted, all.mean, all.sigma_data), (1797, exact.mean, exact.sigma_data));
         assert_eq!(all.distance, exact.distance);
-        // Room for 100 samples of 64 values.
-        let some = sampled_distance(&stream, 100 * 64 * 4).unwrap();
+        // Room for 100 samples of 64 bytes.
+        let some = sampled_distance(&stream, 100 * 64).unwrap();
         assert!(!some.exact && some.method.contains("100 of the 1797"), "{some:?}");
         // The largest of a part: no more than that of all, and in high dimension not much less.
         assert!(some.value <= exact.distance.value && some.value > 0.7 * exact.distance.value, "{some:?}");

@@ -32,8 +32,8 @@ const UNSIGNED: u16 = 1;
 const SIGNED: u16 = 2;
 const FLOAT: u16 = 3;
 
-/// An uncompressed TIFF of `bands` gray bands with the values in the order in which they are stored: `[H, W, bands]`, or
-/// `[bands, H, W]` if planar.
+/// An uncompressed TIFF of `bands` gray bands with the values in the order in which they are stored: `[H, W, bands]`,
+/// or `[bands, H, W]` if planar.
 fn tiff<T>(path: &Path, [height, width, bands]: [usize; 3], planar: bool, format: u16, values: &[T])
 where
     [T]: TiffValue,
@@ -169,7 +169,6 @@ fn arrays_of_images() {
         fs::write(dir.path().join(name), bytes).unwrap();
         images(&dir.path().join(name))
     };
-    let load = |images: &Images| images.load(Split::Train, None);
     let bytes: Vec<u8> = (0..24).map(|v| v * 10).collect();
     let data = load(&array("gray.npy", npy(&[2, 3, 4], Order::C, &bytes))).unwrap();
     assert_eq!((data.shape.dims(), data.levels(), data.name.as_str()), (vec![3, 4, 1], Some(256), "gray"));
@@ -195,7 +194,23 @@ fn arrays_of_images() {
     let data = load(&array("f.npy", npy(&[1, 2, 2], Order::Fortran, &[1f64, 3.0, 2.0, 4.0]))).unwrap();
     assert_eq!(data.all_rows().unwrap(), [1.0, 2.0, 3.0, 4.0]);
 
-    let sentence = |images: &Images| load(images).unwrap_err().to_string();
+    // An array that stays in its file is cut and resized like all else.
+    let gray = Images { channels: Some(3), height: Some(2), width: Some(2), ..images(&dir.path().join("gray.npy")) };
+    assert!(!Images { memory: 0, ..gray.clone() }.load(Split::Train, None).unwrap().is_held());
+    assert_eq!(load(&gray).unwrap().shape.dims(), [2, 2, 3]);
+
+    let sentence = |images: &Images| {
+        let stream = Images { memory: 0, ..images.clone() };
+        let said = images.load(Split::Train, None).unwrap_err().to_string();
+        let stream = stream.load(Split::Train, None).and_then(|data| data.all_rows());
+        assert_eq!(said, stream.unwrap_err().to_string());
+        said
+    };
+    let bands = Images { channels: Some(2), ..images(&dir.path().join("floats.npy")) };
+    assert!(sentence(&bands).contains("it has 3 channels, which cannot become 2"), "{}", sentence(&bands));
+    let whole = npy(&[4, 2, 2], Order::C, &[1u8; 16]);
+    let short = array("short.npy", whole[..whole.len() - 1].to_vec());
+    assert!(sentence(&short).contains("short.npy cannot be read as npy"), "{}", sentence(&short));
     assert!(sentence(&array("i.npy", npy(&[1, 1, 1], Order::C, &[1i64]))).contains("other than 8 or 16 bits"));
     assert!(sentence(&array("flat.npy", npy(&[2, 2], Order::C, &[1u8; 4]))).contains("has the shape [2, 2]"));
     let nan = npy(&[2, 1, 1], Order::C, &[1.0, f32::NAN]);

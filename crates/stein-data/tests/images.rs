@@ -36,6 +36,8 @@ fn oblong_gray_pictures_without_classes() {
     let sized = Images { height: Some(2), width: Some(2), channels: Some(3), ..images(dir.path()) };
     let data = load(sized, Split::Train).unwrap();
     assert_eq!((data.len(), data.shape), (19, Shape::Image { height: 2, width: 2, channels: 3 }));
+    let huge = Images { height: Some(usize::MAX), width: Some(2), ..images(dir.path()) };
+    assert!(load(huge, Split::Train).unwrap_err().to_string().contains("give a smaller"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-use stein_data::{Data, Result, Source, Split, get};
+use stein_data::{Data, Kind, Result, Source, Split, get};
 
 /// The real files; None, and a line saying so, where there are none.
 fn shared(set: &str) -> Option<PathBuf> {
@@ -112,7 +112,9 @@ fn a_missing_file_is_named() {
         ("fashion-mnist", ["train-images-idx3-ubyte.gz", "26421880", "http://fashion", "stein data get fashion_mnist"]),
         ("cifar10", ["data_batch_1.bin", "30730000", "https://www.cs.toronto.edu/~kriz", "stein data get cifar10"]),
     ] {
-        let sentence = load(name, Split::Train, temp.path()).unwrap_err().to_string();
+        let error = load(name, Split::Train, temp.path()).unwrap_err();
+        assert_eq!(error.kind(), Kind::File);
+        let sentence = error.to_string();
         assert!(parts.iter().all(|part| sentence.contains(part)), "{sentence}");
     }
 }

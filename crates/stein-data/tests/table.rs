@@ -4,7 +4,7 @@ mod common;
 
 use common::{npy, npz};
 use std::{fs, path::Path};
-use stein_data::{Data, Result, Source, Split, Table};
+use stein_data::{Data, Kind, Result, Source, Split, Table};
 
 fn load(table: &Table) -> Result<Data> {
     Source::Table(table.clone()).load(Split::Train, None)
@@ -39,6 +39,7 @@ fn csv_with_and_without_a_header() {
     let data = load(&Table { columns: vec!["v".into(), "u".into()], ..named.clone() }).unwrap();
     assert_eq!(data.all_rows().unwrap(), [2.0, 1.0, 4.0, 3.0, 6.0, 5.0]);
     let unknown = Table { columns: vec!["kin".into()], ..named };
+    assert_eq!(load(&unknown).unwrap_err().kind(), Kind::Input, "the setting is wrong, not the file");
     assert!(sentence(&unknown).contains("no column `kin`: choose from kind"), "{}", sentence(&unknown));
 
     // Text in the first row is no header where the settings say so.
@@ -63,6 +64,7 @@ fn bad_values_are_named() {
         let said = sentence(&table(dir.path(), "bad.csv", text));
         assert!(said.contains(part), "{said}");
     }
+    assert_eq!(load(&table(dir.path(), "nan.csv", "nan\n")).unwrap_err().kind(), Kind::File);
     assert!(sentence(&table(dir.path(), "a.xlsx", "")).contains("no table that is known"));
     assert!(sentence(&table(dir.path(), "a.npy", "junk")).contains("cannot be read as npy"));
     assert!(sentence(&table(dir.path(), "a.npz", "junk")).contains("cannot be read as npz"));
