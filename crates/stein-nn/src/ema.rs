@@ -1,6 +1,6 @@
 //! Exponential moving average of the weights, the network to sample from.
 //!
-//! After each optimiser step, average ← average + (1 − β) (weights − average), with β one of
+//! After each optimizer step, average ← average + (1 − β) (weights − average), with β one of
 //! - `decay`: min(decay, (1 + n)/(10 + n)) at the n-th update, n = 1, 2, …, or `decay` itself without `warmup`
 //!   (Score-SDE, `models/ema.py`);
 //! - `half_life`: 2^(−batch / min(images, ramp · seen)) when `seen` images were trained on before a batch, so the
@@ -60,7 +60,7 @@ impl Default for EmaConfig {
 }
 
 impl EmaConfig {
-    /// β of the update after optimiser step `update`, counted from 1, of `batch` samples each.
+    /// β of the update after optimizer step `update`, counted from 1, of `batch` samples each.
     pub fn beta(&self, update: u64, batch: usize) -> f64 {
         let n = update as f64;
         match *self {
@@ -99,7 +99,7 @@ impl Ema {
         Ok(Self { config, average: state::flat(network) })
     }
 
-    /// Takes in the weights of `network` after optimiser step `update`, counted from 1, of `batch` samples.
+    /// Takes in the weights of `network` after optimizer step `update`, counted from 1, of `batch` samples.
     ///
     /// # Panics
     /// If `network` is not of the architecture this average was made for.

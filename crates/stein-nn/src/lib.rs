@@ -1,4 +1,4 @@
-//! Networks for score models, their optimiser, exponential moving average and checkpoints.
+//! Networks for score models, their optimizer, exponential moving average and checkpoints.
 //!
 //! A network is chosen by a [`NetworkConfig`], built into an [`AnyNetwork`], trained with [`AdamW`] at the rate of a
 //! [`RateConfig`], averaged by [`Ema`] and kept in a [`Checkpoint`]. Weights are named by their dotted path in the

@@ -112,7 +112,7 @@ impl Accumulated {
     }
 }
 
-/// The optimiser: its constants, the number of steps it took, and both means of every parameter.
+/// The optimizer: its constants, the number of steps it took, and both means of every parameter.
 pub struct AdamW {
     config: AdamWConfig,
     steps: u64,
@@ -126,7 +126,7 @@ struct Means {
 }
 
 impl AdamW {
-    /// An optimiser that has taken no step.
+    /// An optimizer that has taken no step.
     ///
     /// # Errors
     /// When a constant is out of its range.
@@ -229,14 +229,14 @@ impl AdamW {
         tensors
     }
 
-    /// An optimiser of `network` that goes on, bit for bit, from where [`tensors`](Self::tensors) were taken.
+    /// An optimizer of `network` that goes on, bit for bit, from where [`tensors`](Self::tensors) were taken.
     ///
     /// # Errors
     /// When a constant is out of its range, or a tensor is missing, of another size, or not one of this network.
     pub fn restore<M: Module>(config: AdamWConfig, network: &M, tensors: &Tensors) -> Result<Self> {
         let step = tensors.get("step").and_then(|step| step.as_slice::<u64>().ok()?.first().copied());
         let steps =
-            step.ok_or_else(|| Error::of(Kind::Mismatch, "the optimiser state has no step: it is not one of AdamW"))?;
+            step.ok_or_else(|| Error::of(Kind::Mismatch, "the optimizer state has no step: it is not one of AdamW"))?;
         let own = state::flat(network);
         let mut means = BTreeMap::new();
         for key in tensors.keys().filter(|key| *key != "step") {
@@ -244,20 +244,20 @@ impl AdamW {
             let Some((name, (_, weight))) = name.and_then(|name| own.get_key_value(name)) else {
                 return Err(Error::of(
                     Kind::Mismatch,
-                    format!("the optimiser state has {key}, which is no parameter of this network"),
+                    format!("the optimizer state has {key}, which is no parameter of this network"),
                 ));
             };
             let mean = |prefix: &str| {
                 let key = format!("{prefix}.{name}");
                 let data = tensors.get(&key);
                 let data = data.ok_or_else(|| {
-                    Error::of(Kind::Mismatch, format!("the optimiser state has {name} but lacks {key}"))
+                    Error::of(Kind::Mismatch, format!("the optimizer state has {name} but lacks {key}"))
                 })?;
                 let count = weight.dims()[0];
                 ensure!(
                     Kind::Mismatch,
                     data.num_elements() == count && data.dtype().is_float(),
-                    "the optimiser state has {} values for {key} of {count} values",
+                    "the optimizer state has {} values for {key} of {count} values",
                     data.num_elements()
                 );
                 Ok(state::vector_like(data.clone(), weight))

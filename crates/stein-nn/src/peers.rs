@@ -53,7 +53,7 @@ pub struct UnetWork {
     target: Tensor<2>,
 }
 
-/// The optimiser of the peers: PyTorch's AdamW with its default weight decay, gradients clipped to norm 1.
+/// The optimizer of the peers: PyTorch's AdamW with its default weight decay, gradients clipped to norm 1.
 fn optimizer() -> Result<AdamW> {
     AdamW::new(AdamWConfig { weight_decay: 0.01, clip: Some(1.0), ..AdamWConfig::default() })
 }

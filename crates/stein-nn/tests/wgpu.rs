@@ -2,14 +2,14 @@
 //! `scripts/check-wgpu`.
 
 use burn::tensor::{Device, DeviceKind, Tensor, TensorData};
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use stein::{Key, Purpose, random::uniform};
 use stein_nn::ops::{self, Activation, Conv, Dual, Norm, Packed, Weighted};
 
 /// The output along a fixed direction, and the gradient of every input.
 fn run(device: &Device, sizes: &[usize], f: &dyn Fn(Vec<Tensor<1>>) -> Tensor<1>) -> Vec<Vec<f32>> {
-    let mut random = ChaCha8Rng::seed_from_u64(1);
-    let mut numbers = |count: usize| -> Vec<f32> { (0..count).map(|_| random.random_range(-1.0..1.0)).collect() };
+    let mut random = Key::new(1, Purpose::Own(0)).generator();
+    let mut number = || (2.0 * uniform(&mut random) - 1.0) as f32;
+    let mut numbers = |count: usize| -> Vec<f32> { (0..count).map(|_| number()).collect() };
     let leaves: Vec<Tensor<1>> = sizes
         .iter()
         .map(|size| Tensor::from_data(TensorData::new(numbers(*size), [*size]), device).require_grad())

@@ -68,7 +68,7 @@ impl Case<'_> {
         Ok(x.permute([0, 2, 3, 1]).into())
     }
 
-    /// A number a sample.
+    /// A number per sample.
     ///
     /// # Errors
     /// As [`images`](Self::images).
@@ -76,7 +76,7 @@ impl Case<'_> {
         Ok(self.tensor::<1>(name)?.into())
     }
 
-    /// A vector a sample.
+    /// A vector per sample.
     ///
     /// # Errors
     /// As [`images`](Self::images).
@@ -100,7 +100,7 @@ impl Case<'_> {
         Ok(Context { noise: self.numbers(noise)?, second: None, given, dropout: None })
     }
 
-    /// A class a sample.
+    /// A class per sample.
     ///
     /// # Errors
     /// As [`images`](Self::images).

@@ -407,7 +407,7 @@ fn evaluate(
     Ok(vec![("D_x".to_owned(), Output::images(times(x, skip) + times(f, output)))])
 }
 
-/// The factors of D = skip · x + output · F(input · x, noise), a number a sample each.
+/// The factors of D = skip · x + output · F(input · x, noise), a number per sample.
 struct Preconditioning {
     skip: Tensor<1>,
     output: Tensor<1>,
@@ -426,7 +426,7 @@ impl Preconditioning {
         }
     }
 
-    /// Of the schedule σ² = exp(β_d t²/2 + β₀ t) − 1 for a time t, of which the network is told as of a step.
+    /// Of the schedule σ² = exp(β_d t²/2 + β₀ t) − 1 for a time t, which the network takes as a step.
     fn vp(sigma: Tensor<1>, Around { rise, least, last, .. }: Around) -> Self {
         let total = sigma.clone() * sigma.clone() + 1.0;
         let time = ((total.clone().log() * (2.0 * rise) + least * least).sqrt() - least) / rise;
@@ -593,13 +593,16 @@ mod tests {
     }
 
     /// The tangent against the difference quotient of fourth order.
-    fn follows(network: impl Fn(Dual<4>, Dual<1>) -> Result<Dual<4>>) {
+    fn follows(network: impl Fn(Dual<4>, Context) -> Result<Dual<4>>) {
         let (x, dx) = (wave([2, 8, 16, 3], 0.7), wave([2, 8, 16, 3], 1.9));
         let (noise, dnoise) = (wave([2], 0.3), wave([2], 1.1));
-        let tangent = network(Dual::new(x.clone(), dx.clone()), Dual::new(noise.clone(), dnoise.clone())).unwrap();
+        let given = Condition::none();
+        let context = |noise: Dual<1>| Context { noise, second: None, given: &given, dropout: None };
+        let both = Dual::new(noise.clone(), dnoise.clone());
+        let tangent = network(Dual::new(x.clone(), dx.clone()), context(both)).unwrap();
         let at = |t: f64| {
             let (x, noise) = (x.clone() + dx.clone() * t, noise.clone() + dnoise.clone() * t);
-            network(x.into(), noise.into()).unwrap().value
+            network(x.into(), context(noise.into())).unwrap().value
         };
         let step = 1e-4;
         let quotient =
@@ -620,8 +623,9 @@ mod tests {
                 }))
                 .unwrap(),
             );
-            let given = Given { class: Some(vec![2, 0]), augment: Some(wave([2, 2], 0.5)), ..Given::default() };
-            follows(|x, noise| network.images(x, noise, &given));
+            let vector = Some(wave([2, 2], 0.5));
+            let given = Condition { class: Some(vec![None, Some(2)]), vector, ..Condition::none() };
+            follows(|x, context| network.images(x, &Context { given: &given, ..context }));
         }
         let network = shaken(
             dhariwal(&json!({
@@ -630,26 +634,7 @@ mod tests {
             }))
             .unwrap(),
         );
-        follows(|x, noise| network.images(x, noise, &Given::default()));
-    }
-
-    #[test]
-    fn dropout_follows_its_key() {
-        let mut network = shaken(
-            song(&json!({
-                "model_type": "SongUNet", "img_resolution": 16, "img_channels": 3, "model_channels": 8,
-                "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [], "dropout": 0.3
-            }))
-            .unwrap(),
-        );
-        let mut run = |key| {
-            network.set_dropout(key);
-            network.images(wave([2, 8, 8, 3], 0.7).into(), wave([2], 0.3).into(), &Given::default()).unwrap().value
-        };
-        let [first, again, other, off] = [Some(1), Some(1), Some(2), None].map(&mut run);
-        assert_eq!(largest(first.clone() - again), 0.0);
-        assert!(largest(first.clone() - other) > 0.0);
-        assert!(largest(first - off) > 0.0);
+        follows(|x, context| network.images(x, &context));
     }
 
     #[test]

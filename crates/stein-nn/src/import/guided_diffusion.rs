@@ -67,7 +67,7 @@ pub struct Process {
     /// `linear` or `cosine`.
     #[serde(default = "linear")]
     pub noise_schedule: String,
-    /// Whether the network is told of levels as if there were 1000; none where the config does not say, as the two implementations
+    /// Whether the network is given levels as if there were 1000; none where the config does not say, as the two implementations
     /// then differ.
     pub rescale_timesteps: Option<bool>,
     /// Whether it predicts the image, not the noise.
@@ -270,7 +270,7 @@ pub(super) fn is_encoder(json: &Value, weights: Weights) -> bool {
 /// When it is not one of theirs, or one that is not supported.
 pub fn encoder_config(json: &Value) -> Result<AdmEncoderConfig> {
     let theirs = Arguments::read(json)?;
-    ensure!(theirs.num_classes.is_none(), "the config has num_classes: a classifier is told of no class");
+    ensure!(theirs.num_classes.is_none(), "the config has num_classes: a classifier is given no class");
     let pool = match theirs.pool.as_deref() {
         Some("attention") => Pool::Attention,
         None | Some("adaptive") => Pool::Adaptive,
@@ -412,7 +412,7 @@ impl Names {
                 let level = self.config.multipliers.len() - 1 - index / (self.config.blocks + 1);
                 self.step(&format!("output_blocks.{index}"), level, true, rest)
             }),
-            ["norm", leaf] => Some(normalised("out.0", leaf)),
+            ["norm", leaf] => Some(normalized("out.0", leaf)),
             ["output", leaf] => Some(weighted("out.2", leaf, Key::conv)),
             _ => None,
         };
@@ -438,7 +438,7 @@ impl Names {
         let channels = self.config.width(level);
         let heads = self.config.heads_of(channels, up).ok()?;
         match rest {
-            ["norm", leaf] => Some(normalised(&format!("{theirs}.norm"), leaf)),
+            ["norm", leaf] => Some(normalized(&format!("{theirs}.norm"), leaf)),
             ["output", leaf] => {
                 Some(weighted(&format!("{theirs}.proj_out"), leaf, |name| Key::pointwise(name, self.ones)))
             }
@@ -451,7 +451,7 @@ impl Names {
         let channels = self.config.width(self.config.multipliers.len() - 1);
         let words: Vec<&str> = ours.split('.').collect();
         let known = match (pool, &words[..]) {
-            (_, ["norm", leaf]) => Some(normalised("out.0", leaf)),
+            (_, ["norm", leaf]) => Some(normalized("out.0", leaf)),
             // Theirs has a column a place.
             (Pool::Attention, ["positions"]) => Some(Key::linear("out.2.positional_embedding")),
             (Pool::Attention, ["output", leaf]) => Some(weighted("out.2.c_proj", leaf, |name| Key::pointwise(name, 1))),
@@ -475,16 +475,16 @@ pub(super) fn weighted(theirs: &str, leaf: &str, weight: impl Fn(String) -> Key)
     if leaf == "bias" { Key::same(name) } else { weight(name) }
 }
 
-fn normalised(theirs: &str, leaf: &str) -> Key {
+fn normalized(theirs: &str, leaf: &str) -> Key {
     Key::same(format!("{theirs}.{}", if leaf == "gamma" { "weight" } else { "bias" }))
 }
 
 fn block(theirs: &str, rest: &[&str]) -> Option<Key> {
     Some(match *rest {
-        ["first_norm", leaf] => normalised(&format!("{theirs}.in_layers.0"), leaf),
+        ["first_norm", leaf] => normalized(&format!("{theirs}.in_layers.0"), leaf),
         ["first", leaf] => weighted(&format!("{theirs}.in_layers.2"), leaf, Key::conv),
         ["embedding", leaf] => weighted(&format!("{theirs}.emb_layers.1"), leaf, Key::linear),
-        ["second_norm", leaf] => normalised(&format!("{theirs}.out_layers.0"), leaf),
+        ["second_norm", leaf] => normalized(&format!("{theirs}.out_layers.0"), leaf),
         ["second", leaf] => weighted(&format!("{theirs}.out_layers.3"), leaf, Key::conv),
         ["skip", leaf] => weighted(&format!("{theirs}.skip_connection"), leaf, |name| Key::pointwise(name, 2)),
         _ => return None,

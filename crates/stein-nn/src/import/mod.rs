@@ -40,7 +40,7 @@ pub use source::{Kind, NOT_NUMBERS, Source};
 pub enum Form {
     /// The same shape.
     Same,
-    /// Ours `[inputs, outputs]`, theirs `[outputs, inputs]` and so many axes of size one: a linear layer, or a convolution of
+    /// Ours `[inputs, outputs]`, theirs `[outputs, inputs]` and axes of size one at the end: a linear layer, or a convolution of
     /// one tap.
     Turned {
         /// Axes of size one at the end.
@@ -72,7 +72,7 @@ impl Key {
         Self { name: name.into(), form: Form::Turned { ones: 0 }, rows: None }
     }
 
-    /// The weight of a convolution of one tap, with so many axes of places.
+    /// The weight of a convolution of one tap, with this many axes of places.
     pub fn pointwise(name: impl Into<String>, ones: usize) -> Self {
         Self { name: name.into(), form: Form::Turned { ones }, rows: None }
     }

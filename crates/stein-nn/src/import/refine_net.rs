@@ -50,7 +50,7 @@ impl Config {
             let value = value.as_deref().unwrap_or(known);
             ensure!(value == known, "model.{name} of the config is {value:?}: only {known:?} can be imported");
         }
-        ensure!(!model.spec_norm, "model.spec_norm of the config is true: spectral normalisation cannot be imported");
+        ensure!(!model.spec_norm, "model.spec_norm of the config is true: spectral normalization cannot be imported");
         Ok(config)
     }
 
@@ -131,7 +131,7 @@ fn seen(module: &str, stages: usize, trace: &Trace) -> Option<TensorData> {
     trace.get(&ours).cloned()
 }
 
-/// The network with the weights of a file, for a network of so many stages and its function of images.
+/// The network with the weights of a file, for a network of `stages` stages and its function of images.
 pub(super) fn open<N: Module + 'static>(
     network: N,
     stages: usize,

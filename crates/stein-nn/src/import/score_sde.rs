@@ -81,7 +81,7 @@ fn named<T: Copy>(field: &str, name: &str, known: &[(&str, T)]) -> Result<T> {
 pub(super) fn is_ddpm(json: &Value) -> bool {
     match json.get("model").and_then(|model| model.get("name").and_then(Value::as_str)) {
         Some(name) => name == "ddpm",
-        // What only the other network is told.
+        // What only the other network knows.
         None => json.get("model").is_some_and(|model| model.get("embedding_type").is_none()),
     }
 }
@@ -261,9 +261,9 @@ impl Names {
 
     /// Whether a tensor of the reference is no weight in use.
     fn is_idle(&self, name: &str) -> bool {
-        let told =
+        let known =
             [".Dense_0.weight", ".Dense_0.bias"].iter().any(|end| name.ends_with(end)) || name == "all_modules.0.W";
-        name == "sigmas" || !self.conditional && told
+        name == "sigmas" || !self.conditional && known
     }
 
     fn seen(&self, module: &str, trace: &Trace) -> Option<TensorData> {

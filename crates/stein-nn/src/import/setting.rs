@@ -22,7 +22,7 @@ pub struct Setting {
     pub network: NetworkConfig,
     /// Height, width and channels it was trained at.
     pub shape: [usize; 3],
-    /// Classes it is told of, 0 for none.
+    /// Classes it knows, 0 for none.
     pub classes: usize,
     /// The noise it was trained on.
     pub schedule: AnySchedule,

@@ -269,7 +269,7 @@ fn unwrap(root: &Value) -> Result<(Tensors, String)> {
         unwrapped(pairs.into_iter().map(|(name, data)| (name.to_owned(), data.clone())))
     };
     match root {
-        // NCSN: [weights, optimiser]; NCSNv2: [weights, optimiser, epoch, step, average].
+        // NCSN: [weights, optimizer]; NCSNv2: [weights, optimizer, epoch, step, average].
         Value::List(items) => {
             let first = items.first().map(Value::tensors).unwrap_or_default();
             ensure!(!first.is_empty(), "is a list that does not start with a state dict: it has no weights");

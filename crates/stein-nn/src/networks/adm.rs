@@ -27,9 +27,9 @@ use crate::{
     trace,
 };
 
-/// The groups of every group normalisation.
+/// The groups of every group normalization.
 const GROUPS: usize = 32;
-/// What group normalisations add to the variance.
+/// What group normalizations add to the variance.
 const EPSILON: f64 = 1e-5;
 
 /// The size and form of an ADM U-Net.
@@ -46,7 +46,7 @@ pub struct AdmConfig {
     pub classes: usize,
     /// Channels at a level of multiplier 1; even, default 128. The embedding is four times as wide.
     pub channels: usize,
-    /// Channels of each level over `channels`; one a level, default `[1, 2, 3, 4]`. Every level has a multiple of 32
+    /// Channels of each level over `channels`; one per level, default `[1, 2, 3, 4]`. Every level has a multiple of 32
     /// channels. Height and width of the images have to be divisible by 2^(levels − 1).
     pub multipliers: Vec<f64>,
     /// Residual blocks per level on the way down; at least 1, default 2.
@@ -152,7 +152,7 @@ impl AdmConfig {
         Ok(heads)
     }
 
-    /// A block and, told whether it is on the way up, attention.
+    /// A block and, if `attends` says whether it is on the way up, attention.
     fn unit(&self, inputs: usize, outputs: usize, attends: Option<bool>, init: &mut Init) -> Result<Unit> {
         let block = self.block([inputs, outputs], Resample::Keep, init)?;
         let attention = match attends {
@@ -176,7 +176,7 @@ impl AdmConfig {
 pub(super) fn norm(channels: usize, init: &mut Init) -> Result<GroupNorm> {
     ensure!(
         channels > 0 && channels.is_multiple_of(GROUPS),
-        "a normalisation works on {channels} channels, which {GROUPS} groups do not divide: let network.channels times \
+        "a normalization works on {channels} channels, which {GROUPS} groups do not divide: let network.channels times \
          each of network.multipliers be a multiple of {GROUPS}"
     );
     Ok(GroupNorm::new(channels, GROUPS, EPSILON, init))

@@ -48,11 +48,11 @@ pub struct AdmEncoderConfig {
     pub size: usize,
     /// Channels of the images; at least 1, default 3.
     pub inputs: usize,
-    /// Logits, one a class; at least 1, default 1000.
+    /// Logits, one per class; at least 1, default 1000.
     pub outputs: usize,
     /// Channels at a level of multiplier 1; even, default 128.
     pub channels: usize,
-    /// Channels of each level over `channels`; one a level, default `[1, 2, 3, 4]`.
+    /// Channels of each level over `channels`; one per level, default `[1, 2, 3, 4]`.
     pub multipliers: Vec<f64>,
     /// Residual blocks per level; at least 1, default 2.
     pub blocks: usize,

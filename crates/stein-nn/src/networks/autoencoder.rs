@@ -16,7 +16,7 @@ use crate::{
     trace,
 };
 
-/// What group normalisations add to the variance.
+/// What group normalizations add to the variance.
 const EPSILON: f64 = 1e-6;
 
 /// What encoder and decoder have in common.
@@ -29,7 +29,7 @@ pub(super) struct Levels<'a> {
     pub(super) attention: &'a [usize],
     /// Whether the middle attends.
     pub(super) middle_attention: bool,
-    /// Groups of every normalisation.
+    /// Groups of every normalization.
     pub(super) groups: usize,
 }
 

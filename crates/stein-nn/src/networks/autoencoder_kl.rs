@@ -31,7 +31,7 @@ pub struct AutoencoderKlConfig {
     pub attention: Vec<usize>,
     /// Whether the middle attends; default true.
     pub middle_attention: bool,
-    /// Groups of every group normalisation, a divisor of the channels wherever one stands; default 32.
+    /// Groups of every group normalization, a divisor of the channels wherever one stands; default 32.
     pub groups: usize,
     /// Whether a linear map follows the encoder; default true.
     pub map_moments: bool,

@@ -1,7 +1,7 @@
 //! The U-Net of DDPM (Ho et al., arXiv:2006.11239) as Score-SDE has it (Song et al., arXiv:2011.13456).
 //!
 //! It is the network of [`ncsnpp`](super::ncsnpp) with blocks of DDPM, geometric frequencies, sums that are not
-//! rescaled, no filter, images seen and given at the full size only, and 32 groups in every normalisation:
+//! rescaled, no filter, images seen and given at the full size only, and 32 groups in every normalization:
 //!
 //! block(h) = S h + K₂ drop(silu(GN(K₁ silu(GN h) + W silu e))),
 //! attention(h) = h + W_o softmax(q kᵀ/√C) v,  q, k, v = W_q GN h, W_k GN h, W_v GN h,
@@ -17,7 +17,7 @@ use stein::{Context, Result};
 use super::ncsnpp::{InputPyramid, Ncsnpp, NcsnppConfig, NoiseLevels, NoiseNumber, OutputPyramid, ResidualBlock};
 use crate::{init::Init, ops::Dual};
 
-/// Groups of every normalisation.
+/// Groups of every normalization.
 const GROUPS: usize = 32;
 
 /// The size of a DDPM. The default is the one of CIFAR-10.
@@ -31,7 +31,7 @@ pub struct DdpmConfig {
     /// Channels at the first level for multiplier 1; a multiple of 32, default 128. The embedding is four times as
     /// wide.
     pub channels: usize,
-    /// Channels of each level over `channels`; one a level, default `[1, 2, 2, 2]`. Height and width of the images have
+    /// Channels of each level over `channels`; one per level, default `[1, 2, 2, 2]`. Height and width of the images have
     /// to be divisible by 2^(levels − 1).
     pub multipliers: Vec<usize>,
     /// Residual blocks per level on the way down, one less than on the way up; from 0, default 2.
@@ -41,7 +41,7 @@ pub struct DdpmConfig {
     pub attention: Vec<usize>,
     /// Probability of dropping a value inside a block in training; in \[0, 1), default 0.1.
     pub dropout: f64,
-    /// Whether the blocks are told of the noise; default true.
+    /// Whether the blocks know the noise; default true.
     pub conditional: bool,
     /// Whether the output is divided by the σ of the label; default false.
     pub scale_by_sigma: bool,

@@ -26,7 +26,7 @@ use crate::{
     trace,
 };
 
-/// What group normalisations add to the variance.
+/// What group normalizations add to the variance.
 const EPSILON: f64 = 1e-5;
 
 /// The size and form of a [`DhariwalUnet`].
@@ -46,7 +46,7 @@ pub struct DhariwalUnetConfig {
     pub augment: usize,
     /// Channels for multiplier 1, and number of sines and cosines: a multiple of 4, default 192.
     pub channels: usize,
-    /// Channels of each level over `channels`; one a level, default `[1, 2, 3, 4]`.
+    /// Channels of each level over `channels`; one per level, default `[1, 2, 3, 4]`.
     pub multipliers: Vec<usize>,
     /// Width of the embedding over `channels`; at least 1, default 4.
     pub embedding_multiplier: usize,

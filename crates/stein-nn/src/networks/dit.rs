@@ -2,7 +2,7 @@
 //!
 //! An image, or a latent, is cut into `patch` × `patch` squares. Each becomes a token by a linear map, and a fixed
 //! vector of its place is added: sines and cosines of its column, then of its row, of frequencies 10⁴^(−4k/C). With e
-//! the silu of the embedding of noise and class, and LN the normalisation of every token without weights, a block is
+//! the silu of the embedding of noise and class, and LN the normalization of every token without weights, a block is
 //!
 //! (t₁, s₁, g₁, t₂, s₂, g₂) = W_e e + b_e,
 //! h ← h + g₁ ⊙ attention((1 + s₁) ⊙ LN h + t₁),
@@ -28,7 +28,7 @@ use crate::{
     trace,
 };
 
-/// What normalisations add to the variance, but for those [`DitConfig::epsilon`] is about.
+/// What normalizations add to the variance, but for those [`DitConfig::epsilon`] is about.
 const EPSILON: f64 = 1e-6;
 /// The sines and cosines of a noise number.
 const FEATURES: usize = 256;
@@ -41,7 +41,7 @@ const MAX_PERIOD: f64 = 1e4;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DitConfig {
-    /// Height and width at which neighbouring squares are one unit apart, a multiple of `patch`; default 32. Images of
+    /// Height and width at which neighboring squares are one unit apart, a multiple of `patch`; default 32. Images of
     /// another size are stretched to it.
     pub size: usize,
     /// Channels of the images; at least 1, default 4, those of a latent.
@@ -62,7 +62,7 @@ pub struct DitConfig {
     /// Whether every block has an embedding of noise and class of its own, and the last layer that of the first block,
     /// as in the `diffusers` library; default false: all share one.
     pub own_embeddings: bool,
-    /// What the second normalisation of every block adds to the variance; positive, default 1e-6 as all others. The
+    /// What the second normalization of every block adds to the variance; positive, default 1e-6 as all others. The
     /// `diffusers` library has 1e-5.
     pub epsilon: f64,
     /// The features of the noise number; default `positional`. The `diffusers` library has `shift` 1.

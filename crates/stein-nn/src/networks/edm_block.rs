@@ -7,7 +7,7 @@
 //! block(h) = (u + W_o softmax(q kᵀ/√d) v) / r,  q, k, v linear in GN u,
 //!
 //! or, modulated, with (scale, shift) = W e inside: silu((1 + scale) GN(K₁ R silu(GN h)) + shift). Blocks without
-//! attention return u. S is the identity, or linear where the number of channels changes. Groups of a normalisation
+//! attention return u. S is the identity, or linear where the number of channels changes. Groups of a normalization
 //! have four channels or more, and there are at most 32.
 //!
 //! The trunk is a convolution, then down: on every level but the first a block that halves, then blocks, each leaving
@@ -48,7 +48,7 @@ pub(crate) struct Form {
     pub(crate) modulate: bool,
     /// Divides every sum with a skip.
     pub(crate) rescale: f64,
-    /// What normalisations add to the variance.
+    /// What normalizations add to the variance.
     pub(crate) epsilon: f64,
     /// Taps of the filter of changes of size; see [`check_filter`].
     pub(crate) filter: Vec<f32>,
@@ -151,12 +151,12 @@ impl EdmBlock {
     }
 }
 
-/// A normalisation of groups of at least four channels.
+/// A normalization of groups of at least four channels.
 pub(super) fn norm(channels: usize, epsilon: f64, init: &mut Init) -> Result<GroupNorm> {
     let groups = (channels / 4).min(32);
     ensure!(
         groups > 0 && channels.is_multiple_of(groups),
-        "a normalisation of {channels} channels cannot have {groups} groups: give network.channels that are a multiple \
+        "a normalization of {channels} channels cannot have {groups} groups: give network.channels that are a multiple \
          of four, and of 32 where there are more than 128"
     );
     Ok(GroupNorm::new(channels, groups, epsilon, init))

@@ -4,7 +4,7 @@
 //!
 //! h₀ = W_in x,  h_{k+1} = h_k + W₂ silu(W₁ silu(LN h_k) + W_e e),  F = W_out silu(LN h_K)
 //!
-//! a residual network with normalisation before each branch (He et al., arXiv:1603.05027) and the embedding inside it
+//! a residual network with normalization before each branch (He et al., arXiv:1603.05027) and the embedding inside it
 //! as in DDPM (Ho et al., arXiv:2006.11239). W_out starts at zero, so a fresh network is the zero function.
 
 use burn::module::Module;

@@ -1,6 +1,6 @@
 //! NCSN, the noise-conditional score network (Song & Ermon, arXiv:1907.05600, appendix A).
 //!
-//! A dilated RefineNet whose every normalisation has a gain γ, a gain α and a shift β of the noise level i:
+//! A dilated RefineNet whose every normalization has a gain γ, a gain α and a shift β of the noise level i:
 //!
 //! γ_i ((x − μ)/√(var + ε) + α_i (μ − m)/√(v + ε)) + β_i
 //!

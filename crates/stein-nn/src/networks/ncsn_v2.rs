@@ -1,10 +1,10 @@
 //! NCSNv2 (Song & Ermon, arXiv:2006.09011, appendix B).
 //!
-//! A dilated RefineNet F told nothing of the noise, whose output is divided by its standard deviation:
+//! A dilated RefineNet F that knows nothing of the noise, whose output is divided by its standard deviation:
 //!
 //! s(x, i) = F(x)/σ_i,  σ_i = σ_first (σ_last/σ_first)^(i/(L − 1)),  i = 0 … L − 1
 //!
-//! Normalisations are those of NCSN without the levels, on the way down only, and pooling takes maxima. Networks for
+//! Normalizations are those of NCSN without the levels, on the way down only, and pooling takes maxima. Networks for
 //! larger images have more stages that halve, and 4C channels in the two dilated ones.
 
 use burn::{

@@ -36,7 +36,7 @@ use crate::{
     trace::note,
 };
 
-/// What group normalisations add to the variance.
+/// What group normalizations add to the variance.
 const EPSILON: f64 = 1e-6;
 
 /// What the network is given to tell it of the noise.
@@ -131,7 +131,7 @@ pub struct NcsnppConfig {
     /// Channels at the first level for multiplier 1; even and at least 4, default 128. The embedding is four times as
     /// wide.
     pub channels: usize,
-    /// Channels of each level over `channels`; one a level, default `[1, 2, 2, 2]`. Height and width of the images have
+    /// Channels of each level over `channels`; one per level, default `[1, 2, 2, 2]`. Height and width of the images have
     /// to be divisible by 2^(levels − 1).
     pub multipliers: Vec<usize>,
     /// Residual blocks per level on the way down, one less than on the way up; from 0, default 4.
@@ -143,7 +143,7 @@ pub struct NcsnppConfig {
     pub dropout: f64,
     /// What the noise number is; default `fourier` of scale 16.
     pub noise: NoiseNumber,
-    /// Whether the blocks are told of the noise; default true.
+    /// Whether the blocks know the noise; default true.
     pub conditional: bool,
     /// Whether the output is divided by σ; default true.
     pub scale_by_sigma: bool,
@@ -595,7 +595,7 @@ impl Joint {
     }
 }
 
-/// A convolution of the normalised activation.
+/// A convolution of the normalized activation.
 #[derive(Module, Debug)]
 struct Head {
     norm: GroupNorm,
@@ -654,7 +654,7 @@ impl Maker<'_> {
         let groups = (self.groups)(channels);
         ensure!(
             groups > 0 && channels.is_multiple_of(groups),
-            "a normalisation of {channels} channels would have {groups} groups, which do not divide them: give a \
+            "a normalization of {channels} channels would have {groups} groups, which do not divide them: give a \
              multiple of 32 as network.channels"
         );
         Ok(GroupNorm::new(channels, groups, EPSILON, init))

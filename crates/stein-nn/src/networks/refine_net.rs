@@ -12,7 +12,7 @@
 //!
 //! h₀ = p₀ = elu h,  p_{i+1} = K P p_i,  h_{i+1} = h_i + p_{i+1},  i = 0, 1;
 //!
-//! then one more residual convolution unit, three in the last refinement. In a network told of its noise level, ν comes
+//! then one more residual convolution unit, three in the last refinement. In a network that knows its noise level, ν comes
 //! before every elu and K of the way up, and P is the mean; otherwise there is no ν there and P is the maximum.
 
 use burn::{
@@ -32,7 +32,7 @@ use crate::{
     trace::note,
 };
 
-/// What instance normalisation adds to a variance.
+/// What instance normalization adds to a variance.
 const EPSILON: f64 = 1e-5;
 /// Standard deviation of fresh gains, around 1.
 const SPREAD: f64 = 0.02;
@@ -66,7 +66,7 @@ pub(super) struct Form<'a> {
     pub(super) stages: &'a [(usize, Change)],
     /// Noise levels.
     pub(super) levels: usize,
-    /// Whether normalisations depend on the level.
+    /// Whether normalizations depend on the level.
     pub(super) conditional: bool,
     /// Whether images in \[0, 1\] are mapped to \[−1, 1\] first.
     pub(super) centers: bool,
@@ -91,7 +91,7 @@ impl RefineNet {
         let Form { channels, inputs, outputs, stages, levels, conditional, centers } = *form;
         ensure!(
             channels > 1,
-            "network.channels is {channels}: give at least 2, since the normalisation compares channels with each other"
+            "network.channels is {channels}: give at least 2, since the normalization compares channels with each other"
         );
         ensure!(
             inputs > 0 && outputs > 0,
@@ -278,7 +278,7 @@ fn residual_units(units: &[Unit], h: Dual<4>, index: &Tensor<1, Int>) -> Dual<4>
     })
 }
 
-/// A convolution of the way up, and the normalisation before it in a network told of its level.
+/// A convolution of the way up, and the normalization before it in a network that knows its level.
 #[derive(Module, Debug)]
 struct Unit {
     norm: Option<InstanceNorm>,
@@ -317,7 +317,7 @@ impl Unit {
     }
 }
 
-/// InstanceNorm++ (Song & Ermon, arXiv:1907.05600, appendix A), which keeps what instance normalisation (Ulyanov et
+/// InstanceNorm++ (Song & Ermon, arXiv:1907.05600, appendix A), which keeps what instance normalization (Ulyanov et
 /// al., arXiv:1607.08022) removes: how the means of the channels differ. With μ the means of the channels of an image,
 /// m and v their mean and their unbiased variance,
 ///
@@ -383,7 +383,7 @@ impl InstanceNorm {
         let (one, zero) = (Tensor::<1>::ones([c], (&device, kind)), Tensor::<1>::zeros([c], (&device, kind)));
         let [gamma, alpha, beta] = self.rows(index);
         let means = x.clone().linear(|x| x.mean_dim(1).mean_dim(2).reshape([n, c]));
-        // Layer normalisation divides by the biased variance, which is this part of the unbiased one.
+        // Layer normalization divides by the biased variance, which is this part of the unbiased one.
         let part = (c - 1) as f64 / c as f64;
         let means = ops::layer_norm(means, one.clone() * part.sqrt(), zero.clone(), EPSILON * part, false);
         let along = gamma.clone() * alpha;

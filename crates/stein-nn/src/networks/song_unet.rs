@@ -1,4 +1,4 @@
-//! The U-Nets of score-based generative modelling through SDEs (Song et al., arXiv:2011.13456), DDPM++ and NCSN++, in
+//! The U-Nets of score-based generative modeling through SDEs (Song et al., arXiv:2011.13456), DDPM++ and NCSN++, in
 //! the form EDM gave them (Karras et al., arXiv:2206.00364): `SongUNet` of NVlabs/edm.
 //!
 //! Blocks, the way down and the way up are those of [`edm_block`](super::edm_block) with r = √2 and a shift by the
@@ -34,7 +34,7 @@ use crate::{
     trace,
 };
 
-/// What group normalisations add to the variance.
+/// What group normalizations add to the variance.
 const EPSILON: f64 = 1e-6;
 
 /// The features of the noise number.
@@ -89,7 +89,7 @@ pub struct SongUnetConfig {
     pub augment: usize,
     /// Channels for multiplier 1: a multiple of 4, default 128.
     pub channels: usize,
-    /// Channels of each level over `channels`; one a level, default `[1, 2, 2, 2]`.
+    /// Channels of each level over `channels`; one per level, default `[1, 2, 2, 2]`.
     pub multipliers: Vec<usize>,
     /// Width of the embedding over `channels`; at least 1, default 4.
     pub embedding_multiplier: usize,

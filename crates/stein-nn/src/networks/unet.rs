@@ -3,7 +3,7 @@
 //! Level ℓ works on images of H/2^ℓ × W/2^ℓ places and `channels` · `multipliers`\[ℓ\] channels. Going down, each level
 //! is `blocks` residual blocks and a 3 × 3 convolution of stride 2; then block, attention, block in the middle; going
 //! up, each level is `blocks` + 1 residual blocks, each fed the latest unused output of the way down besides its own
-//! input, then nearest-neighbour upsampling and a 3 × 3 convolution. With e the silu of the embedding of noise and
+//! input, then nearest-neighbor upsampling and a 3 × 3 convolution. With e the silu of the embedding of noise and
 //! class:
 //!
 //! block(h) = S h + K₂ drop(silu(GN(K₁ silu(GN h) + W_e e))),
@@ -30,7 +30,7 @@ use crate::{
 pub struct UnetConfig {
     /// Channels at the first level for multiplier 1; even, default 64. The embedding is four times as wide.
     pub channels: usize,
-    /// Channels of each level over `channels`; one a level, default `[1, 2, 2]`. Height and width of the images have to
+    /// Channels of each level over `channels`; one per level, default `[1, 2, 2]`. Height and width of the images have to
     /// be divisible by 2^(levels − 1).
     pub multipliers: Vec<usize>,
     /// Residual blocks per level on the way down; at least 1, default 2.
@@ -42,11 +42,11 @@ pub struct UnetConfig {
     pub heads: usize,
     /// Probability of dropping a value inside a block in training; in \[0, 1), default 0.
     pub dropout: f64,
-    /// Groups of every group normalisation, a divisor of the channels wherever one stands; default none: the largest
+    /// Groups of every group normalization, a divisor of the channels wherever one stands; default none: the largest
     /// divisor of the channels that is at most a quarter of them and 32.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub groups: Option<usize>,
-    /// What group normalisations add to the variance; positive, default 1e-5.
+    /// What group normalizations add to the variance; positive, default 1e-5.
     pub epsilon: f64,
     /// Whether halving an image pads it below and right only, as DDPM's code does, not all around; default false.
     pub pad_after: bool,
@@ -238,7 +238,7 @@ impl Network for Unet {
     }
 }
 
-/// How a network's group normalisations are made.
+/// How a network's group normalizations are made.
 struct Norms {
     groups: Option<usize>,
     epsilon: f64,
@@ -251,7 +251,7 @@ impl Norms {
         let groups = self.groups.unwrap_or_else(fitting);
         ensure!(
             groups > 0 && channels.is_multiple_of(groups),
-            "network.groups is {groups}, which does not divide the {channels} channels of a normalisation: give a divisor \
+            "network.groups is {groups}, which does not divide the {channels} channels of a normalization: give a divisor \
              of network.channels"
         );
         Ok(GroupNorm::new(channels, groups, self.epsilon, init))

@@ -42,11 +42,11 @@ pub struct Unet2dConfig {
     pub attention: Vec<usize>,
     /// Channels of an attention head, a divisor of the channels wherever there is attention; default none: one head.
     pub head_channels: Option<usize>,
-    /// Groups of group normalisations, a divisor of the channels wherever one stands; default none, for a quarter of the
+    /// Groups of group normalizations, a divisor of the channels wherever one stands; default none, for a quarter of the
     /// channels and at most 32. With `filters` it is for the middle and the output, the levels having as
     /// many as for none.
     pub groups: Option<usize>,
-    /// What group normalisations add to the variance; positive, default 1e-6.
+    /// What group normalizations add to the variance; positive, default 1e-6.
     pub epsilon: f64,
     /// Divides the sums in the middle; positive, default 1. NCSN++ has √2.
     pub middle_rescale: f64,

@@ -2,7 +2,7 @@
 //! in the middle and on the way up.
 //!
 //! A level has units, each a residual block and perhaps a [`Mix`] of places after it, and a change of size to the next
-//! level: a 3 × 3 convolution, of stride 2 or after nearest-neighbour upsampling, or in NCSN++ (Song et al.,
+//! level: a 3 × 3 convolution, of stride 2 or after nearest-neighbor upsampling, or in NCSN++ (Song et al.,
 //! arXiv:2011.13456) a residual block that filters. With those filters the image itself goes along: down, at every size
 //! it is filtered and a linear map of it joins the activations; up, every level adds a convolution of its activations
 //! to the filtered image of the levels before.
@@ -24,7 +24,7 @@ use crate::{
 /// The filter of NCSN++'s changes of size.
 const TAPS: [f32; 4] = [1.0, 3.0, 3.0, 1.0];
 
-/// How group normalisations are made.
+/// How group normalizations are made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Norms {
     /// None for a quarter of the channels, at most 32.
@@ -38,7 +38,7 @@ impl Norms {
         let groups = self.groups.unwrap_or((channels / 4).min(32));
         ensure!(
             groups > 0 && channels.is_multiple_of(groups),
-            "{groups} groups do not divide the {channels} channels of a normalisation: give other channels or groups"
+            "{groups} groups do not divide the {channels} channels of a normalization: give other channels or groups"
         );
         Ok(GroupNorm::new(channels, groups, self.epsilon, init))
     }
@@ -57,7 +57,7 @@ pub(super) struct Form {
 }
 
 impl Form {
-    /// The first normalisation may be another one, and a filter may change the size.
+    /// The first normalization may be another one, and a filter may change the size.
     fn block(&self, sizes: [usize; 2], first: &Norms, filter: Option<Fir>, init: &mut Init) -> Result<ResBlock> {
         let [inputs, outputs] = sizes;
         let form = BlockForm {

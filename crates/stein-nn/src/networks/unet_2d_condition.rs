@@ -42,9 +42,9 @@ pub struct Unet2dConditionConfig {
     pub heads: Vec<usize>,
     /// Layers of a transformer of every level; default `[1, 1, 1, 1]`. The middle has those of the last.
     pub layers: Vec<usize>,
-    /// Groups of group normalisations, a divisor of the channels wherever one stands; default 32.
+    /// Groups of group normalizations, a divisor of the channels wherever one stands; default 32.
     pub groups: usize,
-    /// What group normalisations add to the variance, those before transformers excepted; positive, default 1e-5.
+    /// What group normalizations add to the variance, those before transformers excepted; positive, default 1e-5.
     pub epsilon: f64,
     /// Divides the sums of residual blocks in the middle; positive, default 1.
     pub middle_rescale: f64,
@@ -85,7 +85,7 @@ impl Unet2dConditionConfig {
         ensure!(self.context > 0, "context is 0: give the width of the tokens to attend to, such as 768");
         ensure!(
             self.heads.len() == levels && self.layers.len() == levels,
-            "heads has {} numbers and layers {}: give one a level, that is {levels}",
+            "heads has {} numbers and layers {}: give one per level, that is {levels}",
             self.heads.len(),
             self.layers.len()
         );

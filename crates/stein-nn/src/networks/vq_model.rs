@@ -36,7 +36,7 @@ pub struct VqModelConfig {
     pub attention: Vec<usize>,
     /// Whether the middle attends; default true.
     pub middle_attention: bool,
-    /// Groups of every group normalisation, a divisor of the channels wherever one stands; default 32.
+    /// Groups of every group normalization, a divisor of the channels wherever one stands; default 32.
     pub groups: usize,
     /// What diffusion models multiply latents by; default 0.18215. It is not applied here.
     pub scaling: f64,
@@ -113,7 +113,7 @@ pub struct Quantized {
 }
 
 impl VqModel {
-    /// Latents of images, before quantisation: `[N, H, W, inputs]` to `[N, h, w, code_width]`.
+    /// Latents of images, before quantization: `[N, H, W, inputs]` to `[N, h, w, code_width]`.
     ///
     /// # Errors
     /// When the images have other channels or are too small.
@@ -141,7 +141,7 @@ impl VqModel {
         Ok(Quantized { values: Dual { value, tangent: latents.tangent }, rows, indices })
     }
 
-    /// Images of latents, quantised first: `[N, h, w, code_width]` to `[N, H, W, outputs]`.
+    /// Images of latents, quantized first: `[N, h, w, code_width]` to `[N, H, W, outputs]`.
     ///
     /// # Errors
     /// When the latents have other channels.

@@ -17,7 +17,7 @@ pub(super) fn tensor(memory: Memory, shape: impl Into<Shape>) -> FlexTensor {
     let shape = shape.into();
     assert_eq!(shape.num_elements(), memory.len(), "a kernel's result has the size of its shape");
     let bytes = size_of_val(&memory[..]);
-    // SAFETY: the controller has that many initialised bytes.
+    // SAFETY: the controller has that many initialized bytes.
     let bytes = unsafe { Bytes::from_controller(Box::new(Buffer(memory)), bytes) };
     FlexTensor::new(bytes, Layout::contiguous(shape), DType::F32)
 }
@@ -32,7 +32,7 @@ impl AllocationController for Buffer {
     }
 
     unsafe fn memory_mut(&mut self, _: AccessPolicy) -> Result<&mut [MaybeUninit<u8>], AccessError> {
-        // SAFETY: numbers are bytes, and the caller writes initialised ones only.
+        // SAFETY: numbers are bytes, and the caller writes initialized ones only.
         Ok(unsafe { slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), size_of_val(&self.0[..])) })
     }
 

@@ -92,7 +92,7 @@ impl Packed {
     }
 }
 
-/// The normalisation a convolution's input goes through.
+/// The normalization a convolution's input goes through.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GroupNorm {
     pub(super) groups: usize,
@@ -102,7 +102,7 @@ pub(super) struct GroupNorm {
     pub(super) modulated: bool,
 }
 
-/// Inputs: the parts, weight, then those of gamma, beta, scale, shift (of the normalisation), bias, shift, residual that
+/// Inputs: the parts, weight, then those of gamma, beta, scale, shift (of the normalization), bias, shift, residual that
 /// there are.
 #[derive(Debug)]
 pub(super) struct Conv {
@@ -186,7 +186,7 @@ impl Operation for Conv {
 
     fn reads(&self, input: usize) -> bool {
         let places = self.places();
-        // Of the normalisation, the shift only went into the coefficients, which are kept.
+        // Of the normalization, the shift only went into the coefficients, which are kept.
         input < places.bias && input <= places.scale
     }
 

@@ -110,7 +110,7 @@ pub(super) fn scaled_tangent<const D: usize>(
     if silu { slope(normal * gamma + beta, Activation::Silu) * tangent } else { tangent }
 }
 
-/// γ (1 + scale) and β (1 + scale) + shift, to multiply and add to a normalised image.
+/// γ (1 + scale) and β (1 + scale) + shift, to multiply and add to a normalized image.
 fn factors(norm: &Norm) -> (Tensor<4>, Tensor<4>) {
     let channels = norm.gamma.dims()[0];
     let [gamma, beta] = [&norm.gamma, &norm.beta].map(|x| x.clone().reshape([1, 1, 1, channels]));

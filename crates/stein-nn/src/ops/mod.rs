@@ -119,8 +119,8 @@ pub fn layer_norm<const D: usize>(x: Dual<D>, gamma: Tensor<1>, beta: Tensor<1>,
     Dual { value, tangent }
 }
 
-/// Normalisation of each group of C/groups channels over all places of an image (Wu & He, arXiv:1803.08494); groups of one
-/// channel make it instance normalisation.
+/// Normalization of each group of C/groups channels over all places of an image (Wu & He, arXiv:1803.08494); groups of one
+/// channel make it instance normalization.
 #[derive(Clone)]
 pub struct Norm {
     /// `[C]`
@@ -182,9 +182,9 @@ pub struct Conv<'a> {
     pub stride: usize,
     /// Zeros above, below, left and right.
     pub pad: [usize; 4],
-    /// A normalisation of its input.
+    /// A normalization of its input.
     pub norm: Option<Norm>,
-    /// Whether every place of the input is repeated twice down and twice across first, after the normalisation.
+    /// Whether every place of the input is repeated twice down and twice across first, after the normalization.
     pub upsample: bool,
     /// Added to all places, `[N, outputs]`.
     pub shift: Option<Dual<2>>,

@@ -5,14 +5,15 @@ use burn::{
     tensor::{DType, Device, Tensor, TensorData},
 };
 use serde_json::{Value, json};
+use stein::{Condition, Tokens};
 use stein_nn::{
-    Given, Tensors, Unet2dConfig,
+    Tensors, Unet2dConfig,
     import::{Imported, Weights, diffusers},
     ops::Dual,
     state,
 };
 
-use crate::compare;
+use crate::{compare, context};
 
 #[test]
 fn unet_2d_of_ddpm() {
@@ -185,12 +186,13 @@ fn network<N: Module>(fixture: &str, open: impl Fn(&Value, Weights) -> stein::Re
 fn tangents_are_differences_of_nearby_outputs() {
     for (fixture, noise) in [("diffusers_unet2d_ddpm", [3.0, 41.0]), ("diffusers_unet2d_ncsnpp", [0.4, 3.0])] {
         let Some(network) = network(fixture, diffusers::unet_2d) else { return };
-        let f = |x, noise| network.images(x, noise, &Given::default()).unwrap();
+        let f = |x, noise| network.images(x, &context(noise, &Condition::none())).unwrap();
         tangents_are_differences(fixture, [2, 8, 16, 3], noise, f);
     }
     if let Some(network) = network("diffusers_unet2d_cond", diffusers::unet_2d_condition) {
-        let given = Given { context: Some(numbers([2, 5, 24], 3.0)), ..Given::default() };
-        let f = |x, noise| network.images(x, noise, &given).unwrap();
+        let tokens = Some(Tokens { values: numbers([2, 5, 24], 3.0), mask: None });
+        let given = Condition { tokens, ..Condition::none() };
+        let f = |x, noise| network.images(x, &context(noise, &given)).unwrap();
         // A size that cannot be halved evenly.
         tangents_are_differences("diffusers_unet2d_cond", [2, 7, 10, 4], [3.0, 41.0], f);
     }

@@ -5,13 +5,16 @@ use burn::{
     tensor::{DType, Device, Tensor},
 };
 use serde_json::{Value, json};
+use stein::Condition;
 use stein_nn::{
-    Given,
     import::{Weights, diffusers_dit},
     state,
 };
 
-use crate::published::{Shapes, tangents_hold};
+use crate::{
+    context,
+    published::{Shapes, tangents_hold},
+};
 
 #[test]
 fn diffusers_dit_is_reproduced() {
@@ -64,8 +67,9 @@ fn the_published_names_load_and_images_of_any_size_have_tangents() {
     let network = diffusers_dit::open(&config, Weights::Theirs(&shapes.weights())).unwrap().network;
     assert_eq!(network.num_params(), shapes.count());
     let network = state::cast(network, DType::F64).valid();
-    let given = Given { class: Some(vec![3, 0]), ..Given::default() };
-    tangents_hold([2, 4, 12, 2], |x, noise| network.images(x, noise, &given).unwrap());
+    // A row without a class, and one with.
+    let given = Condition { class: Some(vec![None, Some(0)]), ..Condition::none() };
+    tangents_hold([2, 4, 12, 2], |x, noise| network.images(x, &context(noise, &given)).unwrap());
 }
 
 #[test]
@@ -86,12 +90,12 @@ fn what_does_not_fit_is_refused_in_a_sentence() {
     let network = diffusers_dit::open(&config, Weights::Theirs(&shapes.weights())).unwrap().network.valid();
     let run = |shape: [usize; 4], class| {
         let (x, noise) = (Tensor::<4>::ones(shape, &Device::flex()), Tensor::<1>::ones([1], &Device::flex()));
-        network.images(x.into(), noise.into(), &Given { class, ..Given::default() }).unwrap_err().to_string()
+        network.images(x.into(), &context(noise, &Condition::classes([class]))).map(|y| y.value)
     };
-    assert!(run([1, 8, 8, 3], Some(vec![0])).contains("3 channels"));
-    assert!(run([1, 8, 6, 2], Some(vec![0])).contains("squares of 4 x 4"));
-    assert!(run([1, 8, 8, 2], Some(vec![4])).contains("class 4"));
-    assert!(run([1, 8, 8, 2], None).contains("needs a class"));
+    let refused = |shape, class| run(shape, class).unwrap_err().to_string();
+    assert!(refused([1, 8, 8, 3], 0).contains("3 channels"));
+    assert!(refused([1, 8, 6, 2], 0).contains("squares of 4 x 4"));
+    assert!(refused([1, 8, 8, 2], 3).contains("class 3 is out of range: this model knows classes 0 to 2"));
 }
 
 /// DiT-XL/2 of the paper's code, which counts its vectors of places, frozen there and computed here: 256 of 1152

@@ -5,15 +5,18 @@ use burn::{
     tensor::{DType, Device, Tensor},
 };
 use serde_json::{Value, json};
-use stein::NoiseInput;
+use stein::{Condition, NoiseInput};
 use stein_nn::{
-    Given, Tensors,
+    Tensors,
     import::{Kind, Role, Setting, Source, Weights, consistency, guided_diffusion},
     ops::Dual,
     state,
 };
 
-use crate::published::{Shapes, tangents_hold};
+use crate::{
+    context,
+    published::{Shapes, tangents_hold},
+};
 
 #[test]
 fn gd_unet_is_reproduced() {
@@ -191,9 +194,9 @@ fn every_option_of_the_unet_loads_by_the_published_names_and_has_tangents() {
         let network = guided_diffusion::open(&config, Weights::Theirs(&shapes.weights())).unwrap().network;
         assert_eq!(network.num_params(), shapes.count());
         let network = state::cast(network, DType::F64).valid();
-        let class = config["num_classes"].is_u64().then(|| vec![2, 0]);
-        let given = Given { class, ..Given::default() };
-        tangents_hold([2, 4, 8, 2], |x, noise| network.images(x, noise, &given).unwrap());
+        let known = config["num_classes"].is_u64();
+        let given = if known { Condition::classes([2, 0]) } else { Condition::none() };
+        tangents_hold([2, 4, 8, 2], |x, noise| network.images(x, &context(noise, &given)).unwrap());
     }
 }
 
@@ -245,7 +248,7 @@ fn every_pool_loads_by_the_published_names_and_has_tangents() {
         let network = guided_diffusion::open_encoder(&config, Weights::Theirs(&shapes.weights())).unwrap().network;
         assert_eq!(network.num_params(), shapes.count());
         let network = state::cast(network, DType::F64).valid();
-        tangents_hold([2, 8, 8, 2], |x, noise| network.logits(x, noise).unwrap());
+        tangents_hold([2, 8, 8, 2], |x, noise| network.logits(x, &context(noise, &Condition::none())).unwrap());
     }
 }
 
@@ -258,9 +261,9 @@ fn the_order_of_queries_keys_and_values_is_told_by_the_config() {
             .unwrap()
             .network
             .valid();
-        let (device, given) = (Device::flex(), Given::default());
+        let (device, given) = (Device::flex(), Condition::none());
         let (x, noise) = (Tensor::<4>::ones([1, 8, 8, 2], &device), Tensor::<1>::ones([1], &device));
-        let y: Dual<4> = network.images(x.into(), noise.into(), &given).unwrap();
+        let y: Dual<4> = network.images(x.into(), &context(noise, &given)).unwrap();
         y.value.into_data().iter::<f64>().collect()
     };
     assert_eq!(output(1, false), output(1, true));
@@ -277,9 +280,10 @@ fn what_does_not_fit_is_refused_in_a_sentence() {
     let config = small();
     let network =
         guided_diffusion::open(&config, Weights::Theirs(&Published(&config).unet().weights())).unwrap().network.valid();
-    let run = |shape: [usize; 4], class| {
+    let run = |shape: [usize; 4], class: Option<Vec<u32>>| {
         let (x, noise) = (Tensor::<4>::ones(shape, &Device::flex()), Tensor::<1>::ones([1], &Device::flex()));
-        network.images(x.into(), noise.into(), &Given { class, ..Given::default() }).unwrap_err().to_string()
+        let given = class.map_or_else(Condition::none, Condition::classes);
+        network.images(x.into(), &context(noise, &given)).unwrap_err().to_string()
     };
     assert!(run([1, 8, 8, 3], None).contains("3 channels"));
     assert!(run([1, 8, 7, 2], None).contains("divisible by 2"));

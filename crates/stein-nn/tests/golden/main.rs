@@ -18,10 +18,16 @@ use std::{
 };
 
 use burn::tensor::DType;
+use stein::{Condition, Context, Dual};
 use stein_nn::{
     Tensors,
     import::{self, Reference, Weights},
 };
+
+/// A context of noise numbers and a condition.
+fn context<'a>(noise: impl Into<Dual<1>>, given: &'a Condition) -> Context<'a> {
+    Context { noise: noise.into(), second: None, given, dropout: None }
+}
 
 /// The folder of a fixture, its config and its weights.
 fn fixture(name: &str) -> Option<(PathBuf, serde_json::Value, Tensors)> {

@@ -5,14 +5,15 @@ use burn::{
     tensor::{DType, Device, Tensor, TensorData},
 };
 use serde_json::{Value, json};
+use stein::{Condition, Context};
 use stein_nn::{
-    Given, Tensors,
+    Tensors,
     import::{Weights, ncsn, ncsn_v2},
     ops::Dual,
     state,
 };
 
-use crate::fixture;
+use crate::{context, fixture};
 
 #[test]
 fn ncsn() {
@@ -95,11 +96,7 @@ fn near(what: &str, found: f64, wanted: f64, relative: f64) {
 }
 
 /// The tangent ẏ = J ẋ, through its transpose, ⟨r, J ẋ⟩ = ⟨Jᵀ r, ẋ⟩, and the gradient of ⟨r, ẏ⟩ by differences.
-fn check_tangents<N: Module>(
-    network: N,
-    channels: usize,
-    images: fn(&N, Dual<4>, Dual<1>, &Given) -> stein::Result<Dual<4>>,
-) {
+fn check_tangents<N: Module>(network: N, channels: usize, images: fn(&N, Dual<4>, &Context) -> stein::Result<Dual<4>>) {
     const STEP: f64 = 1e-6;
     let (plain, traced) = (Device::flex(), Device::flex().autodiff());
     for (kind, tolerance) in [(DType::F64, 1e-10), (DType::F32, 1e-3)] {
@@ -108,9 +105,10 @@ fn check_tangents<N: Module>(
         let shape = [2, 16, 24, channels];
         let of = |pitch| move |device: &Device| wave(shape, pitch, kind, device);
         let (x, dx, r, way) = (of(0.7), of(1.3), of(2.1), of(0.9));
-        let noise = |device: &Device| Tensor::<1>::from_data([2.0, 7.0], (device, kind)).into();
+        let noise = |device: &Device| Tensor::<1>::from_data([2.0, 7.0], (device, kind));
+        let none = Condition::none();
         let run =
-            |network: &N, x: Dual<4>, device: &Device| images(network, x, noise(device), &Given::default()).unwrap();
+            |network: &N, x: Dual<4>, device: &Device| images(network, x, &context(noise(device), &none)).unwrap();
         let tangent = |moved: f64| {
             let x = Dual::new(x(&plain) + way(&plain) * moved, dx(&plain));
             sum(run(&untracked, x, &plain).tangent.unwrap() * r(&plain))
@@ -133,18 +131,16 @@ fn check_tangents<N: Module>(
 #[test]
 fn tangents_are_derivatives() {
     if let Some((_, config, weights)) = fixture("ncsn") {
-        check_tangents(
-            ncsn::open(&config, Weights::Theirs(&weights)).unwrap().network,
-            1,
-            |network, x, noise, given| network.images(x, noise, given),
-        );
+        check_tangents(ncsn::open(&config, Weights::Theirs(&weights)).unwrap().network, 1, |network, x, context| {
+            network.images(x, context)
+        });
     }
     for name in ["ncsnv2", "ncsnv2_deepest"] {
         if let Some((_, config, weights)) = fixture(name) {
             check_tangents(
                 ncsn_v2::open(&config, Weights::Theirs(&weights)).unwrap().network,
                 3,
-                |network, x, noise, given| network.images(x, noise, given),
+                |network, x, context| network.images(x, context),
             );
         }
     }
@@ -155,19 +151,19 @@ fn what_does_not_fit_is_refused() {
     let Some((_, config, weights)) = fixture("ncsnv2") else { return };
     let network = ncsn_v2::open(&config, Weights::Theirs(&weights)).unwrap().network;
     let device = Device::flex();
-    let refusal = |shape: [usize; 4], noise: [f64; 2], given: &Given| {
+    let refusal = |shape: [usize; 4], noise: [f64; 2], given: &Condition| {
         let noise = Tensor::<1>::from_data(noise, (&device, DType::F32));
         let x = wave(shape, 0.7, DType::F32, &device);
-        network.valid().images(x.into(), noise.into(), given).unwrap_err().to_string()
+        network.valid().images(x.into(), &context(noise, given)).unwrap_err().to_string()
     };
-    let none = Given::default();
+    let none = Condition::none();
     assert!(refusal([2, 8, 8, 3], [0.0, 50.0], &none).contains("0 to 49"));
     assert!(refusal([2, 8, 8, 3], [0.5, 1.0], &none).contains("0.5"));
     assert!(refusal([2, 8, 7, 3], [0.0, 1.0], &none).contains("divisible by 2"));
     assert!(refusal([2, 8, 8, 1], [0.0, 1.0], &none).contains("1 channels"));
     assert!(refusal([3, 8, 8, 3], [0.0, 1.0], &none).contains("2 noise numbers"));
-    let given = Given { class: Some(vec![0, 0]), ..Given::default() };
-    assert!(refusal([2, 8, 8, 3], [0.0, 1.0], &given).contains("leave classes"));
+    let given = Condition::classes([0, 0]);
+    assert!(refusal([2, 8, 8, 3], [0.0, 1.0], &given).contains("knows no classes"));
 
     let refused = |place: [&str; 2], value: Value| {
         let mut config = config.clone();

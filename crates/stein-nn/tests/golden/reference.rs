@@ -11,21 +11,25 @@ use burn::{
 };
 use serde::Deserialize;
 use serde_json::Value;
+use stein::{Condition, Context};
 use stein_nn::{
-    AnyNetwork, Given, NetworkConfig, Tensors,
+    AnyNetwork, NetworkConfig, Tensors,
     import::{self, Imported, Kind, Weights, diffusers_adm, edm, score_sde},
     ops::Dual,
     state,
 };
 
-use crate::published::{Shapes, numbers};
+use crate::{
+    context,
+    published::{Shapes, numbers},
+};
 
 #[derive(Deserialize)]
 struct Stored {
     config: Value,
     x_shape: [usize; 4],
     timesteps: Vec<f64>,
-    class_labels: Option<Vec<usize>>,
+    class_labels: Option<Vec<u32>>,
     out: Vec<f64>,
 }
 
@@ -47,7 +51,7 @@ impl Stored {
     }
 
     /// The outputs of a network against those stored, and the gradient of a sum of them against a difference.
-    fn holds<N: Module>(&self, imported: Imported<N>, images: impl Fn(&N, Dual<4>, Dual<1>, &Given) -> Dual<4>) {
+    fn holds<N: Module>(&self, imported: Imported<N>, images: impl Fn(&N, Dual<4>, &Context) -> Dual<4>) {
         let device = Device::flex().autodiff();
         let network = state::cast(imported.network, DType::F64);
         let image = |which: usize| -> Tensor<4> {
@@ -56,9 +60,11 @@ impl Stored {
         };
         let noise = TensorData::new(self.timesteps.clone(), [self.timesteps.len()]);
         let noise: Tensor<1> = Tensor::from_data(noise, (&device, DType::F64));
-        let given = Given { class: self.class_labels.clone(), ..Given::default() };
+        let given = self.class_labels.clone().map_or_else(Condition::none, Condition::classes);
         let run = |x: Tensor<4>| -> Tensor<4> {
-            images(&network, x.permute([0, 2, 3, 1]).into(), noise.clone().into(), &given).value.permute([0, 3, 1, 2])
+            images(&network, x.permute([0, 2, 3, 1]).into(), &context(noise.clone(), &given))
+                .value
+                .permute([0, 3, 1, 2])
         };
         let x = image(1).require_grad();
         let y = run(x.clone());
@@ -87,7 +93,7 @@ fn adm_in_the_form_of_diffusers() {
     let stored = Stored::read("unet2d_adm");
     let weights = stored.weights(Kind::Diffusers, &NetworkConfig::Adm(diffusers_adm::config(&stored.config).unwrap()));
     let imported = diffusers_adm::open(&stored.config, Weights::Theirs(&weights)).unwrap();
-    stored.holds(imported, |network, x, noise, given| network.images(x, noise, given).unwrap());
+    stored.holds(imported, |network, x, context| network.images(x, context).unwrap());
 }
 
 #[test]
@@ -97,7 +103,7 @@ fn edm_with_other_pyramids_and_filters() {
         let config = edm::song_config(&stored.config).unwrap();
         let weights = stored.weights(Kind::Edm, &NetworkConfig::SongUnet(config));
         let imported = edm::open_song(&stored.config, Weights::Theirs(&weights)).unwrap();
-        stored.holds(imported, |network, x, noise, given| network.images(x, noise, given).unwrap());
+        stored.holds(imported, |network, x, context| network.images(x, context).unwrap());
     }
 }
 
@@ -107,5 +113,5 @@ fn score_sde_with_a_pyramid_side_by_side() {
     let config = score_sde::ncsnpp_config(&stored.config).unwrap();
     let weights = stored.weights(Kind::ScoreSde, &NetworkConfig::Ncsnpp(config));
     let imported = score_sde::open_ncsnpp(&stored.config, Weights::Theirs(&weights)).unwrap();
-    stored.holds(imported, |network, x, noise, given| network.images(x, noise, given).unwrap());
+    stored.holds(imported, |network, x, context| network.images(x, context).unwrap());
 }

@@ -5,8 +5,9 @@ use burn::{
     tensor::{DType, Device, Tensor, TensorData},
 };
 use serde_json::{Value, json};
+use stein::Condition;
 use stein_nn::{
-    Given, Tensors,
+    Tensors,
     import::{
         Weights,
         score_sde::{open_ddpm, open_ncsnpp},
@@ -15,7 +16,7 @@ use stein_nn::{
     state,
 };
 
-use crate::fixture;
+use crate::{context, fixture};
 
 #[test]
 fn score_sde_ddpm() {
@@ -71,13 +72,13 @@ fn score_sde_tangents_are_derivatives() {
         let (noise, dnoise) = (vector(&[0.7, 3.0]), vector(&[0.2, -0.5]));
         let at = |step: f64| {
             let (x, noise) = (x.clone() + dx.clone() * step, noise.clone() + dnoise.clone() * step);
-            network.images(x.into(), noise.into(), &Given::default()).unwrap().value
+            network.images(x.into(), &context(noise, &Condition::none())).unwrap().value
         };
         // The frequencies of ln σ reach hundreds: a larger step errs by its square times theirs.
         let step = 1e-6;
         let wanted = (at(step) - at(-step)) / (2.0 * step);
         let dual = (Dual::new(x.clone(), dx.clone()), Dual::new(noise.clone(), dnoise.clone()));
-        let found = network.images(dual.0, dual.1, &Given::default()).unwrap().tangent.unwrap();
+        let found = network.images(dual.0, &context(dual.1, &Condition::none())).unwrap().tangent.unwrap();
         let error = largest(found - wanted.clone()) / largest(wanted);
         println!("{name}: {error:.1e}");
         assert!(error < 1e-6, "{name}: {error:e}");
@@ -91,7 +92,7 @@ fn score_sde_labels_stand_for_the_stored_sigmas() {
     let x = numbers([3, 16, 16, 3], 0.7);
     let run = |config: &Value| {
         let network = state::cast(open_ddpm(config, Weights::Theirs(&weights)).unwrap().network, DType::F64).valid();
-        network.images(x.clone().into(), vector(&labels).into(), &Given::default()).unwrap().value
+        network.images(x.clone().into(), &context(vector(&labels), &Condition::none())).unwrap().value
     };
     let plain = run(&config);
     config["model"]["scale_by_sigma"] = true.into();
@@ -121,7 +122,7 @@ fn score_sde_without_noise() {
     let x = numbers([1, 16, 16, 3], 0.7).cast(DType::F32);
     let run = |sigma: f64| {
         let noise = vector(&[sigma]).cast(DType::F32);
-        network.images(x.clone().into(), noise.into(), &Given::default()).unwrap().value * sigma
+        network.images(x.clone().into(), &context(noise, &Condition::none())).unwrap().value * sigma
     };
     assert!(largest((run(2.0) - run(0.5)).cast(DType::F64)) < 1e-5);
 }
@@ -137,7 +138,7 @@ fn score_sde_refuses_what_it_does_not_know() {
     assert!(error.contains("missing field `nf`"), "{error}");
 }
 
-/// The published config of CIFAR-10 for `ddpm`, `ddpmpp` or `ncsnpp`, with so many blocks a level.
+/// The published config of CIFAR-10 for `ddpm`, `ddpmpp` or `ncsnpp`, with a number of blocks per level.
 fn config(kind: &str, blocks: usize) -> Value {
     let ve = kind == "ncsnpp";
     json!({

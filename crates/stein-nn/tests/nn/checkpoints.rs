@@ -1,9 +1,10 @@
 //! A checkpoint comes back bit for bit, or not at all and with a sentence.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use burn::tensor::{Device, TensorData};
-use stein_nn::{AdamW, AdamWConfig, Checkpoint, Ema, EmaConfig, Part, state};
+use stein::Kind;
+use stein_nn::{AdamW, AdamWConfig, Checkpoint, Ema, EmaConfig, LearnerState, state};
 
 use crate::{small_mlp, training::train};
 
@@ -15,12 +16,17 @@ fn trained() -> Checkpoint {
         network = train(network, &mut optimizer, step).0;
         ema.update(&network, step, 16);
     }
-    Checkpoint {
+    let generator = LearnerState {
         weights: state::tensors(&network),
-        ema: ema.tensors(),
+        average: Some(ema.tensors()),
         optimizer: optimizer.tensors(),
+    };
+    // Another learner, without an average.
+    let critic = LearnerState { average: None, ..generator.clone() };
+    Checkpoint {
+        learners: [("generator".to_owned(), generator), ("critic_2".to_owned(), critic)].into(),
         step: 3,
-        metadata: [("config".to_owned(), "kind = \"mlp\"\n# ü".to_owned())].into(),
+        metadata: (0..20).map(|n| (format!("key {n}"), format!("kind = \"mlp\"\n# ü{n}"))).collect(),
     }
 }
 
@@ -34,18 +40,39 @@ fn a_checkpoint_comes_back_bit_for_bit() {
     checkpoint.step = 4;
     checkpoint.write(&path).unwrap();
     assert_eq!(Checkpoint::read(&path).unwrap().step, 4);
-    for (part, tensors) in
-        [(Part::Raw, &checkpoint.weights), (Part::Ema, &checkpoint.ema), (Part::Optimizer, &checkpoint.optimizer)]
-    {
-        let (read, metadata) = Checkpoint::read_part(&path, part).unwrap();
-        assert_eq!((&read, &metadata), (tensors, &checkpoint.metadata));
-    }
+    let (weights, metadata) = Checkpoint::read_weights(&path).unwrap();
+    assert_eq!(metadata, checkpoint.metadata);
+    let [critic, generator] = ["critic_2", "generator"].map(|name| &checkpoint.learners[name]);
+    let wanted = [("critic_2", &critic.weights), ("generator", generator.average.as_ref().unwrap())];
+    let wanted: BTreeMap<_, _> = wanted.map(|(name, tensors)| (name.to_owned(), tensors.clone())).into();
+    assert_eq!(weights, wanted);
+    assert_ne!(weights["generator"], generator.weights);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left of writing");
+}
+
+#[test]
+fn equal_checkpoints_are_equal_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = |name: &str| {
+        let path = folder.path().join(name);
+        trained().write(&path).unwrap();
+        fs::read(&path).unwrap()
+    };
+    let first = bytes("a");
+    (0..5).for_each(|_| assert!(bytes("b") == first));
+    // Every tool can read them, and numbers are where processors like to have them.
+    let (length, header) = safetensors::SafeTensors::read_metadata(&first).unwrap();
+    assert!(length.is_multiple_of(8));
+    let file = safetensors::SafeTensors::deserialize(&first).unwrap();
+    assert_eq!(file.len(), header.tensors().len());
+    assert!(file.tensor("generator.optimizer.step").is_ok() && file.tensor("critic_2.raw.input.weight").is_ok());
 }
 
 /// Every sentence names the file.
 fn fails(path: &Path, part: &str) {
-    let error = Checkpoint::read(path).unwrap_err().to_string();
+    let error = Checkpoint::read(path).unwrap_err();
+    assert_eq!(error.kind(), Kind::File);
+    let error = error.to_string();
     assert!(error.contains(&path.display().to_string()) && error.contains(part), "{error}");
 }
 
@@ -61,7 +88,11 @@ fn a_damaged_or_foreign_file_is_refused() {
         fs::write(&path, &whole[..length]).unwrap();
         fails(&path, "cut short, damaged or not a safetensors file");
     }
-    for (part, key) in [("raw.", "sha256.raw"), ("ema.", "sha256.ema"), ("adam.", "sha256.adam")] {
+    for (part, key) in [
+        ("generator.raw.", "sha256.generator.raw"),
+        ("generator.average.", "sha256.generator.average"),
+        ("critic_2.optimizer.", "sha256.critic_2.optimizer"),
+    ] {
         let (_, header) = safetensors::SafeTensors::read_metadata(&whole).unwrap();
         let start = whole.len() - header.data_len();
         let tensors = header.tensors();
@@ -79,17 +110,26 @@ fn a_damaged_or_foreign_file_is_refused() {
         let bytes = safetensors::serialize(keys.iter().map(|key| (key.to_string(), view())), Some(metadata)).unwrap();
         fs::write(&path, bytes).unwrap();
     };
-    let format = ("stein.format", "stein checkpoint 1");
+    let (format, step, sum) =
+        (("stein.format", "stein checkpoint 2"), ("stein.step", "1"), ("stein.sha256.a.raw", "00"));
     foreign(&["model.weight"], &[]);
     fails(&path, "stein.format is missing");
-    foreign(&["raw.a"], &[("stein.format", "stein checkpoint 9"), ("stein.step", "1")]);
+    foreign(&["raw.a"], &[("stein.format", "stein checkpoint 9"), step]);
     fails(&path, "stein checkpoint 9");
-    foreign(&["raw.a"], &[format]);
+    foreign(&["raw.a"], &[("stein.format", "stein checkpoint 1"), step]);
+    fails(&path, "make the run anew");
+    foreign(&["a.raw.b"], &[format]);
     fails(&path, "stein.step");
-    foreign(&["model.weight"], &[format, ("stein.step", "1")]);
-    fails(&path, "model.weight");
-    foreign(&["raw.a"], &[format, ("stein.step", "1")]);
-    fails(&path, "stein.sha256.raw");
+    for key in ["model.weight", "b.raw.a", "a.average.a"] {
+        foreign(&[key], &[format, step, sum]);
+        fails(&path, key);
+    }
+    for key in ["stein.sha256.A.raw", "stein.sha256.a.ema", "stein.other"] {
+        foreign(&["a.raw.b"], &[format, step, (key, "00")]);
+        fails(&path, key);
+    }
+    foreign(&["a.raw.b"], &[format, step, sum]);
+    fails(&path, "do not have the checksum stein.sha256.a.raw");
 }
 
 #[test]
@@ -102,7 +142,14 @@ fn what_the_format_has_no_place_for_is_not_written() {
         assert!(!path.exists());
     };
     fails(Checkpoint { metadata: [("stein.x".into(), "1".into())].into(), ..Checkpoint::default() }, &path, "stein.x");
-    let bools = [("a".into(), TensorData::from([true]))].into();
-    fails(Checkpoint { weights: bools, ..Checkpoint::default() }, &path, "a is of type Bool");
+    let with = |name: &str, state: LearnerState| Checkpoint {
+        learners: [(name.to_owned(), state)].into(),
+        ..Checkpoint::default()
+    };
+    let weights = [("a".into(), TensorData::from([true]))].into();
+    fails(with("one", LearnerState { weights, ..LearnerState::default() }), &path, "one.raw.a is of type Bool");
+    for name in ["", "One", "a.b"] {
+        fails(with(name, LearnerState::default()), &path, "lower-case letters, digits and underscores");
+    }
     fails(Checkpoint::default(), &folder.path().join("no/last.safetensors"), "does not exist");
 }

@@ -4,10 +4,10 @@ use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
     tensor::{DType, Device, Gradients, Tensor},
 };
-use stein::{Condition, Network};
+use stein::Condition;
 use stein_nn::{AnyNetwork, NetworkConfig};
 
-use crate::{matrix, shaken, small_mlp, small_unet, vector};
+use crate::{matrix, output, shaken, small_mlp, small_unet, vector};
 
 const STEP: f64 = 1e-5;
 const ROWS: usize = 2;
@@ -15,7 +15,7 @@ const ROWS: usize = 2;
 /// A scalar that weighs all outputs differently.
 fn loss(network: &AnyNetwork, x: Tensor<2>, noise: Tensor<1>) -> Tensor<1> {
     let weights = matrix(ROWS, x.dims()[1], 3, DType::F64, &Device::flex());
-    let y = network.forward(x, noise, &Condition::classes(vec![1, 0])).unwrap();
+    let y = output(network, x, noise, &Condition::classes([1, 0]));
     (y * weights).sum()
 }
 

@@ -1,9 +1,11 @@
 //! The networks and what trains and keeps them, on the CPU.
 
 mod checkpoints;
+mod every;
 mod gradients;
 mod networks;
 mod operations;
+mod own;
 mod pickles;
 mod tangents;
 mod training;
@@ -12,14 +14,13 @@ use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{DType, Device, Tensor, TensorData},
 };
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use stein::{Condition, Context, Key, Network, Purpose, random};
 use stein_nn::{AnyNetwork, MlpConfig, NetworkConfig, UnetConfig};
 
 /// Numbers in (-1, 1), the same for the same seed.
 fn uniform(count: usize, seed: u64) -> Vec<f64> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    (0..count).map(|_| rng.random_range(-1.0..1.0)).collect()
+    let mut generator = Key::new(seed, Purpose::Own(0)).generator();
+    (0..count).map(|_| 2.0 * random::uniform(&mut generator) - 1.0).collect()
 }
 
 /// A matrix of such numbers.
@@ -50,6 +51,11 @@ fn shaken(network: AnyNetwork, kind: DType) -> AnyNetwork {
         }
     }
     network.map(&mut Shake(0, kind))
+}
+
+/// The output for rows and noise numbers outside of training.
+fn output(network: &impl Network, x: Tensor<2>, noise: Tensor<1>, given: &Condition) -> Tensor<2> {
+    network.forward(x.into(), &Context::new(noise, given)).unwrap().value
 }
 
 fn small_mlp() -> NetworkConfig {

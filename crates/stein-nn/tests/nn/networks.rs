@@ -1,10 +1,10 @@
 //! What every network promises, and the operations they are made of.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use stein::{Condition, Network};
+use stein::{Condition, Context, Dual, Network};
 use stein_nn::{EmbeddingConfig, MlpConfig, NetworkConfig, UnetConfig, ops, state};
 
-use crate::{matrix, shaken, small_mlp, small_unet, vector};
+use crate::{matrix, output, shaken, small_mlp, small_unet, vector};
 
 fn cases() -> Vec<(NetworkConfig, Vec<usize>)> {
     vec![
@@ -27,7 +27,7 @@ fn a_fresh_network_is_the_zero_function() {
         let dim = shape.iter().product();
         let network = config.build(&shape, 0, 1, &device).unwrap();
         let (x, noise) = (matrix(3, dim, 1, DType::F32, &device), vector(3, 2, DType::F32, &device));
-        let y = network.forward(x, noise, &Condition::none()).unwrap();
+        let y = output(&network, x, noise, &Condition::none());
         assert_eq!(y.dims(), [3, dim]);
         assert_eq!(largest(y), 0.0);
     }
@@ -52,11 +52,11 @@ fn a_row_does_not_depend_on_its_batch() {
         let dim = shape.iter().product();
         let network = shaken(config.build(&shape, 4, 1, &device).unwrap(), DType::F32);
         let (x, noise) = (matrix(5, dim, 1, DType::F32, &device), vector(5, 2, DType::F32, &device));
-        let class = vec![3, 0, 1, 2, 1];
-        let all = network.forward(x.clone(), noise.clone(), &Condition::classes(class.clone())).unwrap();
-        for (row, class) in class.into_iter().enumerate() {
+        let given = Condition { class: Some(vec![Some(3), None, Some(1), Some(0), Some(2)]), ..Condition::none() };
+        let all = output(&network, x.clone(), noise.clone(), &given);
+        for row in 0..5 {
             let (x, noise) = (x.clone().narrow(0, row, 1), noise.clone().narrow(0, row, 1));
-            let one = network.forward(x, noise, &Condition::classes(vec![class])).unwrap();
+            let one = output(&network, x, noise, &given.select(&[row]));
             // Exactly: a sample is the same whatever the size of its batch.
             assert_eq!(largest(one - all.clone().narrow(0, row, 1)), 0.0, "{shape:?}, row {row}");
         }
@@ -70,10 +70,19 @@ fn noise_and_class_matter() {
         let network = shaken(config.build(&shape, 2, 1, &device).unwrap(), DType::F32);
         let x = matrix(1, shape.iter().product(), 1, DType::F32, &device);
         let y = |noise: f32, class| {
-            network.forward(x.clone(), Tensor::from_floats([noise], &device), &Condition::classes(vec![class])).unwrap()
+            output(
+                &network,
+                x.clone(),
+                Tensor::from_floats([noise], &device),
+                &Condition { class, ..Condition::none() },
+            )
         };
-        assert!(largest(y(0.1, 0) - y(0.2, 0)) > 1e-4);
-        assert!(largest(y(0.1, 0) - y(0.1, 1)) > 1e-4);
+        let [first, second, none] = [Some(0), Some(1), None].map(|class| Some(vec![class]));
+        assert!(largest(y(0.1, first.clone()) - y(0.2, first.clone())) > 1e-4);
+        assert!(largest(y(0.1, first.clone()) - y(0.1, second)) > 1e-4);
+        assert!(largest(y(0.1, first) - y(0.1, none.clone())) > 1e-4);
+        // A batch without any class is one of rows without a class.
+        assert_eq!(largest(y(0.1, none) - y(0.1, None)), 0.0);
     }
 }
 
@@ -85,13 +94,12 @@ fn a_condition_or_batch_of_the_wrong_kind_is_refused() {
         let fails = |classes, width, numbers, given: Condition, part: &str| {
             let network = config.build(&shape, classes, 1, &device).unwrap();
             let (x, noise) = (matrix(2, width, 1, DType::F32, &device), vector(numbers, 2, DType::F32, &device));
-            let error = network.forward(x, noise, &given).unwrap_err().to_string();
+            let error = network.forward(x.into(), &Context::new(noise, &given)).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         };
-        fails(0, dim, 2, Condition::classes(vec![0, 0]), "knows no classes");
-        fails(3, dim, 2, Condition::none(), "needs a class for every row, from 0 to 2");
-        fails(3, dim, 2, Condition::classes(vec![0, 3]), "class 3 is out of range: this network knows classes 0 to 2");
-        fails(3, dim, 2, Condition::classes(vec![0]), "1 classes for a batch of 2 rows");
+        fails(0, dim, 2, Condition::classes([0, 0]), "knows no classes");
+        fails(3, dim, 2, Condition::classes([0, 3]), "class 3 is out of range: this model knows classes 0 to 2");
+        fails(3, dim, 2, Condition::classes([0]), "1 classes for a batch of 2 rows");
         fails(0, dim + 1, 2, Condition::none(), "rows of");
         fails(0, dim, 3, Condition::none(), "3 noise numbers");
     }
@@ -162,7 +170,7 @@ fn configs_round_trip_and_refuse_unknown_keys() {
     for name in NetworkConfig::NAMES {
         toml::from_str::<NetworkConfig>(&format!("kind = \"{name}\"")).unwrap();
         let error = toml::from_str::<NetworkConfig>(&format!("kind = \"{name}\"\nhiden = 3")).unwrap_err().to_string();
-        assert!(error.contains("hiden") && error.contains("expected one of"), "{error}");
+        assert!(error.contains("no key called `hiden`; known, nearest first:"), "{error}");
     }
     let error =
         toml::from_str::<NetworkConfig>("kind = \"mlp\"\n[embedding]\nkind = \"fourier\"\nsacle = 1.0").unwrap_err();
@@ -170,20 +178,43 @@ fn configs_round_trip_and_refuse_unknown_keys() {
 }
 
 #[test]
-fn dropout_is_a_function_of_its_key() {
-    let NetworkConfig::Unet(config) = small_unet(&[1, 2], &[]) else { unreachable!("it is a U-Net") };
+fn a_second_level_is_taken_where_it_is_built_in() {
     let device = Device::flex();
-    let config = NetworkConfig::Unet(UnetConfig { dropout: 0.5, ..config });
-    let network = shaken(config.build(&[4, 4, 1], 0, 1, &device).unwrap(), DType::F32);
-    let y = |key| {
-        let mut network = network.clone();
-        network.set_dropout(key);
-        let (x, noise) = (matrix(2, 16, 1, DType::F32, &device), vector(2, 2, DType::F32, &device));
-        network.forward(x, noise, &Condition::none()).unwrap().into_data()
-    };
-    assert_eq!(y(Some(1)), y(Some(1)));
-    assert_ne!(y(Some(1)), y(Some(2)));
-    assert_ne!(y(Some(1)), y(None));
+    let plain = [small_mlp(), small_unet(&[1, 2], &[])];
+    let second = plain.clone().map(|config| match config {
+        NetworkConfig::Mlp(config) => NetworkConfig::Mlp(MlpConfig { second_level: true, ..config }),
+        NetworkConfig::Unet(config) => NetworkConfig::Unet(UnetConfig { second_level: true, ..config }),
+        _ => unreachable!("these are the two"),
+    });
+    for (plain, config) in plain.into_iter().zip(second) {
+        let shape: &[usize] = if matches!(config, NetworkConfig::Mlp(_)) { &[5] } else { &[4, 4, 1] };
+        let dim = shape.iter().product();
+        let given = Condition::none();
+        let x = matrix(2, dim, 1, DType::F64, &device);
+        let run = |config: &NetworkConfig, second: Option<Dual<1>>| {
+            let network = shaken(config.build(shape, 3, 1, &device).unwrap(), DType::F64);
+            let noise = vector(2, 2, DType::F64, &device).into();
+            network.forward(x.clone().into(), &Context { noise, second, given: &given, dropout: None })
+        };
+        let number = |by: f64| vector(2, 3, DType::F64, &device) + vector(2, 4, DType::F64, &device) * by;
+        let fails = |y: stein::Result<Dual<2>>, part: &str| {
+            let error = y.unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        };
+        fails(run(&plain, Some(number(0.0).into())), "takes one noise level");
+        fails(run(&config, None), "takes a second noise level");
+        fails(run(&config, Some(vector(3, 3, DType::F64, &device).into())), "3 second noise numbers");
+        // Its tangent is the derivative along it.
+        let at = |by: f64| run(&config, Some(number(by).into())).unwrap().value;
+        let tangent = run(&config, Some(Dual::new(number(0.0), vector(2, 4, DType::F64, &device)))).unwrap().tangent;
+        let (tangent, difference) = (values(tangent.unwrap()), values((at(1e-5) - at(-1e-5)) / 2e-5));
+        let most = difference.iter().fold(0f64, |most, x| most.max(x.abs()));
+        assert!(most > 1e-3, "the second level matters");
+        assert!(tangent.iter().zip(&difference).all(|(a, b)| (a - b).abs() < 1e-6 * most));
+        // What is not said in files stays as it was.
+        assert!(!toml::to_string(&plain).unwrap().contains("second_level"));
+        assert_eq!(toml::from_str::<NetworkConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
+    }
 }
 
 /// A `[2, 4, 6, 8]` tensor.

@@ -547,7 +547,7 @@ fn views_have_gradients() {
         let [q, k, v] = [0, 8, 16].map(|from| all.clone().linear(|x| x.narrow(2, from, 8)));
         flat(ops::attention(q, k, v, 2))
     });
-    check("normalisations of views", EXACT, |given| {
+    check("normalizations of views", EXACT, |given| {
         let x = turned(given.dual([2, 6, 3, 4]));
         let norm = given.norm(2, 6, 2, false, true);
         let y = ops::group_norm(x, &norm).linear(|x| x.permute([0, 3, 1, 2]));
@@ -674,7 +674,7 @@ fn a_packed_weight_is_that_of_the_weight_at_hand() {
             assert_eq!(apply(x, weight.clone(), &packed), apply(x, weight.clone(), &Packed::default()));
         }
     }
-    // A weight changed in place by an optimiser, its memory in use again.
+    // A weight changed in place by an optimizer, its memory in use again.
     let mut weight = tensor(9 * 16 * 16, 3).reshape([3, 3, 16, 16]);
     for _ in 0..3 {
         assert_eq!(apply(&images[0], weight.clone(), &packed), apply(&images[0], weight.clone(), &Packed::default()));

@@ -4,12 +4,12 @@ use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::{DType, Device, Tensor},
 };
-use stein::{Condition, Network};
+use stein::{Condition, Context, Dual, Network};
 use stein_nn::{AnyNetwork, EmbeddingConfig, NetworkConfig, UnetConfig};
 
 use crate::{
     gradients::{Nudge, Picked, close},
-    matrix, shaken, small_mlp, small_unet, vector,
+    matrix, output, shaken, small_mlp, small_unet, vector,
 };
 
 const ROWS: usize = 2;
@@ -28,12 +28,25 @@ fn noises(along: f64, kind: DType, device: &Device) -> (Tensor<1>, Tensor<1>) {
 }
 
 fn condition() -> Condition {
-    Condition::classes(vec![1, 0])
+    Condition::classes([1, 0])
+}
+
+/// The output and its derivative along (`dx`, `dnoise`).
+fn product(
+    network: &AnyNetwork,
+    (x, dx): (Tensor<2>, Tensor<2>),
+    (noise, dnoise): (Tensor<1>, Tensor<1>),
+) -> (Tensor<2>, Tensor<2>) {
+    let given = condition();
+    let context = Context { noise: Dual::new(noise, dnoise), second: None, given: &given, dropout: None };
+    let y = network.forward(Dual::new(x, dx), &context).unwrap();
+    let tangent = y.tangent_or_zero();
+    (y.value, tangent)
 }
 
 fn jvp(network: &AnyNetwork, dim: usize, kind: DType, device: &Device) -> (Tensor<2>, Tensor<2>) {
     let x = inputs(dim, 0.0, kind, device);
-    network.jvp(x, noises(0.0, kind, device), &condition()).unwrap()
+    product(network, x, noises(0.0, kind, device))
 }
 
 fn read(x: Tensor<2>) -> Vec<f64> {
@@ -60,7 +73,7 @@ fn check(config: &NetworkConfig, shape: &[usize]) {
     let (y, tangent) = jvp(&plain, dim, DType::F64, &device);
     let at = |along| {
         let (x, _) = inputs(dim, along, DType::F64, &device);
-        plain.forward(x, noises(along, DType::F64, &device).0, &condition()).unwrap()
+        output(&plain, x, noises(along, DType::F64, &device).0, &condition())
     };
     assert_eq!(read(y), read(at(0.0)));
     let difference = read((at(STEP) - at(-STEP)) / (2.0 * STEP));
@@ -75,7 +88,7 @@ fn check(config: &NetworkConfig, shape: &[usize]) {
     let (x, dx) = inputs(dim, 0.0, DType::F64, &traced);
     let (x, dx) = (x.require_grad(), dx.require_grad());
     let given = (x.clone(), dx.clone());
-    let (_, tangent) = traced_network.jvp(given, noises(0.0, DType::F64, &traced), &condition()).unwrap();
+    let (_, tangent) = product(&traced_network, given, noises(0.0, DType::F64, &traced));
     let gradients = loss(tangent).backward();
     let value = |network: &AnyNetwork| loss(jvp(network, dim, DType::F64, &device).1).into_scalar::<f64>();
     let mut picked = Picked(&gradients, Vec::new());
@@ -98,7 +111,7 @@ fn check(config: &NetworkConfig, shape: &[usize]) {
         let moved = |by: f64| {
             let (x, dx) = inputs(dim, 0.0, DType::F64, &device);
             let given = (x + direction.clone() * (by * moves[0]), dx + direction.clone() * (by * moves[1]));
-            let (_, tangent) = plain.jvp(given, noises(0.0, DType::F64, &device), &condition()).unwrap();
+            let (_, tangent) = product(&plain, given, noises(0.0, DType::F64, &device));
             loss(tangent).into_scalar::<f64>()
         };
         let slope = gradient.iter().zip(read(direction.clone())).map(|(a, b)| a * b).sum();
@@ -144,6 +157,6 @@ fn a_constant_input_has_a_product_of_zero() {
     let (x, dx) = inputs(5, 0.0, DType::F64, &device);
     let (noise, dnoise) = noises(0.0, DType::F64, &device);
     let none = (x.clone(), dx.zeros_like());
-    let (_, tangent) = network.jvp(none, (noise.clone(), dnoise.zeros_like()), &condition()).unwrap();
+    let (_, tangent) = product(&network, none, (noise.clone(), dnoise.zeros_like()));
     assert!(read(tangent).iter().all(|x| *x == 0.0));
 }
