@@ -8,7 +8,8 @@
 //! In x/α the forward SDE is d(x/α) = dW(n) with the clock n = (σ/α)², on every schedule (Karras et al. 2022, appendix B.1). The path
 //! is drawn by bisection of ln n (Lévy's construction: between a and b, W(m) is normal with mean W(a) + (m − a)/(b − a) (W(b) −
 //! W(a)) and variance (m − a)(b − m)/(b − a)), each point keyed by its place, so that the noise of an interval is a function of
-//! the interval alone.
+//! the interval alone. A run that goes back up, to noisier levels than it has reached, follows a new path from there on: what it
+//! does a second time has noise of its own.
 
 use std::rc::Rc;
 
@@ -41,11 +42,14 @@ pub(crate) struct Draws<'a> {
     source: &'a Source,
     made: u64,
     path: Option<Path>,
+    /// How often the run went back up, and the cleanest place of the path it has reached since.
+    lap: u64,
+    reached: u64,
 }
 
 impl<'a> Draws<'a> {
     pub(crate) fn new(request: &'a Request) -> Self {
-        Self { keys: request.keys(), source: &request.noise, made: 0, path: None }
+        Self { keys: request.keys(), source: &request.noise, made: 0, path: None, lap: 0, reached: u64::MAX }
     }
 
     /// The next fresh draw, of the shape `[rows, dim]`, device and precision of `like`.
@@ -86,7 +90,12 @@ impl<'a> Draws<'a> {
             return self.normal(like);
         }
         let dim = like.dims()[1];
-        let path = self.path.get_or_insert_with(|| Path::new(&self.keys, dim));
+        if late > self.reached {
+            self.lap += 1;
+            self.path = None;
+        }
+        self.reached = early;
+        let path = self.path.get_or_insert_with(|| Path::new(&self.keys, self.lap, dim));
         let (late, early) = (path.at(late), path.at(early));
         let scale = 1.0 / (late.clock - early.clock).abs().sqrt();
         let values = late.values.iter().zip(&early.values).map(|(a, b)| scale * (a - b)).collect();
@@ -118,21 +127,27 @@ struct Point {
 /// The Brownian path of every row, with the points on the way to the one last asked for.
 struct Path {
     keys: Keys,
+    lap: u64,
     dim: usize,
     /// Intervals, each inside the one before.
     way: Vec<[Rc<Point>; 2]>,
 }
 
 impl Path {
-    fn new(keys: &Keys, dim: usize) -> Self {
+    /// The step of the keys of a place.
+    fn step(lap: u64, place: u64) -> u64 {
+        lap << 32 | place
+    }
+
+    fn new(keys: &Keys, lap: u64, dim: usize) -> Self {
         let clock = |place: u64| (ENDS.0 + (ENDS.1 - ENDS.0) * place as f64 / f64::from(1u32 << DEPTH)).exp();
         let point = |place: u64| {
-            let mut values = keys.normal(Purpose::Path, place, dim);
+            let mut values = keys.normal(Purpose::Path, Self::step(lap, place), dim);
             values.iter_mut().for_each(|value| *value *= clock(place).sqrt());
             Rc::new(Point { place, clock: clock(place), values })
         };
         let way = vec![[point(0), point(1 << DEPTH)]];
-        Self { keys: keys.clone(), dim, way }
+        Self { keys: keys.clone(), lap, dim, way }
     }
 
     fn at(&mut self, place: u64) -> Rc<Point> {
@@ -161,7 +176,7 @@ impl Path {
         let part = (clock - low.clock) / (high.clock - low.clock);
         let deviation = (part * (high.clock - clock)).sqrt();
         let mut values = vec![0.0; self.keys.len() * self.dim];
-        let key = Key::new(self.keys.seed, Purpose::Path).step(place);
+        let key = Key::new(self.keys.seed, Purpose::Path).step(Self::step(self.lap, place));
         let width = self.dim.max(1);
         let ends = low.values.par_chunks(width).zip(high.values.par_chunks(width));
         values.par_chunks_mut(width).zip(&self.keys.rows).zip(ends).for_each(|((values, &row), (low, high))| {
@@ -204,6 +219,19 @@ mod tests {
                 assert!((sum - first - second).abs() < 1e-12 * 80.0);
             }
         }
+    }
+
+    #[test]
+    fn a_second_descent_has_noise_of_its_own() {
+        let request = Request::exact(1000, 1, 4);
+        let like = rows::matrix(vec![0.0; 1000], 1, &rows::exact());
+        let mut draws = Draws::new(&request);
+        let first = increment(&mut draws, 3.0, 1.0, &like);
+        let second = increment(&mut draws, 3.0, 1.0, &like);
+        let product: f64 = first.iter().zip(&second).map(|(a, b)| a * b / 8.0).sum::<f64>() / 1000.0;
+        // Increments have variance 8; five standard errors of the mean of a product of independent normals.
+        assert!(product.abs() < 5.0 / 1000f64.sqrt(), "{product}");
+        assert_eq!(first, increment(&mut Draws::new(&request), 3.0, 1.0, &like));
     }
 
     #[test]

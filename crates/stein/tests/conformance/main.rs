@@ -1,10 +1,12 @@
 //! The tests that make the design true. They walk the registries, so a new schedule, prediction or sampler is covered the
 //! day its line is added.
 
+mod derivatives;
 mod exact;
 mod flow_maps;
 mod grids;
 mod objective;
+mod ode;
 mod predictions;
 mod samplers;
 mod schedulers;
