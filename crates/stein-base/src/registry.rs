@@ -56,7 +56,7 @@ impl<R: ?Sized> PartialEq for Own<R> {
     }
 }
 
-type Maker<R> = Box<dyn Fn(Table) -> Result<(Table, Arc<R>)> + Send + Sync>;
+type Maker<R> = Arc<dyn Fn(Table) -> Result<(Table, Arc<R>)> + Send + Sync>;
 
 /// What was added to one registry at run time.
 pub struct Added<R: ?Sized>(RwLock<BTreeMap<String, Maker<R>>>);
@@ -78,7 +78,7 @@ impl<R: ?Sized> Added<R> {
             Ok((resolved, role(it)))
         };
         // Poison means that another thread panicked while adding; the map is whole all the same.
-        self.0.write().unwrap_or_else(|poison| poison.into_inner()).insert(kind.to_owned(), Box::new(make));
+        self.0.write().unwrap_or_else(|poison| poison.into_inner()).insert(kind.to_owned(), Arc::new(make));
     }
 
     /// The names.
@@ -91,9 +91,9 @@ impl<R: ?Sized> Added<R> {
     /// # Errors
     /// Settings that cannot be read.
     pub fn make(&self, kind: &str, given: Table) -> Option<Result<Own<R>>> {
-        let added = self.0.read().unwrap_or_else(|poison| poison.into_inner());
-        let made = added.get(kind)?(given);
-        Some(made.map(|(settings, it)| Own { kind: kind.to_owned(), settings, it }))
+        // The lock is let go of before the settings are read: they may hold another thing of the same registry.
+        let maker = self.0.read().unwrap_or_else(|poison| poison.into_inner()).get(kind).cloned()?;
+        Some(maker(given).map(|(settings, it)| Own { kind: kind.to_owned(), settings, it }))
     }
 }
 
@@ -132,11 +132,15 @@ macro_rules! registry {
                 }
 
                 /// Adds one of the program's own by name: from then on it is read from files like all others. The fields of the
-                /// type are its settings.
+                /// type are its settings. The last one added under a name counts.
+                ///
+                /// # Panics
+                /// If the name is that of one that is built in, which could then not be told apart.
                 pub fn register<T>(kind: &str)
                 where
                     T: $role + $crate::reexports::serde::Serialize + $crate::reexports::serde::de::DeserializeOwned + 'static,
                 {
+                    assert!(!Self::NAMES.contains(&kind), "there is a built-in {} called `{kind}`", $what);
                     ADDED.add(kind, |it: T| std::sync::Arc::new(it) as std::sync::Arc<dyn $role>);
                 }
 

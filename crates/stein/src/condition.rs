@@ -133,9 +133,13 @@ impl Condition {
     /// A class the model does not know.
     pub fn class_rows(&self, rows: usize, known: usize) -> Result<Vec<Option<u32>>> {
         let Some(class) = &self.class else { return Ok(vec![None; rows]) };
-        if let Some(given) = class.iter().flatten().find(|&&class| class as usize >= known) {
+        for &given in class.iter().flatten() {
             ensure!(known > 0, "class {given} was given to a model that knows no classes: leave the class out");
-            ensure!(false, "class {given} is out of range: this model knows classes 0 to {}", known - 1);
+            ensure!(
+                (given as usize) < known,
+                "class {given} is out of range: this model knows classes 0 to {}",
+                known - 1
+            );
         }
         Ok(class.clone())
     }

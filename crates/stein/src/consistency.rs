@@ -10,7 +10,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnySchedule, Condition, Context, Dual, FlowMap, Kernel, Levels, Network, NoiseInput, Result, ensure, rows,
+    AnySchedule, Condition, Context, Dual, FlowMap, Kernel, Levels, Network, NoiseInput, Result,
+    denoiser::Asked,
+    ensure, rows,
 };
 
 /// What surrounds the network of a consistency function.
@@ -87,6 +89,9 @@ impl<N: Network> ConsistencyFunction<N> {
 impl<N: Network> FlowMap for ConsistencyFunction<N> {
     fn carry(&self, x: Dual<2>, from: Levels, to: Levels, given: &Condition) -> Result<Dual<2>> {
         let count = x.dims()[0];
+        from.check(count)?;
+        to.check(count)?;
+        given.check(count)?;
         let end = self.schedule.kernel(self.schedule.span().0);
         let least = end.noise_to_signal();
         ensure!(
@@ -107,7 +112,9 @@ impl<N: Network> FlowMap for ConsistencyFunction<N> {
         });
         let noise = rows::vector(noise.into_rows(count), &x.value);
         let input = x.clone().scale(&from.factors(|level| scalings(level).input / level.alpha));
+        let asked = Asked::of(&input);
         let raw = self.network.forward(input, &Context::new(noise, given))?;
+        asked.check(&raw, "network")?;
         Ok(x.scale(&from.factors(|level| scalings(level).skip * end.alpha / level.alpha))
             + raw.scale(&from.factors(|level| scalings(level).output * end.alpha)))
     }

@@ -56,19 +56,38 @@ pub fn estimate(denoiser: &dyn Denoiser, x: Dual<2>, at: Levels, given: &Conditi
     let count = x.dims()[0];
     at.check(count)?;
     given.check(count)?;
-    let (tangent, tracked) = (x.tangent.is_some(), x.value.is_tracked());
+    let asked = Asked::of(&x);
     let estimate = denoiser.estimate(x, at, given)?;
-    ensure!(
-        Kind::Unsupported,
-        !tangent || estimate.mean.tangent.is_some(),
-        "this denoiser has no Jacobian-vector product: it drops the tangent of its input"
-    );
-    ensure!(
-        Kind::Unsupported,
-        !tracked || estimate.mean.value.is_tracked(),
-        "this denoiser has no gradient: its result is not made of tensor operations on its input"
-    );
+    asked.check(&estimate.mean, "denoiser")?;
     Ok(estimate)
+}
+
+/// Which derivatives are asked for by an input.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked {
+    tangent: bool,
+    tracked: bool,
+}
+
+impl Asked {
+    pub(crate) fn of(x: &Dual<2>) -> Self {
+        Self { tangent: x.tangent.is_some(), tracked: x.value.is_tracked() }
+    }
+
+    /// Fails where the output has lost one of them.
+    pub(crate) fn check(self, output: &Dual<2>, what: &str) -> Result<()> {
+        ensure!(
+            Kind::Unsupported,
+            !self.tangent || output.tangent.is_some(),
+            "this {what} has no Jacobian-vector product: it drops the tangent of its input"
+        );
+        ensure!(
+            Kind::Unsupported,
+            !self.tracked || output.value.is_tracked(),
+            "this {what} has no gradient: its result is not made of tensor operations on its input"
+        );
+        Ok(())
+    }
 }
 
 /// D(x) `[rows, dim]`, without derivatives.

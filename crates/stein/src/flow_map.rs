@@ -80,7 +80,7 @@ pub fn sample_map_from(
     request: &Request,
     observe: &mut dyn FnMut(&Progress) -> Result<()>,
 ) -> Result<Sampled> {
-    request.given.check(request.rows)?;
+    request.check(&x)?;
     ensure!(kernels.len() >= 2, "a grid of {} level(s) has no step: give it at least two levels", kernels.len());
     ensure!(
         kernels.windows(2).all(|pair| pair[0].noise_to_signal() > pair[1].noise_to_signal()),

@@ -155,74 +155,17 @@ impl Grid {
             points == 1 || end < start,
             "the grid's start and end are both {start}: {points} levels need an interval between them"
         );
-        let fraction = |i: usize| i as f64 / (points.max(2) - 1) as f64;
-        let between = |a: f64, b: f64, i: usize| a + (b - a) * fraction(i);
-        let noise = |t: f64| schedule.kernel(t).noise_to_signal();
-        let in_noise = |forward: &dyn Fn(f64) -> f64, back: &dyn Fn(f64) -> f64| -> Result<Vec<f64>> {
-            ensure!(
-                noise(start).is_finite(),
-                "this grid divides by alpha, which is 0 at t = {start}: set the grid's start below that, or use the uniform grid"
-            );
-            Ok((0..points)
-                .map(|i| back(between(forward(noise(start)), forward(noise(end)), i)))
-                .map(|noise| schedule.time_at(-2.0 * noise.ln()))
-                .collect())
-        };
+        let ends = Ends { start, end, points };
         let mut times = match &self.spacing {
-            Spacing::Uniform {} => (0..points).map(|i| between(start, end, i)).collect(),
+            Spacing::Uniform {} => ends.spread(start, end).collect(),
             &Spacing::Karras { rho } => {
                 ensure!(rho > 0.0, "grid karras: rho = {rho} must be positive");
-                in_noise(&|noise| noise.powf(1.0 / rho), &|root| root.powf(rho))?
+                ends.in_noise(schedule, |noise| noise.powf(1.0 / rho), |root| root.powf(rho))?
             }
-            Spacing::LogSnr {} => in_noise(&f64::ln, &f64::exp)?,
-            Spacing::Geometric {} => {
-                let sigma = |t: f64| schedule.kernel(t).sigma;
-                (0..points)
-                    .map(|i| bisect(&sigma, between(sigma(start).ln(), sigma(end).ln(), i).exp(), end, start))
-                    .collect()
-            }
-            Spacing::Leading { .. } | Spacing::Trailing {} | Spacing::Quadratic {} => {
-                let Some(levels) = schedule.levels() else {
-                    return Err(crate::Error::new(
-                        "the leading, trailing and quadratic grids pick trained levels: they need a discrete schedule",
-                    ));
-                };
-                ensure!(points <= levels, "the grid asks for {points} of the schedule's {levels} levels");
-                ensure!(
-                    self.start.is_none() && self.end.is_none(),
-                    "the leading, trailing and quadratic grids span all trained levels: leave out start and end"
-                );
-                ensure!(
-                    points >= 2 || matches!(self.spacing, Spacing::Trailing {}),
-                    "the leading and quadratic grids of one step start at level 0, which has hardly any noise: use trailing"
-                );
-                let picked = self.subsequence(levels, points);
-                ensure!(
-                    picked[0] < levels as f64,
-                    "the leading grid starts at level {}, beyond the last of {levels}: lower its offset or its steps",
-                    picked[0]
-                );
-                picked
-            }
-            Spacing::Given { noise: listed } => {
-                ensure!(
-                    self.start.is_none() && self.end.is_none(),
-                    "the given grid starts and ends at the levels it lists: leave out start and end"
-                );
-                ensure!(
-                    listed.windows(2).all(|pair| pair[0] > pair[1]) && listed.iter().all(|&noise| noise > 0.0),
-                    "the given grid's levels must fall and be above 0, the noisiest first: {listed:?}"
-                );
-                // A little room for a level that was printed and read.
-                let (least, most) = (noise(first) * (1.0 - 1e-6), noise(last) * (1.0 + 1e-6));
-                ensure!(
-                    listed.iter().all(|noise| (least..=most).contains(noise)),
-                    "the given grid's levels must lie between sigma/alpha = {} and {} of the schedule: {listed:?}",
-                    noise(first),
-                    noise(last)
-                );
-                listed.iter().map(|noise| schedule.time_at(-2.0 * noise.ln()).clamp(first, last)).collect()
-            }
+            Spacing::LogSnr {} => ends.in_noise(schedule, f64::ln, f64::exp)?,
+            Spacing::Geometric {} => ends.in_sigma_ratios(schedule),
+            Spacing::Leading { .. } | Spacing::Trailing {} | Spacing::Quadratic {} => self.trained(schedule, points)?,
+            Spacing::Given { noise } => self.listed(schedule, noise)?,
         };
         // The ends are exact, whatever a round trip through σ/α rounds to.
         if !self.spacing.names_levels() {
@@ -236,6 +179,52 @@ impl Grid {
             kernels.push(Kernel::CLEAN);
         }
         Ok(kernels)
+    }
+
+    /// Trained levels of a discrete schedule, as indices, noisiest first.
+    fn trained(&self, schedule: &dyn Schedule, points: usize) -> Result<Vec<f64>> {
+        let Some(levels) = schedule.levels() else {
+            return Err(crate::Error::new(
+                "the leading, trailing and quadratic grids pick trained levels: they need a discrete schedule",
+            ));
+        };
+        ensure!(points <= levels, "the grid asks for {points} of the schedule's {levels} levels");
+        ensure!(
+            self.start.is_none() && self.end.is_none(),
+            "the leading, trailing and quadratic grids span all trained levels: leave out start and end"
+        );
+        ensure!(
+            points >= 2 || matches!(self.spacing, Spacing::Trailing {}),
+            "the leading and quadratic grids of one step start at level 0, which has hardly any noise: use trailing"
+        );
+        let picked = self.subsequence(levels, points);
+        ensure!(
+            picked[0] < levels as f64,
+            "the leading grid starts at level {}, beyond the last of {levels}: lower its offset or its steps",
+            picked[0]
+        );
+        Ok(picked)
+    }
+
+    /// The times of levels given by their σ/α.
+    fn listed(&self, schedule: &dyn Schedule, listed: &[f64]) -> Result<Vec<f64>> {
+        ensure!(
+            self.start.is_none() && self.end.is_none(),
+            "the given grid starts and ends at the levels it lists: leave out start and end"
+        );
+        ensure!(
+            listed.windows(2).all(|pair| pair[0] > pair[1]) && listed.iter().all(|&noise| noise > 0.0),
+            "the given grid's levels must fall and be above 0, the noisiest first: {listed:?}"
+        );
+        let (first, last) = schedule.span();
+        let (least, most) = (schedule.kernel(first).noise_to_signal(), schedule.kernel(last).noise_to_signal());
+        // A little room for a level that was printed and read.
+        let reached = least * (1.0 - 1e-6)..=most * (1.0 + 1e-6);
+        ensure!(
+            listed.iter().all(|noise| reached.contains(noise)),
+            "the given grid's levels must lie between sigma/alpha = {least} and {most} of the schedule: {listed:?}"
+        );
+        Ok(listed.iter().map(|noise| schedule.time_at(-2.0 * noise.ln()).clamp(first, last)).collect())
     }
 
     fn subsequence(&self, levels: usize, points: usize) -> Vec<f64> {
@@ -262,6 +251,45 @@ impl Grid {
             _ => leading(0, points).collect(),
         };
         ascending.into_iter().rev().collect()
+    }
+}
+
+/// The noisiest and the cleanest time of a grid, and its number of noisy levels.
+struct Ends {
+    start: f64,
+    end: f64,
+    points: usize,
+}
+
+impl Ends {
+    /// Numbers in equal steps, one per level.
+    fn spread(&self, from: f64, to: f64) -> impl Iterator<Item = f64> {
+        let intervals = (self.points.max(2) - 1) as f64;
+        (0..self.points).map(move |i| from + (to - from) * (i as f64 / intervals))
+    }
+
+    /// Times of equal steps of a function of σ/α.
+    fn in_noise(
+        &self,
+        schedule: &dyn Schedule,
+        forward: impl Fn(f64) -> f64,
+        back: impl Fn(f64) -> f64,
+    ) -> Result<Vec<f64>> {
+        let [start, end] = [self.start, self.end].map(|t| schedule.kernel(t).noise_to_signal());
+        ensure!(
+            start.is_finite(),
+            "this grid divides by alpha, which is 0 at t = {}: set the grid's start below that, or use the uniform grid",
+            self.start
+        );
+        Ok(self.spread(forward(start), forward(end)).map(|place| schedule.time_at(-2.0 * back(place).ln())).collect())
+    }
+
+    /// Times of equal ratios of σ.
+    fn in_sigma_ratios(&self, schedule: &dyn Schedule) -> Vec<f64> {
+        let sigma = |t: f64| schedule.kernel(t).sigma;
+        self.spread(sigma(self.start).ln(), sigma(self.end).ln())
+            .map(|log_sigma| bisect(&sigma, log_sigma.exp(), self.end, self.start))
+            .collect()
     }
 }
 

@@ -8,7 +8,8 @@
 //! In x/α the forward SDE is d(x/α) = dW(n) with the clock n = (σ/α)², on every schedule (Karras et al. 2022, appendix B.1). The path
 //! is drawn by bisection of ln n (Lévy's construction: between a and b, W(m) is normal with mean W(a) + (m − a)/(b − a) (W(b) −
 //! W(a)) and variance (m − a)(b − m)/(b − a)), each point keyed by its place, so that the noise of an interval is a function of
-//! the interval alone.
+//! the interval alone. A run that goes back up, to noisier levels than it has reached, follows a new path from there on: what it
+//! does a second time has noise of its own.
 
 use std::rc::Rc;
 
@@ -41,11 +42,14 @@ pub(crate) struct Draws<'a> {
     source: &'a Source,
     made: u64,
     path: Option<Path>,
+    /// How often the run went back up, and the cleanest place of the path it has reached since.
+    lap: u64,
+    reached: u64,
 }
 
 impl<'a> Draws<'a> {
     pub(crate) fn new(request: &'a Request) -> Self {
-        Self { keys: request.keys(), source: &request.noise, made: 0, path: None }
+        Self { keys: request.keys(), source: &request.noise, made: 0, path: None, lap: 0, reached: u64::MAX }
     }
 
     /// The next fresh draw, of the shape `[rows, dim]`, device and precision of `like`.
@@ -81,12 +85,18 @@ impl<'a> Draws<'a> {
     /// As [`normal`](Self::normal).
     pub(crate) fn interval(&mut self, from: &Kernel, to: &Kernel, like: &Tensor<2>) -> Result<Tensor<2>> {
         let (late, early) = (place(from), place(to));
-        if *self.source != Source::Keyed || late == early {
-            // Intervals that are finer than the path share nothing with each other.
+        if *self.source != Source::Keyed || late >> CELL == early >> CELL {
+            // Intervals inside a cell of the path share nothing with each other.
             return self.normal(like);
         }
         let dim = like.dims()[1];
-        let path = self.path.get_or_insert_with(|| Path::new(&self.keys, dim));
+        // Two roundings of one level are no way up.
+        if late > self.reached.saturating_add(1 << CELL) {
+            self.lap += 1;
+            self.path = None;
+        }
+        self.reached = early;
+        let path = self.path.get_or_insert_with(|| Path::new(&self.keys, self.lap, dim));
         let (late, early) = (path.at(late), path.at(early));
         let scale = 1.0 / (late.clock - early.clock).abs().sqrt();
         let values = late.values.iter().zip(&early.values).map(|(a, b)| scale * (a - b)).collect();
@@ -96,14 +106,21 @@ impl<'a> Draws<'a> {
 
 /// ln n of the ends of every path: σ/α from 2e−9 to 5e8.
 const ENDS: (f64, f64) = (-40.0, 40.0);
-/// Bisections of ln n: intervals from 0.0012 on have noise of their own.
-const DEPTH: u32 = 17;
+/// A place on the path is a multiple of 2^−40 of the way in ln n: to 7e−11.
+const WHOLE: u64 = 1 << 40;
+/// Bisection stops at cells of 2^24 places, 0.0012 in ln n; a point inside is drawn given the ends of its cell.
+const CELL: u32 = 24;
 
-/// The nearest point of the path to a level.
+/// The place on the path of a level.
 fn place(at: &Kernel) -> u64 {
     let fraction = (2.0 * at.noise_to_signal().ln() - ENDS.0) / (ENDS.1 - ENDS.0);
     // Levels without signal lie beyond the end, clean ones before the start.
-    (fraction.clamp(0.0, 1.0) * f64::from(1u32 << DEPTH)).round() as u64
+    (fraction.clamp(0.0, 1.0) * WHOLE as f64).round() as u64
+}
+
+/// n at a place.
+fn clock(place: u64) -> f64 {
+    (ENDS.0 + (ENDS.1 - ENDS.0) * place as f64 / WHOLE as f64).exp()
 }
 
 /// A point of the paths of all rows.
@@ -118,24 +135,39 @@ struct Point {
 /// The Brownian path of every row, with the points on the way to the one last asked for.
 struct Path {
     keys: Keys,
+    lap: u64,
     dim: usize,
-    /// Intervals, each inside the one before.
+    /// Intervals, each inside the one before, down to a cell.
     way: Vec<[Rc<Point>; 2]>,
+    /// The last point inside a cell: where one step ends the next starts.
+    last: Option<Rc<Point>>,
 }
 
 impl Path {
-    fn new(keys: &Keys, dim: usize) -> Self {
-        let clock = |place: u64| (ENDS.0 + (ENDS.1 - ENDS.0) * place as f64 / f64::from(1u32 << DEPTH)).exp();
-        let point = |place: u64| {
-            let mut values = keys.normal(Purpose::Path, place, dim);
-            values.iter_mut().for_each(|value| *value *= clock(place).sqrt());
-            Rc::new(Point { place, clock: clock(place), values })
-        };
-        let way = vec![[point(0), point(1 << DEPTH)]];
-        Self { keys: keys.clone(), dim, way }
+    fn new(keys: &Keys, lap: u64, dim: usize) -> Self {
+        let mut path = Self { keys: keys.clone(), lap, dim, way: Vec::new(), last: None };
+        path.way.push([0, WHOLE].map(|place| {
+            let deviation = clock(place).sqrt();
+            let values = keys.normal(Purpose::Path, path.step(place), dim);
+            Rc::new(Point {
+                place,
+                clock: clock(place),
+                values: values.into_iter().map(|value| deviation * value).collect(),
+            })
+        }));
+        path
+    }
+
+    /// The step of the keys of a place.
+    fn step(&self, place: u64) -> u64 {
+        // A place is at most 2^40.
+        self.lap << 41 | place
     }
 
     fn at(&mut self, place: u64) -> Rc<Point> {
+        if let Some(last) = self.last.as_ref().filter(|last| last.place == place) {
+            return Rc::clone(last);
+        }
         loop {
             let [low, high] = self.way.last().expect("the whole path is never taken away");
             if place == low.place {
@@ -148,20 +180,24 @@ impl Path {
                 self.way.pop();
                 continue;
             }
-            let middle = Rc::new(self.between(low, high));
+            if high.place - low.place == 1 << CELL {
+                let point = Rc::new(self.between(low, high, place));
+                self.last = Some(Rc::clone(&point));
+                return point;
+            }
+            let middle = Rc::new(self.between(low, high, low.place.midpoint(high.place)));
             let half = if place < middle.place { [Rc::clone(low), middle] } else { [middle, Rc::clone(high)] };
             self.way.push(half);
         }
     }
 
-    fn between(&self, low: &Point, high: &Point) -> Point {
-        let place = (low.place + high.place) / 2;
-        // Both ends are powers of e apart, and so is the middle.
-        let clock = (low.clock * high.clock).sqrt();
+    /// A point given two around it.
+    fn between(&self, low: &Point, high: &Point, place: u64) -> Point {
+        let clock = clock(place);
         let part = (clock - low.clock) / (high.clock - low.clock);
         let deviation = (part * (high.clock - clock)).sqrt();
         let mut values = vec![0.0; self.keys.len() * self.dim];
-        let key = Key::new(self.keys.seed, Purpose::Path).step(place);
+        let key = Key::new(self.keys.seed, Purpose::Path).step(self.step(place));
         let width = self.dim.max(1);
         let ends = low.values.par_chunks(width).zip(high.values.par_chunks(width));
         values.par_chunks_mut(width).zip(&self.keys.rows).zip(ends).for_each(|((values, &row), (low, high))| {
@@ -185,8 +221,7 @@ mod tests {
     /// Increments over intervals of one path, in units of the clock.
     fn increment(draws: &mut Draws, from: f64, to: f64, like: &Tensor<2>) -> Vec<f64> {
         let (from, to) = (level(from), level(to));
-        let clock = |at: &Kernel| (ENDS.0 + (ENDS.1 - ENDS.0) * place(at) as f64 / f64::from(1u32 << DEPTH)).exp();
-        let scale = (clock(&from) - clock(&to)).sqrt();
+        let scale = (clock(place(&from)) - clock(place(&to))).sqrt();
         rows::host(&draws.interval(&from, &to, like).unwrap()).into_iter().map(|z| z * scale).collect()
     }
 
@@ -204,6 +239,19 @@ mod tests {
                 assert!((sum - first - second).abs() < 1e-12 * 80.0);
             }
         }
+    }
+
+    #[test]
+    fn a_second_descent_has_noise_of_its_own() {
+        let request = Request::exact(1000, 1, 4);
+        let like = rows::matrix(vec![0.0; 1000], 1, &rows::exact());
+        let mut draws = Draws::new(&request);
+        let first = increment(&mut draws, 3.0, 1.0, &like);
+        let second = increment(&mut draws, 3.0, 1.0, &like);
+        let product: f64 = first.iter().zip(&second).map(|(a, b)| a * b / 8.0).sum::<f64>() / 1000.0;
+        // Increments have variance 8; five standard errors of the mean of a product of independent normals.
+        assert!(product.abs() < 5.0 / 1000f64.sqrt(), "{product}");
+        assert_eq!(first, increment(&mut Draws::new(&request), 3.0, 1.0, &like));
     }
 
     #[test]

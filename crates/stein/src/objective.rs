@@ -186,7 +186,7 @@ impl Objective {
     /// Returns the mean over rows and dimensions, a tensor `[1]` that can be differentiated.
     ///
     /// # Errors
-    /// Those of the network.
+    /// A number of keys or conditions that is not that of the rows, and those of the network.
     pub fn loss<N: Network>(
         &self,
         model: &Preconditioned<N>,
@@ -194,6 +194,9 @@ impl Objective {
         given: &Condition,
         keys: &Keys,
     ) -> Result<Tensor<1>> {
+        let count = x0.dims()[0];
+        ensure!(keys.len() == count, "{} keys were given for {count} training examples: give one per row", keys.len());
+        given.check(count)?;
         let drawn = self.draw_levels(&*model.schedule, keys);
         let at: Vec<Kernel> = drawn.iter().map(|(at, _)| *at).collect();
         let levels = Levels::Each(&at);

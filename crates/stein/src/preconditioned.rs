@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AnySchedule, Condition, Context, Denoiser, Dual, Estimate, Kernel, Keys, Levels, Network, Prediction, Result,
+    denoiser::Asked,
     ensure, rows,
 };
 
@@ -167,7 +168,7 @@ impl<N: Network> Preconditioned<N> {
     /// network learns variances its values for them, `[rows, dim]` too. With `dropout` the network drops values as in training.
     ///
     /// # Errors
-    /// Those of the network, and an output of another width.
+    /// Those of the network, an output of another width, and one that has lost a derivative that was asked for.
     pub fn raw(
         &self,
         x: Dual<2>,
@@ -184,11 +185,15 @@ impl<N: Network> Preconditioned<N> {
         };
         let noise = at.factors(|k| self.settings.noise_input.number(k, &self.schedule)).into_rows(count);
         let noise = rows::vector(noise, &scaled.value).into();
+        // Checked here: beside c_skip x, which has its derivatives, a network without any would not be missed.
+        let asked = Asked::of(&scaled);
         let raw = self.network.forward(scaled, &Context { noise, second: None, given, dropout })?;
+        asked.check(&raw, "network")?;
         let width = raw.dims()[1];
         ensure!(
             width == dim || width == 2 * dim,
-            "the network gives {width} numbers for rows of {dim}: as many are expected, or twice as many with variances"
+            "the network gives {width} numbers for rows of {dim}: {dim} are expected, or {} with variances",
+            2 * dim
         );
         if width == dim {
             return Ok((raw, None));
@@ -224,7 +229,8 @@ impl<N: Network> Denoiser for Preconditioned<N> {
     }
 }
 
-/// What brings x from a level to one of the same log-SNR on another schedule; both may be without signal.
+/// What brings x from a level to one of the same log-SNR on another schedule: the ratio of the larger of α and σ, since one of
+/// them may be 0.
 fn ratio(own: &Kernel, at: &Kernel) -> f64 {
-    if at.alpha > 0.0 { own.alpha / at.alpha } else { 1.0 }
+    if at.alpha > at.sigma { own.alpha / at.alpha } else { own.sigma / at.sigma }
 }

@@ -144,7 +144,7 @@ impl Component {
 }
 
 fn check_mean(mean: &[f64]) -> Result<()> {
-    ensure!(!mean.is_empty(), "a mean is empty: give it one number a dimension");
+    ensure!(!mean.is_empty(), "a mean is empty: give it one number per dimension");
     ensure!(mean.iter().all(|m| m.is_finite()), "a mean has an entry that is not a finite number");
     Ok(())
 }

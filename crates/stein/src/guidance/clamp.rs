@@ -46,6 +46,17 @@ impl Wrapper for Clamp {
     }
 }
 
+/// Every number kept inside an interval: the derivative is 1 inside and 0 outside, as the engine has it.
+pub(super) fn clamp(x: Dual<2>, low: f64, high: f64) -> Dual<2> {
+    x.map(
+        |x| x.clamp(low, high),
+        |x| {
+            let outside = x.clone().lower_elem(low).bool_or(x.clone().greater_elem(high));
+            x.ones_like().mask_fill(outside, 0.0)
+        },
+    )
+}
+
 /// A denoiser or a flow map whose result is kept inside an interval.
 #[derive(Debug, Clone)]
 pub struct Clamped<D> {
@@ -56,10 +67,8 @@ pub struct Clamped<D> {
 }
 
 impl<D> Clamped<D> {
-    /// The derivative is 1 inside and 0 outside, as the engine has it.
     fn clamp(&self, x: Dual<2>) -> Dual<2> {
-        let (low, high) = self.bounds;
-        x.map(|x| x.clamp(low, high), |x| x.clone().greater_equal_elem(low).bool_and(x.lower_equal_elem(high)).float())
+        clamp(x, self.bounds.0, self.bounds.1)
     }
 }
 

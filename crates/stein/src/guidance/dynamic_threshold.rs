@@ -1,13 +1,14 @@
 //! Dynamic thresholding (Saharia et al. 2022, "Imagen", arXiv:2205.11487, section 2.3): a row whose values leave the data's range is
 //! clamped at a high percentile s of their size and divided by s, so that strong guidance does not saturate it.
+//!
+//! In units where the data lie in [−1, 1], D' = clamp(D/s, −1, 1) with s = max(1, percentile of |D|).
 
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Surroundings, Wrapper};
-use crate::{Condition, Denoiser, Dual, Estimate, Levels, Result, ensure, estimate, rows};
+use super::{Surroundings, Wrapper, clamp::clamp};
+use crate::{Condition, Denoiser, Dual, Estimate, Levels, Result, ensure, estimate};
 
 /// Dynamic thresholding of estimates, for pictures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,39 +57,31 @@ struct Thresholded {
 }
 
 impl Thresholded {
-    /// The percentile of each row's sizes, at least `half`, interpolated between its neighbors. Where two values are close the
-    /// derivative of a percentile is that of the value it picks; it is taken as a constant of the row.
-    fn thresholds(&self, x: &Tensor<2>) -> Vec<f64> {
-        let dim = x.dims()[1];
-        let place = self.percentile * (dim - 1) as f64;
+    /// The percentile of each row's sizes `[rows, 1]`, interpolated between its neighbors, for rows `x` `[rows, dim]`. Its tangent is
+    /// that of the values it lies between.
+    fn percentiles(&self, x: Dual<2>) -> Dual<2> {
+        let sizes = x.map(|x| x.abs(), |x| x.sign());
+        let last = sizes.dims()[1] - 1;
+        let place = self.percentile * last as f64;
         let (below, part) = (place.floor() as usize, place.fract());
-        rows::host(x)
-            .chunks_exact(dim)
-            .map(|row| {
-                let mut sizes: Vec<f64> = row.iter().map(|x| (x - self.center).abs()).collect();
-                sizes.sort_unstable_by(f64::total_cmp);
-                let above = sizes[(below + 1).min(dim - 1)];
-                (sizes[below] + part * (above - sizes[below])).max(self.half)
-            })
-            .collect()
+        let order = sizes.value.clone().inner().argsort(1);
+        let ranked = |rank: usize| {
+            let index = order.clone().narrow(1, rank.min(last), 1);
+            sizes.clone().linear(|sizes| sizes.gather(1, index.clone()))
+        };
+        ranked(below).linear(|size| size.mul_scalar(1.0 - part)) + ranked(below + 1).linear(|size| size.mul_scalar(part))
     }
 }
 
 impl Denoiser for Thresholded {
     fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
         let inner = estimate(&self.inner, x, at, given)?;
-        let thresholds = self.thresholds(&inner.mean.value);
-        let like = &inner.mean.value;
-        let [s, factor] = [1.0, self.half].map(|half| {
-            let numbers = thresholds.iter().map(|s| if half == 1.0 { *s } else { half / s }).collect::<Vec<_>>();
-            rows::column(&numbers, like)
-        });
-        let wide = s.expand(like.dims());
-        let clamped = inner
-            .mean
-            .shift(|x| x.sub_scalar(self.center))
-            .map(|x| x.min_pair(wide.clone()).max_pair(-wide.clone()), |x| x.abs().lower_equal(wide.clone()).float());
-        let mean = clamped.linear(|x| x * factor.clone()).shift(|x| x.add_scalar(self.center));
+        let shape = inner.mean.dims();
+        let x = inner.mean.shift(|x| x.sub_scalar(self.center)).linear(|x| x.mul_scalar(1.0 / self.half));
+        let threshold = clamp(self.percentiles(x.clone()), 1.0, f64::INFINITY);
+        let inverse = threshold.map(|s| s.recip(), |s| -s.square().recip());
+        let scaled = clamp(x * inverse.linear(|inverse| inverse.expand(shape)), -1.0, 1.0);
+        let mean = scaled.linear(|x| x.mul_scalar(self.half)).shift(|x| x.add_scalar(self.center));
         Ok(Estimate { mean, ..inner })
     }
 }

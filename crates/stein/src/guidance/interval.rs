@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{Surroundings, Wrapper};
@@ -49,42 +50,45 @@ struct Within {
 }
 
 impl Within {
-    fn at(&self, level: &Kernel) -> &dyn Denoiser {
-        if (self.interval.low..=self.interval.high).contains(&level.noise_to_signal()) {
-            &self.inner
-        } else {
-            &self.bare
-        }
+    fn holds(&self, level: &Kernel) -> bool {
+        (self.interval.low..=self.interval.high).contains(&level.noise_to_signal())
+    }
+
+    /// The estimate of some rows of a batch with a level each.
+    fn some(
+        &self,
+        inside: bool,
+        x: &Dual<2>,
+        levels: &[Kernel],
+        chosen: &[usize],
+        given: &Condition,
+    ) -> Result<Estimate> {
+        let denoiser = if inside { &self.inner } else { &self.bare };
+        let levels: Vec<Kernel> = chosen.iter().map(|&row| levels[row]).collect();
+        let x = x.clone().linear(|x| rows::select(x, chosen));
+        estimate(denoiser, x, Levels::Each(&levels), &given.select(chosen))
     }
 }
 
 impl Denoiser for Within {
     fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
-        let inside = |level: &Kernel| (self.interval.low..=self.interval.high).contains(&level.noise_to_signal());
-        let all = at.kernels();
-        if let Levels::Each(levels) = at
-            && all.iter().any(inside)
-            && !all.iter().all(inside)
-        {
-            // Rows on both sides: each side by itself, and back in order.
-            let (within, without): (Vec<usize>, Vec<usize>) = (0..levels.len()).partition(|&row| inside(&levels[row]));
-            let part = |chosen: &[usize], denoiser: &dyn Denoiser| {
-                let levels: Vec<Kernel> = chosen.iter().map(|&row| levels[row]).collect();
-                let x = x.clone().linear(|x| rows::select(x, chosen));
-                estimate(denoiser, x, Levels::Each(&levels), &given.select(chosen))
-            };
-            let (first, second) = (part(&within, &self.inner)?, part(&without, &self.bare)?);
-            let mut back = vec![0; levels.len()];
-            within.iter().chain(&without).enumerate().for_each(|(place, &row)| back[row] = place);
-            let join = |a, b| rows::select(burn::tensor::Tensor::cat(vec![a, b], 0), &back);
-            return Ok(Estimate {
-                mean: Dual::cat(vec![first.mean, second.mean], 0).linear(|mean| rows::select(mean, &back)),
-                variance: first.variance.zip(second.variance).map(|(a, b)| join(a, b)),
-            });
+        let levels = at.kernels();
+        let (within, without): (Vec<usize>, Vec<usize>) = (0..levels.len()).partition(|&row| self.holds(&levels[row]));
+        if without.is_empty() {
+            return estimate(&self.inner, x, at, given);
         }
-        match all.first() {
-            Some(level) => estimate(self.at(level), x, at, given),
-            None => Ok(x.into()),
+        if within.is_empty() {
+            return estimate(&self.bare, x, at, given);
         }
+        // Rows on both sides: each side by itself, and back in order.
+        let inside = self.some(true, &x, levels, &within, given)?;
+        let outside = self.some(false, &x, levels, &without, given)?;
+        let mut back = vec![0; levels.len()];
+        within.iter().chain(&without).enumerate().for_each(|(place, &row)| back[row] = place);
+        let variance = inside.variance.zip(outside.variance);
+        Ok(Estimate {
+            mean: Dual::cat(vec![inside.mean, outside.mean], 0).linear(|mean| rows::select(mean, &back)),
+            variance: variance.map(|(inside, outside)| rows::select(Tensor::cat(vec![inside, outside], 0), &back)),
+        })
     }
 }

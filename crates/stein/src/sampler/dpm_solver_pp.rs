@@ -3,7 +3,7 @@
 //! h_previous/h.
 //!
 //! Lu et al. 2022, "DPM-Solver++", algorithm 2. The first steps are of as high an order as there are estimates, the
-//! step to σ = 0 (h = ∞) is of first order. One evaluation a step.
+//! step to σ = 0 (h = ∞) is of first order. One evaluation per step.
 //!
 //! Order 3 (3M) is the update of the published code: with the divided differences D¹ and D² of the last three estimates
 //! in units of h, x_s = (σ_s/σ_t) x + α_s ((1 − e^{−h}) D + φ D¹ − (φ/h − ½) D²), φ = 1 − (1 − e^{−h})/h. The expansion

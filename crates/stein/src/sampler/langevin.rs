@@ -3,10 +3,9 @@
 //! Song & Ermon 2019, algorithm 1, writes x ← x + (a/2) s + √a z with a = ε σ_i²/σ_L²; their code takes x + a s + √(2a) z,
 //! twice the step. Song & Ermon 2020 (NCSNv2) follows the code and adds a final denoising step x + σ_L² s.
 //!
-//! It relaxes at a level and relabels: x/α is carried from level to level (on a grid with `clean = false` the last level is a label:
-//! no step is taken there), so on schedules with α ≠ 1 it runs on x/α, whose
-//! noise is σ/α (D(x; α, σ) = D(x/α; 1, σ/α)). It follows no trajectory and has no order. With a single level it is plain
-//! Langevin dynamics.
+//! It relaxes at a level and relabels: x/α is carried from level to level, so on schedules with α ≠ 1 it runs on x/α, whose
+//! noise is σ/α (D(x; α, σ) = D(x/α; 1, σ/α)). On a grid with `clean = false` the last level is a label only: no step is taken
+//! there. It follows no trajectory and has no order. With a single level it is plain Langevin dynamics.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -24,7 +23,7 @@ pub enum Convention {
     Code,
 }
 
-/// Annealed Langevin dynamics. Defaults: NCSN's published code, 100 steps a level.
+/// Annealed Langevin dynamics. Defaults: NCSN's published code, 100 steps per level.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Langevin {
@@ -78,7 +77,7 @@ impl Sampler for Langevin {
             "sampler langevin: epsilon = {} must be positive",
             self.epsilon.unwrap_or_default()
         );
-        ensure!(self.steps >= 1, "sampler langevin: steps = 0, at least one step a level is needed");
+        ensure!(self.steps >= 1, "sampler langevin: steps = 0, at least one step per level is needed");
         Ok(())
     }
 }

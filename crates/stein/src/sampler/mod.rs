@@ -173,6 +173,18 @@ impl Request {
         Keys::range(self.seed, self.first, self.rows)
     }
 
+    /// Fails unless `x` and the condition are those of the batch that is asked for.
+    pub(crate) fn check(&self, x: &Tensor<2>) -> Result<()> {
+        let [rows, dim] = x.dims();
+        ensure!(
+            [rows, dim] == [self.rows, self.dim],
+            "the batch to start from has {rows} rows of {dim} numbers, and {} of {} are asked for",
+            self.rows,
+            self.dim
+        );
+        self.given.check(rows)
+    }
+
     /// The prior at the noisiest of these levels.
     pub(crate) fn prior(&self, kernels: &[Kernel]) -> Tensor<2> {
         // Without a level there is nothing to start from, which `sample_from` and `sample_map_from` refuse.
@@ -235,7 +247,7 @@ pub fn sample_from(
     observe: &mut dyn FnMut(&Progress) -> Result<()>,
 ) -> Result<Sampled> {
     sampler.check()?;
-    request.given.check(request.rows)?;
+    request.check(&x)?;
     ensure!(kernels.len() >= 2, "a grid of {} level(s) has no step: give it at least two levels", kernels.len());
     ensure!(
         kernels[0].alpha > 0.0 || sampler.starts_without_signal(),

@@ -42,7 +42,7 @@ pub struct PredictorCorrector {
     pub predictor: Box<AnySampler>,
     /// The corrector; default `annealed`.
     pub corrector: Corrector,
-    /// Corrector steps a level; default 1. With 0 this is the predictor.
+    /// Corrector steps per level; default 1. With 0 this is the predictor.
     pub steps: usize,
     /// Target signal-to-noise ratio r of a corrector step; default 0.16.
     pub snr: f64,

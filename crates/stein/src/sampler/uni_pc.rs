@@ -9,7 +9,7 @@
 //! published.
 //!
 //! The first steps are of as high an order as there are estimates, the step to σ = 0 (h = ∞) is of first order. One
-//! evaluation a step.
+//! evaluation per step.
 
 use burn::tensor::Tensor;
 use nalgebra::{DMatrix, DVector};
@@ -76,7 +76,7 @@ impl Sampler for UniPc {
         if to.is_clean() {
             return Ok(denoised);
         }
-        // The latest first. An interval that starts without signal is infinite: nothing is to be learnt across it.
+        // The latest first. An interval that starts without signal is infinite: nothing is to be learned across it.
         let known: Vec<Estimate> = (0..self.order as usize)
             .map_while(|back| past.step(back).filter(|(level, _)| level.alpha > 0.0).cloned())
             .collect();

@@ -1,11 +1,16 @@
 //! The tests that make the design true. They walk the registries, so a new schedule, prediction or sampler is covered the
 //! day its line is added.
 
+mod derivatives;
 mod exact;
 mod flow_maps;
 mod grids;
+mod guidance;
 mod objective;
+mod ode;
+mod paths;
 mod predictions;
+mod registries;
 mod samplers;
 mod schedulers;
 mod schedules;

@@ -22,7 +22,7 @@ fn run(
     host(&sample(model, schedule, kernels, sampler, request, &mut |_| Ok(())).unwrap().x)
 }
 
-/// Every sampler that claims an order, with one step an interval where it would choose its own.
+/// Every sampler that claims an order, with one step per interval where it would choose its own.
 fn ordered() -> Vec<AnySampler> {
     let one_step = Rk45 { rtol: f64::INFINITY, atol: f64::INFINITY, ..Rk45::default() };
     let other_orders: [AnySampler; 4] = [

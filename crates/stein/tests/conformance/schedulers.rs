@@ -54,7 +54,7 @@ struct Case {
     sigmas: Vec<f64>,
     #[serde(default)]
     discrete_sigmas: Vec<f64>,
-    /// α and σ as the case scales its samples, one a step or one an evaluation.
+    /// α and σ as the case scales its samples, one per step or one per evaluation.
     levels: Vec<(f64, f64)>,
     schedule: Option<String>,
     #[serde(default)]
