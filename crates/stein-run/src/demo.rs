@@ -115,14 +115,14 @@ fn finish(
         &[
             Section::Text(format!(
                 "A class-conditional model in the formulation of Karras et al. (2022), trained on the {examples} handwritten \
-                 digits of UCI optdigits (Alpaydin and Kaynak, CC BY 4.0) and sampled with {} evaluations a sample.",
+                 digits of UCI optdigits (Alpaydin and Kaynak, CC BY 4.0) and sampled with {} evaluations per sample.",
                 drawn.summary.evaluations
             )),
             Section::Table {
                 header: ["what", "value", "meaning"].map(String::from).to_vec(),
                 rows: rows.iter().map(|row| row.to_vec()).collect(),
             },
-            picture_section("samples.png", &samples, "image/png", "Samples, a class a row."),
+            picture_section("samples.png", &samples, "image/png", "Samples, one class per row."),
             picture_section("trajectory.gif", &trajectory, "image/gif", "The way from noise to samples."),
             picture_section("loss.png", &loss, "image/png", "The training loss."),
             Section::Heading("The experiment".into()),

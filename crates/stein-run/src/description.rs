@@ -10,7 +10,7 @@ use crate::{
     experiment::{parse_toml, with_settings},
 };
 
-/// What a model is, how it is sampled unless told otherwise, and what it is a model of.
+/// What a model is, how it is sampled by default, and what it is a model of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Description {

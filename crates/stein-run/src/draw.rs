@@ -72,11 +72,11 @@ impl ClassOf {
     }
 }
 
-/// Samples as they are drawn: some rows in a row.
+/// Some samples, handed on as they are drawn.
 pub struct Drawing<'a> {
     /// `[rows, dim]` in row order, in the data's own units; images clipped to \[0, 1\].
     pub values: &'a [f32],
-    /// The class of each, when the model was told one.
+    /// The class of each, when the model was given one.
     pub labels: Option<&'a [u32]>,
     /// The way there, `[rows, dim]` each, from noise to sample; empty unless it was asked for.
     pub frames: &'a [Vec<f32>],
@@ -113,7 +113,7 @@ pub struct Summary {
 pub struct Drawn {
     /// `[n, dim]` in row order, in the data's own units; images clipped to \[0, 1\].
     pub values: Vec<f32>,
-    /// The class of each, when the model was told one.
+    /// The class of each, when the model was given one.
     pub labels: Option<Vec<u32>>,
     /// The way there, `[n, dim]` each, from noise to sample; empty unless it was asked for.
     pub frames: Vec<Vec<f32>>,

@@ -24,7 +24,7 @@ pub struct Experiment {
     pub family: AnyFamily,
     /// How long and how fast.
     pub train: TrainConfig,
-    /// How it is sampled unless told otherwise.
+    /// How it is sampled by default.
     pub sample: SampleConfig,
 }
 

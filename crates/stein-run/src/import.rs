@@ -34,7 +34,7 @@ pub struct ImportOptions {
     pub check: Option<PathBuf>,
 }
 
-/// Imports weights. Returns what to tell of them, and whether every comparison was within its bound.
+/// Imports weights. Returns a report on them, and whether every comparison was within its bound.
 ///
 /// # Errors
 /// When the source cannot be read, is not one of a network known here, or does not fit its config; when it is to be written and
@@ -48,19 +48,19 @@ pub fn import(options: &ImportOptions) -> Result<(String, bool)> {
         source.origin = name.into_owned();
     }
     let published = Published::open(&source)?;
-    let mut told = describe(&source, &published);
+    let mut report = describe(&source, &published);
     let mut passed = true;
     if let Some(folder) = &options.check {
         let all = import::check(published.reference(), folder, DType::F32)?;
         passed = all.iter().all(Checked::passed);
-        told += &table(&all);
+        report += &table(&all);
     }
     if let Some(output) = &options.output {
         let stem = options.source.file_stem().unwrap_or_default().to_string_lossy();
         write(&source, &published, &stem, output)?;
-        told += &format!("written        {}\n", output.display());
+        report += &format!("written        {}\n", output.display());
     }
-    Ok((told, passed))
+    Ok((report, passed))
 }
 
 fn describe(source: &Source, published: &Published) -> String {
@@ -144,7 +144,7 @@ fn unbuffered(json: &Value) -> Option<TensorData> {
     (values.len() == shape.iter().product::<usize>()).then(|| TensorData::new(values, shape))
 }
 
-/// The model of a published network: what it is, how it is sampled unless told otherwise, and of what.
+/// The model of a published network: what it is, how it is sampled by default, and of what.
 fn description(name: &str, setting: &Setting) -> Description {
     let [height, width, channels] = setting.shape;
     let subject = Subject {

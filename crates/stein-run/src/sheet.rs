@@ -45,7 +45,7 @@ fn sheet(
     let dim = model.subject.dim();
     let n = values.len() / dim;
     if let Some(shape) = model.subject.image() {
-        // A class a row where the classes come in equal blocks; otherwise a square.
+        // One class per row where the classes come in equal blocks; otherwise a square.
         let known = model.subject.classes.len();
         let blocks = labels.filter(|labels| {
             known > 0

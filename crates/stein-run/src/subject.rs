@@ -18,7 +18,7 @@ pub struct DataConfig {
     /// in their own units.
     #[serde(default)]
     pub codec: Vec<CodecConfig>,
-    /// Whether the model is told the class; default false.
+    /// Whether the model is conditioned on the class; default false.
     #[serde(default)]
     pub conditional: bool,
     /// Mirror images at random; default false.

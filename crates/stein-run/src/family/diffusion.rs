@@ -81,7 +81,7 @@ impl Family for Diffusion {
     fn learners(&self, make: &Make) -> Result<Vec<Learner>> {
         ensure!(
             self.label_dropout == 0.0 || make.classes > 0,
-            "family.label_dropout hides classes, and this model is told none: set data.conditional = true, or leave it out"
+            "family.label_dropout hides classes, and this model is not conditioned on one: set data.conditional = true, or leave it out"
         );
         let network = self.network.build(make.shape, make.classes, make.seed, make.device)?;
         Ok(vec![Learner::new(NETWORK, network)])

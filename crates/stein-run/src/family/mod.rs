@@ -73,7 +73,7 @@ registry! {
 pub struct Make<'a> {
     /// The shape of one sample as the networks see it: `[D]`, `[length, channels]` or `[height, width, channels]`.
     pub shape: &'a [usize],
-    /// Classes they are told of, 0 for none.
+    /// Classes they are conditioned on, 0 for none.
     pub classes: usize,
     /// Seed of the initial weights.
     pub seed: u64,

@@ -1,4 +1,4 @@
-//! Animations that repeat for ever: GIF for everywhere, WebP for exact colours in a smaller file.
+//! Animations that repeat for ever: GIF for everywhere, WebP for exact colors in a smaller file.
 
 use std::io;
 use std::path::Path;
@@ -12,16 +12,16 @@ use stein_base::files::write_atomically;
 
 /// Writes the frames as an animated GIF; every frame has a palette of its own.
 ///
-/// A frame of at most 256 colours, such as any grey one, is kept exactly. The delays are rounded to hundredths of a
+/// A frame of at most 256 colors, such as any gray one, is kept exactly. The delays are rounded to hundredths of a
 /// second and are two hundredths at the least, below which viewers slow down.
 pub fn write_gif(path: impl AsRef<Path>, frames: &[RgbImage], delay_ms: u32, last_delay_ms: u32) -> Result<()> {
     let path = path.as_ref();
     let (width, height) = common_size(path, frames, u32::from(u16::MAX))?;
     let (width, height) = (width as u16, height as u16);
-    // Pillow takes a frame whose own palette is the grey ramp for one without a palette, and falls back on the global one.
-    let greys: Vec<u8> = (0..=255).flat_map(|grey| [grey; 3]).collect();
+    // Pillow takes a frame whose own palette is the gray ramp for one without a palette, and falls back on the global one.
+    let grays: Vec<u8> = (0..=255).flat_map(|gray| [gray; 3]).collect();
     write_atomically(path, |file| {
-        let mut encoder = Encoder::new(file, width, height, &greys).map_err(io::Error::other)?;
+        let mut encoder = Encoder::new(file, width, height, &grays).map_err(io::Error::other)?;
         encoder.set_repeat(Repeat::Infinite).map_err(io::Error::other)?;
         for (picture, delay) in with_delays(frames, delay_ms, last_delay_ms) {
             let mut frame = Frame::from_rgb_speed(width, height, picture, 5);
@@ -101,20 +101,20 @@ mod tests {
 
     use super::*;
 
-    fn grey_frames() -> Vec<RgbImage> {
+    fn gray_frames() -> Vec<RgbImage> {
         (0..3).map(|i| RgbImage::from_fn(33, 17, |x, y| Rgb([(x * 7 + y * 3 + i * 40) as u8; 3]))).collect()
     }
 
     #[test]
-    fn a_grey_gif_is_exact() {
+    fn a_gray_gif_is_exact() {
         let path = tempfile::tempdir().unwrap();
         let path = path.path().join("a.gif");
-        write_gif(&path, &grey_frames(), 50, 1000).unwrap();
+        write_gif(&path, &gray_frames(), 50, 1000).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         assert!(bytes.windows(11).any(|w| w == b"NETSCAPE2.0"));
         let frames = GifDecoder::new(Cursor::new(bytes)).unwrap().into_frames().collect_frames().unwrap();
         assert_eq!(frames.iter().map(|f| f.delay().numer_denom_ms().0).collect::<Vec<_>>(), [50, 50, 1000]);
-        for (read, written) in frames.iter().zip(grey_frames()) {
+        for (read, written) in frames.iter().zip(gray_frames()) {
             assert_eq!(image::DynamicImage::from(read.buffer().clone()).to_rgb8(), written);
         }
     }
@@ -123,7 +123,7 @@ mod tests {
     fn a_webp_is_exact_and_animated() {
         let path = tempfile::tempdir().unwrap();
         let path = path.path().join("a.webp");
-        let mut frames = grey_frames();
+        let mut frames = gray_frames();
         frames[1] = RgbImage::from_fn(33, 17, |x, y| Rgb([(x * x * 31) as u8, (y * x * 17) as u8, (x ^ y) as u8]));
         write_webp(&path, &frames, 50, 1000).unwrap();
         let mut decoder = WebPDecoder::new(Cursor::new(std::fs::read(&path).unwrap())).unwrap();
@@ -133,8 +133,8 @@ mod tests {
         let mut buffer = vec![0; decoder.output_buffer_size().unwrap()];
         for (frame, delay) in frames.iter().zip([50, 50, 1000]) {
             assert_eq!(decoder.read_frame(&mut buffer).unwrap(), delay);
-            let colours = buffer.chunks_exact(buffer.len() / (33 * 17)).flat_map(|p| &p[..3]);
-            assert!(colours.eq(frame.as_raw()));
+            let colors = buffer.chunks_exact(buffer.len() / (33 * 17)).flat_map(|p| &p[..3]);
+            assert!(colors.eq(frame.as_raw()));
         }
     }
 

@@ -15,7 +15,7 @@ pub(super) type Ink = [u8; 4];
 /// The ink of titles.
 pub(super) const BLACK: Ink = [33, 33, 33, 255];
 /// The ink of labels.
-pub(super) const GREY: Ink = [99, 99, 99, 255];
+pub(super) const GRAY: Ink = [99, 99, 99, 255];
 
 static FONT: LazyLock<Face<'static>> =
     LazyLock::new(|| Face::parse(epaint_default_fonts::UBUNTU_LIGHT, 0).expect("the embedded font is a valid one"));
@@ -24,7 +24,7 @@ static FONT: LazyLock<Face<'static>> =
 #[derive(Clone, Copy)]
 pub(super) enum Align {
     Left,
-    Centre,
+    Center,
     Right,
 }
 
@@ -74,7 +74,7 @@ impl Canvas {
     pub(super) fn text(&mut self, words: &str, [x, y]: [f32; 2], size: f32, align: Align, bold: f32, ink: Ink) {
         let shift = match align {
             Align::Left => 0.0,
-            Align::Centre => text_width(words, size) / 2.0,
+            Align::Center => text_width(words, size) / 2.0,
             Align::Right => text_width(words, size),
         };
         let mut outline =
@@ -92,7 +92,7 @@ impl Canvas {
         }
     }
 
-    /// Colours one pixel.
+    /// Colors one pixel.
     pub(super) fn pixel(&mut self, x: usize, y: usize, [red, green, blue]: [u8; 3]) {
         let at = (y * self.0.width() as usize + x) * 4;
         self.0.data_mut()[at..at + 4].copy_from_slice(&[red, green, blue, 255]);

@@ -95,9 +95,9 @@ mod tests {
         let images = [0.5; 4 * 16];
         let labels = ["cat".to_string(), "a longer name".to_string()];
         let plain = grid(&images, (4, 4, 1), 2, 8, None).unwrap();
-        let labelled = grid(&images, (4, 4, 1), 2, 8, Some(&labels)).unwrap();
-        assert!(labelled.width() > plain.width() + 60);
-        assert_eq!(labelled.height(), plain.height());
+        let labeled = grid(&images, (4, 4, 1), 2, 8, Some(&labels)).unwrap();
+        assert!(labeled.width() > plain.width() + 60);
+        assert_eq!(labeled.height(), plain.height());
         assert!(grid(&images, (4, 4, 1), 2, 8, Some(&labels[..1])).unwrap_err().to_string().contains("2 rows"));
     }
 
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn panels_fill_rows_first() {
-        let panel = |grey| RgbImage::from_pixel(3, 2, Rgb([grey; 3]));
+        let panel = |gray| RgbImage::from_pixel(3, 2, Rgb([gray; 3]));
         let sheet = panels(&[panel(10), panel(20), panel(30)], 2).unwrap();
         assert_eq!(sheet.dimensions(), (6, 4));
         assert_eq!([sheet[(0, 0)][0], sheet[(3, 0)][0], sheet[(0, 2)][0], sheet[(3, 2)][0]], [10, 20, 30, 255]);

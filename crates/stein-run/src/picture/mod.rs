@@ -21,7 +21,7 @@ use stein_base::files::write_atomically;
 
 /// A picture of `height * width * channels` values in [0, 1], channels last.
 ///
-/// Three channels are red, green and blue; with any other number the first channel is drawn in grey. Values outside
+/// Three channels are red, green and blue; with any other number the first channel is drawn in gray. Values outside
 /// [0, 1] are clipped and NaN is black.
 pub fn from_unit(values: &[f32], height: usize, width: usize, channels: usize) -> Result<RgbImage> {
     if values.is_empty() || height.checked_mul(width).and_then(|n| n.checked_mul(channels)) != Some(values.len()) {

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 use image::RgbImage;
 
-use super::canvas::{Align, BLACK, Canvas, GREY, Ink, text_width};
+use super::canvas::{Align, BLACK, Canvas, GRAY, Ink, text_width};
 use crate::{Error, Result};
 
 /// A curve of a [`line_chart`].
@@ -17,13 +17,13 @@ pub struct Series {
     pub name: String,
     /// The points it joins, in this order.
     pub points: Vec<(f64, f64)>,
-    /// Whether it is only drawn lightly, in the colour of the next series that is not, and stays out of the legend:
+    /// Whether it is only drawn lightly, in the color of the next series that is not, and stays out of the legend:
     /// the raw values under a smoothed curve.
     pub faint: bool,
 }
 
-/// The colours of series, told apart by people who see few colours too; the first is also that of bars and densities.
-const COLOURS: [[u8; 3]; 10] = [
+/// The colors of series, told apart by people who see few colors too; the first is also that of bars and densities.
+const COLORS: [[u8; 3]; 10] = [
     [45, 110, 180],
     [213, 94, 15],
     [20, 140, 100],
@@ -53,9 +53,9 @@ pub fn line_chart(
         let kind = if log_y { "finite point with a positive height" } else { "finite point" };
         return Err(Error::new(format!("the chart \"{title}\" has no {kind} to draw")));
     };
-    let colour = |index: usize| COLOURS[series[..index].iter().filter(|s| !s.faint).count() % COLOURS.len()];
+    let color = |index: usize| COLORS[series[..index].iter().filter(|s| !s.faint).count() % COLORS.len()];
     let legend = series.iter().enumerate().filter(|(_, s)| !s.faint && !s.name.is_empty());
-    let legend: Vec<_> = legend.map(|(index, s)| (s.name.as_str(), colour(index))).collect();
+    let legend: Vec<_> = legend.map(|(index, s)| (s.name.as_str(), color(index))).collect();
     let mut plot = Plot::new(size, (title, ""), (x_label, y_label), &legend, (x, y), false)?;
     plot.grid_lines();
     plot.axes();
@@ -64,7 +64,7 @@ pub fn line_chart(
         for (index, series) in series.iter().enumerate().filter(|(_, s)| s.faint == pass) {
             let points = series.points.iter().filter(|point| usable(point)).map(|&(x, y)| plot.at(x, y));
             let points = thinned(points.collect());
-            let (ink, width) = if pass { (ink(colour(index), 80), 1.2) } else { (ink(colour(index), 255), 1.9) };
+            let (ink, width) = if pass { (ink(color(index), 80), 1.2) } else { (ink(color(index), 255), 1.9) };
             if points.len() <= 30 {
                 points.iter().for_each(|&point| plot.canvas.disc(point, 1.5 * width * plot.unit, ink));
             }
@@ -76,7 +76,7 @@ pub fn line_chart(
 
 /// Draws points in the plane, both axes to one scale, over the density they should follow.
 ///
-/// The density is asked for once for every pixel and need not be normalised; its bands hold 99.5, 95, 80, 60, 40 and
+/// The density is asked for once for every pixel and need not be normalized; its bands hold 99.5, 95, 80, 60, 40 and
 /// 20 percent of what lies in the picture. Without bounds, which are the ranges of x and y, all finite points are
 /// shown; with a density and bounds there may be no points. How many points are not shown is said beside the title.
 pub fn scatter(
@@ -110,7 +110,7 @@ pub fn scatter(
     let count = points.len().max(1) as f32;
     let radius = (2.6 * (500.0 / count).powf(0.3)).clamp(1.0, 2.6) * plot.unit;
     let dot =
-        ink(COLOURS[usize::from(density.is_some())], (235.0 * (1000.0 / count).powf(0.4)).clamp(70.0, 200.0) as u8);
+        ink(COLORS[usize::from(density.is_some())], (235.0 * (1000.0 / count).powf(0.4)).clamp(70.0, 200.0) as u8);
     for &[x, y] in points.iter().filter(shown) {
         let place = plot.at(x, y);
         plot.canvas.disc(place, radius, dot);
@@ -150,12 +150,12 @@ pub fn histogram(
     }
     let note = hidden_note(values.len() - shown.len(), values.len());
     let curve: Vec<(f64, f64)> = density.map_or_else(Vec::new, |density| {
-        let places = (0..=size.0).map(|i| range.low + range.span() * f64::from(i) / f64::from(size.0.max(1)));
-        places.map(|x| (x, density(x))).filter(|&(_, height)| self::finite(height)).collect()
+        let positions = (0..=size.0).map(|i| range.low + range.span() * f64::from(i) / f64::from(size.0.max(1)));
+        positions.map(|x| (x, density(x))).filter(|&(_, height)| self::finite(height)).collect()
     });
     let highest = heights.iter().copied().chain(curve.iter().map(|p| p.1)).fold(0.0, f64::max);
     let y = Range { low: 0.0, high: if highest > 0.0 { highest * 1.05 } else { 1.0 }, log: false };
-    let legend = [("samples", tint(0.45)), ("true density", COLOURS[1])];
+    let legend = [("samples", tint(0.45)), ("true density", COLORS[1])];
     let legend = if density.is_some() { &legend[..] } else { &[] };
     let mut plot = Plot::new(size, (title, &note), (x_label, "density"), legend, (range, y), false)?;
     plot.grid_lines();
@@ -167,7 +167,7 @@ pub fn histogram(
     }
     plot.axes();
     let curve: Vec<_> = curve.into_iter().map(|(x, height)| plot.at(x, height)).collect();
-    plot.canvas.line(curve, 2.0 * plot.unit, ink(COLOURS[1], 255));
+    plot.canvas.line(curve, 2.0 * plot.unit, ink(COLORS[1], 255));
     Ok(plot.canvas.finish())
 }
 
@@ -185,9 +185,9 @@ fn ink([red, green, blue]: [u8; 3], opacity: u8) -> Ink {
     [red, green, blue, opacity]
 }
 
-/// The first colour thinned with white; 0 is white.
+/// The first color thinned with white; 0 is white.
 fn tint(strength: f32) -> [u8; 3] {
-    COLOURS[0].map(|part| (255.0 - (255.0 - f32::from(part)) * strength).round() as u8)
+    COLORS[0].map(|part| (255.0 - (255.0 - f32::from(part)) * strength).round() as u8)
 }
 
 /// Of many points in one column of pixels only the first, the last, the highest and the lowest, which look the same.
@@ -204,7 +204,7 @@ fn thinned(points: Vec<[f32; 2]>) -> Vec<[f32; 2]> {
     kept.collect()
 }
 
-/// The places of labels with the labels, and the places of finer lines.
+/// The positions of labels with the labels, and the positions of finer lines.
 type Ticks = (Vec<(f64, String)>, Vec<f64>);
 
 /// The part of the numbers an axis shows; of their decimal logarithms, if it is logarithmic.
@@ -255,7 +255,7 @@ impl Range {
         (self.low..=self.high).contains(&value)
     }
 
-    /// Round places, with about as many labels as wanted.
+    /// Round positions, with about as many labels as wanted.
     fn ticks(&self, wanted: f64) -> Ticks {
         if !self.log {
             return (even_ticks(self.low, self.high, wanted), Vec::new());
@@ -299,7 +299,7 @@ fn even_ticks(low: f64, high: f64, wanted: f64) -> Vec<(f64, String)> {
     (first..=last).map(|k| k as f64 * step).map(|value| (value, number(value, step, largest))).collect()
 }
 
-/// A label with the digits that tell it from a neighbour one step away; thousands and more are shortened if the
+/// A label with the digits that tell it from a neighbor one step away; thousands and more are shortened if the
 /// largest number of the axis calls for it.
 fn number(value: f64, step: f64, largest: f64) -> String {
     let digits = |step: f64| (-(step.log10() + 1e-9).floor()).max(0.0) as usize;
@@ -376,31 +376,31 @@ impl Plot {
         let mut top = margin;
         if !(title.is_empty() && note.is_empty()) {
             let right = width - margin;
-            canvas.text(note, [right, top + 14.0 * unit], label, Align::Right, 0.6, GREY);
+            canvas.text(note, [right, top + 14.0 * unit], label, Align::Right, 0.6, GRAY);
             let (size, room) = (17.0 * unit, right - margin - text_width(note, label) - 10.0 * unit);
             let size = size.min(size * room.max(margin) / text_width(title, size));
             canvas.text(title, [margin, top + 14.0 * unit], size, Align::Left, 1.3, BLACK);
             top += 24.0 * unit;
         }
         let mut right = margin;
-        for &(name, colour) in legend {
+        for &(name, color) in legend {
             let needed = text_width(name, label) + 24.0 * unit;
             if right > margin && right + needed > width - margin {
                 (right, top) = (margin, top + 19.0 * unit);
             }
             let middle = top + 9.0 * unit;
-            canvas.line([[right + unit, middle], [right + 15.0 * unit, middle]], 3.0 * unit, ink(colour, 255));
+            canvas.line([[right + unit, middle], [right + 15.0 * unit, middle]], 3.0 * unit, ink(color, 255));
             canvas.text(name, [right + 21.0 * unit, top + 13.5 * unit], label, Align::Left, 0.6, BLACK);
             right += needed + 14.0 * unit;
         }
         top += if legend.is_empty() { 0.0 } else { 22.0 * unit };
         if !y_label.is_empty() {
-            canvas.text(y_label, [margin, top + 13.5 * unit], label, Align::Left, 0.6, GREY);
+            canvas.text(y_label, [margin, top + 13.5 * unit], label, Align::Left, 0.6, GRAY);
             top += 20.0 * unit;
         }
         let mut bottom = height - margin - 18.0 * unit;
         if !x_label.is_empty() {
-            canvas.text(x_label, [width - margin, height - margin], label, Align::Right, 0.6, GREY);
+            canvas.text(x_label, [width - margin, height - margin], label, Align::Right, 0.6, GRAY);
             bottom -= 18.0 * unit;
         }
         let (top, bottom) = ((top + 6.0 * unit).round(), bottom.round());
@@ -427,18 +427,18 @@ impl Plot {
         [self.x.at(x), self.y.at(y)]
     }
 
-    /// The labels and fine places of both axes.
+    /// The labels and fine positions of both axes.
     fn ticks(&self) -> [Ticks; 2] {
         let ticks = |axis: &Axis, apart: f32| axis.range.ticks(f64::from((axis.end - axis.start).abs() / apart));
         [ticks(&self.x, self.apart), ticks(&self.y, 50.0 * self.unit)]
     }
 
     /// A line one or two whole pixels wide, so that it is crisp.
-    fn rule(&mut self, from: [f32; 2], to: [f32; 2], grey: u8) {
+    fn rule(&mut self, from: [f32; 2], to: [f32; 2], gray: u8) {
         let width = self.unit.round().max(1.0);
         let [left, top] = [from[0].min(to[0]), from[1].min(to[1])].map(f32::round);
         let [right, bottom] = [from[0].max(to[0]), from[1].max(to[1])].map(|edge| edge.round() + width);
-        self.canvas.rectangle([left, top, right, bottom], [grey, grey, grey, 255]);
+        self.canvas.rectangle([left, top, right, bottom], [gray, gray, gray, 255]);
     }
 
     /// Light lines across at the ticks, to be drawn before the data.
@@ -466,13 +466,13 @@ impl Plot {
         for (value, words) in across {
             let (place, half) = (self.x.at(value), text_width(&words, label) / 2.0);
             self.rule([place, bottom], [place, bottom + tick], 150);
-            let centre = place.min(self.x.end + 17.0 * unit - half);
-            self.canvas.text(&words, [centre, bottom + 18.0 * unit], label, Align::Centre, 0.6, GREY);
+            let center = place.min(self.x.end + 17.0 * unit - half);
+            self.canvas.text(&words, [center, bottom + 18.0 * unit], label, Align::Center, 0.6, GRAY);
         }
         for (value, words) in up {
             let place = self.y.at(value);
             self.rule([left - tick, place], [left, place], 150);
-            self.canvas.text(&words, [left - 7.0 * unit, place + 4.8 * unit], label, Align::Right, 0.6, GREY);
+            self.canvas.text(&words, [left - 7.0 * unit, place + 4.8 * unit], label, Align::Right, 0.6, GRAY);
         }
     }
 
