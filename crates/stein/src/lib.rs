@@ -38,7 +38,6 @@
 //!
 //! States are rows, `[rows, dim]`; coefficients are f64 on the host; nothing depends on batch size or thread count.
 
-pub mod codec;
 mod condition;
 mod consistency;
 pub mod denoiser;
