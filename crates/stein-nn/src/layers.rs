@@ -7,7 +7,7 @@
 //! use serde::{Deserialize, Serialize};
 //! use stein::{Context, Dual, Network, Result, ensure};
 //! use stein_nn::{
-//!     BuildNetwork, EmbeddingConfig, NetworkConfig,
+//!     BuildNetwork, EmbeddingConfig, NetworkConfig, Takes,
 //!     burn::{self, module::Module},
 //!     layers::{Embedding, Init, LayerNorm, Linear},
 //! };
@@ -25,6 +25,8 @@
 //! impl Network for Tiny {
 //!     fn forward(&self, x: Dual<2>, context: &Context) -> Result<Dual<2>> {
 //!         ensure!(x.dims()[1] == self.first.inputs(), "the batch has rows of another width");
+//!         // Nothing that is given and not taken is ignored.
+//!         Takes { classes: self.embedding.classes(), ..Takes::default() }.check(context, x.dims()[0])?;
 //!         let e = self.embedding.forward(context.noise.clone(), context.given)?;
 //!         let h = self.first.forward_onto(x, self.shift.forward(e));
 //!         Ok(self.last.forward(self.norm.forward_silu(h)))

@@ -2,7 +2,8 @@
 //!
 //! A network is chosen by a [`NetworkConfig`], built into an [`AnyNetwork`], trained with [`AdamW`] at the rate of a
 //! [`RateConfig`], averaged by [`Ema`] and kept in a [`Checkpoint`]. Weights are named by their dotted path in the
-//! network ([`state`]), and those names are the keys of every file.
+//! network ([`state`]), and those names are the keys of every file. One of one's own is made of [`layers`] and [`ops`],
+//! and by a config of its own ([`BuildNetwork`]) it is one more name in files.
 
 #![allow(clippy::large_enum_variant, reason = "variants are layers and networks, of which a program holds a handful")]
 

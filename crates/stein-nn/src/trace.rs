@@ -29,12 +29,12 @@ pub fn record<R>(work: impl FnOnce() -> R) -> (R, Trace) {
 }
 
 /// Whether someone records: for values that are computed only to be noted.
-pub(crate) fn is_on() -> bool {
+pub fn is_on() -> bool {
     RECORDING.with_borrow(Option::is_some)
 }
 
 /// Does some work with this name and a dot before every name noted by it.
-pub(crate) fn within<R>(name: impl FnOnce() -> String, work: impl FnOnce() -> R) -> R {
+pub fn within<R>(name: impl FnOnce() -> String, work: impl FnOnce() -> R) -> R {
     let before = RECORDING.with_borrow_mut(|recording| {
         let prefix = &mut recording.as_mut()?.prefix;
         let before = prefix.len();
@@ -51,7 +51,7 @@ pub(crate) fn within<R>(name: impl FnOnce() -> String, work: impl FnOnce() -> R)
 }
 
 /// Notes a value, where someone records.
-pub(crate) fn note<const D: usize>(name: impl FnOnce() -> String, x: &Dual<D>) {
+pub fn note<const D: usize>(name: impl FnOnce() -> String, x: &Dual<D>) {
     RECORDING.with_borrow_mut(|recording| {
         let Some(Recording { trace, prefix }) = recording else { return };
         trace.insert(prefix.clone() + &name(), reference(x.value.clone()));

@@ -18,7 +18,7 @@ use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use stein::{Context, Result, ensure};
 
-use super::{Takes, input, unet::Unit};
+use super::{Takes, unet::Unit};
 use crate::{
     embedding::{Embedding, EmbeddingConfig},
     init::Init,
@@ -278,7 +278,7 @@ impl Contracting {
 
     pub(super) fn forward(&self, x: Dual<4>, context: &Context, dropout: &Dropout) -> Result<Contracted> {
         let takes = Takes { classes: self.embedding.classes(), ..Takes::default() };
-        let x = input(x, context, self.inputs, takes)?;
+        let x = takes.input(x, context, self.inputs)?;
         let ([_, height, width, _], divisor) = (x.dims(), self.divisor);
         ensure!(
             height % divisor == 0 && width % divisor == 0,

@@ -76,7 +76,7 @@ pub trait Build: Send + Sync {
 
 /// The config of a network of one's own: its fields are the settings in files, once it is [registered](NetworkConfig::register).
 ///
-/// See [`layers`](crate::layers) for an example.
+/// See [`layers`](crate::layers) for an example, and [`Takes`](super::Takes) for what a network checks first.
 pub trait BuildNetwork: Send + Sync {
     /// The network.
     type Net: burn::module::Module + Network + 'static;

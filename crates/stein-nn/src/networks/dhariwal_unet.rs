@@ -16,7 +16,6 @@ use stein::{Context, Result, ensure};
 use super::{
     Takes,
     edm_block::{Form, Heads, Labels, Plan, Trunk, norm},
-    input,
 };
 use crate::{
     embedding::{EmbeddingConfig, Frequencies},
@@ -155,12 +154,8 @@ impl DhariwalUnet {
     /// # Errors
     /// When the images or the context do not fit the network.
     pub fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>> {
-        let x = input(
-            x,
-            context,
-            self.inputs,
-            Takes { classes: self.classes, vector: self.augmentations, ..Takes::default() },
-        )?;
+        let takes = Takes { classes: self.classes, vector: self.augmentations, ..Takes::default() };
+        let x = takes.input(x, context, self.inputs)?;
         let labels = Labels::new(context, self.classes)?;
         let embedded = self.embed(context.noise.clone(), labels);
         let h = self.trunk.forward(x, &embedded, context, |_, h| h, |_, _| ())?;

@@ -19,7 +19,7 @@ use burn::{
 use serde::{Deserialize, Serialize};
 use stein::{Condition, Context, Result, ensure};
 
-use super::{Takes, input};
+use super::Takes;
 use crate::{
     embedding::{Embedding, EmbeddingConfig},
     init::Init,
@@ -155,7 +155,7 @@ impl Dit {
     /// When the images or the context do not fit the network.
     pub fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>> {
         let Self { patch, inputs, outputs, .. } = *self;
-        let x = input(x, context, inputs, Takes { classes: self.classes, ..Takes::default() })?;
+        let x = Takes { classes: self.classes, ..Takes::default() }.input(x, context, inputs)?;
         let [rows, height, width, _] = x.dims();
         ensure!(
             height % patch == 0 && width % patch == 0,

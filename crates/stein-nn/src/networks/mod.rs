@@ -17,6 +17,7 @@ mod ncsnpp;
 mod own;
 mod refine_net;
 mod song_unet;
+mod takes;
 mod transformer_2d;
 mod unet;
 mod unet_2d;
@@ -46,6 +47,7 @@ pub use ncsn_v2::{NcsnV2, NcsnV2Config};
 pub use ncsnpp::{Combine, InputPyramid, Ncsnpp, NcsnppConfig, NoiseLevels, NoiseNumber, OutputPyramid, ResidualBlock};
 pub use own::Boxed;
 pub use song_unet::{SongDecoder, SongEncoder, SongFeatures, SongUnet, SongUnetConfig};
+pub use takes::Takes;
 pub use unet::{Unet, UnetConfig};
 pub use unet_2d::{Unet2d, Unet2dConfig};
 pub use unet_2d_condition::{Unet2dCondition, Unet2dConditionConfig};
@@ -109,100 +111,9 @@ impl Network for AnyNetwork {
     }
 }
 
-/// What a network takes of a [`Context`] besides one noise number per row.
-#[derive(Debug, Clone, Copy, Default)]
-struct Takes {
-    /// The classes it knows.
-    classes: usize,
-    /// The width of vectors, 0 for none.
-    vector: usize,
-    /// The width of tokens, 0 for none.
-    tokens: usize,
-    /// Whether there are images beside its own.
-    image: bool,
-    /// Whether there is a second noise level.
-    second: bool,
-}
-
-impl Takes {
-    /// Fails unless a context is one of `rows` rows and has what the network takes and nothing else.
-    fn check(self, context: &Context, rows: usize) -> Result<()> {
-        let Context { noise, second, given, dropout } = context;
-        let per_row = |numbers: usize, what: &str| {
-            ensure!(numbers == rows, "a batch of {rows} rows came with {numbers} {what}: give one per row");
-            Ok(())
-        };
-        per_row(noise.dims()[0], "noise numbers")?;
-        match second {
-            Some(second) => {
-                ensure!(self.second, "this network takes one noise level: leave the second out");
-                per_row(second.dims()[0], "second noise numbers")?;
-            }
-            None => ensure!(!self.second, "this network takes a second noise level: none was given"),
-        }
-        if let Some(keys) = dropout {
-            per_row(keys.len(), "keys for dropout")?;
-        }
-        given.check(rows)?;
-        given.class_rows(rows, self.classes)?;
-        if let Some(vector) = &given.vector {
-            ensure!(self.vector > 0, "this network takes no vectors: leave the condition's out");
-            let width = vector.dims()[1];
-            ensure!(
-                width == self.vector,
-                "the condition has vectors of {width} numbers: this network takes {}",
-                self.vector
-            );
-        }
-        if let Some(tokens) = &given.tokens {
-            ensure!(self.tokens > 0, "this network attends to no tokens: leave the condition's out");
-            let [_, length, width] = tokens.values.dims();
-            ensure!(
-                length > 0 && width == self.tokens,
-                "the condition has {length} tokens of width {width}: this network attends to one or more of width {}",
-                self.tokens
-            );
-            ensure!(
-                tokens.mask.is_none(),
-                "this network attends to all tokens of a row: leave the mask out and give sequences of one length"
-            );
-        }
-        ensure!(
-            self.image || given.image.is_none(),
-            "this network takes no images beside its own: leave the condition's out"
-        );
-        Ok(())
-    }
-}
-
 /// Fails unless a batch has the width a network was built for.
 fn check_width(x: &Dual<2>, width: usize) -> Result<()> {
     let [_, dim] = x.dims();
     ensure!(dim == width, "the batch has rows of {dim} values: this network was built for {width}");
     Ok(())
-}
-
-/// Images with those of the condition beside them along channels, as many as a network was built for; and a context of as many
-/// rows that has what the network takes.
-fn input(x: Dual<4>, context: &Context, channels: usize, takes: Takes) -> Result<Dual<4>> {
-    let [rows, height, width, depth] = x.dims();
-    ensure!(depth <= channels, "the images have {depth} channels: this network was built for {channels}");
-    Takes { image: depth < channels, ..takes }.check(context, rows)?;
-    let beside = channels - depth;
-    if beside == 0 {
-        return Ok(x);
-    }
-    let Some(image) = &context.given.image else {
-        return Err(stein::Error::new(format!(
-            "the images have {depth} channels, and this network was built for {channels}: the condition has to have an image of \
-             {beside} channels per row"
-        )));
-    };
-    let [_, high, wide, more] = image.dims();
-    ensure!(
-        [high, wide, more] == [height, width, beside],
-        "the condition has images of {high} x {wide} x {more}: this network takes {height} x {width} x {beside} beside its own"
-    );
-    let image = image.clone().cast(x.value.dtype());
-    Ok(Dual::cat(vec![x, image.into()], 3))
 }

@@ -27,7 +27,7 @@ use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use stein::{Context, Result, ensure};
 
-use super::{Takes, input};
+use super::Takes;
 use crate::{
     embedding::{EmbeddingConfig, Frequencies},
     init::Init,
@@ -336,7 +336,7 @@ impl Ncsnpp {
     /// When the images have another number of channels or cannot be halved as often as the network does, or the context does
     /// not fit the network: it knows nothing but the noise.
     pub fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>> {
-        let x = input(x, context, self.config.image_channels, Takes::default())?;
+        let x = Takes::default().input(x, context, self.config.image_channels)?;
         let noise = context.noise.clone();
         let [_, height, width, _] = x.dims();
         let halvings = self.down.len() - 1;

@@ -24,7 +24,7 @@ use burn::{
 };
 use stein::{Context, Result, ensure};
 
-use super::{Takes, input};
+use super::Takes;
 use crate::{
     init::Init,
     layers::Conv,
@@ -148,7 +148,7 @@ impl RefineNet {
 
     /// Of images at these levels.
     pub(super) fn forward(&self, x: Dual<4>, levels: &[usize], context: &Context) -> Result<Dual<4>> {
-        let x = input(x, context, self.inputs, Takes::default())?;
+        let x = Takes::default().input(x, context, self.inputs)?;
         let [n, height, width, _] = x.dims();
         ensure!(
             height % self.divisor == 0 && width % self.divisor == 0,

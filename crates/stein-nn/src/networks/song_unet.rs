@@ -24,7 +24,6 @@ use stein::{Context, Result, ensure};
 use super::{
     Takes,
     edm_block::{Change, Form, Heads, Labels, Plan, Trunk, norm},
-    input,
 };
 use crate::{
     embedding::{EmbeddingConfig, Frequencies, swap_halves},
@@ -261,12 +260,8 @@ impl SongUnet {
     /// # Errors
     /// When the images or the context do not fit the network.
     pub fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>> {
-        let x = input(
-            x,
-            context,
-            self.inputs,
-            Takes { classes: self.classes, vector: self.augmentations, ..Takes::default() },
-        )?;
+        let takes = Takes { classes: self.classes, vector: self.augmentations, ..Takes::default() };
+        let x = takes.input(x, context, self.inputs)?;
         let labels = Labels::new(context, self.classes)?;
         let embedded = self.embed(context.noise.clone(), labels);
         let halve = Change::Halve.with(&self.filter);

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use stein::{Context, Result};
 
 use super::{
-    Takes, input,
+    Takes,
     unet_2d_blocks::{Body, Mixing, Norms, Plan, check_size},
 };
 use crate::{embedding::EmbeddingConfig, init::Init, ops::Dual};
@@ -127,8 +127,8 @@ impl Unet2d {
     /// # Errors
     /// When the images or the context do not fit the network.
     pub fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>> {
-        let x =
-            input(x, context, self.body.inputs, Takes { classes: self.body.embedding.classes(), ..Takes::default() })?;
+        let takes = Takes { classes: self.body.embedding.classes(), ..Takes::default() };
+        let x = takes.input(x, context, self.body.inputs)?;
         check_size(&x, self.body.halvings())?;
         let noise = context.noise.clone();
         if !self.levels {

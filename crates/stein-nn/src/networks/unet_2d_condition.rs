@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use stein::{Context, Result, ensure};
 
 use super::{
-    Takes, input,
+    Takes,
     unet_2d_blocks::{Body, Mixing, Norms, Plan},
 };
 use crate::{embedding::EmbeddingConfig, init::Init, ops::Dual};
@@ -130,7 +130,7 @@ impl Unet2dCondition {
     /// When the images or the context do not fit the network, or there are no tokens.
     pub fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>> {
         let takes = Takes { classes: self.body.embedding.classes(), tokens: self.context, ..Takes::default() };
-        let x = input(x, context, self.body.inputs, takes)?;
+        let x = takes.input(x, context, self.body.inputs)?;
         ensure!(
             context.given.tokens.is_some(),
             "this network attends to tokens: give the condition some, or those of an empty text for none"

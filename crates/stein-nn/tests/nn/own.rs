@@ -11,7 +11,7 @@ use stein::{
 };
 use stein_nn::{
     Accumulated, AdamW, AdamWConfig, AnyNetwork, BuildNetwork, Checkpoint, Ema, EmaConfig, EmbeddingConfig,
-    LearnerState, NetworkConfig,
+    LearnerState, NetworkConfig, Takes,
     layers::{Embedding, Init, LayerNorm, Linear},
     state,
 };
@@ -33,6 +33,7 @@ struct Tiny {
 impl Network for Tiny {
     fn forward(&self, x: Dual<2>, context: &Context) -> Result<Dual<2>> {
         ensure!(x.dims()[1] == self.layers[0].inputs(), "rows of another width");
+        Takes { classes: self.embedding.classes(), ..Takes::default() }.check(context, x.dims()[0])?;
         let e = self.embedding.forward(context.noise.clone(), context.given)?;
         let h = self.layers[0].forward_onto(x.clone(), self.layers[1].forward(e));
         let scale = self.scale.val().reshape([1, 1]);
@@ -218,7 +219,9 @@ fn it_is_differentiated() {
     let moved = |by: f64| denoise(&denoiser, x.clone() + w.clone() * by, (&at).into(), &given).unwrap();
     let difference = (moved(1e-5) - moved(-1e-5)) / 2e-5;
     assert!((product.clone() - difference).abs().max().into_scalar::<f64>() < 1e-8);
-    let (_, transposed) = vjp(&denoiser, x, v.clone(), (&at).into(), &given).unwrap();
+    let (_, transposed) = vjp(&denoiser, x.clone(), v.clone(), (&at).into(), &given).unwrap();
+    let taken = Condition { vector: Some(x.clone()), ..given };
+    assert!(denoise(&denoiser, x, (&at).into(), &taken).unwrap_err().to_string().contains("takes no vectors"));
     let apart = (v * product).sum() - (transposed * w).sum();
     assert!(apart.into_scalar::<f64>().abs() < 1e-10);
 }
