@@ -171,9 +171,21 @@ impl Keys {
         values
     }
 
-    /// One uniform number in [0, 1) a row.
+    /// One uniform number in [0, 1) per row.
     pub fn uniform(&self, purpose: Purpose, step: u64) -> Vec<f64> {
-        self.each(purpose, step).map(|key| uniform(&mut key.generator())).collect()
+        self.uniforms(purpose, step, 1)
+    }
+
+    /// Rows of `dim` uniform numbers in [0, 1) each, in row order.
+    pub fn uniforms(&self, purpose: Purpose, step: u64, dim: usize) -> Vec<f64> {
+        let mut values = vec![0.0; self.len() * dim];
+        let key = Key::new(self.seed, purpose).step(step);
+        let rows = values.par_chunks_mut(dim.max(1)).zip(&self.rows);
+        rows.for_each(|(values, &row)| {
+            let mut generator = key.at(row).generator();
+            values.iter_mut().for_each(|value| *value = uniform(&mut generator));
+        });
+        values
     }
 }
 

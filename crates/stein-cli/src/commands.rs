@@ -11,7 +11,7 @@ use std::{
 };
 
 use clap::CommandFactory;
-use stein::{AnySchedule, AnyWrapper, Error, Kind, Result, Spacing, codec::CodecConfig, ensure, names};
+use stein::{AnySchedule, AnyWrapper, Error, Kind, Result, Spacing, codec::AnyCodecConfig, ensure, names};
 use stein_data::{Source, Split, Stats};
 use stein_run::{
     AnyFamily, Changes, Classes, DEVICES, DemoOptions, Experiment, ImportOptions, Method, Model, RunDir, TrainOptions,
@@ -246,7 +246,7 @@ fn list(kind: Option<&str>) -> Result<()> {
         ("wrappers", AnyWrapper::names()),
         ("schedules", AnySchedule::names()),
         ("grids", fixed(Spacing::NAMES)),
-        ("codecs", CodecConfig::names()),
+        ("codecs", AnyCodecConfig::names()),
         ("networks", fixed(stein_run::NETWORKS)),
         ("data", Source::names()),
         ("devices", fixed(DEVICES)),

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use stein::{
     Device, Keys, Result,
-    codec::{AnyCodec, Chain, Codec, CodecConfig, DataSample},
+    codec::{AnyCodecConfig, Chain, Codec, DataSample, Symmetric},
     ensure, rows,
 };
 use stein_data::{Data, Shape, Source};
@@ -17,7 +17,7 @@ pub struct DataConfig {
     /// What turns data into the states a model works on, the first applied first; default nothing: images in \[0, 1\], rows and series
     /// in their own units.
     #[serde(default)]
-    pub codec: Vec<CodecConfig>,
+    pub codec: Vec<AnyCodecConfig>,
     /// Whether the model is conditioned on the class; default false.
     #[serde(default)]
     pub conditional: bool,
@@ -66,7 +66,7 @@ impl Subject {
         for (i, row) in values.chunks_exact_mut(dim).enumerate() {
             data.row(i * data.len() / count, row)?;
         }
-        let sample = DataSample { values: &values, shape: &data.shape.dims(), levels: data.levels() };
+        let sample = DataSample { values: &values, dim, levels: data.levels() };
         let codec = Chain::fit(&config.codec, &sample).map_err(|error| error.at("data.codec"))?;
         let mut subject = Self {
             name: data.name.clone(),
@@ -148,11 +148,11 @@ impl Subject {
 
     /// Lowest and highest value of a state, where the data have a range that codecs keep, as pictures do.
     pub fn range(&self) -> Option<(f64, f64)> {
-        self.levels.and_then(|_| self.codec.range((0.0, 1.0)))
+        self.levels.and_then(|_| Codec::range(&self.codec, (0.0, 1.0)))
     }
 }
 
 /// The codec of pictures from −1 to 1, or none for those from 0 to 1.
 pub(crate) fn pictures(symmetric: bool) -> Chain {
-    Chain(if symmetric { vec![AnyCodec::symmetric()] } else { Vec::new() })
+    Chain(if symmetric { vec![Symmetric {}.into()] } else { Vec::new() })
 }

@@ -16,6 +16,30 @@ use burn::tensor::Tensor;
 use crate::{Condition, Dual, Kernel, Levels, Progress, Request, Result, Sampled, ensure, noise::Draws};
 
 /// Where probability-flow trajectories lead.
+///
+/// ```
+/// use stein::{Condition, Dual, Edm, FlowMap, Grid, Kernel, Levels, Request, Result, Schedule, rows, sample_map};
+///
+/// /// The map of N(0, 1) with α = 1: x_s = x_t √(1 + σ_s²)/√(1 + σ_t²).
+/// struct Standard;
+///
+/// impl FlowMap for Standard {
+///     fn carry(&self, x: Dual<2>, from: Levels, to: Levels, _: &Condition) -> Result<Dual<2>> {
+///         let std = |at: &Kernel| at.sigma.hypot(1.0);
+///         Ok(x.scale(&from.factors(|at| 1.0 / std(at))).scale(&to.factors(std)))
+///     }
+///
+///     fn end(&self) -> Option<Kernel> {
+///         None
+///     }
+/// }
+///
+/// let levels = Grid::karras(1).kernels(&Edm::default())?; // from σ = 80 to clean data in one step
+/// let drawn = sample_map(&Standard, &levels, &Request::exact(1000, 1, 0), &mut |_| Ok(()))?;
+/// let mean_square = rows::host(&drawn.x.square()).iter().sum::<f64>() / 1000.0;
+/// assert!((mean_square - 1.0).abs() < 0.2);
+/// # Ok::<(), stein::Error>(())
+/// ```
 pub trait FlowMap: Send + Sync {
     /// The points at levels `to` of the trajectories through rows `x` `[rows, dim]` at levels `from`; the tangent of x goes along.
     ///
@@ -72,7 +96,7 @@ pub fn sample_map(
 /// As [`sample_map`], from a given batch `x` `[rows, dim]` at the first level of `kernels`.
 ///
 /// # Errors
-/// As [`sample_map`].
+/// As [`sample_map`], and a batch of another size than the request's.
 pub fn sample_map_from(
     x: Tensor<2>,
     map: &dyn FlowMap,

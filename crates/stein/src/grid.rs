@@ -130,6 +130,19 @@ impl Grid {
 
     /// The levels on this schedule, noisiest first, one more than [intervals](Self::intervals).
     ///
+    /// ```
+    /// use stein::{Edm, Grid, Kernel, Spacing};
+    ///
+    /// let levels = Grid::karras(18).kernels(&Edm::default())?;
+    /// assert_eq!((levels.len(), levels[0].sigma, levels[17].sigma), (19, 80.0, 0.002));
+    /// assert!(levels[18].is_clean());
+    ///
+    /// let listed = Grid { spacing: Spacing::Given { noise: vec![80.0, 1.0] }, clean: false, ..Grid::default() };
+    /// let sigmas: Vec<f64> = listed.kernels(&Edm::default())?.iter().map(|at| at.sigma.round()).collect();
+    /// assert_eq!(sigmas, [80.0, 1.0]);
+    /// # Ok::<(), stein::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// No steps; a start or end outside the schedule; a spacing of trained levels on a schedule that has none, or more
     /// steps than levels, or one step of leading or quadratic; a spacing in σ/α where α is 0; given levels that do not fall, or

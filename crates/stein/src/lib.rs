@@ -26,7 +26,7 @@
 //! use stein::{Condition, Edm, Schedule, denoise, exact::GaussianMixture, gradient, rows};
 //!
 //! let (model, at) = (GaussianMixture::ncsn(), Edm::default().kernel(2.0));
-//! let (x, y) = (rows::matrix(vec![1.0, -0.5], 2, &rows::exact()), 3.0); // the first coordinate was measured
+//! let (x, y) = (rows::matrix(vec![1.0, -0.5], 2, &rows::exact()), 6.0); // the first coordinate was measured
 //! let (denoised, slope) = gradient(x, |x| {
 //!     let denoised = denoise(&model, x, (&at).into(), &Condition::none())?;
 //!     let misfit = (denoised.clone().narrow(1, 0, 1) - y).square().sum();
@@ -36,8 +36,11 @@
 //! # Ok::<(), stein::Error>(())
 //! ```
 //!
+//! A [codec] brings data of any shape to the states denoisers work in, and back.
+//!
 //! States are rows, `[rows, dim]`; coefficients are f64 on the host; nothing depends on batch size or thread count.
 
+pub mod codec;
 mod condition;
 mod consistency;
 pub mod denoiser;
@@ -60,6 +63,7 @@ mod schedule;
 
 /// The engine's tensors, devices and number formats, re-exported so that code of one's own needs no second dependency.
 pub use burn::tensor::{DType, Device, Tensor, TensorData};
+pub use codec::{AnyCodec, AnyCodecConfig, Codec};
 pub use condition::{Condition, Tokens};
 pub use consistency::{Consistency, ConsistencyFunction, Scalings};
 pub use denoiser::{Denoiser, Estimate, denoise, estimate, gradient, jvp, vjp};

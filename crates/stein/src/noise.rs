@@ -90,7 +90,7 @@ impl<'a> Draws<'a> {
             return self.normal(like);
         }
         let dim = like.dims()[1];
-        // Two roundings of one level are no way up.
+        // The same level, rounded twice, may seem to rise by a little.
         if late > self.reached.saturating_add(1 << CELL) {
             self.lap += 1;
             self.path = None;

@@ -185,6 +185,34 @@ impl Objective {
     ///
     /// Returns the mean over rows and dimensions, a tensor `[1]` that can be differentiated.
     ///
+    /// ```
+    /// use stein::{
+    ///     Condition, Context, Device, Dual, Edm, Keys, LevelDistribution, Network, Objective, Precondition, Preconditioned,
+    ///     Result, Tensor, Weighting, exact::{Exact, GaussianMixture}, rows,
+    /// };
+    ///
+    /// /// F = θ x, with one parameter.
+    /// struct Linear(Tensor<2>);
+    ///
+    /// impl Network for Linear {
+    ///     fn forward(&self, x: Dual<2>, _: &Context) -> Result<Dual<2>> {
+    ///         Ok(x.linear(|x| x * self.0.clone()))
+    ///     }
+    /// }
+    ///
+    /// let theta = rows::matrix(vec![0.1], 1, &rows::exact()).autodiff().require_grad();
+    /// let model = Preconditioned::new(Linear(theta.clone()), Precondition::edm(5.0), Edm::default().into())?;
+    /// let objective =
+    ///     Objective { levels: LevelDistribution::LogNormal { mean: -1.2, std: 1.2 }, weighting: Weighting::Unit {} };
+    /// objective.check(&*model.schedule)?;
+    /// // Examples 0 to 63 of this epoch.
+    /// let keys = Keys::range(0, 0, 64);
+    /// let x0 = rows::matrix(GaussianMixture::ncsn().draw_clean(&keys), 2, &theta);
+    /// let gradients = objective.loss(&model, x0, &Condition::none(), &keys)?.backward();
+    /// assert_eq!(theta.grad(&gradients).map(|slope| slope.dims()), Some([1, 1]));
+    /// # Ok::<(), stein::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// A number of keys or conditions that is not that of the rows, and those of the network.
     pub fn loss<N: Network>(

@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AnySchedule, Condition, Context, Denoiser, Dual, Estimate, Kernel, Keys, Levels, Network, Prediction, Result,
-    denoiser::Asked,
-    ensure, rows,
+    denoiser::Asked, ensure, rows,
 };
 
 /// How x is scaled before the network.
@@ -155,6 +154,25 @@ pub struct Preconditioned<N> {
 
 impl<N: Network> Preconditioned<N> {
     /// Puts the pieces together.
+    ///
+    /// ```
+    /// use stein::{Condition, Context, Dual, Edm, Network, Precondition, Preconditioned, Result, Schedule, denoise, rows};
+    ///
+    /// /// The best network for data that are N(0, 0.25): with EDM's preconditioning there is nothing left to predict.
+    /// struct Silent;
+    ///
+    /// impl Network for Silent {
+    ///     fn forward(&self, x: Dual<2>, _: &Context) -> Result<Dual<2>> {
+    ///         Ok(x.linear(|x| x.mul_scalar(0.0)))
+    ///     }
+    /// }
+    ///
+    /// let model = Preconditioned::new(Silent, Precondition::edm(0.5), Edm::default().into())?;
+    /// let (x, at) = (rows::matrix(vec![1.0], 1, &rows::exact()), Edm::default().kernel(0.5));
+    /// let denoised = denoise(&model, x, (&at).into(), &Condition::none())?;
+    /// assert_eq!(rows::host(&denoised), [0.5]); // half of it is noise
+    /// # Ok::<(), stein::Error>(())
+    /// ```
     ///
     /// # Errors
     /// When they do not fit: see [`Precondition::check`].

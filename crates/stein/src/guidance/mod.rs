@@ -87,6 +87,24 @@ registry! {
 
 /// The denoiser with all wrappers around it, the last one outermost.
 ///
+/// ```
+/// use std::sync::Arc;
+/// use stein::{AnyWrapper, Condition, Edm, Schedule, denoise, exact::GaussianMixture, rows};
+/// use stein::guidance::{Alone, Clamp, Interval, wrap};
+///
+/// // Kept in [−6, 6], and only where σ/α is at most 3.
+/// let list: [AnyWrapper; 2] =
+///     [Clamp { low: Some(-6.0), high: Some(6.0) }.into(), Interval { high: 3.0, ..Interval::default() }.into()];
+/// let model = wrap(Arc::new(GaussianMixture::ncsn()), &list, &Alone)?;
+/// let estimate = |sigma: f64| {
+///     let (x, at) = (rows::matrix(vec![40.0, 40.0], 2, &rows::exact()), Edm::default().kernel(sigma));
+///     denoise(&model, x, (&at).into(), &Condition::none()).map(|x| rows::host(&x)[0])
+/// };
+/// assert_eq!(estimate(2.0)?, 6.0);
+/// assert!(estimate(4.0)? > 6.0);
+/// # Ok::<(), stein::Error>(())
+/// ```
+///
 /// # Errors
 /// Those of the wrappers, with their names.
 pub fn wrap(bare: Arc<dyn Denoiser>, wrappers: &[AnyWrapper], around: &dyn Surroundings) -> Result<Arc<dyn Denoiser>> {

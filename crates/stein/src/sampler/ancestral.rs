@@ -2,14 +2,14 @@
 //! v = σ_t² − (α_t/α_s)² σ_s².
 //!
 //! Ho et al. 2020, eq. 7 and algorithm 2 (VP); Song et al. 2021, appendix F, eq. 47 (VE): one formula in α and σ. The
-//! variance is the posterior's (their σ² = β̃, "fixed small") or the forward transition's (σ² = β, "fixed large"). No noise
-//! is added in the step to σ = 0.
+//! variance is the posterior's (their σ² = β̃, "fixed small"), the forward transition's (σ² = β, "fixed large"), or what the network
+//! learned between the two, ln Σ = v ln β + (1 − v) ln β̃ (Nichol & Dhariwal 2021, eq. 15). No noise is added in the step to σ = 0.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{Eval, Past, Sampler};
-use crate::{Kernel, Result};
+use crate::{Error, Kernel, Kind, Result};
 
 /// Which variance the noise has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub enum Variance {
     Posterior,
     /// β, the variance of q(x_t given x_s): right for data that are N(0, I). DDPM's published CIFAR-10 samples.
     Forward,
+    /// Between the two where the network says, number by number; for networks that learn variances.
+    Learned,
 }
 
 /// Ancestral sampling.
@@ -32,7 +34,8 @@ pub struct Ancestral {
 
 impl Sampler for Ancestral {
     fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval, _: &mut Past) -> Result<Tensor<2>> {
-        let denoised = eval.denoise(&x, from)?;
+        let estimate = eval.estimate(&x, from)?;
+        let denoised = estimate.mean.value;
         let (ratio, forward) = from.transition_from(to);
         let on_x = ratio * (to.sigma / from.sigma).powi(2);
         let on_denoised = to.alpha * forward / from.sigma.powi(2);
@@ -40,11 +43,24 @@ impl Sampler for Ancestral {
         if to.is_clean() {
             return Ok(mean);
         }
-        let variance = match self.variance {
-            Variance::Posterior => from.posterior_variance(to),
-            Variance::Forward => forward,
-        };
-        Ok(eval.interval_noise(from, to, &mean)?.mul_scalar(variance.sqrt()) + mean)
+        let noise = eval.interval_noise(from, to, &mean)?;
+        let posterior = from.posterior_variance(to);
+        Ok(mean
+            + match self.variance {
+                Variance::Posterior => noise.mul_scalar(posterior.sqrt()),
+                Variance::Forward => noise.mul_scalar(forward.sqrt()),
+                Variance::Learned => {
+                    let Some(part) = estimate.variance else {
+                        return Err(Error::of(
+                            Kind::Unsupported,
+                            "sampler ancestral: this model has not learned variances: use variance = \"posterior\" or \"forward\"",
+                        ));
+                    };
+                    // √Σ = β̃^{1/2} (β/β̃)^{v/2}.
+                    let deviation = part.mul_scalar(0.5 * (forward / posterior).ln()).exp();
+                    noise * deviation.mul_scalar(posterior.sqrt())
+                }
+            })
     }
 
     fn order(&self) -> Option<u32> {

@@ -34,6 +34,35 @@ use stein_base::registry;
 use crate::{Condition, Denoiser, Kernel, Keys, Purpose, Result, Schedule, ensure, noise::Source};
 
 /// One step of a sampler, from a noisier level to a cleaner one.
+///
+/// A sampler is a value: it has its settings, and all that changes in a run is handed to it. One of one's own needs no more than the
+/// step; [`AnySampler::register`] gives it a name in files.
+///
+/// ```
+/// use stein::{Edm, Eval, Grid, Kernel, Past, Request, Result, Sampler, Tensor, exact::GaussianMixture, sample};
+///
+/// /// Denoises, and adds fresh noise of the next level: x_s = α_s D + σ_s z.
+/// #[derive(Debug)]
+/// struct Renoise;
+///
+/// impl Sampler for Renoise {
+///     fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval, _: &mut Past) -> Result<Tensor<2>> {
+///         let denoised = eval.denoise(&x, from)?;
+///         let noise = eval.noise(&x)?;
+///         Ok(denoised * to.alpha + noise * to.sigma)
+///     }
+///
+///     fn order(&self) -> Option<u32> {
+///         None
+///     }
+/// }
+///
+/// let (model, schedule) = (GaussianMixture::ncsn(), Edm::default());
+/// let levels = Grid::karras(18).kernels(&schedule)?;
+/// let drawn = sample(&model, &schedule, &levels, &Renoise, &Request::exact(8, 2, 0), &mut |_| Ok(()))?;
+/// assert_eq!(drawn.evaluations, 18);
+/// # Ok::<(), stein::Error>(())
+/// ```
 pub trait Sampler: std::fmt::Debug + Send + Sync {
     /// `x` `[rows, dim]` at level `from` becomes a batch at level `to`.
     ///
@@ -220,6 +249,28 @@ pub struct Progress<'a> {
 /// `schedule` is the one `kernels` were laid on: samplers that look between two levels ask it. `observe` is called at the
 /// start and after every step; an error it returns ends the run.
 ///
+/// ```
+/// use stein::{Condition, Ddim, Error, Grid, Kind, Request, Vp, exact::GaussianMixture, sample};
+///
+/// let (model, schedule) = (GaussianMixture::ncsn(), Vp::default());
+/// let levels = Grid::uniform(50).kernels(&schedule)?;
+/// // Samples 100 to 103, of the component at (−5, −5); each is the same whatever batch it is in.
+/// let request = Request { first: 100, given: Condition::classes([0; 4]), ..Request::exact(4, 2, 7) };
+/// let mut levels_seen = Vec::new();
+/// let drawn = sample(&model, &schedule, &levels, &Ddim::default(), &request, &mut |progress| {
+///     levels_seen.push(progress.at.sigma);
+///     Ok(())
+/// })?;
+/// assert_eq!((drawn.x.dims(), drawn.evaluations, levels_seen.len()), ([4, 2], 50, 51));
+///
+/// // An observer can end the run.
+/// let stop = sample(&model, &schedule, &levels, &Ddim::default(), &request, &mut |progress| {
+///     if progress.step < 10 { Ok(()) } else { Err(Error::stopped()) }
+/// });
+/// assert_eq!(stop.unwrap_err().kind(), Kind::Stopped);
+/// # Ok::<(), stein::Error>(())
+/// ```
+///
 /// # Errors
 /// A grid the sampler cannot run, a parameter out of range, and those of the denoiser and the observer.
 pub fn sample(
@@ -233,10 +284,23 @@ pub fn sample(
     sample_from(request.prior(kernels), denoiser, schedule, kernels, sampler, request, observe)
 }
 
-/// As [`sample`], from a given batch `x` `[rows, dim]` at the first level of `kernels`.
+/// As [`sample`], from a given batch `x` `[rows, dim]` at the first level of `kernels`: to go on from where a run was left, or to
+/// vary data that were noised to a level (Meng et al. 2022, "SDEdit").
+///
+/// ```
+/// use stein::{Grid, Heun, Keys, Request, Schedule, Edm, exact::{Exact, GaussianMixture}, rows, sample_from};
+///
+/// let (model, schedule) = (GaussianMixture::ncsn(), Edm::default());
+/// let levels = Grid { start: Some(2.0), ..Grid::karras(12) }.kernels(&schedule)?;
+/// let noisy = model.draw(&Keys::range(3, 0, 10), &levels[0]);
+/// let x = rows::matrix(noisy, 2, &rows::exact());
+/// let varied = sample_from(x, &model, &schedule, &levels, &Heun::default(), &Request::exact(10, 2, 3), &mut |_| Ok(()))?;
+/// assert_eq!(varied.evaluations, 23);
+/// # Ok::<(), stein::Error>(())
+/// ```
 ///
 /// # Errors
-/// As [`sample`].
+/// As [`sample`], and a batch of another size than the request's.
 pub fn sample_from(
     x: Tensor<2>,
     denoiser: &dyn Denoiser,

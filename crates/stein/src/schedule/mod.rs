@@ -21,6 +21,41 @@ use stein_base::registry;
 use crate::{Kernel, Result, ensure};
 
 /// A noise schedule.
+///
+/// ```
+/// use stein::{AnySchedule, Kernel, Result, Schedule};
+///
+/// let vp = AnySchedule::named("vp")?;
+/// let at = vp.kernel(0.5); // α and σ with their derivatives
+/// assert!((at.alpha.powi(2) + at.sigma.powi(2) - 1.0).abs() < 1e-12);
+/// assert!((vp.time_at(at.log_snr()) - 0.5).abs() < 1e-12);
+///
+/// /// One of one's own: α = cos t, σ = sin t.
+/// #[derive(Debug)]
+/// struct Trigonometric;
+///
+/// impl Schedule for Trigonometric {
+///     fn kernel(&self, t: f64) -> Kernel {
+///         Kernel { t, alpha: t.cos(), sigma: t.sin(), d_alpha: -t.sin(), d_sigma: t.cos() }
+///     }
+///
+///     fn time_at(&self, log_snr: f64) -> f64 {
+///         (-0.5 * log_snr).exp().atan()
+///     }
+///
+///     fn span(&self) -> (f64, f64) {
+///         (0.001, 1.57)
+///     }
+///
+///     fn check(&self) -> Result<()> {
+///         Ok(())
+///     }
+/// }
+///
+/// // g² = 2 tan t: the forward SDE follows from the kernel.
+/// assert!((Trigonometric.kernel(0.7).diffusion_squared() - 2.0 * 0.7f64.tan()).abs() < 1e-12);
+/// # Ok::<(), stein::Error>(())
+/// ```
 pub trait Schedule: std::fmt::Debug + Send + Sync {
     /// The kernel at time `t` of [`span`](Self::span). The formulas continue beyond it where they can.
     fn kernel(&self, t: f64) -> Kernel;

@@ -295,6 +295,46 @@ fn one_step_of_ddpm_is_the_papers() {
     }
 }
 
+/// A denoiser that has learned variances: v = 0 in the first column and 1/2 in the second.
+struct Learned;
+
+impl Denoiser for Learned {
+    fn estimate(&self, x: stein::Dual<2>, at: stein::Levels, given: &Condition) -> stein::Result<stein::Estimate> {
+        let rows = x.dims()[0];
+        let mean = stein::estimate(&plane(), x, at, given)?.mean;
+        Ok(stein::Estimate { mean, variance: Some(tensor(&[0.0, 0.5].repeat(rows), 2)) })
+    }
+}
+
+#[test]
+fn learned_variances_lie_between_the_posteriors_and_the_forward_one() {
+    let schedule = Discrete::default();
+    let (from, to) = (schedule.kernel(400.0), schedule.kernel(380.0));
+    let ancestral = |variance| Ancestral { variance };
+    let x = [0.4, -0.2, 1.0, 0.7];
+    let run = |denoiser: &dyn Denoiser, variance, to: &Kernel| {
+        let request = Request::exact(2, 2, 9);
+        let start = tensor(&x, 2);
+        sample_from(start, denoiser, &schedule, &[from, *to], &ancestral(variance), &request, &mut |_| Ok(()))
+            .map(|drawn| host(&drawn.x))
+    };
+    let [small, large, ours] = [Variance::Posterior, Variance::Forward, Variance::Learned]
+        .map(|variance| run(&Learned, variance, &to).unwrap());
+    // x = mean + √Σ z with the same z in all three.
+    let (low, high) = (from.posterior_variance(&to).sqrt(), from.transition_from(&to).1.sqrt());
+    for row in 0..2 {
+        assert_close(ours[2 * row], small[2 * row], 1e-12, "v = 0");
+        let z = (large[2 * row + 1] - small[2 * row + 1]) / (high - low);
+        let mean = small[2 * row + 1] - low * z;
+        assert_close(ours[2 * row + 1], mean + (low * high).sqrt() * z, 1e-12, "v = 1/2");
+    }
+    assert_eq!(
+        run(&Learned, Variance::Learned, &Kernel::CLEAN).unwrap(),
+        run(&plane(), Variance::Posterior, &Kernel::CLEAN).unwrap()
+    );
+    assert_eq!(run(&plane(), Variance::Learned, &to).unwrap_err().kind(), stein::Kind::Unsupported);
+}
+
 #[test]
 fn langevin_conventions_differ_by_a_factor_of_two() {
     let schedule = Ve::default();
