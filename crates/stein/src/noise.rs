@@ -8,7 +8,7 @@
 //! In x/α the forward SDE is d(x/α) = dW(n) with the clock n = (σ/α)², on every schedule (Karras et al. 2022, appendix B.1). The path
 //! is drawn by bisection of ln n (Lévy's construction: between a and b, W(m) is normal with mean W(a) + (m − a)/(b − a) (W(b) −
 //! W(a)) and variance (m − a)(b − m)/(b − a)), each point keyed by its place, so that the noise of an interval is a function of
-//! the interval alone. A run that goes back up, to noisier levels than it has reached, follows a new path from there on: what it
+//! the interval alone, unless it is shorter than a half of a percent of n. A run that goes back up, to noisier levels than it has reached, follows a new path from there on: what it
 //! does a second time has noise of its own.
 
 use std::rc::Rc;
@@ -85,13 +85,12 @@ impl<'a> Draws<'a> {
     /// As [`normal`](Self::normal).
     pub(crate) fn interval(&mut self, from: &Kernel, to: &Kernel, like: &Tensor<2>) -> Result<Tensor<2>> {
         let (late, early) = (place(from), place(to));
-        if *self.source != Source::Keyed || late >> CELL == early >> CELL {
-            // Intervals inside a cell of the path share nothing with each other.
+        if *self.source != Source::Keyed || late == early {
             return self.normal(like);
         }
         let dim = like.dims()[1];
         // The same level, rounded twice, may seem to rise by a little.
-        if late > self.reached.saturating_add(1 << CELL) {
+        if late > self.reached.saturating_add(1 << 16) {
             self.lap += 1;
             self.path = None;
         }
@@ -108,8 +107,9 @@ impl<'a> Draws<'a> {
 const ENDS: (f64, f64) = (-40.0, 40.0);
 /// A place on the path is a multiple of 2^−40 of the way in ln n: to 7e−11.
 const WHOLE: u64 = 1 << 40;
-/// Bisection stops at cells of 2^24 places, 0.0012 in ln n; a point inside is drawn given the ends of its cell.
-const CELL: u32 = 24;
+/// Bisection stops at cells of 2^26 places, 0.005 in ln n. A point inside is drawn given the ends of its cell, or the last point in it
+/// where there is one. Increments of any length are those of a Brownian path; those longer than a cell are the same on every grid.
+const CELL: u32 = 26;
 
 /// The place on the path of a level.
 fn place(at: &Kernel) -> u64 {
@@ -181,6 +181,12 @@ impl Path {
                 continue;
             }
             if high.place - low.place == 1 << CELL {
+                let inside = self.last.as_ref().filter(|last| (low.place..high.place).contains(&last.place));
+                let (low, high) = match inside {
+                    Some(last) if place < last.place => (low, last),
+                    Some(last) => (last, high),
+                    None => (low, high),
+                };
                 let point = Rc::new(self.between(low, high, place));
                 self.last = Some(Rc::clone(&point));
                 return point;
@@ -239,6 +245,24 @@ mod tests {
                 assert!((sum - first - second).abs() < 1e-12 * 80.0);
             }
         }
+    }
+
+    #[test]
+    fn the_shortest_intervals_add_up_to_a_path_too() {
+        // Steps of 0.6 of a cell, of whose ends now one, now two lie in a cell.
+        let n = 4000;
+        let request = Request::exact(n, 1, 6);
+        let like = rows::matrix(vec![0.0; n], 1, &rows::exact());
+        let mut draws = Draws::new(&request);
+        let sigma = |k: usize| (-0.5 * 0.6 * 80.0 / f64::from(1 << 14) * k as f64).exp();
+        let mut sum = vec![0.0; n];
+        for k in 0..60 {
+            let step = increment(&mut draws, sigma(k), sigma(k + 1), &like);
+            sum.iter_mut().zip(step).for_each(|(sum, step)| *sum += step);
+        }
+        let variance = sum.iter().map(|x| x * x).sum::<f64>() / n as f64 / (1.0 - sigma(60).powi(2));
+        // Five standard errors of a variance.
+        assert!((variance - 1.0).abs() < 5.0 * (2.0 / n as f64).sqrt(), "{variance}");
     }
 
     #[test]

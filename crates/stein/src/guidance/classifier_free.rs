@@ -2,7 +2,8 @@
 //! D_∅ told none.
 //!
 //! `scale` is 1 for no guidance; the paper's w is scale − 1. Since ε̂ and the score are linear in D, the formula is the same on
-//! them. Both halves are evaluated in one batch of twice the rows.
+//! them. Both halves are evaluated in one batch of twice the rows; with scale 1 the model is asked once, as it is. Only the class is
+//! hidden: vectors, tokens and images are the same in both.
 
 use std::sync::Arc;
 
@@ -53,6 +54,9 @@ impl Denoiser for Guided {
             given.class.iter().flatten().any(Option::is_some),
             "classifier-free guidance needs a class to guide to: give one, or leave guidance out"
         );
+        if self.scale == 1.0 {
+            return estimate(&self.inner, x, at, given);
+        }
         let rows = x.dims()[0];
         let twice: Vec<_>;
         let levels = match at {
