@@ -136,9 +136,10 @@ fn train_run(experiment: &Experiment, options: TrainOptions) -> Result<ExitCode>
         return Ok(ExitCode::from(STOPPED));
     }
     say(&format!(
-        "{} steps in {:.0} s{loss}\nmodel {}\n",
+        "{} steps in {:.0} s, {:.1} s of them waiting for data{loss}\nmodel {}\n",
         trained.step,
         trained.seconds,
+        trained.waited,
         trained.run.latest()?.display()
     ))?;
     let sheet = trained.run.sample_path(trained.step);

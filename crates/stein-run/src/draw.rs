@@ -1,8 +1,7 @@
 //! Drawing samples from a model, batch by batch, into whatever takes them.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
-use std::sync::Arc;
 use stein::{
     AnySchedule, Condition, Denoiser, Error, FlowMap, Kernel, Kind, Progress, Request, Result, Sampled, ensure,
     guidance::Clamped, names, sample, sample_map,

@@ -87,6 +87,31 @@ impl Experiment {
 
     /// As [`read`](Self::read), from text.
     ///
+    /// ```
+    /// use stein_run::Experiment;
+    ///
+    /// let text = r#"
+    ///     [data]
+    ///     source = { kind = "points2d", shape = "moons" }
+    ///     [family]
+    ///     kind = "diffusion"
+    ///     schedule = { kind = "edm" }
+    ///     prediction = { kind = "edm", sigma_data = 0.5 }
+    ///     input_scale = { kind = "unit_variance", sigma_data = 0.5 }
+    ///     noise_input = { kind = "quarter_log_noise" }
+    ///     network = { kind = "mlp" }
+    ///     objective = { levels = { kind = "log_normal" }, weighting = { kind = "unit" } }
+    ///     [train]
+    ///     [sample]
+    ///     sampler = { kind = "heun" }
+    /// "#;
+    /// let experiment = Experiment::parse(text, &["train.steps=500".into(), "sample.sampler=ddim".into()])?;
+    /// assert_eq!((experiment.train.steps, experiment.sample.sampler.kind()), (500, "ddim"));
+    /// let wrong = Experiment::parse(text, &["train.stpes=500".into()]).unwrap_err();
+    /// assert!(wrong.to_string().contains("known, nearest first: steps"));
+    /// # Ok::<(), stein::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`read`](Self::read).
     pub fn parse(text: &str, settings: &[String]) -> Result<Self> {

@@ -77,6 +77,16 @@ pub fn check_output(path: &Path, model: &Model) -> Result<()> {
 /// beside it; `.csv` a table. Beside it a `.json` says how they were drawn. Numbers are written as they come, so that their
 /// number is bounded by the disk.
 ///
+/// ```no_run
+/// use std::path::Path;
+/// use stein_run::{Classes, Model, Silent, draw_to_file};
+///
+/// let model = Model::open("runs/moons", &stein::Device::flex())?;
+/// let path = Path::new("moons.npy");
+/// draw_to_file(path, &model, 1_000_000, 0, &Classes::Default, &model.sample, &mut Silent)?;
+/// # Ok::<(), stein::Error>(())
+/// ```
+///
 /// # Errors
 /// Those of [`check_output`] and [`Plan`], and files that cannot be written; then the file that was there before stays.
 pub fn draw_to_file(

@@ -47,7 +47,7 @@ pub struct Subject {
 }
 
 /// Most numbers of the data that are looked at to fit codecs and measure the variance.
-const MEASURED: usize = 1 << 25;
+const MEASURED: usize = 1 << 23;
 
 impl Subject {
     /// Measures the data, all of them or, where they are many, an even part.

@@ -342,6 +342,18 @@ const AHEAD: usize = 4;
 
 /// Trains to the experiment's last step, or until the watch says stop, which writes a checkpoint and returns.
 ///
+/// ```no_run
+/// use std::path::Path;
+/// use stein_run::{Experiment, Silent, TrainOptions, prepare, train};
+///
+/// let experiment = Experiment::read(Path::new("experiments/points2d/edm.toml"), &[])?;
+/// let options =
+///     TrainOptions { out: "runs/moons".into(), resume: false, data_dir: None, device: "cpu".into() };
+/// let trained = train(prepare(&experiment, &options)?, &mut Silent)?;
+/// println!("{} steps, the model is in {}", trained.step, trained.run.root().display());
+/// # Ok::<(), stein::Error>(())
+/// ```
+///
 /// # Errors
 /// A loss or gradient that is no longer finite: the sentence names the step and the last good checkpoint. Data that cannot be
 /// read, files that cannot be written.

@@ -77,12 +77,8 @@ pub use network::{Context, Network};
 pub use objective::{LevelDistribution, Objective, Weighting};
 pub use preconditioned::{InputScale, NoiseInput, Precondition, Preconditioned};
 pub use prediction::Prediction;
-pub use sampler::{
-    Ancestral, AnySampler, Convention, Corrector, Ddim, DpmSolverPp, EulerMaruyama, Eval, Heun, Langevin, OdeEuler,
-    OdeHeun, OdeMidpoint, OdeRk4, Past, PredictorCorrector, Progress, Request, ReverseDiffusion, Rk45, Sampled,
-    Sampler, UniPc, Variance, sample, sample_from,
-};
-pub use schedule::{AnySchedule, Cosine, Discrete, Edm, LevelList, Rectified, Schedule, SubVp, Ve, Vp};
+pub use sampler::*;
+pub use schedule::*;
 pub use stein_base::{Error, Key, Keys, Kind, Purpose, Result, ensure, names, random, settings};
 
 /// The README's and the guide's code, run as tests.
