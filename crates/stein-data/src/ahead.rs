@@ -2,7 +2,7 @@
 
 use crate::{Batch, Loader};
 use std::{
-    sync::mpsc::{Receiver, sync_channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -58,7 +58,7 @@ impl Ahead {
     #[expect(clippy::should_implement_trait, reason = "the batches do not end, and each may be an error")]
     pub fn next(&mut self) -> Result<Batch> {
         let from = Instant::now();
-        let batch = self.batches.as_ref().and_then(|batches| batches.recv().ok());
+        let batch = self.batches.as_ref().and_then(wait_for);
         self.waited += from.elapsed();
         batch.unwrap_or_else(|| {
             let reason = self.thread.take().map(|thread| thread.join());
@@ -72,6 +72,27 @@ impl Ahead {
     /// How long [`Ahead::next`] has waited so far, in all.
     pub fn waited(&self) -> Duration {
         self.waited
+    }
+}
+
+/// What comes next; `None` when nothing will.
+///
+/// The caller may be one of rayon's threads, perhaps the only one, and the reader decodes on those: instead of sleeping it does
+/// their work.
+fn wait_for<T>(channel: &Receiver<T>) -> Option<T> {
+    loop {
+        match channel.try_recv() {
+            Ok(it) => return Some(it),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => {}
+        }
+        if rayon::yield_now() != Some(rayon::Yield::Executed) {
+            match channel.recv_timeout(Duration::from_millis(1)) {
+                Ok(it) => return Some(it),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
     }
 }
 
