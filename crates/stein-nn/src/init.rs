@@ -12,6 +12,16 @@ use burn::{
 use stein::{Key, Purpose};
 
 /// Draws the parameters of one network in order.
+///
+/// ```
+/// use stein_nn::{burn::tensor::Tensor, layers::{Init, Linear}};
+///
+/// let device = stein::Device::flex();
+/// let mut init = Init::new(1, &device);
+/// let (first, last) = (Linear::new(4, 8, &mut init), Linear::zero(8, 2, &mut init));
+/// let y = last.forward(first.forward(Tensor::<2>::ones([3, 4], &device).into()));
+/// assert_eq!(y.dims(), [3, 2]);
+/// ```
 pub struct Init<'a> {
     /// None for zeros.
     seed: Option<u64>,

@@ -156,17 +156,24 @@ pub struct Conv {
 impl Conv {
     /// Of weights N(0, 1/(9 · inputs)), and a bias of zeros.
     pub fn new(inputs: usize, outputs: usize, init: &mut Init) -> Self {
-        Self::scaled(3, inputs, outputs, ((9 * inputs) as f64).powf(-0.5), init)
+        Self::of_size([3, 3], inputs, outputs, init)
     }
 
     /// Of zeros.
     pub fn zero(inputs: usize, outputs: usize, init: &mut Init) -> Self {
-        Self::scaled(3, inputs, outputs, 0.0, init)
+        Self::scaled([3, 3], inputs, outputs, 0.0, init)
     }
 
-    /// Of `size` × `size` taps.
-    pub fn of_size(size: usize, inputs: usize, outputs: usize, init: &mut Init) -> Self {
-        Self::scaled(size, inputs, outputs, ((size * size * inputs) as f64).powf(-0.5), init)
+    /// Of this many taps down and across, and weights N(0, 1/(taps · inputs)).
+    pub fn of_size(kernel: [usize; 2], inputs: usize, outputs: usize, init: &mut Init) -> Self {
+        let [height, width] = kernel;
+        Self::scaled(kernel, inputs, outputs, ((height * width * inputs) as f64).powf(-0.5), init)
+    }
+
+    /// Of this many taps down and across, and weights of this standard deviation.
+    pub fn scaled([height, width]: [usize; 2], inputs: usize, outputs: usize, std: f64, init: &mut Init) -> Self {
+        let (weight, bias) = (init.normal([height, width, inputs, outputs], std), init.constant(outputs, 0.0));
+        Self { weight, bias: Some(bias), packed: Packed::default() }
     }
 
     /// The same without a bias.
@@ -175,17 +182,13 @@ impl Conv {
         Self { bias: None, ..self }
     }
 
-    /// Of images: stride 1, padded so that they keep their size.
+    /// Of images `[N, H, W, inputs]`, with stride 1 and padded so that they keep their size: `[N, H, W, outputs]`.
     pub fn forward(&self, x: Dual<4>) -> Dual<4> {
         ops::conv2d(vec![x], self.plain())
     }
 
-    fn scaled(size: usize, inputs: usize, outputs: usize, std: f64, init: &mut Init) -> Self {
-        let (weight, bias) = (init.normal([size, size, inputs, outputs], std), init.constant(outputs, 0.0));
-        Self { weight, bias: Some(bias), packed: Packed::default() }
-    }
-
-    /// Of images cut into windows of its size, none over another, each a row of height · width · inputs numbers.
+    /// Of images cut into windows of its size that do not overlap, each a row of height · width · inputs numbers:
+    /// `[N, windows, height · width · inputs]` to `[N, windows, outputs]`.
     pub fn of_windows(&self, windows: Dual<3>) -> Dual<3> {
         let ops::Conv { layer: Weighted { weight, bias, packed }, .. } = self.plain();
         let [height, width, inputs, outputs] = weight.dims();
@@ -213,7 +216,7 @@ impl LayerNorm {
         Self { gamma: init.constant(width, 1.0), beta: init.constant(width, 0.0) }
     }
 
-    /// Of `x` `[…, width]`.
+    /// Of `x` `[…, width]`, whose shape stays.
     pub fn forward<const D: usize>(&self, x: Dual<D>) -> Dual<D> {
         ops::layer_norm(x, self.gamma.val(), self.beta.val(), EPSILON, false)
     }
@@ -239,7 +242,7 @@ impl GroupNorm {
         Self { gamma: init.constant(channels, 1.0), beta: init.constant(channels, 0.0), groups, epsilon }
     }
 
-    /// Of images.
+    /// Of images, whose shape stays.
     pub fn forward(&self, x: Dual<4>) -> Dual<4> {
         ops::group_norm(x, &self.norm(false))
     }
@@ -249,7 +252,7 @@ impl GroupNorm {
         ops::group_norm(x, &self.norm(true))
     }
 
-    /// The operation, without or with SiLU after it, as a part of a convolution.
+    /// The operation, without or with SiLU after it, for a convolution to do first.
     pub fn norm(&self, silu: bool) -> Norm {
         Norm {
             gamma: self.gamma.val(),
@@ -262,7 +265,8 @@ impl GroupNorm {
     }
 }
 
-/// Places of an image attending to all its places: scale · (h + W_o softmax(q kᵀ/√d) v + b_o) with q, k, v linear in GN h.
+/// Positions of an image attending to all its positions: scale · (h + W_o softmax(q kᵀ/√d) v + b_o) with q, k, v linear in
+/// GN h, in heads of d channels.
 #[derive(Module, Debug)]
 pub struct Attention {
     norm: GroupNorm,
@@ -275,7 +279,7 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// `heads` divides `channels`.
+    /// With W_o = 0. `heads` divides `channels`, which are those of the norm.
     pub fn new(norm: GroupNorm, channels: usize, heads: usize, scale: f64, init: &mut Init) -> Self {
         Self {
             norm,
@@ -288,7 +292,7 @@ impl Attention {
         }
     }
 
-    /// Of images.
+    /// Of images `[N, H, W, channels]`, whose shape stays.
     pub fn forward(&self, h: Dual<4>) -> Dual<4> {
         let [n, height, width, c] = h.dims();
         let rows = |x: Dual<4>| x.reshape([n, height * width, c]);
@@ -309,16 +313,26 @@ pub enum Resample {
     /// None.
     #[default]
     Keep,
-    /// Every place repeated in both directions.
+    /// Every position repeated in both directions.
     Nearest,
-    /// The mean of 2 × 2 places.
+    /// The mean of 2 × 2 positions.
     Mean,
     /// A filter.
     Filter(Fir),
 }
 
 impl Resample {
-    /// Of images.
+    /// To half the size, by a filter of these taps along either axis, or by the mean if there are none.
+    pub fn halving(taps: &[f32]) -> Self {
+        if taps.is_empty() { Self::Mean } else { Self::Filter(Fir::halving(taps)) }
+    }
+
+    /// To twice the size, by a filter of these taps along either axis, or by repetition if there are none.
+    pub fn doubling(taps: &[f32]) -> Self {
+        if taps.is_empty() { Self::Nearest } else { Self::Filter(Fir::doubling(taps)) }
+    }
+
+    /// Of images `[N, H, W, C]`: `[N, H', W', C]`.
     pub fn apply(&self, x: Dual<4>) -> Dual<4> {
         match self {
             Self::Keep => x,
@@ -330,18 +344,35 @@ impl Resample {
 }
 
 /// What a [`ResBlock`] is made of besides its channels and norms.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct BlockForm {
+    /// The taps of its convolutions down and across, both odd.
+    pub kernel: [usize; 2],
     /// The width of the embedding, if it takes one.
     pub embedding: Option<usize>,
     /// Whether the embedding gives a scale and a shift of the second norm instead of a shift of the first convolution.
     pub modulate: bool,
-    /// Divides the sum with the skip; 0 stands for 1.
+    /// Divides the sum with the skip.
     pub rescale: f64,
     /// The change of size, after the first norm and on the skip.
     pub resample: Resample,
     /// Whether the skip has weights even where the number of channels stays.
     pub skip: bool,
+}
+
+/// 3 × 3 taps, a plain sum and nothing else.
+impl Default for BlockForm {
+    fn default() -> Self {
+        let (kernel, resample) = ([3, 3], Resample::Keep);
+        Self { kernel, embedding: None, modulate: false, rescale: 1.0, resample, skip: false }
+    }
+}
+
+impl BlockForm {
+    /// What sums with skips are multiplied by.
+    pub fn scale(&self) -> f64 {
+        1.0 / self.rescale
+    }
 }
 
 /// A residual block (He et al., arXiv:1512.03385, in the form of DDPM and its followers):
@@ -371,7 +402,7 @@ impl ResBlock {
         second_norm: GroupNorm,
         init: &mut Init,
     ) -> Self {
-        let first = Conv::new(inputs, outputs, init);
+        let first = Conv::of_size(form.kernel, inputs, outputs, init);
         let shifts = if form.modulate { 2 * outputs } else { outputs };
         let embedding = form.embedding.map(|wide| Linear::new(wide, shifts, init));
         Self {
@@ -379,15 +410,27 @@ impl ResBlock {
             first,
             embedding,
             second_norm,
-            second: Conv::zero(outputs, outputs, init),
+            second: Conv::scaled(form.kernel, outputs, outputs, 0.0, init),
             skip: (form.skip || inputs != outputs).then(|| Linear::new(inputs, outputs, init)),
             modulate: form.modulate,
-            scale: if form.rescale == 0.0 { 1.0 } else { 1.0 / form.rescale },
+            scale: form.scale(),
             resample: form.resample,
         }
     }
 
-    /// Of images side by side along channels, and of an embedding that went through its activation.
+    /// Of images `[N, H, W, C_i]` side by side along channels, Σ C_i = inputs, and of an embedding `[N, width]` after its
+    /// activation: `[N, H', W', outputs]`.
+    ///
+    /// ```
+    /// use stein_nn::{burn::tensor::Tensor, layers::{BlockForm, Dropout, GroupNorm, Init, ResBlock}};
+    ///
+    /// let device = stein::Device::flex();
+    /// let mut init = Init::new(1, &device);
+    /// let [first, second] = [8, 16].map(|channels| GroupNorm::new(channels, 4, 1e-5, &mut init));
+    /// let block = ResBlock::new([8, 16], BlockForm::default(), first, second, &mut init);
+    /// let [a, b] = [3, 5].map(|channels| Tensor::<4>::ones([2, 6, 6, channels], &device).into());
+    /// assert_eq!(block.forward(vec![a, b], None, &Dropout::none()).dims(), [2, 6, 6, 16]);
+    /// ```
     pub fn forward(&self, mut parts: Vec<Dual<4>>, embedded: Option<Dual<2>>, dropout: &Dropout) -> Dual<4> {
         let shifts = self.embedding.as_ref().zip(embedded).map(|(layer, embedded)| layer.forward(embedded));
         let (shift, modulation) = match (shifts, self.modulate) {

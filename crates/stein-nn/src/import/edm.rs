@@ -18,9 +18,9 @@ use stein::{Condition, Context, Error, Result, ensure};
 use super::{Case, Imported, Key, Output, Reference, Weights, load, values::number};
 use crate::{
     init::Init,
-    layers::Dropout,
+    layers::{BlockForm, Dropout},
     networks::{
-        Change, DhariwalUnet, DhariwalUnetConfig, EdmBlock, Form, Heads, SongDecoder, SongEncoder, SongFeatures,
+        DhariwalUnet, DhariwalUnetConfig, EdmBlock, EdmForm, Heads, Size, SongDecoder, SongEncoder, SongFeatures,
         SongUnet, SongUnetConfig,
     },
     ops::Dual,
@@ -493,30 +493,33 @@ pub fn open_blocks(json: &Value, weights: Weights) -> Result<Box<dyn Reference>>
 
 fn open_block(json: &Value, init: &mut Init) -> Result<EdmBlock> {
     let mut read = Arguments::new("UNetBlock", json)?;
-    let change = match (read.or("up", false)?, read.or("down", false)?) {
-        (false, false) => Change::Keep,
-        (false, true) => Change::Halve,
-        (true, false) => Change::Double,
+    let size = match (read.or("up", false)?, read.or("down", false)?) {
+        (false, false) => Size::Keep,
+        (false, true) => Size::Halve,
+        (true, false) => Size::Double,
         (true, true) => return Err(Error::new("a UNetBlock that halves and doubles is not supported")),
     };
     let per_head = read.or("channels_per_head", 64)?;
     let heads = read.optional("num_heads")?.map_or(Heads::Channels(per_head), Heads::Count);
     let scale: f64 = read.or("skip_scale", 1.0)?;
-    let form = Form {
-        embedding: read.required("emb_channels")?,
-        heads,
-        modulate: read.or("adaptive_scale", true)?,
-        rescale: 1.0 / scale,
+    let form = EdmForm {
+        block: BlockForm {
+            embedding: Some(read.required("emb_channels")?),
+            modulate: read.or("adaptive_scale", true)?,
+            rescale: 1.0 / scale,
+            skip: read.or("resample_proj", false)?,
+            ..BlockForm::default()
+        },
         epsilon: read.or("eps", 1e-5)?,
+        heads,
         filter: read.or("resample_filter", vec![1.0, 1.0])?,
-        project: read.or("resample_proj", false)?,
     };
     let channels = [read.required("in_channels")?, read.required("out_channels")?];
     let attends = read.or("attention", false)?;
     // Of training alone.
     read.left.remove("dropout");
     read.finish()?;
-    EdmBlock::new(channels, change, attends, &form, init)
+    EdmBlock::new(channels, size, attends, &form, init)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The U-Net of improved diffusion and ADM (Nichol & Dhariwal, arXiv:2102.09672; Dhariwal & Nichol, arXiv:2105.05233),
 //! which consistency models use as well (Song et al., arXiv:2303.01469; there it also goes by `consistency_unet`).
 //!
-//! Level ℓ works on images of H/2^ℓ × W/2^ℓ places and ⌊`multipliers`\[ℓ\] · `channels`⌋ channels. Going down, each
+//! Level ℓ works on images of H/2^ℓ × W/2^ℓ positions and ⌊`multipliers`\[ℓ\] · `channels`⌋ channels. Going down, each
 //! level is `blocks` residual blocks, attention after each where the factor 2^ℓ is listed, and a halving; then block,
 //! attention, block in the middle; going up, each level is `blocks` + 1 residual blocks, each fed the latest unused
 //! output of the way down besides its own input, and a doubling. With e the silu of the embedding of noise and class
@@ -10,27 +10,30 @@
 //! block(h) = S h + K₂ drop(silu((1 + s) GN(K₁ silu(GN h)) + t)),  or  S h + K₂ drop(silu(GN(K₁ silu(GN h) + W_e e))),
 //! attention(h) = h + W_o softmax(q kᵀ/√d) v,  q, k, v = W_q GN h, W_k GN h, W_v GN h, in heads of d channels
 //!
-//! An image is halved and doubled by 3 × 3 convolutions (of stride 2; after repeating places), or by a residual block
-//! with the mean of 2 × 2 places, or the repetition, on both of its branches. The noise number is a step of 0 to 1000;
+//! An image is halved and doubled by 3 × 3 convolutions (of stride 2; after repeating positions), or by a residual block
+//! with the mean of 2 × 2 positions, or the repetition, on both of its branches. The noise number is a step of 0 to 1000;
 //! the frequencies are 10⁴^(−k/K), cosines before sines. K₂, W_o and the last convolution start at zero.
 
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use stein::{Context, Result, ensure};
 
-use super::{Takes, unet::Unit};
+use super::{
+    Takes,
+    images::image_network,
+    units::{Norms, Pass, Unit, Units, check_dropout, check_halvings, check_heads, doubled, halved, head},
+    walk::{At, Walk, middle},
+};
 use crate::{
     embedding::{Embedding, EmbeddingConfig},
     init::Init,
-    layers::{Attention, BlockForm, Conv, Dropout, GroupNorm, ResBlock, Resample},
+    layers::{BlockForm, Conv, Dropout, GroupNorm, ResBlock, Resample},
     ops::{self, Dual},
     trace,
 };
 
-/// The groups of every group normalization.
-const GROUPS: usize = 32;
-/// What group normalizations add to the variance.
-const EPSILON: f64 = 1e-5;
+/// Every group normalization.
+pub(super) const NORMS: Norms = Norms { groups: Some(32), epsilon: 1e-5 };
 
 /// The size and form of an ADM U-Net.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -98,30 +101,28 @@ impl AdmConfig {
     /// When the config is not one of a network.
     pub fn build(&self, init: &mut Init) -> Result<Adm> {
         ensure!(self.outputs > 0, "network.outputs is 0: give the channels of the output, such as 3");
-        let contracting = Contracting::new(self, init)?;
-        let levels = self.multipliers.len();
-        let mut skips = vec![self.width(0)];
-        for level in 0..levels {
-            let kept = self.blocks + usize::from(level + 1 < levels);
-            skips.extend(std::iter::repeat_n(self.width(level), kept));
-        }
-        let mut now = self.width(levels - 1);
-        let mut up = Vec::new();
-        for level in (0..levels).rev() {
-            for index in 0..=self.blocks {
-                let skip = skips.pop().expect("the way up has as many blocks as the way down left skips");
-                let unit = self.unit(now + skip, self.width(level), self.attends(level).then_some(true), init)?;
-                now = self.width(level);
-                let resize = match level > 0 && index == self.blocks {
-                    true if self.resize_blocks => Some(Resize::Block(self.block([now; 2], Resample::Nearest, init)?)),
-                    true => Some(Resize::Double(Conv::new(now, now, init))),
-                    false => None,
-                };
-                up.push(Step { unit: Some(unit), resize });
+        let units = self.units();
+        let (contracting, skips) = Contracting::new(self, init)?;
+        let walk = contracting.walk;
+        let mut up: Vec<Step> = Vec::new();
+        let last = walk.up(self.width(walk.levels - 1), skips, |at, parts| {
+            if let At::Up { level, .. } = at {
+                up.push(Step { unit: Some(self.unit(parts.iter().sum(), level, true, init)?), resize: None });
+                return Ok(self.width(level));
             }
-        }
-        let (norm, output) = (norm(now, init)?, Conv::zero(now, self.outputs, init));
+            let resize = match self.resize_blocks {
+                true => Resize::Block(units.block([parts[0]; 2], Resample::Nearest, init)?),
+                false => Resize::Conv(Conv::new(parts[0], parts[0], init)),
+            };
+            up.last_mut().expect("every level of the way up has units").resize = Some(resize);
+            Ok(parts[0])
+        })?;
+        let (norm, output) = (NORMS.of(last, init)?, Conv::zero(last, self.outputs, init));
         Ok(Adm { contracting, up, norm, output, dropout: self.dropout })
+    }
+
+    pub(super) fn walk(&self) -> Walk {
+        Walk { levels: self.multipliers.len(), blocks: self.blocks }
     }
 
     /// The channels of a level.
@@ -144,42 +145,44 @@ impl AdmConfig {
             return Ok(channels / size);
         }
         let heads = if up { self.heads_up.unwrap_or(self.heads) } else { self.heads };
-        ensure!(
-            heads > 0 && channels.is_multiple_of(heads),
-            "network.heads is {heads}{}, which does not divide the {channels} channels attention works on",
-            if up { " on the way up" } else { "" }
-        );
+        check_heads(heads, channels)?;
         Ok(heads)
     }
 
-    /// A block and, if `attends` says whether it is on the way up, attention.
-    fn unit(&self, inputs: usize, outputs: usize, attends: Option<bool>, init: &mut Init) -> Result<Unit> {
-        let block = self.block([inputs, outputs], Resample::Keep, init)?;
-        let attention = match attends {
-            Some(up) => {
-                let heads = self.heads_of(outputs, up)?;
-                Some(Attention::new(norm(outputs, init)?, outputs, heads, 1.0, init))
-            }
-            None => None,
-        };
-        Ok(Unit { block, attention })
+    /// A unit of a level.
+    fn unit(&self, inputs: usize, level: usize, up: bool, init: &mut Init) -> Result<Unit> {
+        let outputs = self.width(level);
+        let heads = if self.attends(level) { Some(self.heads_of(outputs, up)?) } else { None };
+        self.units().unit([inputs, outputs], heads, init)
     }
 
-    fn block(&self, [inputs, outputs]: [usize; 2], resample: Resample, init: &mut Init) -> Result<ResBlock> {
+    fn units(&self) -> Units {
         let embedding = Some(4 * self.channels);
-        let form = BlockForm { embedding, modulate: self.modulate, resample, ..BlockForm::default() };
-        Ok(ResBlock::new([inputs, outputs], form, norm(inputs, init)?, norm(outputs, init)?, init))
+        Units { form: BlockForm { embedding, modulate: self.modulate, ..BlockForm::default() }, norms: NORMS }
     }
-}
 
-/// The normalization of these channels.
-pub(super) fn norm(channels: usize, init: &mut Init) -> Result<GroupNorm> {
-    ensure!(
-        channels > 0 && channels.is_multiple_of(GROUPS),
-        "a normalization works on {channels} channels, which {GROUPS} groups do not divide: let network.channels times \
-         each of network.multipliers be a multiple of {GROUPS}"
-    );
-    Ok(GroupNorm::new(channels, GROUPS, EPSILON, init))
+    /// Fails unless the config is one of a network.
+    fn check(&self) -> Result<()> {
+        let Self { inputs, channels, ref multipliers, blocks, dropout, .. } = *self;
+        ensure!(inputs > 0, "network.inputs is 0: give the channels of the images, such as 3");
+        ensure!(
+            channels > 0 && channels.is_multiple_of(2),
+            "network.channels is {channels}: give a positive even number, such as 128"
+        );
+        ensure!(
+            !multipliers.is_empty() && multipliers.iter().all(|m| *m > 0.0 && m.is_finite()),
+            "network.multipliers is {multipliers:?}: give a positive number for every level, such as [1, 2, 3, 4]"
+        );
+        ensure!(blocks > 0, "network.blocks is 0: give the number of residual blocks per level, such as 2");
+        let factors: Vec<usize> = (0..multipliers.len()).map(|level| 1 << level).collect();
+        for factor in &self.attention {
+            ensure!(
+                factors.contains(factor),
+                "network.attention lists {factor}, but the levels of this network are {factors:?} times lower than the input"
+            );
+        }
+        check_dropout(dropout)
+    }
 }
 
 /// An ADM U-Net.
@@ -198,14 +201,28 @@ impl Adm {
     /// # Errors
     /// When the images or the context do not fit the network.
     pub fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>> {
-        let dropout = Dropout::new(self.dropout, context);
-        let Contracted { mut skips, bottom: mut h, embedded } = self.contracting.forward(x, context, &dropout)?;
-        for (index, step) in self.up.iter().enumerate() {
-            let skip = skips.pop().expect("the way up has as many blocks as the way down left skips");
-            h = step.forward(vec![h, skip], embedded.clone(), &dropout);
+        let Contracted { skips, bottom, pass } = self.contracting.forward(x, context, self.dropout)?;
+        let walk = self.contracting.walk;
+        let h = walk.up(bottom, skips, |at, parts| {
+            let index = number(walk, at);
+            let h = self.up[index].forward(at, parts, &pass);
             trace::note(|| format!("up.{index}"), &h);
-        }
-        Ok(ops::conv2d(vec![h], ops::Conv { norm: Some(self.norm.norm(true)), ..self.output.plain() }))
+            Ok(h)
+        })?;
+        Ok(head(h, &self.norm, &self.output, None))
+    }
+}
+
+image_network!(Adm, AdmConfig { inputs, outputs, classes });
+
+/// Which step of its way stands there; a change of size on the way up belongs to the last unit before it.
+fn number(walk: Walk, at: At) -> usize {
+    match at {
+        At::Down { level, unit } => level * (walk.blocks + 1) + unit,
+        At::Halve { level } => level * (walk.blocks + 1) + walk.blocks,
+        At::Middle { unit } => unit,
+        At::Up { stage, unit, .. } => stage * (walk.blocks + 1) + unit,
+        At::Double { stage } => stage * (walk.blocks + 1) + walk.blocks,
     }
 }
 
@@ -217,90 +234,68 @@ pub(super) struct Contracting {
     down: Vec<Step>,
     middle: Vec<Unit>,
     inputs: usize,
-    divisor: usize,
+    #[module(skip)]
+    walk: Walk,
 }
 
 /// What comes of the way down and the middle.
-pub(super) struct Contracted {
+pub(super) struct Contracted<'a> {
     /// The output of the first convolution and of every step down.
     pub(super) skips: Vec<Dual<4>>,
     /// The output of the middle.
     pub(super) bottom: Dual<4>,
-    embedded: Dual<2>,
+    pass: Pass<'a>,
 }
 
 impl Contracting {
-    pub(super) fn new(config: &AdmConfig, init: &mut Init) -> Result<Self> {
-        let AdmConfig { inputs, classes, channels, blocks, dropout, .. } = *config;
-        ensure!(inputs > 0, "network.inputs is 0: give the channels of the images, such as 3");
-        ensure!(
-            channels > 0 && channels.is_multiple_of(2),
-            "network.channels is {channels}: give a positive even number, such as 128"
-        );
-        ensure!(
-            !config.multipliers.is_empty() && config.multipliers.iter().all(|m| *m > 0.0 && m.is_finite()),
-            "network.multipliers is {:?}: give a positive number for every level, such as [1, 2, 3, 4]",
-            config.multipliers
-        );
-        ensure!(blocks > 0, "network.blocks is 0: give the number of residual blocks per level, such as 2");
-        ensure!((0.0..1.0).contains(&dropout), "network.dropout is {dropout}: give a probability from 0 to below 1");
-        let levels = config.multipliers.len();
-        for factor in &config.attention {
-            ensure!(
-                (0..levels).any(|level| 1 << level == *factor),
-                "network.attention lists {factor}, but the levels of this network are {:?} times lower than the input",
-                (0..levels).map(|level| 1usize << level).collect::<Vec<_>>()
-            );
-        }
-
+    /// It, and the channels of what it leaves for a way up.
+    pub(super) fn new(config: &AdmConfig, init: &mut Init) -> Result<(Self, Vec<usize>)> {
+        config.check()?;
+        let AdmConfig { inputs, classes, channels, resize_blocks, .. } = *config;
+        let (walk, units, first) = (config.walk(), config.units(), config.width(0));
         let frequencies = EmbeddingConfig::Positional { max_period: 1e4, shift: 0, sine_first: false };
         let embedding = Embedding::new(&frequencies, channels, 4 * channels, classes, init)?;
-        let mut now = config.width(0);
-        let input = Conv::new(inputs, now, init);
-        let mut down = Vec::new();
-        for level in 0..levels {
-            for _ in 0..blocks {
-                let unit = config.unit(now, config.width(level), config.attends(level).then_some(false), init)?;
-                now = config.width(level);
-                down.push(Step { unit: Some(unit), resize: None });
-            }
-            if level + 1 < levels {
-                let resize = match config.resize_blocks {
-                    true => Resize::Block(config.block([now; 2], Resample::Mean, init)?),
-                    false => Resize::Halve(Conv::new(now, now, init)),
-                };
-                down.push(Step { unit: None, resize: Some(resize) });
-            }
-        }
-        let middle = vec![config.unit(now, now, Some(false), init)?, config.unit(now, now, None, init)?];
-        Ok(Self { embedding, input, down, middle, inputs, divisor: 1 << (levels - 1) })
+        let input = Conv::new(inputs, first, init);
+        let (mut down, mut skips) = (Vec::new(), vec![first]);
+        let leave = |channels: &usize| skips.push(*channels);
+        let last = walk.down(first, leave, |at, parts| {
+            let inputs = parts[0];
+            let (unit, resize, outputs) = match at {
+                At::Down { level, .. } => (Some(config.unit(inputs, level, false, init)?), None, config.width(level)),
+                _ if resize_blocks => {
+                    (None, Some(Resize::Block(units.block([inputs; 2], Resample::Mean, init)?)), inputs)
+                }
+                _ => (None, Some(Resize::Conv(Conv::new(inputs, inputs, init))), inputs),
+            };
+            down.push(Step { unit, resize });
+            Ok(outputs)
+        })?;
+        let heads = config.heads_of(last, false)?;
+        let middle = vec![units.unit([last; 2], Some(heads), init)?, units.unit([last; 2], None, init)?];
+        Ok((Self { embedding, input, down, middle, inputs, walk }, skips))
     }
 
-    pub(super) fn forward(&self, x: Dual<4>, context: &Context, dropout: &Dropout) -> Result<Contracted> {
+    pub(super) fn forward<'a>(&self, x: Dual<4>, context: &Context<'a>, dropout: f64) -> Result<Contracted<'a>> {
         let takes = Takes { classes: self.embedding.classes(), ..Takes::default() };
         let x = takes.input(x, context, self.inputs)?;
-        let ([_, height, width, _], divisor) = (x.dims(), self.divisor);
-        ensure!(
-            height % divisor == 0 && width % divisor == 0,
-            "images of {height} x {width} do not fit this network: height and width have to be divisible by {divisor}"
-        );
+        let [_, height, width, _] = x.dims();
+        check_halvings([height, width], self.walk.halvings())?;
         let embedded = ops::silu(self.embedding.forward(context.noise.clone(), context.given)?);
-        let mut h = ops::conv2d(vec![x], self.input.plain());
+        let pass = Pass { embedded: Some(embedded), tokens: None, dropout: Dropout::new(dropout, context) };
+        let h = self.input.forward(x);
         let mut skips = vec![h.clone()];
-        for step in &self.down {
-            h = step.forward(vec![h], embedded.clone(), dropout);
-            trace::note(|| format!("down.{}", skips.len()), &h);
+        let leave = |h: &Dual<4>| {
+            trace::note(|| format!("down.{}", skips.len()), h);
             skips.push(h.clone());
-        }
-        for unit in &self.middle {
-            h = unit.forward(vec![h], embedded.clone(), dropout);
-        }
-        trace::note(|| "middle".to_owned(), &h);
-        Ok(Contracted { skips, bottom: h, embedded })
+        };
+        let h = self.walk.down(h, leave, |at, parts| Ok(self.down[number(self.walk, at)].forward(at, parts, &pass)))?;
+        let bottom = middle(h, |at, parts| Ok(self.middle[number(self.walk, at)].forward(parts, &pass)))?;
+        trace::note(|| "middle".to_owned(), &bottom);
+        Ok(Contracted { skips, bottom, pass })
     }
 }
 
-/// A block with its attention, a change of size, or one after the other.
+/// A unit, a change of size, or one after the other.
 #[derive(Module, Debug)]
 struct Step {
     unit: Option<Unit>,
@@ -308,17 +303,16 @@ struct Step {
 }
 
 impl Step {
-    /// Of images side by side along channels.
-    fn forward(&self, parts: Vec<Dual<4>>, embedded: Dual<2>, dropout: &Dropout) -> Dual<4> {
-        let parts = match &self.unit {
-            Some(unit) => vec![unit.forward(parts, embedded.clone(), dropout)],
-            None => parts,
-        };
-        match &self.resize {
-            Some(Resize::Block(block)) => block.forward(parts, Some(embedded), dropout),
-            Some(Resize::Halve(conv)) => ops::conv2d(parts, ops::Conv { stride: 2, ..conv.plain() }),
-            Some(Resize::Double(conv)) => ops::conv2d(parts, ops::Conv { upsample: true, ..conv.plain() }),
-            None => Dual::cat(parts, 3),
+    /// Of images side by side along channels: the part of it that stands there.
+    fn forward(&self, at: At, parts: Vec<Dual<4>>, pass: &Pass) -> Dual<4> {
+        let some = "a step of a walk has what the walk takes it for";
+        match (at, &self.resize) {
+            (At::Halve { .. }, Some(Resize::Conv(conv))) => halved(parts, conv, false),
+            (At::Double { .. }, Some(Resize::Conv(conv))) => doubled(parts, conv),
+            (At::Halve { .. } | At::Double { .. }, Some(Resize::Block(block))) => {
+                block.forward(vec![parts[0].clone()], pass.embedded.clone(), &pass.dropout)
+            }
+            _ => self.unit.as_ref().expect(some).forward(parts, pass),
         }
     }
 }
@@ -328,8 +322,6 @@ impl Step {
 enum Resize {
     /// By a block that changes the size within.
     Block(ResBlock),
-    /// By a convolution of stride 2.
-    Halve(Conv),
-    /// By a convolution of repeated places.
-    Double(Conv),
+    /// By a convolution of stride 2, or of repeated positions.
+    Conv(Conv),
 }

@@ -1,12 +1,12 @@
 //! The noise-conditional classifier of ADM (Dhariwal & Nichol, arXiv:2105.05233, section 4): the way down and the
-//! middle of its U-Net, and a pool of all places.
+//! middle of its U-Net, and a pool of all positions.
 //!
-//! With h the output of the middle, g = silu(GN h) and P its places, the logits are
+//! With h the output of the middle, g = silu(GN h) and P its positions, the logits are
 //! - `attention`: W_o softmax(q kᵀ/√d) v + b_o for one query, that of the mean of g, where q, k, v are linear in the
-//!   mean and the places of g, all with a learned vector of their place added (Radford et al., arXiv:2103.00020). It
+//!   mean and the positions of g, all with a learned vector of their position added (Radford et al., arXiv:2103.00020). It
 //!   fixes the size of images.
 //! - `adaptive`: W_o mean_P(g) + b_o, where W_o starts at zero.
-//! - `spatial`: W₂ relu(W₁ m + b₁) + b₂, where m is the means over places of the first convolution, of every step down
+//! - `spatial`: W₂ relu(W₁ m + b₁) + b₂, where m is the means over positions of the first convolution, of every step down
 //!   and of h, side by side.
 
 use burn::{
@@ -16,17 +16,17 @@ use burn::{
 use serde::{Deserialize, Serialize};
 use stein::{Context, Result, ensure};
 
-use super::adm::{AdmConfig, Contracted, Contracting, norm};
+use super::adm::{AdmConfig, Contracted, Contracting, NORMS};
 use crate::{
     init::Init,
-    layers::{Dropout, GroupNorm, Linear},
+    layers::{GroupNorm, Linear},
     ops::{self, Dual},
 };
 
 /// The width of the hidden layer of [`Pool::Spatial`].
 const HIDDEN: usize = 2048;
 
-/// How a classifier pools places.
+/// How a classifier pools positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pool {
@@ -70,7 +70,7 @@ pub struct AdmEncoderConfig {
     pub resize_blocks: bool,
     /// Probability of dropping a value inside a block in training; in \[0, 1), default 0.
     pub dropout: f64,
-    /// How places are pooled: `attention` (default), `adaptive` or `spatial`.
+    /// How positions are pooled: `attention` (default), `adaptive` or `spatial`.
     pub pool: Pool,
 }
 
@@ -100,10 +100,10 @@ impl AdmEncoderConfig {
     /// # Errors
     /// When the config is not one of a network.
     pub fn build(&self, init: &mut Init) -> Result<AdmEncoder> {
-        let Self { size, outputs, blocks, .. } = *self;
+        let Self { size, outputs, .. } = *self;
         ensure!(outputs > 0, "network.outputs is 0: give the number of classes, such as 1000");
         let way = self.way_down();
-        let contracting = Contracting::new(&way, init)?;
+        let (contracting, skips) = Contracting::new(&way, init)?;
         let levels = self.multipliers.len();
         let channels = way.width(levels - 1);
         let head = match self.pool {
@@ -117,10 +117,10 @@ impl AdmEncoderConfig {
                     size > 0 && size % divisor == 0,
                     "network.size is {size}: with {levels} multipliers it has to be positive and divisible by {divisor}"
                 );
-                let places = (size / divisor).pow(2);
+                let count = (size / divisor).pow(2);
                 Head::Attention(AttentionPool {
-                    norm: norm(channels, init)?,
-                    positions: init.normal([places + 1, channels], (channels as f64).powf(-0.5)),
+                    norm: NORMS.of(channels, init)?,
+                    positions: init.normal([count + 1, channels], (channels as f64).powf(-0.5)),
                     queries: Linear::new(channels, channels, init),
                     keys: Linear::new(channels, channels, init),
                     values: Linear::new(channels, channels, init),
@@ -128,13 +128,12 @@ impl AdmEncoderConfig {
                     heads: way.heads_of(channels, false)?,
                 })
             }
-            Pool::Adaptive => {
-                Head::Adaptive(MeanPool { norm: norm(channels, init)?, output: Linear::zero(channels, outputs, init) })
-            }
+            Pool::Adaptive => Head::Adaptive(MeanPool {
+                norm: NORMS.of(channels, init)?,
+                output: Linear::zero(channels, outputs, init),
+            }),
             Pool::Spatial => {
-                let steps = |level| blocks + usize::from(level + 1 < levels);
-                let steps: usize = (0..levels).map(|level| steps(level) * way.width(level)).sum();
-                let means = way.width(0) + steps + channels;
+                let means = skips.iter().sum::<usize>() + channels;
                 Head::Spatial(SpatialPool {
                     hidden: Linear::new(means, HIDDEN, init),
                     output: Linear::new(HIDDEN, outputs, init),
@@ -178,8 +177,7 @@ impl AdmEncoder {
     /// # Errors
     /// When the images or the context do not fit the network.
     pub fn logits(&self, x: Dual<4>, context: &Context) -> Result<Dual<2>> {
-        let dropout = Dropout::new(self.dropout, context);
-        let seen = self.contracting.forward(x, context, &dropout)?;
+        let seen = self.contracting.forward(x, context, self.dropout)?;
         match &self.head {
             Head::Attention(pool) => pool.forward(seen.bottom),
             Head::Adaptive(pool) => Ok(pool.forward(seen.bottom)),
@@ -213,15 +211,15 @@ struct AttentionPool {
 impl AttentionPool {
     fn forward(&self, h: Dual<4>) -> Result<Dual<2>> {
         let [rows, height, width, channels] = h.dims();
-        let (positions, places) = (self.positions.val(), height * width + 1);
+        let (positions, count) = (self.positions.val(), height * width + 1);
         ensure!(
-            positions.dims()[0] == places,
-            "this classifier pools {} places, not {height} x {width}: give images of the size it was built for",
+            positions.dims()[0] == count,
+            "this classifier pools {} positions, not {height} x {width}: give images of the size it was built for",
             positions.dims()[0] - 1
         );
-        let x = ops::group_norm(h, &self.norm.norm(true)).reshape([rows, places - 1, channels]);
+        let x = ops::group_norm(h, &self.norm.norm(true)).reshape([rows, count - 1, channels]);
         let mean = x.clone().linear(|x| x.mean_dim(1));
-        let x = Dual::cat(vec![mean, x], 1) + positions.reshape([1, places, channels]).into();
+        let x = Dual::cat(vec![mean, x], 1) + positions.reshape([1, count, channels]).into();
         let mean = x.clone().linear(|x| x.narrow(1, 0, 1));
         let (q, k, v) = (self.queries.forward(mean), self.keys.forward(x.clone()), self.values.forward(x));
         let pooled = ops::attention(q, k, v, self.heads).reshape([rows, channels]);
@@ -257,7 +255,7 @@ impl SpatialPool {
     }
 }
 
-/// Over all places.
+/// Over all positions.
 fn mean(x: Dual<4>) -> Dual<2> {
     let [rows, height, width, channels] = x.dims();
     x.linear(|x| x.reshape([rows, height * width, channels]).mean_dim(1).reshape([rows, channels]))

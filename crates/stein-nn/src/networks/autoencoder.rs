@@ -3,16 +3,20 @@
 //!
 //! The encoder is a convolution, levels of residual blocks that halve the image with a convolution padded below and
 //! right, block, attention, block, and norm, SiLU, convolution; the decoder is the same in reverse, with one more block
-//! a level.
+//! per level.
 
 use burn::module::Module;
 use stein::{Result, ensure};
 
-use super::unet_2d_blocks::{Down, Form, Mix, Mixing, Next, Norms, Pass, Unit, Up, check_levels, in_turn};
+use super::{
+    unet_2d_blocks::{Along, Built, Down, MixUnit, Mixing, UnitForm, Up, check_levels},
+    units::{Norms, Pass, head},
+    walk::{At, Walk, middle},
+};
 use crate::{
     init::Init,
     layers::{Conv, GroupNorm},
-    ops::{self, Dual},
+    ops::Dual,
     trace,
 };
 
@@ -23,7 +27,7 @@ const EPSILON: f64 = 1e-6;
 pub(super) struct Levels<'a> {
     /// Channels of every level.
     pub(super) channels: &'a [usize],
-    /// Residual blocks of a level of the encoder; the decoder has one more.
+    /// Residual blocks per level of the encoder; the decoder has one more.
     pub(super) blocks: usize,
     /// The levels that attend.
     pub(super) attention: &'a [usize],
@@ -34,68 +38,68 @@ pub(super) struct Levels<'a> {
 }
 
 impl Levels<'_> {
-    fn form(&self) -> Result<Form> {
+    fn check(&self, inputs: usize, outputs: usize) -> Result<()> {
         check_levels(self.channels, self.blocks, self.attention)?;
-        let norms = Norms { groups: Some(self.groups), epsilon: EPSILON };
-        Ok(Form { embedding: None, norms, attention: norms, rescale: 1.0 })
+        ensure!(inputs > 0 && outputs > 0, "images and latents need channels: give at least 1 of either");
+        Ok(())
     }
 
-    /// Attention for the blocks of a level.
-    fn mixes(&self, level: usize, blocks: usize, form: &Form, init: &mut Init) -> Result<Vec<Option<Mix>>> {
-        let attends = self.attention.contains(&level);
-        let mut mix = || attends.then(|| ONE_HEAD.at(level, self.channels[level], form, init)).transpose();
-        (0..blocks).map(|_| mix()).collect()
+    fn norms(&self) -> Norms {
+        Norms { groups: Some(self.groups), epsilon: EPSILON }
     }
 
-    fn middle(&self, form: &Form, init: &mut Init) -> Result<Vec<Unit>> {
-        let last = self.channels.len() - 1;
-        let channels = self.channels[last];
-        let mix = self.middle_attention.then(|| ONE_HEAD.at(last, channels, form, init)).transpose()?;
-        form.middle(channels, mix, init)
+    fn walk(&self) -> Walk {
+        Walk { levels: self.channels.len(), blocks: self.blocks }
+    }
+
+    /// Builds one step for images of these channels, and returns those of its output.
+    fn step(&self, built: &mut Built, at: At, channels: usize, init: &mut Init) -> Result<usize> {
+        let (level, attends) = match at {
+            At::Down { level, .. } | At::Up { level, .. } => (level, self.attention.contains(&level)),
+            At::Middle { unit } => (self.channels.len() - 1, unit == 0 && self.middle_attention),
+            At::Halve { .. } | At::Double { .. } => {
+                built.conv(at, channels, init);
+                return Ok(channels);
+            }
+        };
+        let form = UnitForm::new(None, self.norms(), self.norms(), 1.0);
+        let outputs = self.channels[level];
+        let mix = attends.then(|| Mixing::Own { head: None }.at(level, outputs, &form, init)).transpose()?;
+        built.unit(at, form.unit([channels, outputs], mix, init)?);
+        Ok(outputs)
     }
 }
-
-const ONE_HEAD: Mixing = Mixing::Own { head: None };
 
 /// From images to latents.
 #[derive(Module, Debug)]
 pub(super) struct Encoder {
     input: Conv,
     down: Vec<Down>,
-    middle: Vec<Unit>,
+    middle: Vec<MixUnit>,
     norm: GroupNorm,
     output: Conv,
     inputs: usize,
+    #[module(skip)]
+    walk: Walk,
 }
 
 impl Encoder {
     pub(super) fn new(levels: &Levels, inputs: usize, outputs: usize, init: &mut Init) -> Result<Self> {
-        let form = levels.form()?;
-        ensure!(inputs > 0 && outputs > 0, "images and latents need channels: give at least 1 of either");
-        let count = levels.channels.len();
-        let mut now = levels.channels[0];
-        let input = Conv::new(inputs, now, init);
-        let mut down = Vec::new();
-        for (level, &channels) in levels.channels.iter().enumerate() {
-            let mixes = levels.mixes(level, levels.blocks, &form, init)?;
-            let next = if level + 1 < count { Next::Conv } else { Next::None };
-            let units = form.units([now, channels], mixes, init)?;
-            down.push(Down::new(&form, units, channels, next, true, init)?);
-            now = channels;
-        }
-        Ok(Self {
-            input,
-            down,
-            middle: levels.middle(&form, init)?,
-            norm: form.norms.of(now, init)?,
-            output: Conv::new(now, outputs, init),
-            inputs,
-        })
+        levels.check(inputs, outputs)?;
+        let (walk, first) = (levels.walk(), levels.channels[0]);
+        let input = Conv::new(inputs, first, init);
+        let mut built = Built::new(walk);
+        let mut step = |at, parts: Vec<usize>| levels.step(&mut built, at, parts[0], init);
+        let last = walk.down(first, |_| (), &mut step)?;
+        middle(last, step)?;
+        let Built { down, middle, .. } = built;
+        let (norm, output) = (levels.norms().of(last, init)?, Conv::new(last, outputs, init));
+        Ok(Self { input, down, middle, norm, output, inputs, walk })
     }
 
     pub(super) fn forward(&self, x: Dual<4>) -> Result<Dual<4>> {
         let [_, height, width, channels] = x.dims();
-        let halvings = self.down.len() - 1;
+        let halvings = self.walk.halvings();
         ensure!(
             channels == self.inputs,
             "images of {channels} channels came to an autoencoder that was built for {}",
@@ -105,15 +109,11 @@ impl Encoder {
             height >> halvings > 0 && width >> halvings > 0,
             "images of {height} x {width} are too small to be halved {halvings} times"
         );
-        let pass = Pass::nothing();
-        let mut h = ops::conv2d(vec![x], self.input.plain());
-        for (level, down) in self.down.iter().enumerate() {
-            let states = down.forward(h, &mut None, &pass, &format!("encoder.down.{level}"));
-            h = states.into_iter().next_back().expect("a level has at least one block");
-        }
-        h = in_turn(&self.middle, h, &pass);
-        trace::note(|| "encoder.middle".to_owned(), &h);
-        Ok(ops::conv2d(vec![h], ops::Conv { norm: Some(self.norm.norm(true)), ..self.output.plain() }))
+        let along = Along { down: &self.down, middle: &self.middle, up: &[], pad_after: true };
+        let mut step = |at, parts| Ok(along.step(at, parts, &mut None, &Pass::nothing()));
+        let h = self.input.forward(x);
+        let h = trace::within(|| "encoder".to_owned(), || middle(self.walk.down(h, |_| (), &mut step)?, step))?;
+        Ok(head(h, &self.norm, &self.output, None))
     }
 }
 
@@ -121,40 +121,35 @@ impl Encoder {
 #[derive(Module, Debug)]
 pub(super) struct Decoder {
     input: Conv,
-    middle: Vec<Unit>,
+    middle: Vec<MixUnit>,
     up: Vec<Up>,
     norm: GroupNorm,
     output: Conv,
+    #[module(skip)]
+    walk: Walk,
 }
 
 impl Decoder {
     pub(super) fn new(levels: &Levels, inputs: usize, outputs: usize, init: &mut Init) -> Result<Self> {
-        let form = levels.form()?;
-        ensure!(inputs > 0 && outputs > 0, "images and latents need channels: give at least 1 of either");
-        let mut now = levels.channels[levels.channels.len() - 1];
-        let input = Conv::new(inputs, now, init);
-        let middle = levels.middle(&form, init)?;
-        let mut up = Vec::new();
-        for (level, &channels) in levels.channels.iter().enumerate().rev() {
-            let mixes = levels.mixes(level, levels.blocks + 1, &form, init)?;
-            let next = if level > 0 { Next::Conv } else { Next::None };
-            let units = form.units([now, channels], mixes, init)?;
-            up.push(Up::new(&form, units, channels, next, init)?);
-            now = channels;
-        }
-        let norm = form.norms.of(now, init)?;
-        Ok(Self { input, middle, up, norm, output: Conv::new(now, outputs, init) })
+        levels.check(inputs, outputs)?;
+        let (walk, lowest) = (levels.walk(), levels.channels[levels.channels.len() - 1]);
+        let input = Conv::new(inputs, lowest, init);
+        let mut built = Built::new(walk);
+        let mut step = |at, parts: Vec<usize>| levels.step(&mut built, at, parts[0], init);
+        middle(lowest, &mut step)?;
+        let last = walk.up(lowest, Vec::new(), step)?;
+        let Built { middle, up, .. } = built;
+        let (norm, output) = (levels.norms().of(last, init)?, Conv::new(last, outputs, init));
+        Ok(Self { input, middle, up, norm, output, walk })
     }
 
     /// Of latents of as many channels as it was built for.
-    pub(super) fn forward(&self, z: Dual<4>) -> Dual<4> {
-        let pass = Pass::nothing();
-        let mut h = in_turn(&self.middle, ops::conv2d(vec![z], self.input.plain()), &pass);
-        trace::note(|| "decoder.middle".to_owned(), &h);
-        for (step, up) in self.up.iter().enumerate() {
-            h = up.forward(h, &mut Vec::new(), &mut None, &pass, &format!("decoder.up.{step}"));
-        }
-        ops::conv2d(vec![h], ops::Conv { norm: Some(self.norm.norm(true)), ..self.output.plain() })
+    pub(super) fn forward(&self, z: Dual<4>) -> Result<Dual<4>> {
+        let along = Along { down: &[], middle: &self.middle, up: &self.up, pad_after: true };
+        let mut step = |at, parts| Ok(along.step(at, parts, &mut None, &Pass::nothing()));
+        let h = self.input.forward(z);
+        let h = trace::within(|| "decoder".to_owned(), || self.walk.up(middle(h, &mut step)?, Vec::new(), step))?;
+        Ok(head(h, &self.norm, &self.output, None))
     }
 }
 

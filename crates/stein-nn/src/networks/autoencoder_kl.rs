@@ -25,7 +25,7 @@ pub struct AutoencoderKlConfig {
     pub latents: usize,
     /// Channels of every level; default `[128, 256, 512, 512]`. Latents are 2^(levels − 1) times smaller than images.
     pub channels: Vec<usize>,
-    /// Residual blocks of a level of the encoder; at least 1, default 2. The decoder has one more.
+    /// Residual blocks per level of the encoder; at least 1, default 2. The decoder has one more.
     pub blocks: usize,
     /// Levels that attend, counted from 0; default none.
     pub attention: Vec<usize>,
@@ -130,9 +130,9 @@ impl AutoencoderKl {
     /// When the latents have other channels.
     pub fn decode(&self, z: Dual<4>) -> Result<Dual<4>> {
         check_latents(&z, self.latents)?;
-        Ok(self.decoder.forward(match &self.leave {
+        self.decoder.forward(match &self.leave {
             Some(map) => map.forward(z),
             None => z,
-        }))
+        })
     }
 }

@@ -6,17 +6,19 @@ use stein::{Network, Result, ensure};
 use super::{
     AdmConfig as Adm, AnyNetwork, DdpmConfig as Ddpm, DhariwalUnetConfig as DhariwalUnet, MlpConfig as Mlp,
     NcsnConfig as Ncsn, NcsnV2Config as NcsnV2, NcsnppConfig as Ncsnpp, SongUnetConfig as SongUnet,
-    Unet2dConfig as Unet2d, UnetConfig as Unet,
+    Unet1dConfig as Unet1d, Unet2dConfig as Unet2d, UnetConfig as Unet,
 };
 use crate::init::Init;
 
 stein_base::registry! {
     /// Which network, and how large.
     NetworkConfig, "network": Build {
-        /// A residual multi-layer perceptron for points, tables and small images.
+        /// A residual multi-layer perceptron for points, tables and small images and series.
         "mlp" => Mlp,
         /// A residual U-Net for images.
         "unet" => Unet,
+        /// The same along one axis, for series.
+        "unet1d" => Unet1d,
         /// NCSN's network.
         "ncsn" => Ncsn,
         /// NCSNv2's.
@@ -39,11 +41,20 @@ stein_base::registry! {
 impl NetworkConfig {
     /// The network with fresh weights, which are a function of the config, `shape`, `classes` and `seed` alone.
     ///
-    /// `shape` is that of one sample: `[D]` for rows or `[H, W, C]` for images. `classes` is the number of classes the
+    /// `shape` is that of one sample: `[D]` for rows, `[L, C]` for series or `[H, W, C]` for images. `classes` is the number of classes the
     /// network knows, 0 for none. Weights are trainable if the device has autodiff.
     ///
     /// # Errors
     /// When the config is not one of a network, or the network is not one for that shape.
+    ///
+    /// ```
+    /// use stein_nn::NetworkConfig;
+    ///
+    /// let config: NetworkConfig = toml::from_str("kind = \"unet1d\"\nchannels = 8\nmultipliers = [1, 2]").unwrap();
+    /// let network = config.build(&[25, 3], 0, 1, &stein::Device::flex())?;
+    /// assert_eq!(network.parameters(), config.parameters(&[25, 3], 0)?);
+    /// # Ok::<(), stein::Error>(())
+    /// ```
     pub fn build(&self, shape: &[usize], classes: usize, seed: u64, device: &Device) -> Result<AnyNetwork> {
         self.checked(shape, classes, &mut Init::new(seed, device))
     }
@@ -59,7 +70,8 @@ impl NetworkConfig {
     fn checked(&self, shape: &[usize], classes: usize, init: &mut Init) -> Result<AnyNetwork> {
         ensure!(
             !shape.is_empty() && shape.iter().all(|size| *size > 0),
-            "a sample of shape {shape:?} has no values: give [D] for rows or [height, width, channels] for images"
+            "a sample of shape {shape:?} has no values: give [D] for rows, [length, channels] for series or [height, width, channels] \
+             for images"
         );
         self.build_any(shape, classes, init)
     }
@@ -81,7 +93,7 @@ pub trait BuildNetwork: Send + Sync {
     /// The network.
     type Net: burn::module::Module + Network + 'static;
 
-    /// The network for samples of this shape, `[D]` or `[H, W, C]`, and a number of classes, 0 for none, with the weights `init`
+    /// The network for samples of this shape, `[D]`, `[L, C]` or `[H, W, C]`, and a number of classes, 0 for none, with the weights `init`
     /// draws in the order they are asked for.
     ///
     /// # Errors
@@ -102,6 +114,12 @@ impl Build for Mlp {
 }
 
 impl Build for Unet {
+    fn build_any(&self, shape: &[usize], classes: usize, init: &mut Init) -> Result<AnyNetwork> {
+        self.build(shape, classes, init).map(AnyNetwork::Unet)
+    }
+}
+
+impl Build for Unet1d {
     fn build_any(&self, shape: &[usize], classes: usize, init: &mut Init) -> Result<AnyNetwork> {
         self.build(shape, classes, init).map(AnyNetwork::Unet)
     }

@@ -7,14 +7,17 @@
 //! attention(h) = h + W_o softmax(q kᵀ/√C) v,  q, k, v = W_q GN h, W_k GN h, W_v GN h,
 //! e = W₂ silu(W₁ \[sin(ω t), cos(ω t)\] + b₁) + b₂,  ω_k = 10⁴^(−k/(K − 1)), k = 0 … K−1
 //!
-//! Levels change by a convolution of stride 2 with zeros below and right, and by repetition of places and a
+//! Levels change by a convolution of stride 2 with zeros below and right, and by repetition of positions and a
 //! convolution. On the way up a level attends after its last block only, unlike in the code of DDPM.
 
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use stein::{Context, Result};
 
-use super::ncsnpp::{InputPyramid, Ncsnpp, NcsnppConfig, NoiseLevels, NoiseNumber, OutputPyramid, ResidualBlock};
+use super::{
+    images::image_network,
+    ncsnpp::{InputPyramid, Ncsnpp, NcsnppConfig, NoiseLevels, NoiseNumber, OutputPyramid, ResidualBlock},
+};
 use crate::{init::Init, ops::Dual};
 
 /// Groups of every normalization.
@@ -75,7 +78,7 @@ impl DdpmConfig {
     /// # Errors
     /// When the config is not one of a network.
     pub fn build(&self, init: &mut Init) -> Result<Ddpm> {
-        Ok(Ddpm { network: self.general().build_with(&|_| GROUPS, init)? })
+        Ok(Ddpm { network: self.general().build_with(Some(GROUPS), init)? })
     }
 
     /// All of it but the groups.
@@ -132,3 +135,5 @@ impl Ddpm {
         self.network.images(x, context)
     }
 }
+
+image_network!(Ddpm, DdpmConfig { image_channels, image_channels });

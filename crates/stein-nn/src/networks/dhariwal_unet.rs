@@ -15,12 +15,14 @@ use stein::{Context, Result, ensure};
 
 use super::{
     Takes,
-    edm_block::{Form, Heads, Labels, Plan, Trunk, norm},
+    edm_block::{EdmForm, Heads, Labels, Trunk, TrunkPlan, norms},
+    images::image_network,
+    units::head,
 };
 use crate::{
     embedding::{EmbeddingConfig, Frequencies},
     init::Init,
-    layers::{Conv, GroupNorm, Linear},
+    layers::{BlockForm, Conv, GroupNorm, Linear},
     ops::{self, Dual},
     trace,
 };
@@ -90,18 +92,15 @@ impl DhariwalUnetConfig {
         );
         ensure!(outputs > 0, "network.outputs is 0: give the number of channels of the output, such as 3");
         ensure!(width > 0, "network.embedding_multiplier is 0: give a positive number, such as 4");
-        let form = Form {
-            embedding: width,
-            heads: Heads::Channels(64),
-            modulate: true,
-            rescale: 1.0,
+        let form = EdmForm {
+            block: BlockForm { embedding: Some(width), modulate: true, ..BlockForm::default() },
             epsilon: EPSILON,
+            heads: Heads::Channels(64),
             filter: vec![1.0, 1.0],
-            project: false,
         };
         // `Trunk::new` refuses a config without multipliers.
         let lowest = channels * self.multipliers.first().copied().unwrap_or(1);
-        let plan = Plan {
+        let plan = TrunkPlan {
             height: self.height,
             inputs: self.inputs,
             first: lowest,
@@ -120,7 +119,7 @@ impl DhariwalUnetConfig {
             first: Linear::new(channels, width, init),
             second: Linear::new(width, width, init),
             trunk: Trunk::new(&plan, &form, init)?,
-            output_norm: norm(lowest, EPSILON, init)?,
+            output_norm: norms(EPSILON).of(lowest, init)?,
             output: Conv::zero(lowest, outputs, init),
             inputs: self.inputs,
             classes,
@@ -162,7 +161,7 @@ impl DhariwalUnet {
         if trace::is_on() {
             trace::note(|| "output_norm".to_owned(), &ops::group_norm(h.clone(), &self.output_norm.norm(false)));
         }
-        Ok(ops::conv2d(vec![h], ops::Conv { norm: Some(self.output_norm.norm(true)), ..self.output.plain() }))
+        Ok(head(h, &self.output_norm, &self.output, None))
     }
 
     fn embed(&self, noise: Dual<1>, labels: Labels) -> Dual<2> {
@@ -179,3 +178,5 @@ impl DhariwalUnet {
         })
     }
 }
+
+image_network!(DhariwalUnet, DhariwalUnetConfig { inputs, outputs, classes });

@@ -1,7 +1,7 @@
 //! The diffusion transformer DiT (Peebles & Xie, arXiv:2212.09748), with adaLN-Zero blocks.
 //!
 //! An image, or a latent, is cut into `patch` × `patch` squares. Each becomes a token by a linear map, and a fixed
-//! vector of its place is added: sines and cosines of its column, then of its row, of frequencies 10⁴^(−4k/C). With e
+//! vector of its position is added: sines and cosines of its column, then of its row, of frequencies 10⁴^(−4k/C). With e
 //! the silu of the embedding of noise and class, and LN the normalization of every token without weights, a block is
 //!
 //! (t₁, s₁, g₁, t₂, s₂, g₂) = W_e e + b_e,
@@ -34,7 +34,7 @@ const EPSILON: f64 = 1e-6;
 const FEATURES: usize = 256;
 /// How many times wider a block is in its middle.
 const EXPANSION: usize = 4;
-/// The longest period of the vectors of places, over 2π.
+/// The longest period of the vectors of positions, over 2π.
 const MAX_PERIOD: f64 = 1e4;
 
 /// The size and form of a diffusion transformer.
@@ -114,7 +114,7 @@ impl DitConfig {
         let known = if classes == 0 { 0 } else { classes + 1 };
         let embeddings = if self.own_embeddings { blocks } else { 1 };
         Ok(Dit {
-            patches: Conv::of_size(patch, inputs, channels, init),
+            patches: Conv::of_size([patch; 2], inputs, channels, init),
             embeddings: (0..embeddings)
                 .map(|_| Embedding::new(&self.embedding, FEATURES, channels, known, init))
                 .collect::<Result<_>>()?,
@@ -171,12 +171,12 @@ impl Dit {
             .map(|embedding| Ok(ops::silu(embedding.forward(context.noise.clone(), &label)?)))
             .collect::<Result<Vec<_>>>()?;
         let (down, across) = (height / patch, width / patch);
-        let places = self.places(down, across, &x.value);
+        let positions = self.positions(down, across, &x.value);
         let squares = x.linear(|x| {
             let x = x.reshape([rows, down, patch, across, patch, inputs]);
             x.permute([0, 1, 3, 2, 4, 5]).reshape([rows, down * across, patch * patch * inputs])
         });
-        let mut h = self.patches.of_windows(squares) + places.into();
+        let mut h = self.patches.of_windows(squares) + positions.into();
         trace::note(|| "tokens".to_owned(), &h);
         for (index, block) in self.blocks.iter().enumerate() {
             h = block.forward(h, embedded[index.min(embedded.len() - 1)].clone());
@@ -190,14 +190,14 @@ impl Dit {
         }))
     }
 
-    /// The vectors of places down and across, `[1, places, channels]`, of the kind of `like`.
-    fn places(&self, down: usize, across: usize, like: &Tensor<4>) -> Tensor<3> {
+    /// The vectors of positions down and across, `[1, positions, channels]`, of the kind of `like`.
+    fn positions(&self, down: usize, across: usize, like: &Tensor<4>) -> Tensor<3> {
         let half = self.channels / 2;
         let axis = |count: usize, shape: [usize; 3]| {
             let unit = self.side as f64 / count as f64;
             // Published weights belong to vectors rounded to f32, whatever is computed in.
             let values: Vec<f32> =
-                (0..count).flat_map(|place| features(place as f64 * unit, half)).map(|x| x as f32).collect();
+                (0..count).flat_map(|position| features(position as f64 * unit, half)).map(|x| x as f32).collect();
             Tensor::<3>::from_data(TensorData::new(values, shape), (&like.device(), like.dtype()))
                 .expand([down, across, half])
         };

@@ -21,10 +21,14 @@ use burn::{
 };
 use stein::{Context, Result, ensure};
 
+use super::{
+    units::{Norms, Units, check_dropout, check_halvings, check_multipliers},
+    walk::{At, Walk},
+};
 use crate::{
     init::Init,
-    layers::{Attention, BlockForm, Conv, Dropout, GroupNorm, ResBlock, Resample},
-    ops::{self, Dual, Fir},
+    layers::{Attention, BlockForm, Conv, Dropout, ResBlock, Resample},
+    ops::Dual,
     trace,
 };
 
@@ -39,26 +43,20 @@ pub(crate) enum Heads {
 
 /// What all blocks of a network have in common.
 #[derive(Debug, Clone)]
-pub(crate) struct Form {
-    /// The width of the embedding.
-    pub(crate) embedding: usize,
-    /// The heads of blocks that attend.
-    pub(crate) heads: Heads,
-    /// Whether the embedding scales and shifts the second norm instead of shifting the first convolution.
-    pub(crate) modulate: bool,
-    /// Divides every sum with a skip.
-    pub(crate) rescale: f64,
+pub(crate) struct EdmForm {
+    /// The form of residual blocks; those that change the size may have a skip with weights.
+    pub(crate) block: BlockForm,
     /// What normalizations add to the variance.
     pub(crate) epsilon: f64,
+    /// The heads of blocks that attend.
+    pub(crate) heads: Heads,
     /// Taps of the filter of changes of size; see [`check_filter`].
     pub(crate) filter: Vec<f32>,
-    /// Whether the skip of a block that changes the size has weights even where the number of channels stays.
-    pub(crate) project: bool,
 }
 
 /// What a block does to the size of its images.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Change {
+pub(crate) enum Size {
     /// Nothing.
     Keep,
     /// Halves it.
@@ -67,16 +65,15 @@ pub(crate) enum Change {
     Double,
 }
 
-impl Change {
-    /// The change of size with a filter.
+impl Size {
+    /// The change of size with a filter. That of two equal taps is a mean, or a repetition.
     pub(super) fn with(self, filter: &[f32]) -> Resample {
         let even = matches!(filter, [a, b] if a == b);
+        let taps = if even { &[] } else { filter };
         match self {
             Self::Keep => Resample::Keep,
-            Self::Halve if even => Resample::Mean,
-            Self::Double if even => Resample::Nearest,
-            Self::Halve => Resample::Filter(Fir::halving(filter)),
-            Self::Double => Resample::Filter(Fir::doubling(filter)),
+            Self::Halve => Resample::halving(taps),
+            Self::Double => Resample::doubling(taps),
         }
     }
 }
@@ -104,31 +101,20 @@ pub struct EdmBlock {
 impl EdmBlock {
     pub(crate) fn new(
         [inputs, outputs]: [usize; 2],
-        change: Change,
+        size: Size,
         attends: bool,
-        form: &Form,
+        form: &EdmForm,
         init: &mut Init,
     ) -> Result<Self> {
         check_filter(&form.filter)?;
-        let block = BlockForm {
-            embedding: Some(form.embedding),
-            modulate: form.modulate,
-            rescale: form.rescale,
-            resample: change.with(&form.filter),
-            skip: form.project && change != Change::Keep,
-        };
-        let (first, second) = (norm(inputs, form.epsilon, init)?, norm(outputs, form.epsilon, init)?);
-        let residual = ResBlock::new([inputs, outputs], block, first, second, init);
+        let units = Units { form: form.block.clone(), norms: norms(form.epsilon) };
+        let residual = units.block([inputs, outputs], size.with(&form.filter), init)?;
         let heads = match form.heads {
             Heads::Count(count) => count,
             Heads::Channels(channels) => outputs / channels,
         };
-        let attention = if attends && heads > 0 {
-            ensure!(outputs.is_multiple_of(heads), "{heads} attention heads do not divide {outputs} channels");
-            Some(Attention::new(norm(outputs, form.epsilon, init)?, outputs, heads, 1.0 / form.rescale, init))
-        } else {
-            None
-        };
+        let attends = attends && heads > 0;
+        let attention = attends.then(|| units.attention(&units.norms, outputs, heads, init)).transpose()?;
         Ok(Self { residual, attention })
     }
 
@@ -151,19 +137,13 @@ impl EdmBlock {
     }
 }
 
-/// A normalization of groups of at least four channels.
-pub(super) fn norm(channels: usize, epsilon: f64, init: &mut Init) -> Result<GroupNorm> {
-    let groups = (channels / 4).min(32);
-    ensure!(
-        groups > 0 && channels.is_multiple_of(groups),
-        "a normalization of {channels} channels cannot have {groups} groups: give network.channels that are a multiple \
-         of four, and of 32 where there are more than 128"
-    );
-    Ok(GroupNorm::new(channels, groups, epsilon, init))
+/// Normalizations of groups of at least four channels.
+pub(super) fn norms(epsilon: f64) -> Norms {
+    Norms { groups: None, epsilon }
 }
 
-/// The place and number of a trunk's blocks.
-pub(super) struct Plan<'a> {
+/// The number and the channels of a trunk's blocks.
+pub(super) struct TrunkPlan<'a> {
     /// The nominal height of the images.
     pub(super) height: usize,
     /// Channels of the images.
@@ -184,27 +164,23 @@ pub(super) struct Plan<'a> {
     pub(super) dropout: f64,
 }
 
-impl Plan<'_> {
+impl TrunkPlan<'_> {
     fn check(&self) -> Result<()> {
         let Self { height, inputs, multipliers, dropout, .. } = *self;
         ensure!(inputs > 0, "network.inputs is 0: give the number of channels of the images, such as 3");
-        ensure!(
-            !multipliers.is_empty() && multipliers.iter().all(|m| *m > 0),
-            "network.multipliers is {multipliers:?}: give a positive number for every level, such as [1, 2, 2]"
-        );
+        check_multipliers(multipliers)?;
         let divisor = 1 << (multipliers.len() - 1);
         ensure!(
             height > 0 && height.is_multiple_of(divisor),
             "network.height is {height}: with {} multipliers give a positive multiple of {divisor}",
             multipliers.len()
         );
-        ensure!((0.0..1.0).contains(&dropout), "network.dropout is {dropout}: give a probability from 0 to below 1");
-        Ok(())
+        check_dropout(dropout)
     }
 }
 
 /// The blocks of one level, and before them the one that changes the size.
-#[derive(Module, Debug)]
+#[derive(Module, Debug, Default)]
 struct Stage {
     change: Option<EdmBlock>,
     blocks: Vec<EdmBlock>,
@@ -218,45 +194,42 @@ pub struct Trunk {
     middle: Vec<EdmBlock>,
     up: Vec<Stage>,
     dropout: f64,
+    #[module(skip)]
+    walk: Walk,
 }
 
 impl Trunk {
-    pub(super) fn new(plan: &Plan, form: &Form, init: &mut Init) -> Result<Self> {
+    pub(super) fn new(plan: &TrunkPlan, form: &EdmForm, init: &mut Init) -> Result<Self> {
         plan.check()?;
-        let levels = plan.multipliers.len();
+        let walk = Walk { levels: plan.multipliers.len(), blocks: plan.blocks };
+        let width = |level: usize| plan.channels * plan.multipliers[level];
         let attends = |level: usize| plan.attention.contains(&(plan.height >> level));
-        let mut block = |channels, change, attends| EdmBlock::new(channels, change, attends, form, init);
-        let mut now = plan.first;
-        let mut skips = vec![now];
-        let mut down = Vec::new();
-        for (level, multiplier) in plan.multipliers.iter().enumerate() {
-            let change = if level > 0 { Some(block([now; 2], Change::Halve, false)?) } else { None };
-            skips.extend(change.is_some().then_some(now));
-            let mut blocks = Vec::new();
-            for _ in 0..plan.blocks {
-                let width = plan.channels * multiplier;
-                blocks.push(block([now, width], Change::Keep, attends(level))?);
-                now = width;
-                skips.push(now);
-            }
-            down.push(Stage { change, blocks });
-        }
-        let middle = vec![block([now; 2], Change::Keep, true)?, block([now; 2], Change::Keep, false)?];
-        let mut up = Vec::new();
-        for (level, multiplier) in plan.multipliers.iter().enumerate().rev() {
-            let change = if level + 1 < levels { Some(block([now; 2], Change::Double, false)?) } else { None };
-            let mut blocks = Vec::new();
-            for index in 0..=plan.blocks {
-                let skip = skips.pop().expect("the way up has as many blocks as the way down left skips");
-                let width = plan.channels * multiplier;
-                let attends = attends(level) && (plan.all_up || index == plan.blocks);
-                blocks.push(block([now + skip, width], Change::Keep, attends)?);
-                now = width;
-            }
-            up.push(Stage { change, blocks });
-        }
+        let [mut down, mut up] = [walk.stages::<Stage>(), walk.stages()];
+        let mut middle = Vec::new();
+        let mut block = |channels, size, attends| EdmBlock::new(channels, size, attends, form, init);
+        walk.all(plan.first, |at, parts| {
+            let inputs = parts.iter().sum();
+            let (to, outputs, attends) = match at {
+                At::Halve { level } => {
+                    down[level + 1].change = Some(block([inputs; 2], Size::Halve, false)?);
+                    return Ok(inputs);
+                }
+                At::Double { stage } => {
+                    up[stage + 1].change = Some(block([parts[0]; 2], Size::Double, false)?);
+                    return Ok(parts[0]);
+                }
+                At::Down { level, .. } => (&mut down[level].blocks, width(level), attends(level)),
+                At::Middle { unit } => (&mut middle, inputs, unit == 0),
+                At::Up { stage, level, unit } => {
+                    let here = plan.all_up || unit == plan.blocks;
+                    (&mut up[stage].blocks, width(level), here && attends(level))
+                }
+            };
+            to.push(block([inputs, outputs], Size::Keep, attends)?);
+            Ok(outputs)
+        })?;
         let input = Conv::new(plan.inputs, plan.first, init);
-        Ok(Self { input, down, middle, up, dropout: plan.dropout })
+        Ok(Self { input, down, middle, up, dropout: plan.dropout, walk })
     }
 
     /// Of images and the embedding after its activation. `entered` gets the number and the images of every level but
@@ -271,41 +244,31 @@ impl Trunk {
         mut left: impl FnMut(usize, &Dual<4>),
     ) -> Result<Dual<4>> {
         let [_, height, width, _] = x.dims();
-        let levels = self.down.len();
-        let divisor = 1 << (levels - 1);
-        ensure!(
-            height.is_multiple_of(divisor) && width.is_multiple_of(divisor),
-            "images of {height} x {width} cannot be halved {} times: pad height and width to multiples of {divisor}",
-            levels - 1
-        );
+        check_halvings([height, width], self.walk.halvings())?;
         let dropout = Dropout::new(self.dropout, context);
-        let mut h = ops::conv2d(vec![x], self.input.plain());
-        let mut skips = vec![h.clone()];
-        for (level, stage) in self.down.iter().enumerate() {
-            if let Some(change) = &stage.change {
-                h = change.forward(|| format!("trunk.down.{level}.change"), vec![h], embedded, &dropout);
-                h = entered(level, h);
-                skips.push(h.clone());
-            }
-            for (index, block) in stage.blocks.iter().enumerate() {
-                h = block.forward(|| format!("trunk.down.{level}.blocks.{index}"), vec![h], embedded, &dropout);
-                skips.push(h.clone());
-            }
-        }
-        for (index, block) in self.middle.iter().enumerate() {
-            h = block.forward(|| format!("trunk.middle.{index}"), vec![h], embedded, &dropout);
-        }
-        for (risen, stage) in self.up.iter().enumerate() {
-            if let Some(change) = &stage.change {
-                h = change.forward(|| format!("trunk.up.{risen}.change"), vec![h], embedded, &dropout);
-            }
-            for (index, block) in stage.blocks.iter().enumerate() {
-                let skip = skips.pop().expect("the way up has as many blocks as the way down left skips");
-                h = block.forward(|| format!("trunk.up.{risen}.blocks.{index}"), vec![h, skip], embedded, &dropout);
-            }
-            left(levels - 1 - risen, &h);
-        }
-        Ok(h)
+        let change = |stages: &[Stage], way: &str, number: usize, h: Dual<4>| {
+            let block = stages[number].change.as_ref().expect("every stage but the first begins with a change of size");
+            block.forward(|| format!("trunk.{way}.{number}.change"), vec![h], embedded, &dropout)
+        };
+        self.walk.all(self.input.forward(x), |at, mut parts| {
+            let unit =
+                |block: &EdmBlock, name: &dyn Fn() -> String, parts| block.forward(name, parts, embedded, &dropout);
+            Ok(match at {
+                At::Down { level, unit: n } => {
+                    unit(&self.down[level].blocks[n], &|| format!("trunk.down.{level}.blocks.{n}"), parts)
+                }
+                At::Halve { level } => entered(level + 1, change(&self.down, "down", level + 1, parts.remove(0))),
+                At::Middle { unit: n } => unit(&self.middle[n], &|| format!("trunk.middle.{n}"), parts),
+                At::Up { stage, level, unit: n } => {
+                    let h = unit(&self.up[stage].blocks[n], &|| format!("trunk.up.{stage}.blocks.{n}"), parts);
+                    if n == self.walk.blocks {
+                        left(level, &h);
+                    }
+                    h
+                }
+                At::Double { stage } => change(&self.up, "up", stage + 1, parts.remove(0)),
+            })
+        })
     }
 }
 

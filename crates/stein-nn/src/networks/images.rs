@@ -1,58 +1,56 @@
 //! Networks of images, on images of one size as rows.
 
-use burn::module::Module;
+use std::fmt;
+
+use burn::module::{Module, ModuleDisplay};
 use stein::{Context, Error, Network, Result, ensure};
 
-use super::{
-    Adm, AdmConfig, AnyNetwork, Build, Ddpm, DdpmConfig, DhariwalUnet, DhariwalUnetConfig, Ncsn, NcsnConfig, NcsnV2,
-    NcsnV2Config, Ncsnpp, NcsnppConfig, SongUnet, SongUnetConfig, Unet2d, Unet2dConfig, check_width,
-};
-use crate::{init::Init, ops::Dual};
+use super::{AnyNetwork, check_width};
+use crate::ops::Dual;
 
-/// Networks with the fields of their configs for the channels they take, those they give, and classes.
-macro_rules! image_networks {
-    ($($network:ident, $config:ident { $inputs:ident, $outputs:ident $(, $classes:ident)? };)+) => {
-        /// A published network of images.
-        #[derive(Module, Debug)]
-        pub enum ImageNetwork {
-            $(
-                #[doc = concat!("See [`NetworkConfig::", stringify!($network), "`](crate::NetworkConfig::", stringify!($network), ").")]
-                $network($network),
-            )+
-        }
-
-        impl ImageNetwork {
-            /// The output `[N, H, W, C']` for images `x` `[N, H, W, C]`.
-            ///
-            /// # Errors
-            /// When the images or the context do not fit the network.
-            pub fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>> {
-                match self {
-                    $(Self::$network(network) => network.images(x, context),)+
-                }
-            }
-        }
-
-        $(impl Build for $config {
-            fn build_any(&self, shape: &[usize], classes: usize, init: &mut Init) -> Result<AnyNetwork> {
-                let known = 0 $(+ self.$classes)?;
-                let [height, width, depth] = images_of(shape, classes, [self.$inputs, self.$outputs, known])?;
-                let network = ImageNetwork::$network(self.build(init)?);
-                Ok(AnyNetwork::Image(OnRows { network, height, width, depth }))
-            }
-        })+
-    };
+/// A network of images of any size it can halve.
+pub trait ImageNetwork: Module + ModuleDisplay + fmt::Debug + Send + Sync + 'static {
+    /// The output `[N, H, W, C']` for images `x` `[N, H, W, C]`.
+    ///
+    /// # Errors
+    /// When the images or the context do not fit the network.
+    fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>>;
 }
 
-image_networks! {
-    Ncsn, NcsnConfig { inputs, outputs };
-    NcsnV2, NcsnV2Config { inputs, outputs };
-    Ddpm, DdpmConfig { image_channels, image_channels };
-    Ncsnpp, NcsnppConfig { image_channels, image_channels };
-    SongUnet, SongUnetConfig { inputs, outputs, classes };
-    DhariwalUnet, DhariwalUnetConfig { inputs, outputs, classes };
-    Adm, AdmConfig { inputs, outputs, classes };
-    Unet2d, Unet2dConfig { inputs, outputs, classes };
+/// Says that a network is one of images, and names the fields of its config for the channels it takes, those it gives, and
+/// the classes it knows.
+macro_rules! image_network {
+    ($network:ident, $config:ident { $inputs:ident, $outputs:ident $(, $classes:ident)? }) => {
+        impl $crate::networks::ImageNetwork for $network {
+            fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>> {
+                $network::images(self, x, context)
+            }
+        }
+
+        impl $crate::networks::Build for $config {
+            fn build_any(
+                &self,
+                shape: &[usize],
+                classes: usize,
+                init: &mut Init,
+            ) -> Result<$crate::networks::AnyNetwork> {
+                let known = 0 $(+ self.$classes)?;
+                $crate::networks::images::on_rows(shape, classes, [self.$inputs, self.$outputs, known], || self.build(init))
+            }
+        }
+    };
+}
+pub(super) use image_network;
+
+/// A network of images with these inputs, outputs and classes, for samples of this shape and a number of classes.
+pub(super) fn on_rows<N: ImageNetwork>(
+    shape: &[usize],
+    classes: usize,
+    has: [usize; 3],
+    build: impl FnOnce() -> Result<N>,
+) -> Result<AnyNetwork> {
+    let [height, width, depth] = images_of(shape, classes, has)?;
+    Ok(AnyNetwork::own(OnRows { network: build()?, height, width, depth }))
 }
 
 /// The height, width and channels of samples, if a network of these inputs, outputs and classes is one for them.
@@ -77,14 +75,14 @@ fn images_of(shape: &[usize], classes: usize, [inputs, outputs, known]: [usize; 
 
 /// A network of images, on images of one size as rows.
 #[derive(Module, Debug)]
-pub struct OnRows {
-    network: ImageNetwork,
+pub struct OnRows<N: ImageNetwork> {
+    network: N,
     height: usize,
     width: usize,
     depth: usize,
 }
 
-impl Network for OnRows {
+impl<N: ImageNetwork> Network for OnRows<N> {
     fn forward(&self, x: Dual<2>, context: &Context) -> Result<Dual<2>> {
         let Self { height, width, depth, .. } = *self;
         let dim = height * width * depth;

@@ -1,4 +1,4 @@
-//! A residual multi-layer perceptron for points, tables and small flattened images.
+//! A residual multi-layer perceptron for points, tables, and small images and series, flattened.
 //!
 //! With e the silu of the embedding of noise and class, of width `embedding_dim`:
 //!
@@ -51,6 +51,15 @@ impl MlpConfig {
     ///
     /// # Errors
     /// When a number of the config is out of its range.
+    ///
+    /// ```
+    /// use stein_nn::{MlpConfig, layers::Init};
+    ///
+    /// let device = stein::Device::flex();
+    /// // A series of 12 positions and 3 channels counts as a row of 36 values.
+    /// MlpConfig::default().build(&[12, 3], 0, &mut Init::new(1, &device))?;
+    /// # Ok::<(), stein::Error>(())
+    /// ```
     pub fn build(&self, shape: &[usize], classes: usize, init: &mut Init) -> Result<Mlp> {
         let Self { hidden, blocks, embedding_dim, .. } = *self;
         ensure!(hidden > 0, "network.hidden is 0: give the width of the perceptron, such as 256");
@@ -71,7 +80,7 @@ impl MlpConfig {
     }
 }
 
-/// A residual multi-layer perceptron, built by [`NetworkConfig`](crate::NetworkConfig).
+/// A residual multi-layer perceptron of rows `[N, dim]`, built by [`NetworkConfig`](crate::NetworkConfig).
 #[derive(Module, Debug)]
 pub struct Mlp {
     embedding: Embedding,

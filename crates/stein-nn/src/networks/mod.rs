@@ -1,4 +1,7 @@
 //! The networks, one per file: their configs by name, and any one of them as a value.
+//!
+//! Adding one is its file, named below, and a line of the [registry](NetworkConfig); one of images says so with
+//! `image_network!`.
 
 mod adm;
 mod adm_encoder;
@@ -20,10 +23,13 @@ mod song_unet;
 mod takes;
 mod transformer_2d;
 mod unet;
+mod unet_1d;
 mod unet_2d;
 mod unet_2d_blocks;
 mod unet_2d_condition;
+mod units;
 mod vq_model;
+mod walk;
 
 use std::ops::Range;
 
@@ -39,7 +45,7 @@ pub use config::{Build, BuildNetwork, NetworkConfig};
 pub use ddpm::{Ddpm, DdpmConfig};
 pub use dhariwal_unet::{DhariwalUnet, DhariwalUnetConfig};
 pub use dit::{Dit, DitConfig};
-pub(crate) use edm_block::{Change, EdmBlock, Form, Heads};
+pub(crate) use edm_block::{EdmBlock, EdmForm, Heads, Size};
 pub use images::{ImageNetwork, OnRows};
 pub use mlp::{Mlp, MlpConfig};
 pub use ncsn::{Ncsn, NcsnConfig};
@@ -49,6 +55,7 @@ pub use own::Boxed;
 pub use song_unet::{SongDecoder, SongEncoder, SongFeatures, SongUnet, SongUnetConfig};
 pub use takes::Takes;
 pub use unet::{Unet, UnetConfig};
+pub use unet_1d::Unet1dConfig;
 pub use unet_2d::{Unet2d, Unet2dConfig};
 pub use unet_2d_condition::{Unet2dCondition, Unet2dConditionConfig};
 pub use vq_model::{Quantized, VqModel, VqModelConfig};
@@ -58,16 +65,14 @@ pub use vq_model::{Quantized, VqModel, VqModelConfig};
 pub enum AnyNetwork {
     /// See [`NetworkConfig::Mlp`].
     Mlp(Mlp),
-    /// See [`NetworkConfig::Unet`].
+    /// See [`NetworkConfig::Unet`] and [`NetworkConfig::Unet1d`].
     Unet(Unet),
-    /// Any other that is built in.
-    Image(OnRows),
-    /// One of the program's own.
+    /// Any other, built in or the program's own.
     Own(Boxed),
 }
 
 impl AnyNetwork {
-    /// A network of one's own.
+    /// A network of any type, such as one of one's own.
     pub fn own(network: impl Module + Network + 'static) -> Self {
         Self::Own(Boxed::new(network))
     }
@@ -82,7 +87,7 @@ impl AnyNetwork {
     pub fn on_tapes<T: Send>(&self, batch: usize, work: impl Fn(Self, Range<usize>) -> T + Sync) -> Vec<T> {
         match self {
             Self::Mlp(_) => tapes::side_by_side(self, batch, work),
-            Self::Unet(_) | Self::Image(_) | Self::Own(_) => vec![tapes::one(self, batch, work)],
+            Self::Unet(_) | Self::Own(_) => vec![tapes::one(self, batch, work)],
         }
     }
 }
@@ -105,7 +110,6 @@ impl Network for AnyNetwork {
         match self {
             Self::Mlp(network) => network.forward(x, context),
             Self::Unet(network) => network.forward(x, context),
-            Self::Image(network) => network.forward(x, context),
             Self::Own(network) => network.forward(x, context),
         }
     }

@@ -12,7 +12,10 @@ use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use stein::{Context, Result};
 
-use super::refine_net::{FOUR_STAGES, Form, RefineNet};
+use super::{
+    images::image_network,
+    refine_net::{FOUR_STAGES, RefineNet, RefineNetForm},
+};
 use crate::{init::Init, ops::Dual};
 
 /// The size of an NCSN.
@@ -44,7 +47,7 @@ impl NcsnConfig {
     /// When the config is not one of a network.
     pub fn build(&self, init: &mut Init) -> Result<Ncsn> {
         let Self { channels, inputs, outputs, levels, centers } = *self;
-        let form = Form { channels, inputs, outputs, stages: FOUR_STAGES, levels, conditional: true, centers };
+        let form = RefineNetForm { channels, inputs, outputs, stages: FOUR_STAGES, levels, conditional: true, centers };
         Ok(Ncsn { trunk: RefineNet::new(&form, init)? })
     }
 }
@@ -65,3 +68,5 @@ impl Ncsn {
         self.trunk.forward(x, &self.trunk.levels(&context.noise)?, context)
     }
 }
+
+image_network!(Ncsn, NcsnConfig { inputs, outputs });

@@ -14,7 +14,10 @@ use burn::{
 use serde::{Deserialize, Serialize};
 use stein::{Context, Error, Result, ensure};
 
-use super::refine_net::{Change, FOUR_STAGES, Form, RefineNet};
+use super::{
+    images::image_network,
+    refine_net::{FOUR_STAGES, RefineNet, RefineNetForm, StageKind},
+};
 use crate::{init::Init, ops::Dual};
 
 /// The size of an NCSNv2, and its noise.
@@ -23,7 +26,7 @@ use crate::{init::Init, ops::Dual};
 pub struct NcsnV2Config {
     /// Channels of the first stage; at least 2, default 128.
     pub channels: usize,
-    /// Number of stages: 4 (default) for images of 32 or 64 places, 5 ("deeper") for 96 or 128, 6 ("deepest") for 256.
+    /// Number of stages: 4 (default) for images of height 32 or 64, 5 ("deeper") for 96 or 128, 6 ("deepest") for 256.
     pub stages: usize,
     /// Channels of the images; at least 1, default 3.
     pub inputs: usize,
@@ -61,10 +64,10 @@ impl NcsnV2Config {
     /// When the config is not one of a network.
     pub fn build(&self, init: &mut Init) -> Result<NcsnV2> {
         let Self { channels, stages, inputs, outputs, levels, sigma_first, sigma_last, centers } = *self;
-        let dilated = [(4, Change::Dilate(2)), (4, Change::Dilate(4))];
+        let dilated = [(4, StageKind::Dilate(2)), (4, StageKind::Dilate(4))];
         let halving = |count: usize| {
-            let halved = std::iter::repeat_n((2, Change::Halve), count);
-            std::iter::once((1, Change::Keep)).chain(halved).chain(dilated).collect()
+            let halved = std::iter::repeat_n((2, StageKind::Halve), count);
+            std::iter::once((1, StageKind::Keep)).chain(halved).chain(dilated).collect()
         };
         let stages: Vec<_> = match stages {
             4 => FOUR_STAGES.to_vec(),
@@ -75,7 +78,7 @@ impl NcsnV2Config {
         for (name, sigma) in [("sigma_first", sigma_first), ("sigma_last", sigma_last)] {
             ensure!(sigma > 0.0 && sigma.is_finite(), "network.{name} is {sigma}: give a positive number");
         }
-        let form = Form { channels, inputs, outputs, stages: &stages, levels, conditional: false, centers };
+        let form = RefineNetForm { channels, inputs, outputs, stages: &stages, levels, conditional: false, centers };
         Ok(NcsnV2 { trunk: RefineNet::new(&form, init)?, sigmas: self.sigmas() })
     }
 
@@ -112,3 +115,5 @@ impl NcsnV2 {
         Ok(y.linear(|y| y / sigmas.clone()))
     }
 }
+
+image_network!(NcsnV2, NcsnV2Config { inputs, outputs });

@@ -1,6 +1,6 @@
 //! NCSN++ and DDPM++ (Song et al., arXiv:2011.13456, appendix H): U-Nets that may see and give images at every size.
 //!
-//! Level ℓ works on images of H/2^ℓ × W/2^ℓ places and `channels` · `multipliers`\[ℓ\] channels. Going down, each level
+//! Level ℓ works on images of H/2^ℓ × W/2^ℓ positions and `channels` · `multipliers`\[ℓ\] channels. Going down, each level
 //! is `blocks` residual blocks, each followed by attention where the level attends; then block, attention, block in the
 //! middle; going up, each level is `blocks` + 1 residual blocks, each fed the latest unused output of the way down
 //! besides its own input, and attention after the last of them. With r = 1/√2 if `rescale`, else 1, and e the embedding
@@ -12,7 +12,7 @@
 //!
 //! with S the identity or a linear map and R a change of size: of BigGAN (Brock et al., arXiv:1809.11096) are blocks
 //! with R between the levels; of DDPM are convolutions there instead. Sizes change by a filter (Karras et al.,
-//! arXiv:1912.04958; Zhang, arXiv:1904.11486) or by the repetition and the mean of places.
+//! arXiv:1912.04958; Zhang, arXiv:1904.11486) or by the repetition and the mean of positions.
 //!
 //! c is ln σ with random frequencies, or a label of the noise with geometric ones. The output may be divided by σ.
 //!
@@ -27,13 +27,18 @@ use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use stein::{Context, Result, ensure};
 
-use super::Takes;
+use super::{
+    Takes,
+    images::image_network,
+    units::{Norms, Pass, Unit, Units, check_dropout, check_halvings, check_multipliers, head},
+    walk::{At, Walk},
+};
 use crate::{
     embedding::{EmbeddingConfig, Frequencies},
     init::Init,
-    layers::{Attention, BlockForm, Conv, Dropout, GroupNorm, Linear, ResBlock, Resample},
+    layers::{BlockForm, Conv, Dropout, GroupNorm, Linear, ResBlock, Resample},
     ops::{self, Dual, Fir},
-    trace::note,
+    trace::{note, within},
 };
 
 /// What group normalizations add to the variance.
@@ -198,7 +203,7 @@ impl NcsnppConfig {
     /// # Errors
     /// When the config is not one of a network.
     pub fn build(&self, init: &mut Init) -> Result<Ncsnpp> {
-        self.build_with(&|channels| (channels / 4).min(32), init)
+        self.build_with(None, init)
     }
 
     /// Whether a level attends.
@@ -213,11 +218,8 @@ impl NcsnppConfig {
             "network.channels is {channels}: give an even number from 4, such as 128"
         );
         ensure!(self.image_channels > 0, "network.image_channels is 0: give the channels of the images, such as 3");
-        ensure!(
-            !self.multipliers.is_empty() && self.multipliers.iter().all(|m| *m > 0),
-            "network.multipliers is {:?}: give a positive number for every level, such as [1, 2, 2, 2]",
-            self.multipliers
-        );
+        check_multipliers(&self.multipliers)?;
+        check_dropout(dropout)?;
         let levels = self.multipliers.len();
         ensure!(
             levels <= usize::BITS as usize && self.size >> (levels - 1) > 0,
@@ -232,7 +234,6 @@ impl NcsnppConfig {
                 self.size
             );
         }
-        ensure!((0.0..1.0).contains(&dropout), "network.dropout is {dropout}: give a probability from 0 to below 1");
         let NoiseLevels { min, max, count } = self.levels;
         ensure!(
             0.0 < min && min < max && max.is_finite() && count > 1,
@@ -246,73 +247,56 @@ impl NcsnppConfig {
         Ok(())
     }
 
-    /// The network with these groups in the normalization of a number of channels.
-    pub(super) fn build_with(&self, groups: &dyn Fn(usize) -> usize, init: &mut Init) -> Result<Ncsnpp> {
+    /// The network with this number of groups in every normalization, or with groups of four channels and at most 32.
+    pub(super) fn build_with(&self, groups: Option<usize>, init: &mut Init) -> Result<Ncsnpp> {
         self.check()?;
-        let maker = Maker { config: self, groups };
-        let images = self.image_channels;
-        let sizes: Vec<usize> = self.multipliers.iter().map(|m| self.channels * m).collect();
-        let levels = sizes.len();
+        let maker = Maker::new(self, groups);
+        let walk = Walk { levels: self.multipliers.len(), blocks: self.blocks };
+        let width = |level: usize| self.channels * self.multipliers[level];
+        let heads = |attends: bool| attends.then_some(1);
         let embedding = if self.conditional { Some(maker.embedding(init)?) } else { None };
-        let input = Conv::new(images, self.channels, init);
-        let mut now = self.channels;
-        let mut skips = vec![now];
-        let mut down = Vec::new();
-        let mut seen = images;
-        for (level, &wide) in sizes.iter().enumerate() {
-            let mut units = Vec::new();
-            for _ in 0..self.blocks {
-                units.push(maker.unit([now, wide], self.attends(level), init)?);
-                now = wide;
-                skips.push(now);
-            }
-            let (mut change, mut entry) = (None, None);
-            if level + 1 < levels {
-                change = Some(maker.change(now, false, init)?);
-                match self.input {
-                    InputPyramid::None => {}
-                    InputPyramid::InputSkip => {
-                        let cat = self.combine == Combine::Cat;
-                        entry = Some(Entry::Skip(Joint { mix: Linear::new(images, now, init), cat }));
-                        now *= if cat { 2 } else { 1 };
-                    }
-                    InputPyramid::Residual => {
-                        entry = Some(Entry::Residual(maker.scaled([seen, now], false, init)));
-                        seen = now;
-                    }
+        let input = Conv::new(self.image_channels, self.channels, init);
+        let (mut down, mut middle, mut up) = (walk.stages::<Down>(), Vec::new(), walk.stages::<Up>());
+        // Channels of the image as the way down sees it, and of what the way up has given of the output.
+        let (mut seen, mut given) = (self.image_channels, 0);
+        let last = walk.all(self.channels, |at, parts| {
+            let now = parts[0];
+            Ok(match at {
+                At::Down { level, .. } => {
+                    down[level].units.push(maker.units.unit([now, width(level)], heads(self.attends(level)), init)?);
+                    width(level)
                 }
-                skips.push(now);
-            }
-            down.push(Down { units, change, entry });
-        }
-        let middle = vec![maker.unit([now; 2], true, init)?, maker.unit([now; 2], false, init)?];
-        let mut up = Vec::new();
-        let mut given = now;
-        for level in (0..levels).rev() {
-            let mut units = Vec::new();
-            for block in 0..=self.blocks {
-                let skip = skips.pop().expect("the way up has as many blocks as the way down left skips");
-                let attends = block == self.blocks && self.attends(level);
-                units.push(maker.unit([now + skip, sizes[level]], attends, init)?);
-                now = sizes[level];
-            }
-            let exit = match self.output {
-                OutputPyramid::None => None,
-                OutputPyramid::OutputSkip => Some(Exit::Head(maker.head(now, Conv::zero(now, images, init), init)?)),
-                OutputPyramid::Residual if level + 1 == levels => {
-                    Some(Exit::Head(maker.head(now, Conv::new(now, now, init), init)?))
+                At::Halve { level } => {
+                    down[level].change = Some(maker.change(now, false, init)?);
+                    let outputs;
+                    (down[level].entry, outputs) = maker.entry(now, &mut seen, init);
+                    outputs
                 }
-                OutputPyramid::Residual => Some(Exit::Residual(maker.scaled([given, now], true, init))),
-            };
-            given = now;
-            let change = if level > 0 { Some(maker.change(now, true, init)?) } else { None };
-            up.push(Up { units, exit, change });
-        }
+                At::Middle { unit } => {
+                    middle.push(maker.units.unit([now; 2], heads(unit == 0), init)?);
+                    now
+                }
+                At::Up { stage, level, unit } => {
+                    let ends = unit == self.blocks;
+                    let attends = ends && self.attends(level);
+                    up[stage].units.push(maker.units.unit([now + parts[1], width(level)], heads(attends), init)?);
+                    if ends {
+                        let below = std::mem::replace(&mut given, width(level));
+                        up[stage].exit = maker.exit(below, width(level), stage == 0, init)?;
+                    }
+                    width(level)
+                }
+                At::Double { stage } => {
+                    up[stage].change = Some(maker.change(now, true, init)?);
+                    now
+                }
+            })
+        })?;
         let output = match self.output {
             OutputPyramid::OutputSkip => None,
-            _ => Some(maker.head(now, Conv::zero(now, images, init), init)?),
+            _ => Some(maker.head(last, Conv::zero(last, self.image_channels, init), init)?),
         };
-        Ok(Ncsnpp { embedding, input, down, middle, up, output, config: self.clone() })
+        Ok(Ncsnpp { embedding, input, down, middle, up, output, config: self.clone(), walk })
     }
 }
 
@@ -327,6 +311,8 @@ pub struct Ncsnpp {
     output: Option<Head>,
     #[module(skip)]
     config: NcsnppConfig,
+    #[module(skip)]
+    walk: Walk,
 }
 
 impl Ncsnpp {
@@ -339,95 +325,85 @@ impl Ncsnpp {
         let x = Takes::default().input(x, context, self.config.image_channels)?;
         let noise = context.noise.clone();
         let [_, height, width, _] = x.dims();
-        let halvings = self.down.len() - 1;
-        ensure!(
-            height.is_multiple_of(1 << halvings) && width.is_multiple_of(1 << halvings),
-            "images of {height} x {width} cannot be halved {halvings} times: give sizes divisible by {}",
-            1 << halvings
-        );
-
+        check_halvings([height, width], self.walk.halvings())?;
         let embedded =
             self.embedding.as_ref().map(|embedding| ops::silu(embedding.forward(self.coordinate(noise.clone()))));
-        let pass = Pass { embedded, dropout: Dropout::new(self.config.dropout, context) };
-        let x = if self.config.centered {
-            x
-        } else {
-            let wide = x.linear(|x| x * 2.0);
-            Dual { value: wide.value - 1.0, ..wide }
-        };
-        let (h, skips) = self.way_down(x, &pass);
-        let h = self
-            .middle
-            .iter()
-            .enumerate()
-            .fold(h, |h, (i, unit)| unit.forward(vec![h], &pass, || format!("middle.{i}")));
-        let y = self.way_up(h, skips, &pass);
+        let pass = Pass { embedded, tokens: None, dropout: Dropout::new(self.config.dropout, context) };
+        let x = if self.config.centered { x } else { x.linear(|x| x * 2.0).shift(|x| x - 1.0) };
+        let y = self.pass(x, &pass)?;
         Ok(if self.config.scale_by_sigma { quotient(y, self.sigma(noise)) } else { y })
     }
 
-    /// What the lowest level gives, and what the levels leave for the way up.
-    fn way_down(&self, x: Dual<4>, pass: &Pass) -> (Dual<4>, Vec<Dual<4>>) {
-        let smaller = self.config.resample(false);
-        let mut h = ops::conv2d(vec![x.clone()], self.input.plain());
+    /// All but what is done to the values of images themselves.
+    fn pass(&self, x: Dual<4>, pass: &Pass) -> Result<Dual<4>> {
+        let h = self.input.forward(x.clone());
         note(|| "input".to_owned(), &h);
-        let mut seen = x;
-        let mut skips = vec![h.clone()];
-        for (i, level) in self.down.iter().enumerate() {
-            for (k, unit) in level.units.iter().enumerate() {
-                h = unit.forward(vec![h], pass, || format!("down.{i}.units.{k}"));
-                skips.push(h.clone());
-            }
-            let Some(change) = &level.change else { continue };
-            h = change.forward(h, pass);
-            note(|| format!("down.{i}.change"), &h);
-            match &level.entry {
-                None => {}
-                Some(Entry::Skip(joint)) => {
-                    seen = smaller.apply(seen);
-                    h = joint.forward(seen.clone(), h);
-                    note(|| format!("down.{i}.entry"), &h);
+        let missing = "a stage has a change of size where there is a next one";
+        let (mut seen, mut made) = (x, None);
+        let h = self.walk.all(h, |at, parts| {
+            Ok(match at {
+                At::Down { level, unit } => {
+                    within(|| at.to_string(), || self.down[level].units[unit].forward(parts, pass))
                 }
-                Some(Entry::Residual(scaled)) => {
-                    seen = scaled.forward(seen);
-                    note(|| format!("down.{i}.entry"), &seen);
-                    h = self.config.sum(seen, h);
-                    seen = h.clone();
+                At::Halve { level } => {
+                    let h = self.down[level].change.as_ref().expect(missing).forward(parts, pass);
+                    note(|| at.to_string(), &h);
+                    self.enter(level, h, &mut seen)
                 }
-            }
-            skips.push(h.clone());
-        }
-        (h, skips)
-    }
-
-    fn way_up(&self, mut h: Dual<4>, mut skips: Vec<Dual<4>>, pass: &Pass) -> Dual<4> {
-        let larger = self.config.resample(true);
-        let mut made: Option<Dual<4>> = None;
-        for (i, level) in self.up.iter().enumerate() {
-            for (k, unit) in level.units.iter().enumerate() {
-                let skip = skips.pop().expect("the way up has as many blocks as the way down left skips");
-                h = unit.forward(vec![h, skip], pass, || format!("up.{i}.units.{k}"));
-            }
-            match &level.exit {
-                None => {}
-                Some(Exit::Head(head)) => {
-                    let below = made.map(|made| larger.apply(made));
-                    made = Some(head.forward(h.clone(), below));
+                At::Middle { unit } => within(|| at.to_string(), || self.middle[unit].forward(parts, pass)),
+                At::Up { stage, unit, .. } => {
+                    let h = within(|| at.to_string(), || self.up[stage].units[unit].forward(parts, pass));
+                    if unit == self.walk.blocks { self.leave(stage, h, &mut made) } else { h }
                 }
-                Some(Exit::Residual(scaled)) => {
-                    let below = scaled.forward(made.expect("the lowest level has a head"));
-                    note(|| format!("up.{i}.exit"), &below);
-                    h = self.config.sum(below, h);
-                    made = Some(h.clone());
+                At::Double { stage } => {
+                    let h = self.up[stage].change.as_ref().expect(missing).forward(parts, pass);
+                    note(|| at.to_string(), &h);
+                    h
                 }
-            }
-            if let Some(change) = &level.change {
-                h = change.forward(h, pass);
-                note(|| format!("up.{i}.change"), &h);
-            }
-        }
-        match &self.output {
+            })
+        })?;
+        Ok(match &self.output {
             Some(head) => head.forward(h, None),
             None => made.expect("without a last head every level has one"),
+        })
+    }
+
+    /// Joins the image to what a level below the first works on.
+    fn enter(&self, level: usize, h: Dual<4>, seen: &mut Dual<4>) -> Dual<4> {
+        let name = || format!("down.{level}.entry");
+        match &self.down[level].entry {
+            None => h,
+            Some(Entry::Skip(joint)) => {
+                *seen = self.config.resample(false).apply(seen.clone());
+                let h = joint.forward(seen.clone(), h);
+                note(name, &h);
+                h
+            }
+            Some(Entry::Residual(scaled)) => {
+                let image = scaled.forward(seen.clone());
+                note(name, &image);
+                *seen = self.config.sum(image, h);
+                seen.clone()
+            }
+        }
+    }
+
+    /// Adds what a level gives of the output to what those below it have made.
+    fn leave(&self, stage: usize, h: Dual<4>, made: &mut Option<Dual<4>>) -> Dual<4> {
+        match &self.up[stage].exit {
+            None => h,
+            Some(Exit::Head(head)) => {
+                let below = made.take().map(|made| self.config.resample(true).apply(made));
+                *made = Some(head.forward(h.clone(), below));
+                h
+            }
+            Some(Exit::Residual(scaled)) => {
+                let below = scaled.forward(made.take().expect("the lowest level has a head"));
+                note(|| format!("up.{stage}.exit"), &below);
+                let h = self.config.sum(below, h);
+                *made = Some(h.clone());
+                h
+            }
         }
     }
 
@@ -455,6 +431,8 @@ impl Ncsnpp {
     }
 }
 
+image_network!(Ncsnpp, NcsnppConfig { image_channels, image_channels });
+
 /// Every image over its number.
 fn quotient(x: Dual<4>, by: Dual<1>) -> Dual<4> {
     let rows = by.dims()[0];
@@ -468,12 +446,6 @@ fn quotient(x: Dual<4>, by: Dual<1>) -> Dual<4> {
         (own, others) => own.or(others),
     };
     Dual { value, tangent }
-}
-
-/// What all blocks of one pass are given.
-struct Pass<'a> {
-    embedded: Option<Dual<2>>,
-    dropout: Dropout<'a>,
 }
 
 /// The embedding of the noise.
@@ -496,38 +468,20 @@ impl Embedding {
     }
 }
 
-/// A level of the way down: its blocks, the change to the next one, and where that one sees the image.
-#[derive(Module, Debug)]
+/// A level of the way down: its units, the change to the next one, and where that one sees the image.
+#[derive(Module, Debug, Default)]
 struct Down {
     units: Vec<Unit>,
     change: Option<Change>,
     entry: Option<Entry>,
 }
 
-/// A level of the way up: its blocks, what it gives of the output, and the change to the next one.
-#[derive(Module, Debug)]
+/// A level of the way up: its units, what it gives of the output, and the change to the next one.
+#[derive(Module, Debug, Default)]
 struct Up {
     units: Vec<Unit>,
     exit: Option<Exit>,
     change: Option<Change>,
-}
-
-/// A residual block, and attention after it.
-#[derive(Module, Debug)]
-struct Unit {
-    block: ResBlock,
-    attention: Option<Attention>,
-}
-
-impl Unit {
-    fn forward(&self, parts: Vec<Dual<4>>, pass: &Pass, name: impl Fn() -> String) -> Dual<4> {
-        let h = self.block.forward(parts, pass.embedded.clone(), &pass.dropout);
-        note(|| format!("{}.block", name()), &h);
-        let Some(attention) = &self.attention else { return h };
-        let h = attention.forward(h);
-        note(|| format!("{}.attention", name()), &h);
-        h
-    }
 }
 
 /// A change of size between levels.
@@ -538,7 +492,9 @@ enum Change {
 }
 
 impl Change {
-    fn forward(&self, h: Dual<4>, pass: &Pass) -> Dual<4> {
+    /// Of the first part; others are not looked at.
+    fn forward(&self, parts: Vec<Dual<4>>, pass: &Pass) -> Dual<4> {
+        let h = parts[0].clone();
         match self {
             Self::Block(block) => block.forward(vec![h], pass.embedded.clone(), &pass.dropout),
             Self::Conv(scaled) => scaled.forward(h),
@@ -605,19 +561,14 @@ struct Head {
 impl Head {
     /// With a residual added.
     fn forward(&self, h: Dual<4>, residual: Option<Dual<4>>) -> Dual<4> {
-        ops::conv2d(vec![h], ops::Conv { norm: Some(self.norm.norm(true)), residual, ..self.conv.plain() })
+        head(h, &self.norm, &self.conv, residual)
     }
 }
 
 impl NcsnppConfig {
     /// The change of size of images and inside blocks.
     fn resample(&self, doubles: bool) -> Resample {
-        match (self.filter.is_empty(), doubles) {
-            (true, true) => Resample::Nearest,
-            (true, false) => Resample::Mean,
-            (false, true) => Resample::Filter(Fir::doubling(&self.filter)),
-            (false, false) => Resample::Filter(Fir::halving(&self.filter)),
-        }
+        if doubles { Resample::doubling(&self.filter) } else { Resample::halving(&self.filter) }
     }
 
     /// A branch and what it passes by.
@@ -630,10 +581,20 @@ impl NcsnppConfig {
 /// Makes the layers of one config.
 struct Maker<'a> {
     config: &'a NcsnppConfig,
-    groups: &'a dyn Fn(usize) -> usize,
+    units: Units,
 }
 
-impl Maker<'_> {
+impl<'a> Maker<'a> {
+    fn new(config: &'a NcsnppConfig, groups: Option<usize>) -> Self {
+        let form = BlockForm {
+            embedding: config.conditional.then_some(4 * config.channels),
+            rescale: if config.rescale { SQRT_2 } else { 1.0 },
+            skip: true,
+            ..BlockForm::default()
+        };
+        Self { config, units: Units { form, norms: Norms { groups, epsilon: EPSILON } } }
+    }
+
     fn embedding(&self, init: &mut Init) -> Result<Embedding> {
         let channels = self.config.channels;
         let (frequencies, features) = match self.config.noise {
@@ -650,47 +611,44 @@ impl Maker<'_> {
         Ok(Embedding { frequencies, first, second: Linear::new(4 * channels, 4 * channels, init) })
     }
 
-    fn norm(&self, channels: usize, init: &mut Init) -> Result<GroupNorm> {
-        let groups = (self.groups)(channels);
-        ensure!(
-            groups > 0 && channels.is_multiple_of(groups),
-            "a normalization of {channels} channels would have {groups} groups, which do not divide them: give a \
-             multiple of 32 as network.channels"
-        );
-        Ok(GroupNorm::new(channels, groups, EPSILON, init))
+    /// What shows the image to the next level, and the channels of that with it; `seen` are the channels of the image.
+    fn entry(&self, now: usize, seen: &mut usize, init: &mut Init) -> (Option<Entry>, usize) {
+        match self.config.input {
+            InputPyramid::None => (None, now),
+            InputPyramid::InputSkip => {
+                let cat = self.config.combine == Combine::Cat;
+                let joint = Joint { mix: Linear::new(*seen, now, init), cat };
+                (Some(Entry::Skip(joint)), if cat { 2 * now } else { now })
+            }
+            InputPyramid::Residual => {
+                (Some(Entry::Residual(self.scaled([std::mem::replace(seen, now), now], false, init))), now)
+            }
+        }
     }
 
-    fn block(&self, channels: [usize; 2], resample: Resample, init: &mut Init) -> Result<ResBlock> {
-        let form = BlockForm {
-            embedding: self.config.conditional.then_some(4 * self.config.channels),
-            modulate: false,
-            rescale: if self.config.rescale { SQRT_2 } else { 1.0 },
-            skip: resample != Resample::Keep,
-            resample,
-        };
-        let [first, second] = channels;
-        Ok(ResBlock::new(channels, form, self.norm(first, init)?, self.norm(second, init)?, init))
-    }
-
-    fn unit(&self, channels: [usize; 2], attends: bool, init: &mut Init) -> Result<Unit> {
-        let block = self.block(channels, Resample::Keep, init)?;
-        let [_, outputs] = channels;
-        let scale = if self.config.rescale { FRAC_1_SQRT_2 } else { 1.0 };
-        let attention =
-            if attends { Some(Attention::new(self.norm(outputs, init)?, outputs, 1, scale, init)) } else { None };
-        Ok(Unit { block, attention })
+    /// What a level gives of the output; `below` are the channels of what the level below gave.
+    fn exit(&self, below: usize, now: usize, lowest: bool, init: &mut Init) -> Result<Option<Exit>> {
+        let images = self.config.image_channels;
+        Ok(match self.config.output {
+            OutputPyramid::None => None,
+            OutputPyramid::OutputSkip => Some(Exit::Head(self.head(now, Conv::zero(now, images, init), init)?)),
+            OutputPyramid::Residual if lowest => Some(Exit::Head(self.head(now, Conv::new(now, now, init), init)?)),
+            OutputPyramid::Residual => Some(Exit::Residual(self.scaled([below, now], true, init))),
+        })
     }
 
     fn change(&self, channels: usize, doubles: bool, init: &mut Init) -> Result<Change> {
         Ok(match self.config.block {
-            ResidualBlock::Biggan => Change::Block(self.block([channels; 2], self.config.resample(doubles), init)?),
+            ResidualBlock::Biggan => {
+                Change::Block(self.units.block([channels; 2], self.config.resample(doubles), init)?)
+            }
             ResidualBlock::Ddpm => Change::Conv(self.scaled([channels; 2], doubles, init)),
         })
     }
 
     fn scaled(&self, [inputs, outputs]: [usize; 2], doubles: bool, init: &mut Init) -> Scaled {
         let filter = match self.config.resample(doubles) {
-            // The convolution skips places itself, and takes a place more on every side as it pads nothing.
+            // The convolution skips positions itself, and takes one more on every side as it pads nothing.
             Resample::Filter(filter) => Some(Fir { down: 1, pad: filter.pad.map(|pad| pad + 1), ..filter }),
             _ => None,
         };
@@ -698,6 +656,6 @@ impl Maker<'_> {
     }
 
     fn head(&self, channels: usize, conv: Conv, init: &mut Init) -> Result<Head> {
-        Ok(Head { norm: self.norm(channels, init)?, conv })
+        Ok(Head { norm: self.units.norms.of(channels, init)?, conv })
     }
 }

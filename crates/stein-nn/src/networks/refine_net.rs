@@ -5,7 +5,7 @@
 //!
 //! block(h) = S h + K₂ elu(ν(K₁ elu(ν h)))
 //!
-//! The first block of a stage may halve the image, S and K₂ being followed by the mean of 2 × 2 places, or keep its
+//! The first block of a stage may halve the image, S and K₂ being followed by the mean of 2 × 2 positions, or keep its
 //! size and dilate all convolutions. Going up, a refinement per stage merges what the stage returned with the
 //! refinement below it: both go through residual convolution units, h + K elu(K elu h) twice; then, with R a resize to
 //! the size of the stage, Σ R K h; then chained pooling, with P a 5 × 5 pooling,
@@ -41,21 +41,21 @@ const WINDOW: usize = 5;
 
 /// What the first block of a stage does to its images.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Change {
+pub(super) enum StageKind {
     /// Nothing.
     Keep,
     /// Halves them.
     Halve,
-    /// Keeps them, with taps that many places apart in the whole stage.
+    /// Keeps them, with taps that many positions apart in the whole stage.
     Dilate(usize),
 }
 
-/// The stages for images of 28 to 64 places: channels over those of the first stage, and the change.
-pub(super) const FOUR_STAGES: &[(usize, Change)] =
-    &[(1, Change::Keep), (2, Change::Halve), (2, Change::Dilate(2)), (2, Change::Dilate(4))];
+/// The stages for images of height 28 to 64: channels over those of the first stage, and the change.
+pub(super) const FOUR_STAGES: &[(usize, StageKind)] =
+    &[(1, StageKind::Keep), (2, StageKind::Halve), (2, StageKind::Dilate(2)), (2, StageKind::Dilate(4))];
 
 /// The size and form of a RefineNet.
-pub(super) struct Form<'a> {
+pub(super) struct RefineNetForm<'a> {
     /// Channels of the first stage.
     pub(super) channels: usize,
     /// Channels of the images.
@@ -63,7 +63,7 @@ pub(super) struct Form<'a> {
     /// Channels of the result.
     pub(super) outputs: usize,
     /// As in [`FOUR_STAGES`].
-    pub(super) stages: &'a [(usize, Change)],
+    pub(super) stages: &'a [(usize, StageKind)],
     /// Noise levels.
     pub(super) levels: usize,
     /// Whether normalizations depend on the level.
@@ -87,8 +87,8 @@ pub struct RefineNet {
 }
 
 impl RefineNet {
-    pub(super) fn new(form: &Form, init: &mut Init) -> Result<Self> {
-        let Form { channels, inputs, outputs, stages, levels, conditional, centers } = *form;
+    pub(super) fn new(form: &RefineNetForm, init: &mut Init) -> Result<Self> {
+        let RefineNetForm { channels, inputs, outputs, stages, levels, conditional, centers } = *form;
         ensure!(
             channels > 1,
             "network.channels is {channels}: give at least 2, since the normalization compares channels with each other"
@@ -104,8 +104,8 @@ impl RefineNet {
         let mut now = channels;
         let mut down = Vec::new();
         for (&width, &(_, change)) in widths.iter().zip(stages) {
-            let within = if change == Change::Halve { Change::Keep } else { change };
-            let first = Block::new([now, width], change, change != Change::Keep, known, init);
+            let within = if change == StageKind::Halve { StageKind::Keep } else { change };
+            let first = Block::new([now, width], change, change != StageKind::Keep, known, init);
             down.push(vec![first, Block::new([width, width], within, false, known, init)]);
             now = width;
         }
@@ -118,7 +118,7 @@ impl RefineNet {
                 Refine::new(&inputs, now, stage == 0, known, init)
             })
             .collect();
-        let halvings = stages.iter().filter(|(_, change)| *change == Change::Halve).count();
+        let halvings = stages.iter().filter(|(_, change)| *change == StageKind::Halve).count();
         Ok(Self {
             input,
             stages: down,
@@ -193,31 +193,37 @@ struct Block {
     second: Conv,
     skip: Option<Conv>,
     #[module(skip)]
-    change: Change,
+    change: StageKind,
 }
 
 impl Block {
-    fn new([inputs, outputs]: [usize; 2], change: Change, skip: bool, levels: Option<usize>, init: &mut Init) -> Self {
-        let size = if change == Change::Halve { 1 } else { 3 };
+    fn new(
+        [inputs, outputs]: [usize; 2],
+        change: StageKind,
+        skip: bool,
+        levels: Option<usize>,
+        init: &mut Init,
+    ) -> Self {
+        let size = if change == StageKind::Halve { 1 } else { 3 };
         Self {
             first_norm: InstanceNorm::new(inputs, levels, init),
             first: Conv::new(inputs, inputs, init),
             second_norm: InstanceNorm::new(inputs, levels, init),
             second: Conv::new(inputs, outputs, init),
-            skip: skip.then(|| Conv::of_size(size, inputs, outputs, init)),
+            skip: skip.then(|| Conv::of_size([size; 2], inputs, outputs, init)),
             change,
         }
     }
 
     fn forward(&self, x: Dual<4>, index: &Tensor<1, Int>) -> Dual<4> {
-        let dilation = if let Change::Dilate(dilation) = self.change { dilation } else { 1 };
+        let dilation = if let StageKind::Dilate(dilation) = self.change { dilation } else { 1 };
         let h = convolve(self.first_norm.activated(x.clone(), index), &self.first, dilation, None);
         let h = self.second_norm.activated(h, index);
         let skip = |x, residual| match &self.skip {
             Some(layer) => convolve(x, layer, dilation, residual),
             None => x,
         };
-        if self.change == Change::Halve {
+        if self.change == StageKind::Halve {
             let h = ops::average_pool(convolve(h, &self.second, 1, None));
             // The mean and a convolution of one tap commute; this order is a quarter of the work.
             return skip(ops::average_pool(x), Some(h));
@@ -403,7 +409,7 @@ fn elu(x: Dual<4>) -> Dual<4> {
     ops::activate(x, Activation::Elu)
 }
 
-/// A convolution of taps `dilation` places apart, which is one of adjacent taps on every phase of the image.
+/// A convolution of taps `dilation` positions apart, which is one of adjacent taps on every phase of the image.
 fn convolve(x: Dual<4>, layer: &Conv, dilation: usize, residual: Option<Dual<4>>) -> Dual<4> {
     let [_, height, width, _] = x.dims();
     let residual = residual.map(|x| phases(x, dilation));
@@ -411,7 +417,7 @@ fn convolve(x: Dual<4>, layer: &Conv, dilation: usize, residual: Option<Dual<4>>
     joined(y, dilation, [height, width])
 }
 
-/// Every `step`-th place down and across, from each of the first places, as images of their own: `[N, H, W, C]` to
+/// Every `step`-th position down and across, from each of the first positions, as images of their own: `[N, H, W, C]` to
 /// `[N step², ⌈H/step⌉, ⌈W/step⌉, C]`, with zeros where they reach out of the image.
 fn phases(x: Dual<4>, step: usize) -> Dual<4> {
     if step == 1 {
@@ -463,31 +469,31 @@ fn interpolation(from: usize, to: usize) -> Vec<f64> {
     let step = if to > 1 { (from - 1) as f64 / (to - 1) as f64 } else { 0.0 };
     let mut weights = vec![0.0; to * from];
     for (row, weights) in weights.chunks_exact_mut(from).enumerate() {
-        let place = step * row as f64;
-        let low = (place as usize).min(from - 1);
-        weights[low] += 1.0 - (place - low as f64);
-        weights[(low + 1).min(from - 1)] += place - low as f64;
+        let position = step * row as f64;
+        let low = (position as usize).min(from - 1);
+        weights[low] += 1.0 - (position - low as f64);
+        weights[(low + 1).min(from - 1)] += position - low as f64;
     }
     weights
 }
 
-/// The mean over a window around every place, places outside the image counting as zeros.
+/// The mean over a window around every position, positions outside the image counting as zeros.
 fn mean_pool(x: Dual<4>) -> Dual<4> {
     let filter =
         Fir { kernel: vec![1.0; WINDOW], up: 1, down: 1, pad: [WINDOW / 2; 2], gain: 1.0 / (WINDOW * WINDOW) as f64 };
     ops::fir_resample(x, &filter)
 }
 
-/// The maximum over a window around every place, places outside the image not counting.
+/// The maximum over a window around every position, positions outside the image not counting.
 fn max_pool(x: Dual<4>) -> Dual<4> {
     let [n, h, w, c] = x.dims();
     let options = MaxPoolOptions::new([WINDOW; 2]).with_stride([1, 1]).with_padding([WINDOW / 2; 2]);
     let planes = x.value.clone().detach().permute([0, 3, 1, 2]);
-    let (_, places) = module::max_pool2d_with_indices(planes, options);
-    let places = places.reshape([n, c, h * w]);
+    let (_, positions) = module::max_pool2d_with_indices(planes, options);
+    let positions = positions.reshape([n, c, h * w]);
     // Where the maximum is, is locally constant: to pick it there is linear.
     x.linear(|x| {
-        let x = x.permute([0, 3, 1, 2]).reshape([n, c, h * w]).gather(2, places.clone());
+        let x = x.permute([0, 3, 1, 2]).reshape([n, c, h * w]).gather(2, positions.clone());
         x.reshape([n, c, h, w]).permute([0, 2, 3, 1])
     })
 }

@@ -23,12 +23,14 @@ use stein::{Context, Result, ensure};
 
 use super::{
     Takes,
-    edm_block::{Change, Form, Heads, Labels, Plan, Trunk, norm},
+    edm_block::{EdmForm, Heads, Labels, Size, Trunk, TrunkPlan, norms},
+    images::image_network,
+    units::head,
 };
 use crate::{
     embedding::{EmbeddingConfig, Frequencies, swap_halves},
     init::Init,
-    layers::{Conv, GroupNorm, Linear, Resample},
+    layers::{BlockForm, Conv, GroupNorm, Linear, Resample},
     ops::{self, Dual, Fir},
     trace,
 };
@@ -150,16 +152,13 @@ impl SongUnetConfig {
             "network.channels times network.feature_multiplier is {count}: give an even number above 2, for as many \
              sines as cosines"
         );
-        let form = Form {
-            embedding: width,
-            heads: Heads::Count(1),
-            modulate: false,
-            rescale: SQRT_2,
+        let form = EdmForm {
+            block: BlockForm { embedding: Some(width), rescale: SQRT_2, skip: true, ..BlockForm::default() },
             epsilon: EPSILON,
+            heads: Heads::Count(1),
             filter: self.filter.clone(),
-            project: true,
         };
-        let plan = Plan {
+        let plan = TrunkPlan {
             height: self.height,
             inputs,
             first: channels,
@@ -210,7 +209,7 @@ fn entries(config: &SongUnetConfig, init: &mut Init) -> Vec<Conv> {
     let mut heard = inputs;
     let entry = |level: usize| match config.encoder {
         SongEncoder::Standard => None,
-        SongEncoder::Skip => Some(Conv::of_size(1, inputs, width(level - 1), init)),
+        SongEncoder::Skip => Some(Conv::of_size([1, 1], inputs, width(level - 1), init)),
         SongEncoder::Residual => {
             Some(Conv::new(std::mem::replace(&mut heard, width(level - 1)), width(level - 1), init))
         }
@@ -227,7 +226,7 @@ struct Exit {
 
 impl Exit {
     fn new(channels: usize, outputs: usize, init: &mut Init) -> Result<Self> {
-        Ok(Self { norm: norm(channels, EPSILON, init)?, conv: Conv::zero(channels, outputs, init) })
+        Ok(Self { norm: norms(EPSILON).of(channels, init)?, conv: Conv::zero(channels, outputs, init) })
     }
 }
 
@@ -264,8 +263,8 @@ impl SongUnet {
         let x = takes.input(x, context, self.inputs)?;
         let labels = Labels::new(context, self.classes)?;
         let embedded = self.embed(context.noise.clone(), labels);
-        let halve = Change::Halve.with(&self.filter);
-        let double = Change::Double.with(&self.filter);
+        let halve = Size::Halve.with(&self.filter);
+        let double = Size::Double.with(&self.filter);
         let mut heard = x.clone();
         let entered = |level: usize, h: Dual<4>| {
             let Some(entry) = self.entries.get(level - 1) else { return h };
@@ -284,8 +283,7 @@ impl SongUnet {
         let left = |level: usize, h: &Dual<4>| {
             let Some(Exit { norm, conv }) = self.exits.get(level) else { return };
             let residual = out.take().map(|out| double.apply(out));
-            out =
-                Some(ops::conv2d(vec![h.clone()], ops::Conv { norm: Some(norm.norm(true)), residual, ..conv.plain() }));
+            out = Some(head(h.clone(), norm, conv, residual));
         };
         self.trunk.forward(x, &embedded, context, entered, left)?;
         Ok(out.expect("the first level always has an exit"))
@@ -307,6 +305,8 @@ impl SongUnet {
         ops::silu(e)
     }
 }
+
+image_network!(SongUnet, SongUnetConfig { inputs, outputs, classes });
 
 /// A convolution and then halving. The convolution is padded for both, so that no zeros come between them.
 fn halved(x: Dual<4>, conv: &Conv, filter: &[f32]) -> Dual<4> {

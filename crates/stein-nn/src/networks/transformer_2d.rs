@@ -1,4 +1,4 @@
-//! A transformer over the places of an image, which attends to a context too (Rombach et al., arXiv:2112.10752).
+//! A transformer over the positions of an image, which attends to a context too (Rombach et al., arXiv:2112.10752).
 //!
 //! h + W_o T(W_i GN h), with T made of layers
 //!

@@ -1,6 +1,6 @@
 //! A residual U-Net for images (Ho et al., arXiv:2006.11239, on Ronneberger et al., arXiv:1505.04597).
 //!
-//! Level ℓ works on images of H/2^ℓ × W/2^ℓ places and `channels` · `multipliers`\[ℓ\] channels. Going down, each level
+//! Level ℓ works on images of H/2^ℓ × W/2^ℓ positions and `channels` · `multipliers`\[ℓ\] channels. Going down, each level
 //! is `blocks` residual blocks and a 3 × 3 convolution of stride 2; then block, attention, block in the middle; going
 //! up, each level is `blocks` + 1 residual blocks, each fed the latest unused output of the way down besides its own
 //! input, then nearest-neighbor upsampling and a 3 × 3 convolution. With e the silu of the embedding of noise and
@@ -14,14 +14,19 @@
 
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
-use stein::{Context, Network, Result, ensure};
+use stein::{Context, Error, Network, Result, ensure};
 
-use super::{Takes, check_width};
+use super::{
+    Takes, check_width,
+    units::{Norms, Pass, Unit, Units, check_dropout, check_halvings, check_multipliers, doubled, halved, head},
+    walk::{At, Walk},
+};
 use crate::{
     embedding::{Embedding, EmbeddingConfig, embedded},
     init::Init,
-    layers::{Attention, BlockForm, Conv, Dropout, GroupNorm, ResBlock},
+    layers::{BlockForm, Conv, Dropout, GroupNorm},
     ops::{self, Dual},
+    trace,
 };
 
 /// The size and form of a U-Net.
@@ -36,7 +41,7 @@ pub struct UnetConfig {
     /// Residual blocks per level on the way down; at least 1, default 2.
     pub blocks: usize,
     /// Heights of images to attend at: each gives attention after every block of the first level whose images are not
-    /// higher. For images of 32 or 28 places, 16 means the second level. Default none; the middle always attends.
+    /// higher. For images of height 32 or 28, 16 means the second level. Default none; the middle always attends.
     pub attention: Vec<usize>,
     /// Attention heads, a divisor of the channels wherever there is attention; default 1.
     pub heads: usize,
@@ -81,106 +86,121 @@ impl UnetConfig {
     ///
     /// # Errors
     /// When the config is not one of a network, or not one for that shape.
+    ///
+    /// ```
+    /// use stein_nn::{UnetConfig, layers::Init};
+    ///
+    /// let device = stein::Device::flex();
+    /// let config = UnetConfig { channels: 8, multipliers: vec![1, 2], ..UnetConfig::default() };
+    /// config.build(&[28, 28, 1], 10, &mut Init::new(1, &device))?;
+    /// assert!(config.build(&[27, 28, 1], 10, &mut Init::new(1, &device)).is_err());
+    /// # Ok::<(), stein::Error>(())
+    /// ```
     pub fn build(&self, shape: &[usize], classes: usize, init: &mut Init) -> Result<Unet> {
         let &[height, width, depth] = shape else {
-            return Err(stein::Error::new(format!(
-                "a U-Net works on images, not on samples of shape {shape:?}: give [height, width, channels] or use \
-                 kind = \"mlp\""
+            return Err(Error::new(format!(
+                "a U-Net works on images, not on samples of shape {shape:?}: give [height, width, channels], or use \
+                 kind = \"unet1d\" for series and \"mlp\" for rows"
             )));
         };
-        let Self { channels, blocks, heads, dropout, .. } = *self;
+        self.check()?;
+        check_halvings([height, width], self.walk().halvings())?;
+        self.network([height, width, depth], [3, 3], classes, init)
+    }
+
+    fn walk(&self) -> Walk {
+        Walk { levels: self.multipliers.len(), blocks: self.blocks }
+    }
+
+    /// Fails unless the config is one of a network for some shape.
+    pub(super) fn check(&self) -> Result<()> {
+        let Self { channels, blocks, .. } = *self;
         ensure!(
             channels > 0 && channels.is_multiple_of(2),
             "network.channels is {channels}: give a positive even number, such as 64"
         );
-        ensure!(
-            !self.multipliers.is_empty() && self.multipliers.iter().all(|m| *m > 0),
-            "network.multipliers is {:?}: give a positive number for every level, such as [1, 2, 2]",
-            self.multipliers
-        );
+        check_multipliers(&self.multipliers)?;
         ensure!(blocks > 0, "network.blocks is 0: give the number of residual blocks per level, such as 2");
-        ensure!((0.0..1.0).contains(&dropout), "network.dropout is {dropout}: give a probability from 0 to below 1");
-        ensure!(self.epsilon > 0.0, "network.epsilon is {}: give a small positive number, such as 1e-5", self.epsilon);
-        let levels = self.multipliers.len();
-        let divisor = 1 << (levels - 1);
-        ensure!(
-            height % divisor == 0 && width % divisor == 0,
-            "images of {height} x {width} cannot be halved {} times: with {levels} multipliers height and width have \
-             to be divisible by {divisor}, so pad the images or give fewer multipliers",
-            levels - 1
-        );
-        let mut attends = vec![false; levels];
-        for &wanted in &self.attention {
-            let level = (0..levels).find(|level| height >> level <= wanted);
-            let Some(level) = level else {
-                return Err(stein::Error::new(format!(
-                    "network.attention lists height {wanted}, but the lowest images of this network have height {}: \
-                     take it out or give more multipliers",
-                    height / divisor
-                )));
-            };
-            attends[level] = true;
-        }
-        let sizes: Vec<usize> = self.multipliers.iter().map(|m| channels * m).collect();
-        let lowest = sizes[levels - 1];
-        for size in (0..levels).filter(|level| attends[*level]).map(|level| sizes[level]).chain([lowest]) {
-            ensure!(
-                heads > 0 && size.is_multiple_of(heads),
-                "network.heads is {heads}, which does not divide the {size} channels attention works on"
-            );
-        }
+        check_dropout(self.dropout)
+    }
 
-        let norms = Norms { groups: self.groups, epsilon: self.epsilon };
-        let wide = 4 * channels;
-        let embedding = Embedding::new(&self.embedding, channels, wide, classes, init)?;
-        let second_level =
-            if self.second_level { Some(Embedding::new(&self.embedding, channels, wide, 0, init)?) } else { None };
-        let input = Conv::new(depth, channels, init);
-        let mut now = channels;
-        let mut skips = vec![channels];
-        let mut down = Vec::new();
-        for level in 0..levels {
-            let mut units = Vec::new();
-            for _ in 0..blocks {
-                units.push(Unit::new(now, sizes[level], wide, attends[level].then_some(heads), &norms, init)?);
-                now = sizes[level];
-                skips.push(now);
-            }
-            let resample = (level + 1 < levels).then(|| Conv::new(now, now, init));
-            skips.extend(resample.is_some().then_some(now));
-            down.push(Stage { units, resample });
-        }
-        let middle =
-            [Unit::new(now, now, wide, Some(heads), &norms, init)?, Unit::new(now, now, wide, None, &norms, init)?];
-        let mut up = Vec::new();
-        for level in (0..levels).rev() {
-            let mut units = Vec::new();
-            for _ in 0..=blocks {
-                let skip = skips.pop().expect("the way up has as many blocks as the way down left skips");
-                units.push(Unit::new(now + skip, sizes[level], wide, attends[level].then_some(heads), &norms, init)?);
-                now = sizes[level];
-            }
-            up.push(Stage { units, resample: (level > 0).then(|| Conv::new(now, now, init)) });
-        }
+    /// The network of a config that was [checked](Self::check), for images of any size, with convolutions of these taps.
+    pub(super) fn network(
+        &self,
+        [height, width, depth]: [usize; 3],
+        kernel: [usize; 2],
+        classes: usize,
+        init: &mut Init,
+    ) -> Result<Unet> {
+        let Self { channels, heads, .. } = *self;
+        let (walk, wide) = (self.walk(), 4 * channels);
+        let attends = self.attends([height, width], kernel)?;
+        let form = BlockForm { kernel, embedding: Some(wide), ..BlockForm::default() };
+        let units = Units { form, norms: Norms { groups: self.groups, epsilon: self.epsilon } };
+        let mut embedding = |classes| Embedding::new(&self.embedding, channels, wide, classes, init);
+        let (embedding, second_level) = (embedding(classes)?, self.second_level.then(|| embedding(0)).transpose()?);
+        let input = Conv::of_size(kernel, depth, channels, init);
+        let [mut down, mut up] = [walk.stages::<Stage>(), walk.stages()];
+        let mut middle = Vec::new();
+        let last = walk.all(channels, |at, parts| {
+            let inputs = parts.iter().sum();
+            let (to, outputs, attends) = match at {
+                At::Halve { level } => {
+                    down[level].resample = Some(Conv::of_size(kernel, inputs, inputs, init));
+                    return Ok(inputs);
+                }
+                At::Double { stage } => {
+                    up[stage].resample = Some(Conv::of_size(kernel, parts[0], parts[0], init));
+                    return Ok(parts[0]);
+                }
+                At::Down { level, .. } => (&mut down[level].units, channels * self.multipliers[level], attends[level]),
+                At::Up { stage, level, .. } => {
+                    (&mut up[stage].units, channels * self.multipliers[level], attends[level])
+                }
+                At::Middle { unit } => (&mut middle, inputs, unit == 0),
+            };
+            to.push(units.unit([inputs, outputs], attends.then_some(heads), init)?);
+            Ok(outputs)
+        })?;
         Ok(Unet {
             embedding,
             second_level,
             input,
             down,
-            middle: middle.into(),
+            middle,
             up,
-            norm: norms.of(now, init)?,
-            output: Conv::zero(now, depth, init),
+            norm: units.norms.of(last, init)?,
+            output: Conv::scaled(kernel, last, depth, 0.0, init),
             height,
             width,
             depth,
-            dropout,
+            dropout: self.dropout,
             pad_after: self.pad_after,
+            walk,
         })
+    }
+
+    /// Whether the blocks of each level attend.
+    fn attends(&self, [height, width]: [usize; 2], kernel: [usize; 2]) -> Result<Vec<bool>> {
+        let (size, side, lowest) =
+            if kernel[0] > 1 { (height, "height", "lowest images") } else { (width, "length", "shortest series") };
+        let levels = self.multipliers.len();
+        let mut attends = vec![false; levels];
+        for &wanted in &self.attention {
+            let level = (0..levels).find(|level| size.div_ceil(1 << level) <= wanted);
+            ensure!(
+                level.is_some(),
+                "network.attention lists {side} {wanted}, but the {lowest} of this network have {side} {}: take it out or \
+                 give more multipliers",
+                size.div_ceil(1 << (levels - 1))
+            );
+            level.into_iter().for_each(|level| attends[level] = true);
+        }
+        Ok(attends)
     }
 }
 
-/// A residual U-Net, built by [`NetworkConfig`](crate::NetworkConfig).
+/// A residual U-Net of images or series, built by [`NetworkConfig`](crate::NetworkConfig).
 #[derive(Module, Debug)]
 pub struct Unet {
     embedding: Embedding,
@@ -196,6 +216,8 @@ pub struct Unet {
     depth: usize,
     dropout: f64,
     pad_after: bool,
+    #[module(skip)]
+    walk: Walk,
 }
 
 impl Network for Unet {
@@ -207,97 +229,30 @@ impl Network for Unet {
             Takes { classes: self.embedding.classes(), second: self.second_level.is_some(), ..Takes::default() };
         takes.check(context, rows)?;
         let embedded = ops::silu(embedded(&self.embedding, self.second_level.as_ref(), context)?);
-        let dropout = Dropout::new(self.dropout, context);
-        let pad = if self.pad_after { [0, 1, 0, 1] } else { [1; 4] };
-        let mut h = ops::conv2d(vec![x.reshape([rows, height, width, depth])], self.input.plain());
-        let mut skips = vec![h.clone()];
-        for stage in &self.down {
-            for unit in &stage.units {
-                h = unit.forward(vec![h], embedded.clone(), &dropout);
-                skips.push(h.clone());
-            }
-            if let Some(halve) = &stage.resample {
-                h = ops::conv2d(vec![h], ops::Conv { stride: 2, pad, ..halve.plain() });
-                skips.push(h.clone());
-            }
-        }
-        for unit in &self.middle {
-            h = unit.forward(vec![h], embedded.clone(), &dropout);
-        }
-        for stage in &self.up {
-            for unit in &stage.units {
-                let skip = skips.pop().expect("the way up has as many blocks as the way down left skips");
-                h = unit.forward(vec![h, skip], embedded.clone(), &dropout);
-            }
-            if let Some(double) = &stage.resample {
-                h = ops::conv2d(vec![h], ops::Conv { upsample: true, ..double.plain() });
-            }
-        }
-        let y = ops::conv2d(vec![h], ops::Conv { norm: Some(self.norm.norm(true)), ..self.output.plain() });
-        Ok(y.reshape([rows, height * width * depth]))
-    }
-}
-
-/// How a network's group normalizations are made.
-struct Norms {
-    groups: Option<usize>,
-    epsilon: f64,
-}
-
-impl Norms {
-    fn of(&self, channels: usize, init: &mut Init) -> Result<GroupNorm> {
-        let fitting =
-            || (1..=(channels / 4).min(32)).rev().find(|groups| channels.is_multiple_of(*groups)).unwrap_or(1);
-        let groups = self.groups.unwrap_or_else(fitting);
-        ensure!(
-            groups > 0 && channels.is_multiple_of(groups),
-            "network.groups is {groups}, which does not divide the {channels} channels of a normalization: give a divisor \
-             of network.channels"
-        );
-        Ok(GroupNorm::new(channels, groups, self.epsilon, init))
+        let pass = Pass { embedded: Some(embedded), tokens: None, dropout: Dropout::new(self.dropout, context) };
+        let h = self.input.forward(x.reshape([rows, height, width, depth]));
+        let missing = "a stage has a change of size where there is a next one";
+        let h = self.walk.all(h, |at, parts| {
+            Ok(trace::within(
+                || at.to_string(),
+                || match at {
+                    At::Down { level, unit } => self.down[level].units[unit].forward(parts, &pass),
+                    At::Halve { level } => {
+                        halved(parts, self.down[level].resample.as_ref().expect(missing), self.pad_after)
+                    }
+                    At::Middle { unit } => self.middle[unit].forward(parts, &pass),
+                    At::Up { stage, unit, .. } => self.up[stage].units[unit].forward(parts, &pass),
+                    At::Double { stage } => doubled(parts, self.up[stage].resample.as_ref().expect(missing)),
+                },
+            ))
+        })?;
+        Ok(head(h, &self.norm, &self.output, None).reshape([rows, height * width * depth]))
     }
 }
 
 /// The blocks of one level, and the convolution to the next.
-#[derive(Module, Debug)]
+#[derive(Module, Debug, Default)]
 struct Stage {
     units: Vec<Unit>,
     resample: Option<Conv>,
-}
-
-/// A residual block, and attention after it.
-#[derive(Module, Debug)]
-pub(super) struct Unit {
-    pub(super) block: ResBlock,
-    pub(super) attention: Option<Attention>,
-}
-
-impl Unit {
-    fn new(
-        inputs: usize,
-        outputs: usize,
-        embedding: usize,
-        heads: Option<usize>,
-        norms: &Norms,
-        init: &mut Init,
-    ) -> Result<Self> {
-        Ok(Self {
-            block: {
-                let form = BlockForm { embedding: Some(embedding), ..BlockForm::default() };
-                ResBlock::new([inputs, outputs], form, norms.of(inputs, init)?, norms.of(outputs, init)?, init)
-            },
-            attention: match heads {
-                Some(heads) => Some(Attention::new(norms.of(outputs, init)?, outputs, heads, 1.0, init)),
-                None => None,
-            },
-        })
-    }
-
-    pub(super) fn forward(&self, parts: Vec<Dual<4>>, embedded: Dual<2>, dropout: &Dropout) -> Dual<4> {
-        let h = self.block.forward(parts, Some(embedded), dropout);
-        match &self.attention {
-            Some(attention) => attention.forward(h),
-            None => h,
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! The unconditional U-Net of the `diffusers` library, `UNet2DModel`: that of DDPM (Ho et al., arXiv:2006.11239), or
 //! with filters that of NCSN++ (Song et al., arXiv:2011.13456).
 //!
-//! Level ℓ works on images of H/2^ℓ × W/2^ℓ places and `channels`\[ℓ\] channels. Going down, each level is `blocks`
+//! Level ℓ works on images of H/2^ℓ × W/2^ℓ positions and `channels`\[ℓ\] channels. Going down, each level is `blocks`
 //! residual blocks, with attention after each where `attention` lists the level, and a change of size; then block,
 //! attention, block in the middle; going up, each level is `blocks` + 1 blocks, each fed the latest unused output of
 //! the way down besides its own input, and a change of size.
@@ -19,7 +19,9 @@ use stein::{Context, Result};
 
 use super::{
     Takes,
-    unet_2d_blocks::{Body, Mixing, Norms, Plan, check_size},
+    images::image_network,
+    unet_2d_blocks::{Body, BodyPlan, Mixing},
+    units::{Norms, check_halvings},
 };
 use crate::{embedding::EmbeddingConfig, init::Init, ops::Dual};
 
@@ -36,14 +38,14 @@ pub struct Unet2dConfig {
     /// Channels of every level, the first even; default `[128, 256, 256, 256]`. The embedding is four times as wide as
     /// the first. Height and width of the images have to be divisible by 2^(levels − 1).
     pub channels: Vec<usize>,
-    /// Residual blocks of a level on the way down; at least 1, default 2.
+    /// Residual blocks per level on the way down; at least 1, default 2.
     pub blocks: usize,
     /// Levels that attend, counted from 0; default `[1]`. The middle always attends.
     pub attention: Vec<usize>,
     /// Channels of an attention head, a divisor of the channels wherever there is attention; default none: one head.
     pub head_channels: Option<usize>,
-    /// Groups of group normalizations, a divisor of the channels wherever one stands; default none, for a quarter of the
-    /// channels and at most 32. With `filters` it is for the middle and the output, the levels having as
+    /// Groups of group normalizations, a divisor of the channels wherever one stands; default none: the largest divisor of
+    /// the channels that is at most a quarter of them and 32. With `filters` it is for the middle and the output, the levels having as
     /// many as for none.
     pub groups: Option<usize>,
     /// What group normalizations add to the variance; positive, default 1e-6.
@@ -91,7 +93,7 @@ impl Unet2dConfig {
         let first = self.channels.first().copied().unwrap_or(0);
         let levels = matches!(self.embedding, EmbeddingConfig::Fourier { .. });
         let norms = Norms { groups: self.groups, epsilon: self.epsilon };
-        let plan = Plan {
+        let plan = BodyPlan {
             inputs: self.inputs,
             outputs: self.outputs,
             classes: self.classes,
@@ -127,9 +129,10 @@ impl Unet2d {
     /// # Errors
     /// When the images or the context do not fit the network.
     pub fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>> {
-        let takes = Takes { classes: self.body.embedding.classes(), ..Takes::default() };
-        let x = takes.input(x, context, self.body.inputs)?;
-        check_size(&x, self.body.halvings())?;
+        let x =
+            Takes { classes: self.body.embedding.classes(), ..Takes::default() }.input(x, context, self.body.inputs)?;
+        let [_, height, width, _] = x.dims();
+        check_halvings([height, width], self.body.walk.halvings())?;
         let noise = context.noise.clone();
         if !self.levels {
             return self.body.forward(x, noise, context);
@@ -141,3 +144,5 @@ impl Unet2d {
         Ok(y * inverse.reshape([rows, 1, 1, 1]))
     }
 }
+
+image_network!(Unet2d, Unet2dConfig { inputs, outputs, classes });

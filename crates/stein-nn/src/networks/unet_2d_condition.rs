@@ -11,7 +11,8 @@ use stein::{Context, Result, ensure};
 
 use super::{
     Takes,
-    unet_2d_blocks::{Body, Mixing, Norms, Plan},
+    unet_2d_blocks::{Body, BodyPlan, Mixing},
+    units::Norms,
 };
 use crate::{embedding::EmbeddingConfig, init::Init, ops::Dual};
 
@@ -33,7 +34,7 @@ pub struct Unet2dConditionConfig {
     /// Channels of every level, the first even; default `[320, 640, 1280, 1280]`. The embedding is four times as wide
     /// as the first. Images may have any size.
     pub channels: Vec<usize>,
-    /// Residual blocks of a level on the way down; at least 1, default 2.
+    /// Residual blocks per level on the way down; at least 1, default 2.
     pub blocks: usize,
     /// Levels with transformers, counted from 0; default `[0, 1, 2]`. The middle always has one.
     pub attention: Vec<usize>,
@@ -94,7 +95,7 @@ impl Unet2dConditionConfig {
             "embedding is fourier: this network takes steps, so give positional"
         );
         let norms = Norms { groups: Some(self.groups), epsilon: self.epsilon };
-        let plan = Plan {
+        let plan = BodyPlan {
             inputs: self.inputs,
             outputs: self.outputs,
             classes: self.classes,

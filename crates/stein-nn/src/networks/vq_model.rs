@@ -1,7 +1,7 @@
 //! An autoencoder whose latents are rows of a codebook (van den Oord et al., arXiv:1711.00937; Esser et al.,
 //! arXiv:2012.09841), the `VQModel` of the `diffusers` library.
 //!
-//! z = W_e E(x), e = argmin over the rows of the codebook of ‖z − e‖², place by place, and x ≈ D(W_d e). The gradient
+//! z = W_e E(x), e = argmin over the rows of the codebook of ‖z − e‖², position by position, and x ≈ D(W_d e). The gradient
 //! goes through the choice as if it were the identity.
 
 use burn::{
@@ -30,7 +30,7 @@ pub struct VqModelConfig {
     pub code_width: Option<usize>,
     /// Channels of every level; default `[128, 256, 512]`. Latents are 2^(levels − 1) times smaller than images.
     pub channels: Vec<usize>,
-    /// Residual blocks of a level of the encoder; at least 1, default 2. The decoder has one more.
+    /// Residual blocks per level of the encoder; at least 1, default 2. The decoder has one more.
     pub blocks: usize,
     /// Levels that attend, counted from 0; default none.
     pub attention: Vec<usize>,
@@ -130,12 +130,12 @@ impl VqModel {
         let [count, width] = codes.dims();
         check_latents(&latents, width)?;
         let [n, height, wide, _] = latents.dims();
-        let places = n * height * wide;
+        let positions = n * height * wide;
         let fixed = codes.clone().detach();
         // ‖z − e‖² without ‖z‖², which is the same for all rows.
         let lengths = (fixed.clone() * fixed.clone()).sum_dim(1).reshape([1, count]);
-        let products = latents.value.clone().detach().reshape([places, width]).matmul(fixed.transpose());
-        let indices = (lengths - products * 2.0).argmin(1).reshape([places]);
+        let products = latents.value.clone().detach().reshape([positions, width]).matmul(fixed.transpose());
+        let indices = (lengths - products * 2.0).argmin(1).reshape([positions]);
         let rows = codes.select(0, indices.clone()).reshape([n, height, wide, width]);
         let value = latents.value.clone() + (rows.clone() - latents.value).detach();
         Ok(Quantized { values: Dual { value, tangent: latents.tangent }, rows, indices })
@@ -146,6 +146,6 @@ impl VqModel {
     /// # Errors
     /// When the latents have other channels.
     pub fn decode(&self, latents: Dual<4>) -> Result<Dual<4>> {
-        Ok(self.decoder.forward(self.leave.forward(self.quantize(latents)?.values)))
+        self.decoder.forward(self.leave.forward(self.quantize(latents)?.values))
     }
 }

@@ -11,7 +11,8 @@ use stein::{
 };
 use stein_nn::{
     AdmConfig, AnyNetwork, DdpmConfig, DhariwalUnetConfig, MlpConfig, NcsnConfig, NcsnV2Config, NcsnppConfig,
-    NetworkConfig, NoiseNumber, SongEncoder, SongUnetConfig, Unet2dConditionConfig, Unet2dConfig, UnetConfig,
+    NetworkConfig, NoiseNumber, SongEncoder, SongUnetConfig, Unet1dConfig, Unet2dConditionConfig, Unet2dConfig,
+    UnetConfig,
     layers::{Dropout, Init},
 };
 
@@ -88,6 +89,16 @@ fn cases() -> Vec<Case> {
         dropout: DROPOUT,
         ..UnetConfig::default()
     };
+    // Of a length that has to be cut twice on the way up.
+    let unet_1d = Unet1dConfig {
+        channels: 8,
+        multipliers: vec![1, 2, 2],
+        blocks: 1,
+        attention: vec![5],
+        heads: 2,
+        dropout: DROPOUT,
+        ..Unet1dConfig::default()
+    };
     let ncsn = NcsnConfig { channels: 4, inputs: 1, outputs: 1, ..NcsnConfig::default() };
     let ncsn_v2 = NcsnV2Config { channels: 4, inputs: 1, outputs: 1, levels: 10, ..NcsnV2Config::default() };
     let ddpm = DdpmConfig {
@@ -155,6 +166,7 @@ fn cases() -> Vec<Case> {
     let cases = vec![
         Case { drops: false, ..Case::new(mlp, &[5], CLASSES) },
         Case::new(unet, &image, CLASSES),
+        Case::new(unet_1d, &[9, 2], CLASSES),
         Case { drops: false, ..Case::new(ncsn, &[8, 8, 1], 0) },
         Case { drops: false, ..Case::new(ncsn_v2, &[8, 8, 1], 0) },
         Case::new(ddpm, &image, 0),

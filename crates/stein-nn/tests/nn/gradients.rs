@@ -7,7 +7,7 @@ use burn::{
 use stein::Condition;
 use stein_nn::{AnyNetwork, NetworkConfig};
 
-use crate::{matrix, output, shaken, small_mlp, small_unet, vector};
+use crate::{matrix, output, shaken, small_mlp, small_unet, small_unet_1d, vector};
 
 const STEP: f64 = 1e-5;
 const ROWS: usize = 2;
@@ -89,4 +89,9 @@ fn the_perceptron_differentiates() {
 #[test]
 fn the_unet_differentiates() {
     check(&small_unet(&[1, 2], &[4]), &[4, 6, 3]);
+}
+
+#[test]
+fn the_unet_of_series_differentiates() {
+    check(&small_unet_1d(&[1, 2, 2], &[4]), &[7, 3]);
 }

@@ -15,7 +15,7 @@ use burn::{
     tensor::{DType, Device, Tensor, TensorData},
 };
 use stein::{Condition, Context, Key, Network, Purpose, random};
-use stein_nn::{AnyNetwork, MlpConfig, NetworkConfig, UnetConfig};
+use stein_nn::{AnyNetwork, MlpConfig, NetworkConfig, Unet1dConfig, UnetConfig};
 
 /// Numbers in (-1, 1), the same for the same seed.
 fn uniform(count: usize, seed: u64) -> Vec<f64> {
@@ -70,5 +70,16 @@ fn small_unet(multipliers: &[usize], attention: &[usize]) -> NetworkConfig {
         attention: attention.to_vec(),
         heads: 2,
         ..UnetConfig::default()
+    })
+}
+
+fn small_unet_1d(multipliers: &[usize], attention: &[usize]) -> NetworkConfig {
+    NetworkConfig::Unet1d(Unet1dConfig {
+        channels: 8,
+        multipliers: multipliers.to_vec(),
+        blocks: 1,
+        attention: attention.to_vec(),
+        heads: 2,
+        ..Unet1dConfig::default()
     })
 }

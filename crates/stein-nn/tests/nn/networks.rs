@@ -2,9 +2,9 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use stein::{Condition, Context, Dual, Network};
-use stein_nn::{EmbeddingConfig, MlpConfig, NetworkConfig, UnetConfig, ops, state};
+use stein_nn::{EmbeddingConfig, MlpConfig, NetworkConfig, Unet1dConfig, UnetConfig, ops, state};
 
-use crate::{matrix, output, shaken, small_mlp, small_unet, vector};
+use crate::{matrix, output, shaken, small_mlp, small_unet, small_unet_1d, uniform, vector};
 
 fn cases() -> Vec<(NetworkConfig, Vec<usize>)> {
     vec![
@@ -13,6 +13,10 @@ fn cases() -> Vec<(NetworkConfig, Vec<usize>)> {
         (small_unet(&[1, 2], &[]), vec![8, 12, 3]),
         (small_unet(&[1, 2, 2], &[16]), vec![28, 28, 1]),
         (small_unet(&[1], &[]), vec![5, 3, 1]),
+        (small_mlp(), vec![12, 3]),
+        (small_unet_1d(&[1, 2], &[]), vec![16, 3]),
+        (small_unet_1d(&[1, 2, 2], &[7]), vec![25, 2]),
+        (small_unet_1d(&[1, 1, 1], &[]), vec![1, 1]),
     ]
 }
 
@@ -121,6 +125,11 @@ fn a_bad_config_fails_when_built() {
         change(&mut config);
         NetworkConfig::Unet(config)
     };
+    let series = |change: fn(&mut Unet1dConfig)| {
+        let mut config = Unet1dConfig::default();
+        change(&mut config);
+        NetworkConfig::Unet1d(config)
+    };
     let image = [32, 32, 3];
     fails(mlp(|_| ()), &[], "has no values");
     fails(mlp(|c| c.hidden = 0), &[4], "hidden");
@@ -148,6 +157,15 @@ fn a_bad_config_fails_when_built() {
     fails(unet(|c| c.groups = Some(3)), &image, "groups is 3, which does not divide the 64 channels");
     fails(unet(|c| c.epsilon = 0.0), &image, "epsilon is 0");
     fails(unet(|c| c.heads = 3), &image, "heads is 3, which does not divide the 128 channels");
+    fails(unet(|_| ()), &[32, 3], "\"unet1d\" for series");
+    fails(series(|_| ()), &[32], "works on series");
+    fails(series(|_| ()), &image, "works on series");
+    fails(series(|c| c.channels = 7), &[32, 3], "channels");
+    fails(
+        series(|c| c.attention = vec![8]),
+        &[33, 3],
+        "lists length 8, but the shortest series of this network have length 9",
+    );
 }
 
 #[test]
@@ -155,6 +173,7 @@ fn configs_round_trip_and_refuse_unknown_keys() {
     let configs = [
         small_mlp(),
         small_unet(&[1, 2], &[16]),
+        small_unet_1d(&[1, 2], &[16]),
         NetworkConfig::Mlp(MlpConfig {
             embedding: EmbeddingConfig::Positional { max_period: 100.0, shift: 1, sine_first: true },
             ..MlpConfig::default()
@@ -180,14 +199,19 @@ fn configs_round_trip_and_refuse_unknown_keys() {
 #[test]
 fn a_second_level_is_taken_where_it_is_built_in() {
     let device = Device::flex();
-    let plain = [small_mlp(), small_unet(&[1, 2], &[])];
+    let plain = [small_mlp(), small_unet(&[1, 2], &[]), small_unet_1d(&[1, 2], &[])];
     let second = plain.clone().map(|config| match config {
         NetworkConfig::Mlp(config) => NetworkConfig::Mlp(MlpConfig { second_level: true, ..config }),
         NetworkConfig::Unet(config) => NetworkConfig::Unet(UnetConfig { second_level: true, ..config }),
-        _ => unreachable!("these are the two"),
+        NetworkConfig::Unet1d(config) => NetworkConfig::Unet1d(Unet1dConfig { second_level: true, ..config }),
+        _ => unreachable!("these are all"),
     });
     for (plain, config) in plain.into_iter().zip(second) {
-        let shape: &[usize] = if matches!(config, NetworkConfig::Mlp(_)) { &[5] } else { &[4, 4, 1] };
+        let shape: &[usize] = match config {
+            NetworkConfig::Mlp(_) => &[5],
+            NetworkConfig::Unet(_) => &[4, 4, 1],
+            _ => &[5, 2],
+        };
         let dim = shape.iter().product();
         let given = Condition::none();
         let x = matrix(2, dim, 1, DType::F64, &device);
@@ -215,6 +239,27 @@ fn a_second_level_is_taken_where_it_is_built_in() {
         assert!(!toml::to_string(&plain).unwrap().contains("second_level"));
         assert_eq!(toml::from_str::<NetworkConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
     }
+}
+
+/// Far from its ends a series that is moved gives the output moved as far, attention and odd lengths included: nothing in the
+/// network knows of positions.
+#[test]
+fn a_moved_series_gives_a_moved_output() {
+    let (length, depth, margin, by) = (161, 2, 34, 2);
+    let device = Device::flex();
+    let network = shaken(small_unet_1d(&[1, 2], &[161]).build(&[length, depth], 0, 1, &device).unwrap(), DType::F64);
+    let run = |from: usize| {
+        let mut x = vec![0.0; length * depth];
+        x[from * depth..(from + 5) * depth].copy_from_slice(&uniform(5 * depth, 4));
+        let x = Tensor::<2>::from_data(TensorData::new(x, [1, length * depth]), (&device, DType::F64));
+        values(output(&network, x, vector(1, 2, DType::F64, &device), &Condition::none()))
+    };
+    let (still, moved) = (run(78), run(78 + by));
+    let inner = |y: &[f64], from: usize| y[from * depth..(from + length - 2 * margin) * depth].to_vec();
+    let (still, moved, same) = (inner(&still, margin), inner(&moved, margin + by), inner(&moved, margin));
+    let apart = |a: &[f64], b: &[f64]| a.iter().zip(b).fold(0f64, |most, (a, b)| most.max((a - b).abs()));
+    assert!(apart(&still, &moved) < 1e-9, "{} apart", apart(&still, &moved));
+    assert!(apart(&still, &same) > 1e-2, "where it is matters to the output");
 }
 
 /// A `[2, 4, 6, 8]` tensor.

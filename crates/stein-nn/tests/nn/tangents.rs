@@ -9,7 +9,7 @@ use stein_nn::{AnyNetwork, EmbeddingConfig, NetworkConfig, UnetConfig};
 
 use crate::{
     gradients::{Nudge, Picked, close},
-    matrix, output, shaken, small_mlp, small_unet, vector,
+    matrix, output, shaken, small_mlp, small_unet, small_unet_1d, vector,
 };
 
 const ROWS: usize = 2;
@@ -140,6 +140,11 @@ fn the_perceptron_has_products() {
 #[test]
 fn the_unet_has_products() {
     check(&small_unet(&[1, 2], &[4]), &[4, 6, 3]);
+}
+
+#[test]
+fn the_unet_of_series_has_products() {
+    check(&small_unet_1d(&[1, 2, 2], &[4]), &[7, 3]);
 }
 
 #[test]
