@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use stein::{Condition, Error, Result, Tokens, ensure};
 
 use super::{
-    Case, Imported, Key, Names, Output, Weights,
+    Case, Imported, Key, Layout, Names, Output, Weights,
     config::{Reader, text},
     unsupported,
 };
@@ -316,14 +316,6 @@ const SILU: [&str; 2] = ["silu", "swish"];
 const CODER_BLOCKS: [[&str; 2]; 2] =
     [["DownEncoderBlock2D", "AttnDownEncoderBlock2D"], ["UpDecoderBlock2D", "AttnUpDecoderBlock2D"]];
 
-/// How the weight of a layer lies in the file.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Lies {
-    Linear,
-    Pointwise,
-    Conv,
-}
-
 /// What names and layouts depend on besides our names.
 #[derive(Debug, Clone, Copy, Default)]
 struct LibraryNames {
@@ -332,7 +324,7 @@ struct LibraryNames {
     /// Whether sizes change by filters.
     filters: bool,
     /// Of networks with transformers: how the linear maps around them lie.
-    around: Option<Lies>,
+    around: Option<Layout>,
 }
 
 impl LibraryNames {
@@ -348,15 +340,15 @@ impl LibraryNames {
     fn part(self, words: &[&str]) -> Key {
         match *words {
             ["embedding", "frequencies", "drawn"] => Key::same("time_proj.weight"),
-            ["embedding", "first", leaf] => layer("time_embedding.linear_1", leaf, Lies::Linear),
-            ["embedding", "second", leaf] => layer("time_embedding.linear_2", leaf, Lies::Linear),
+            ["embedding", "first", leaf] => Key::layer("time_embedding.linear_1", leaf, Layout::LINEAR),
+            ["embedding", "second", leaf] => Key::layer("time_embedding.linear_2", leaf, Layout::LINEAR),
             ["embedding", "classes"] => Key::same("class_embedding.weight"),
             ["codes"] => Key::same("quantize.embedding.weight"),
-            ["enter", leaf] => layer("quant_conv", leaf, Lies::Pointwise),
-            ["leave", leaf] => layer("post_quant_conv", leaf, Lies::Pointwise),
-            ["input", leaf] => layer("conv_in", leaf, Lies::Conv),
-            ["norm", leaf] => layer("conv_norm_out", leaf, Lies::Linear),
-            ["output", leaf] => layer("conv_out", leaf, Lies::Conv),
+            ["enter", leaf] => Key::layer("quant_conv", leaf, Layout::POINTWISE),
+            ["leave", leaf] => Key::layer("post_quant_conv", leaf, Layout::POINTWISE),
+            ["input", leaf] => Key::layer("conv_in", leaf, Layout::Conv),
+            ["norm", leaf] => Key::layer("conv_norm_out", leaf, Layout::LINEAR),
+            ["output", leaf] => Key::layer("conv_out", leaf, Layout::Conv),
             ["middle", i, ref rest @ ..] => self.unit("mid_block", i, rest),
             // After the last block of a level on the way up stands its only attention.
             ["up", level, "units", _, "attention", ref rest @ ..] if self.filters => {
@@ -367,12 +359,16 @@ impl LibraryNames {
                 block(&format!("{side}_blocks.{level}.resnet_{side}"), rest)
             }
             ["down", level, "halve", "image", leaf] => {
-                layer(&format!("down_blocks.{level}.skip_conv"), leaf, Lies::Pointwise)
+                Key::layer(&format!("down_blocks.{level}.skip_conv"), leaf, Layout::POINTWISE)
             }
-            ["up", level, "double", "image", leaf] => layer(&format!("up_blocks.{level}.skip_conv"), leaf, Lies::Conv),
-            ["up", level, "double", "norm", leaf] => layer(&format!("up_blocks.{level}.skip_norm"), leaf, Lies::Linear),
+            ["up", level, "double", "image", leaf] => {
+                Key::layer(&format!("up_blocks.{level}.skip_conv"), leaf, Layout::Conv)
+            }
+            ["up", level, "double", "norm", leaf] => {
+                Key::layer(&format!("up_blocks.{level}.skip_norm"), leaf, Layout::LINEAR)
+            }
             [side, level, "halve" | "double", leaf] => {
-                layer(&format!("{side}_blocks.{level}.{side}samplers.0.conv"), leaf, Lies::Conv)
+                Key::layer(&format!("{side}_blocks.{level}.{side}samplers.0.conv"), leaf, Layout::Conv)
             }
             _ => Key::same(words.join(".")),
         }
@@ -389,19 +385,19 @@ impl LibraryNames {
     fn attention(self, module: &str, words: &[&str]) -> Key {
         let Some(around) = self.around else { return self.plain_attention(module, words) };
         match *words {
-            ["norm", leaf] => layer(&format!("{module}.norm"), leaf, Lies::Linear),
-            ["input", leaf] => layer(&format!("{module}.proj_in"), leaf, around),
-            ["output", leaf] => layer(&format!("{module}.proj_out"), leaf, around),
+            ["norm", leaf] => Key::layer(&format!("{module}.norm"), leaf, Layout::LINEAR),
+            ["input", leaf] => Key::layer(&format!("{module}.proj_in"), leaf, around),
+            ["output", leaf] => Key::layer(&format!("{module}.proj_out"), leaf, around),
             ["layers", i, name, ref rest @ ..] => {
                 let module = format!("{module}.transformer_blocks.{i}");
                 match (name, rest) {
                     ("own", rest) => self.plain_attention(&format!("{module}.attn1"), rest),
                     ("cross", rest) => self.plain_attention(&format!("{module}.attn2"), rest),
-                    ("own_norm", [leaf]) => layer(&format!("{module}.norm1"), leaf, Lies::Linear),
-                    ("cross_norm", [leaf]) => layer(&format!("{module}.norm2"), leaf, Lies::Linear),
-                    ("norm", [leaf]) => layer(&format!("{module}.norm3"), leaf, Lies::Linear),
-                    ("gated", [leaf]) => layer(&format!("{module}.ff.net.0.proj"), leaf, Lies::Linear),
-                    ("output", [leaf]) => layer(&format!("{module}.ff.net.2"), leaf, Lies::Linear),
+                    ("own_norm", [leaf]) => Key::layer(&format!("{module}.norm1"), leaf, Layout::LINEAR),
+                    ("cross_norm", [leaf]) => Key::layer(&format!("{module}.norm2"), leaf, Layout::LINEAR),
+                    ("norm", [leaf]) => Key::layer(&format!("{module}.norm3"), leaf, Layout::LINEAR),
+                    ("gated", [leaf]) => Key::layer(&format!("{module}.ff.net.0.proj"), leaf, Layout::LINEAR),
+                    ("output", [leaf]) => Key::layer(&format!("{module}.ff.net.2"), leaf, Layout::LINEAR),
                     _ => Key::same(format!("{module}.{name}.{}", rest.join("."))),
                 }
             }
@@ -451,31 +447,21 @@ pub(super) fn attended(module: &str, words: &[&str], old: bool) -> Key {
         ("output", true) => "proj_attn",
         (other, _) => other,
     };
-    layer(&format!("{module}.{name}"), leaf, Lies::Linear)
+    Key::layer(&format!("{module}.{name}"), leaf, Layout::LINEAR)
 }
 
 pub(super) fn block(module: &str, words: &[&str]) -> Key {
     let [part, leaf] = *words else { return Key::same(format!("{module}.{}", words.join("."))) };
-    let (name, lies) = match part {
-        "first_norm" => ("norm1", Lies::Linear),
-        "first" => ("conv1", Lies::Conv),
-        "embedding" => ("time_emb_proj", Lies::Linear),
-        "second_norm" => ("norm2", Lies::Linear),
-        "second" => ("conv2", Lies::Conv),
-        "skip" => ("conv_shortcut", Lies::Pointwise),
-        other => (other, Lies::Linear),
+    let (name, layout) = match part {
+        "first_norm" => ("norm1", Layout::LINEAR),
+        "first" => ("conv1", Layout::Conv),
+        "embedding" => ("time_emb_proj", Layout::LINEAR),
+        "second_norm" => ("norm2", Layout::LINEAR),
+        "second" => ("conv2", Layout::Conv),
+        "skip" => ("conv_shortcut", Layout::POINTWISE),
+        other => (other, Layout::LINEAR),
     };
-    layer(&format!("{module}.{name}"), leaf, lies)
-}
-
-pub(super) fn layer(module: &str, leaf: &str, lies: Lies) -> Key {
-    match (leaf, lies) {
-        ("weight", Lies::Linear) => Key::linear(format!("{module}.weight")),
-        ("weight", Lies::Pointwise) => Key::pointwise(format!("{module}.weight"), 2),
-        ("weight", Lies::Conv) => Key::conv(format!("{module}.weight")),
-        ("gamma", _) => Key::same(format!("{module}.weight")),
-        _ => Key::same(format!("{module}.bias")),
-    }
+    Key::layer(&format!("{module}.{name}"), leaf, layout)
 }
 
 fn imported<N: Module>(
@@ -507,7 +493,7 @@ pub fn unet_2d(json: &Value, weights: Weights) -> Result<Imported<Unet2d>> {
 pub fn unet_2d_condition(json: &Value, weights: Weights) -> Result<Imported<Unet2dCondition>> {
     let config = unet_2d_condition_config(json)?;
     let linear = json.get("use_linear_projection").and_then(Value::as_bool).unwrap_or(false);
-    let around = Some(if linear { Lies::Linear } else { Lies::Pointwise });
+    let around = Some(if linear { Layout::LINEAR } else { Layout::POINTWISE });
     let names = LibraryNames { around, ..LibraryNames::of(weights) };
     let build = |init: &mut Init| config.build(init);
     imported(build, weights, names, |network: &Unet2dCondition, case| {

@@ -6,9 +6,9 @@ use serde_json::Value;
 use stein::{Result, ensure};
 
 use super::{
-    Imported, Key, Names, Weights,
+    Imported, Key, Layout, Names, Weights,
     config::{Reader, text},
-    diffusers::{Lies, attended, block, layer},
+    diffusers::{attended, block},
 };
 use crate::{
     init::Init,
@@ -106,9 +106,13 @@ impl Names for Steps {
         let words: Vec<&str> = ours.split('.').collect();
         let known = match words[..] {
             ["contracting", "embedding", "classes"] => Some(Key::same("class_embedding.weight")),
-            ["contracting", "embedding", "first", leaf] => Some(layer("time_embedding.linear_1", leaf, Lies::Linear)),
-            ["contracting", "embedding", "second", leaf] => Some(layer("time_embedding.linear_2", leaf, Lies::Linear)),
-            ["contracting", "input", leaf] => Some(layer("conv_in", leaf, Lies::Conv)),
+            ["contracting", "embedding", "first", leaf] => {
+                Some(Key::layer("time_embedding.linear_1", leaf, Layout::LINEAR))
+            }
+            ["contracting", "embedding", "second", leaf] => {
+                Some(Key::layer("time_embedding.linear_2", leaf, Layout::LINEAR))
+            }
+            ["contracting", "input", leaf] => Some(Key::layer("conv_in", leaf, Layout::Conv)),
             ["contracting", "down", index, ref rest @ ..] => self.step("down", index, rest),
             ["contracting", "middle", index, "block", ref rest @ ..] => {
                 Some(block(&format!("mid_block.resnets.{index}"), rest))
@@ -117,8 +121,8 @@ impl Names for Steps {
                 Some(attended("mid_block.attentions.0", rest, false))
             }
             ["up", index, ref rest @ ..] => self.step("up", index, rest),
-            ["norm", leaf] => Some(layer("conv_norm_out", leaf, Lies::Linear)),
-            ["output", leaf] => Some(layer("conv_out", leaf, Lies::Conv)),
+            ["norm", leaf] => Some(Key::layer("conv_norm_out", leaf, Layout::LINEAR)),
+            ["output", leaf] => Some(Key::layer("conv_out", leaf, Layout::Conv)),
             _ => None,
         };
         // A name that is none of these is missing in the file under any name, and is reported as that.

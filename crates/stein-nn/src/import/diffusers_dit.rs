@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use stein::{Condition, Result, ensure};
 
 use super::{
-    Imported, Key, Names, Weights,
+    Imported, Key, Layout, Names, Weights,
     config::{Reader, text},
 };
 use crate::{
@@ -83,9 +83,9 @@ struct DitNames;
 impl Names for DitNames {
     fn key(&self, ours: &str, _: &[usize]) -> Key {
         let words: Vec<&str> = ours.split('.').collect();
-        let linear = |theirs: &str, leaf: &str| Key::weighted(theirs, leaf, Key::linear);
+        let linear = |theirs: &str, leaf: &str| Key::layer(theirs, leaf, Layout::LINEAR);
         match words[..] {
-            ["patches", leaf] => Key::weighted("pos_embed.proj", leaf, Key::conv),
+            ["patches", leaf] => Key::layer("pos_embed.proj", leaf, Layout::Conv),
             ["embeddings", index, "classes"] => {
                 Key::same(format!("transformer_blocks.{index}.norm1.emb.class_embedder.embedding_table.weight"))
             }

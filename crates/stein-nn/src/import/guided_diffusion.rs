@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use stein::{Error, Result, ensure};
 
 use super::{
-    Case, Imported, Key, Names, Output, Weights,
+    Case, Imported, Key, Layout, Names, Output, Weights,
     config::{Reader, check_sizes},
     unsupported,
 };
@@ -338,9 +338,9 @@ impl Names for AdmNames {
         let words: Vec<&str> = ours.split('.').collect();
         let known = match words[..] {
             ["contracting", "embedding", "classes"] => Some(Key::same("label_emb.weight")),
-            ["contracting", "embedding", "first", leaf] => Some(Key::weighted("time_embed.0", leaf, Key::linear)),
-            ["contracting", "embedding", "second", leaf] => Some(Key::weighted("time_embed.2", leaf, Key::linear)),
-            ["contracting", "input", leaf] => Some(Key::weighted("input_blocks.0.0", leaf, Key::conv)),
+            ["contracting", "embedding", "first", leaf] => Some(Key::layer("time_embed.0", leaf, Layout::LINEAR)),
+            ["contracting", "embedding", "second", leaf] => Some(Key::layer("time_embed.2", leaf, Layout::LINEAR)),
+            ["contracting", "input", leaf] => Some(Key::layer("input_blocks.0.0", leaf, Layout::Conv)),
             ["contracting", "down", index, ref rest @ ..] => index.parse().ok().and_then(|index: usize| {
                 let level = index / (self.config.blocks + 1);
                 self.step(&format!("input_blocks.{}", index + 1), level, false, rest)
@@ -356,7 +356,7 @@ impl Names for AdmNames {
                 self.step(&format!("output_blocks.{index}"), level, true, rest)
             }),
             ["norm", leaf] => Some(Key::norm("out.0", leaf)),
-            ["output", leaf] => Some(Key::weighted("out.2", leaf, Key::conv)),
+            ["output", leaf] => Some(Key::layer("out.2", leaf, Layout::Conv)),
             _ => None,
         };
         // A name that is none of these is missing in the file under any name, and is reported as that.
@@ -383,7 +383,7 @@ impl AdmNames {
             ["unit", "attention", rest @ ..] => self.attention(&format!("{theirs}.1"), level, up, rest),
             ["resize", leaf] => {
                 let name = if up { "conv" } else { "op" };
-                Some(Key::weighted(&format!("{theirs}.{after}.{name}"), leaf, Key::conv))
+                Some(Key::layer(&format!("{theirs}.{after}.{name}"), leaf, Layout::Conv))
             }
             ["resize", rest @ ..] => block(&format!("{theirs}.{after}"), rest),
             _ => None,
@@ -396,7 +396,7 @@ impl AdmNames {
         match rest {
             ["norm", leaf] => Some(Key::norm(&format!("{theirs}.norm"), leaf)),
             ["output", leaf] => {
-                Some(Key::weighted(&format!("{theirs}.proj_out"), leaf, |name| Key::pointwise(name, self.axes)))
+                Some(Key::layer(&format!("{theirs}.proj_out"), leaf, Layout::Turned { ones: self.axes }))
             }
             [part, leaf] => fused(&format!("{theirs}.qkv"), part, leaf, [channels, heads], self.order, self.axes),
             _ => None,
@@ -414,16 +414,14 @@ impl Names for EncoderNames {
             (_, ["norm", leaf]) => Some(Key::norm("out.0", leaf)),
             // Theirs has a column per position.
             (Pool::Attention, ["positions"]) => Some(Key::linear("out.2.positional_embedding")),
-            (Pool::Attention, ["output", leaf]) => {
-                Some(Key::weighted("out.2.c_proj", leaf, |name| Key::pointwise(name, 1)))
-            }
+            (Pool::Attention, ["output", leaf]) => Some(Key::layer("out.2.c_proj", leaf, Layout::Turned { ones: 1 })),
             (Pool::Attention, [part, leaf]) => config
                 .heads_of(channels, false)
                 .ok()
                 .and_then(|heads| fused("out.2.qkv_proj", part, leaf, [channels, heads], Order::PartsFirst, 1)),
-            (Pool::Adaptive, ["output", leaf]) => Some(Key::weighted("out.3", leaf, |name| Key::pointwise(name, 2))),
-            (Pool::Spatial, ["hidden", leaf]) => Some(Key::weighted("out.0", leaf, Key::linear)),
-            (Pool::Spatial, ["output", leaf]) => Some(Key::weighted("out.2", leaf, Key::linear)),
+            (Pool::Adaptive, ["output", leaf]) => Some(Key::layer("out.3", leaf, Layout::POINTWISE)),
+            (Pool::Spatial, ["hidden", leaf]) => Some(Key::layer("out.0", leaf, Layout::LINEAR)),
+            (Pool::Spatial, ["output", leaf]) => Some(Key::layer("out.2", leaf, Layout::LINEAR)),
             _ => None,
         };
         known.unwrap_or_else(|| Key::same(ours))
@@ -437,11 +435,11 @@ impl Names for EncoderNames {
 fn block(theirs: &str, rest: &[&str]) -> Option<Key> {
     Some(match *rest {
         ["first_norm", leaf] => Key::norm(&format!("{theirs}.in_layers.0"), leaf),
-        ["first", leaf] => Key::weighted(&format!("{theirs}.in_layers.2"), leaf, Key::conv),
-        ["embedding", leaf] => Key::weighted(&format!("{theirs}.emb_layers.1"), leaf, Key::linear),
+        ["first", leaf] => Key::layer(&format!("{theirs}.in_layers.2"), leaf, Layout::Conv),
+        ["embedding", leaf] => Key::layer(&format!("{theirs}.emb_layers.1"), leaf, Layout::LINEAR),
         ["second_norm", leaf] => Key::norm(&format!("{theirs}.out_layers.0"), leaf),
-        ["second", leaf] => Key::weighted(&format!("{theirs}.out_layers.3"), leaf, Key::conv),
-        ["skip", leaf] => Key::weighted(&format!("{theirs}.skip_connection"), leaf, |name| Key::pointwise(name, 2)),
+        ["second", leaf] => Key::layer(&format!("{theirs}.out_layers.3"), leaf, Layout::Conv),
+        ["skip", leaf] => Key::layer(&format!("{theirs}.skip_connection"), leaf, Layout::POINTWISE),
         _ => return None,
     })
 }
@@ -456,6 +454,6 @@ fn fused(
     axes: usize,
 ) -> Option<Key> {
     let part = ["queries", "keys", "values"].iter().position(|name| *name == part)?;
-    let whole = Key::weighted(theirs, leaf, |name| Key::pointwise(name, axes));
+    let whole = Key::layer(theirs, leaf, Layout::Turned { ones: axes });
     Some(whole.rows(rows(order, part, channels, heads), 3 * channels))
 }

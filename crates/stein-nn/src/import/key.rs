@@ -31,6 +31,13 @@ pub enum Layout {
     Conv,
 }
 
+impl Layout {
+    /// Of a linear layer.
+    pub const LINEAR: Self = Self::Turned { ones: 0 };
+    /// Of a convolution of one tap over images.
+    pub const POINTWISE: Self = Self::Turned { ones: 2 };
+}
+
 /// Where a parameter is in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
@@ -67,15 +74,19 @@ impl Key {
         Self::of(name, Layout::Conv)
     }
 
-    /// A parameter of a layer: the weight as `weight` has it, or the bias.
-    pub fn weighted(layer: &str, leaf: &str, weight: impl Fn(String) -> Self) -> Self {
-        let name = format!("{layer}.{leaf}");
-        if leaf == "bias" { Self::same(name) } else { weight(name) }
+    /// A parameter of a layer: its `weight` in a layout, or what stands there under `bias`; of a norm the scale `gamma`, which is
+    /// called its weight there, and the shift `beta`.
+    pub fn layer(module: &str, leaf: &str, weight: Layout) -> Self {
+        match leaf {
+            "weight" => Self::of(format!("{module}.weight"), weight),
+            "gamma" => Self::same(format!("{module}.weight")),
+            _ => Self::same(format!("{module}.bias")),
+        }
     }
 
-    /// A parameter of a norm: the scale `gamma` is called its weight there, the shift its bias.
-    pub fn norm(layer: &str, leaf: &str) -> Self {
-        Self::same(format!("{layer}.{}", if leaf == "gamma" { "weight" } else { "bias" }))
+    /// A parameter of a norm: as [`layer`](Self::layer).
+    pub fn norm(module: &str, leaf: &str) -> Self {
+        Self::layer(module, leaf, Layout::Same)
     }
 
     /// Only these of the `of` rows of the tensor.

@@ -254,7 +254,7 @@ fn every_pool_loads_by_the_published_names_and_has_tangents() {
 
 /// Only the order of rows differs, so with one head nothing does, and with two something.
 #[test]
-fn the_order_of_queries_keys_and_values_is_told_by_the_config() {
+fn the_order_of_queries_keys_and_values_is_that_of_the_config() {
     let output = |heads: usize, new: bool| -> Vec<f64> {
         let config = with(small(), json!({"num_heads": heads, "use_new_attention_order": new}));
         let network = guided_diffusion::open(&config, Weights::Theirs(&Published(&config).unet().weights()))
