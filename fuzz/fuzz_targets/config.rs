@@ -19,7 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let (_, kind) = Kind::ALL[usize::from(*first) % Kind::ALL.len()];
     let source = Source { kind, config, scheduler, latent: false, weights: Tensors::new(), origin: "bytes".to_owned() };
-    // How it was trained is told without weights.
+    // How it was trained is known without weights.
     let _ = Setting::of(&source);
     assert!(Published::open(&source).is_err(), "a network without weights was opened");
 });

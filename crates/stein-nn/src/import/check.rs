@@ -3,16 +3,29 @@
 //! The files are those of `DIR/io.safetensors` and `DIR/grad.safetensors`: inputs and outputs by name, a case other than the main one
 //! with its name and a dot before them; `NAME_f64` is an output computed in f64, `act.MODULE` what a module returned in the
 //! main case; `grad.KEY` and `grad_f64.KEY` are gradients of Σ out · r.
+//!
+//! A case of a network with what surrounds it goes through the denoiser or flow map that is sampled: see [`Case::denoised`].
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use burn::{
     module::Module,
     tensor::{DType, Device, Gradients, Tensor, TensorData},
 };
-use stein::{Condition, Context, Error, Result};
+use stein::{
+    AnySchedule, Condition, Consistency, ConsistencyFunction, Context, Edm, FlowMap, Kernel, Levels, Network,
+    Precondition, Preconditioned, Result, Schedule, ensure, estimate,
+};
 
-use super::Key;
+use super::{
+    Names, Weights,
+    key::{flat, joined, load},
+    mismatch, unsupported,
+};
 use crate::{
     files::read_tensors,
     ops::Dual,
@@ -31,7 +44,12 @@ pub struct Case<'a> {
     leaf: Option<Tensor<4>>,
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
+    /// The case of that name among stored tensors, to be computed in `kind`.
+    pub fn new(name: &str, tensors: &'a Tensors, kind: DType) -> Self {
+        Self { name: name.to_owned(), tensors, device: Device::flex(), kind, leaf: None }
+    }
+
     /// Whether there is an input of that name.
     pub fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(&self.key(name))
@@ -43,16 +61,14 @@ impl Case<'_> {
 
     fn data(&self, name: &str) -> Result<TensorData> {
         let key = self.key(name);
-        self.tensors.get(&key).cloned().ok_or_else(|| {
-            Error::new(format!("the stored inputs lack {key}: this check needs them from the reference"))
-        })
+        let lacks = || mismatch(format!("the stored inputs lack {key}: this check needs them from the reference"));
+        self.tensors.get(&key).cloned().ok_or_else(lacks)
     }
 
     fn tensor<const D: usize>(&self, name: &str) -> Result<Tensor<D>> {
         let data = self.data(name)?;
-        if data.shape().len() != D {
-            return Err(Error::new(format!("the stored input {name} has shape {:?}: expected {D} axes", data.shape())));
-        }
+        let shape = data.shape();
+        ensure!(Kind::Mismatch, shape.len() == D, "the stored input {name} has shape {shape:?}: expected {D} axes");
         Ok(Tensor::from_data(data.convert_dtype(self.kind), (&self.device, self.kind)))
     }
 
@@ -66,14 +82,6 @@ impl Case<'_> {
             _ => self.tensor(name)?,
         };
         Ok(x.permute([0, 2, 3, 1]).into())
-    }
-
-    /// A number per sample.
-    ///
-    /// # Errors
-    /// As [`images`](Self::images).
-    pub fn numbers(&self, name: &str) -> Result<Dual<1>> {
-        Ok(self.tensor::<1>(name)?.into())
     }
 
     /// A vector per sample.
@@ -92,45 +100,137 @@ impl Case<'_> {
         Ok(self.tensor::<3>(name)?.into())
     }
 
-    /// A context of the numbers under a name and a condition.
+    /// The context of the numbers under a name and a condition.
     ///
     /// # Errors
     /// As [`images`](Self::images).
-    pub fn context<'a>(&self, noise: &str, given: &'a Condition) -> Result<Context<'a>> {
-        Ok(Context { noise: self.numbers(noise)?, second: None, given, dropout: None })
+    pub fn context<'g>(&self, noise: &str, given: &'g Condition) -> Result<Context<'g>> {
+        Ok(Context::new(self.tensor(noise)?, given))
     }
 
-    /// A class per sample.
+    /// The classes under a name, one per sample; no condition where there are none.
     ///
     /// # Errors
-    /// As [`images`](Self::images).
-    pub fn classes(&self, name: &str) -> Result<Vec<u32>> {
-        Ok(self.data(name)?.iter::<i64>().map(|class| class as u32).collect())
+    /// As [`images`](Self::images), and for what is no class.
+    pub fn classes(&self, name: &str) -> Result<Condition> {
+        if !self.has(name) {
+            return Ok(Condition::none());
+        }
+        let class = |class: i64| {
+            u32::try_from(class)
+                .map_err(|_| mismatch(format!("the stored input {name} has {class}, which is no class")))
+        };
+        Ok(Condition::classes(self.data(name)?.iter::<i64>().map(class).collect::<Result<Vec<_>>>()?))
+    }
+
+    /// The output `out` of a network for the images `x` and the numbers under a name.
+    ///
+    /// # Errors
+    /// As [`images`](Self::images), and those of the network.
+    pub fn out(
+        &self,
+        noise: &str,
+        given: &Condition,
+        images: impl FnOnce(Dual<4>, &Context) -> Result<Dual<4>>,
+    ) -> Result<Vec<Output>> {
+        Ok(vec![Output::images("out", images(self.images("x")?, &self.context(noise, given)?)?)])
+    }
+
+    /// What a network gives for the images `x` = x_0 + σ ε and a `sigma` each within what surrounds it where it is sampled, and
+    /// the estimate that is made of it.
+    ///
+    /// # Errors
+    /// As [`images`](Self::images), and those of the network and of what surrounds it.
+    pub fn denoised(
+        &self,
+        given: &Condition,
+        images: impl Fn(Dual<4>, &Context) -> Result<Dual<4>> + Send + Sync,
+        around: &Surroundings,
+    ) -> Result<(Dual<4>, Dual<4>)> {
+        let x = self.images("x")?;
+        let [count, height, width, channels] = x.dims();
+        let sigma = self.data("sigma")?;
+        let kernels: Vec<Kernel> = sigma.iter::<f64>().map(|sigma| Edm::default().kernel(sigma)).collect();
+        let levels = Levels::Each(&kernels);
+        let network = OnRows { images, size: [height, width, channels], seen: Mutex::new(None) };
+        let rows = x.reshape([count, height * width * channels]);
+        let mean = match around {
+            Surroundings::Denoiser(schedule, precondition) => {
+                let denoiser = Preconditioned::new(&network, *precondition, schedule.clone())?;
+                estimate(&denoiser, rows, levels, given)?.mean
+            }
+            Surroundings::FlowMap(schedule, consistency) => {
+                let end = schedule.kernel(schedule.span().0);
+                ConsistencyFunction::new(&network, *consistency, schedule.clone())?.carry(
+                    rows,
+                    levels,
+                    Levels::Same(&end),
+                    given,
+                )?
+            }
+        };
+        let raw = network.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let raw = raw.ok_or_else(|| unsupported("the network was not asked for anything"))?;
+        Ok((raw, mean.reshape([count, height, width, channels])))
     }
 }
 
-/// An output in the order of the reference's numbers.
-pub struct Output(Tensor<1>);
+/// What surrounds a network where it is sampled, with the schedule it was trained on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Surroundings {
+    /// Those of a denoiser.
+    Denoiser(AnySchedule, Precondition),
+    /// Those of a consistency function.
+    FlowMap(AnySchedule, Consistency),
+}
+
+/// A network of images on images of one size as rows, which keeps what it gave.
+struct OnRows<F> {
+    images: F,
+    size: [usize; 3],
+    seen: Mutex<Option<Dual<4>>>,
+}
+
+impl<F: Fn(Dual<4>, &Context) -> Result<Dual<4>> + Send + Sync> Network for OnRows<F> {
+    fn forward(&self, x: Dual<2>, context: &Context) -> Result<Dual<2>> {
+        let (count, [height, width, channels]) = (x.dims()[0], self.size);
+        let y = (self.images)(x.reshape([count, height, width, channels]), context)?;
+        let found = y.dims()[3];
+        ensure!(
+            Kind::Unsupported,
+            found == channels,
+            "the network gives {found} channels for {channels}: what surrounds it is compared only where it gives as many"
+        );
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(y.clone());
+        Ok(y.reshape([count, height * width * channels]))
+    }
+}
+
+/// An output by the reference's name, in the order of its numbers.
+pub struct Output {
+    name: &'static str,
+    values: Tensor<1>,
+}
 
 impl Output {
     /// Ours `[N, H, W, C]`, theirs `[N, C, H, W]`.
-    pub fn images(x: Dual<4>) -> Self {
-        Self(x.value.permute([0, 3, 1, 2]).reshape([-1]))
+    pub fn images(name: &'static str, x: Dual<4>) -> Self {
+        Self { name, values: x.value.permute([0, 3, 1, 2]).reshape([-1]) }
     }
 
     /// The same layout.
-    pub fn plain<const D: usize>(x: Dual<D>) -> Self {
-        Self(x.value.reshape([-1]))
+    pub fn plain<const D: usize>(name: &'static str, x: Dual<D>) -> Self {
+        Self { name, values: x.value.reshape([-1]) }
     }
 }
 
 /// An imported network that can be compared with its reference.
 pub trait Reference {
-    /// Outputs by the reference's names.
+    /// Outputs by the reference's names, in the order of its numbers.
     ///
     /// # Errors
     /// When inputs are missing or do not fit.
-    fn run(&self, case: &Case) -> Result<Vec<(String, Output)>>;
+    fn run(&self, case: &Case) -> Result<Vec<Output>>;
     /// What a module of the reference returned, from what was noted on the way.
     fn activation(&self, module: &str, seen: &Trace) -> Option<TensorData>;
     /// Gradients by the file's keys, in the file's layout.
@@ -147,35 +247,86 @@ pub trait Reference {
     fn prepared(&self, kind: DType, tracked: bool) -> Box<dyn Reference>;
 }
 
-type Run<N> = Arc<dyn Fn(&N, &Case) -> Result<Vec<(String, Output)>> + Send + Sync>;
-type Names = Arc<dyn Fn(&str) -> Key + Send + Sync>;
-type Seen = Arc<dyn Fn(&str, &Trace) -> Option<TensorData> + Send + Sync>;
+impl dyn Reference + '_ {
+    /// The outputs of a case by name, and what modules noted on the way. The network has to be [prepared](Reference::prepared)
+    /// in the float type of the case, without autodiff.
+    ///
+    /// # Errors
+    /// As [`run`](Reference::run).
+    pub fn outputs(&self, case: &Case) -> Result<(Tensors, Trace)> {
+        let (outputs, seen) = trace::record(|| self.run(case));
+        let outputs = outputs?.into_iter().map(|output| (output.name.to_owned(), output.values.into_data()));
+        Ok((outputs.collect(), seen))
+    }
+
+    /// Of the main case among stored tensors, the gradients of Σ out · r by all parameters and the images `x`, by the file's keys
+    /// and computed in `kind`.
+    ///
+    /// # Errors
+    /// As [`run`](Reference::run).
+    pub fn slopes(&self, stored: &Tensors, r: &TensorData, kind: DType) -> Result<Tensors> {
+        let lacks = |name: &str| mismatch(format!("the stored gradients lack {name}"));
+        let device = Device::flex().autodiff();
+        let tracked = self.prepared(kind, true);
+        let x = stored.get("x").ok_or_else(|| lacks("x"))?.clone();
+        ensure!(Kind::Mismatch, x.shape().len() == 4, "the stored input x has shape {:?}: expected images", x.shape());
+        let leaf = Tensor::<4>::from_data(x.convert_dtype(kind), (&device, kind)).require_grad();
+        let leaf = Some(leaf);
+        let case = Case { device: device.clone(), leaf: leaf.clone(), ..Case::new("main", stored, kind) };
+        let out = tracked.run(&case)?.into_iter().find(|output| output.name == "out").ok_or_else(|| lacks("out"))?;
+        ensure!(
+            Kind::Mismatch,
+            out.values.dims()[0] == r.num_elements(),
+            "the stored r has {} numbers for an output of {}",
+            r.num_elements(),
+            out.values.dims()[0]
+        );
+        let r = Tensor::<1>::from_data(flat(r.clone().convert_dtype(kind)), (&device, kind));
+        let gradients = (out.values * r).sum().backward();
+        let mut found = tracked.gradients(&gradients);
+        let slope = leaf.and_then(|leaf| leaf.grad(&gradients)).ok_or_else(|| lacks("x"))?;
+        found.insert("x".to_owned(), slope.into_data());
+        Ok(found)
+    }
+}
+
+type Run<N> = Arc<dyn Fn(&N, &Case) -> Result<Vec<Output>> + Send + Sync>;
 
 /// A network with its importer's tables.
 #[derive(Clone)]
 pub struct Imported<N> {
     /// The network, on an autodiff device.
     pub network: N,
-    /// For our parameter, theirs.
-    pub key: Names,
-    /// Evaluates a stored case.
-    pub run: Run<N>,
-    /// What a module of the reference returned.
-    pub seen: Seen,
+    names: Arc<dyn Names>,
+    run: Run<N>,
+}
+
+impl<N: Module> Imported<N> {
+    /// A network with the weights of a file under these names; `run` evaluates a stored case.
+    ///
+    /// # Errors
+    /// When tensors are missing, left over, or of another shape, with all of them in one table.
+    pub fn new(
+        network: N,
+        names: impl Names + 'static,
+        weights: Weights,
+        run: impl Fn(&N, &Case) -> Result<Vec<Output>> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        Ok(Self { network: load(network, weights, &names)?, names: Arc::new(names), run: Arc::new(run) })
+    }
 }
 
 impl<N: Module + Clone + 'static> Reference for Imported<N> {
-    fn run(&self, case: &Case) -> Result<Vec<(String, Output)>> {
+    fn run(&self, case: &Case) -> Result<Vec<Output>> {
         (self.run)(&self.network, case)
     }
 
     fn activation(&self, module: &str, seen: &Trace) -> Option<TensorData> {
-        (self.seen)(module, seen)
+        self.names.seen(module, seen)
     }
 
     fn gradients(&self, of: &Gradients) -> Tensors {
-        let found = state::gradients(&self.network, of);
-        super::joined(found, &*self.key)
+        joined(state::gradients(&self.network, of), &*self.names)
     }
 
     fn parameters(&self) -> usize {
@@ -187,17 +338,17 @@ impl<N: Module + Clone + 'static> Reference for Imported<N> {
     }
 
     fn keys(&self) -> BTreeSet<String> {
-        state::shapes(&self.network).keys().map(|name| (self.key)(name).name).collect()
+        state::shapes(&self.network).iter().map(|(name, shape)| self.names.key(name, shape).name).collect()
     }
 
     fn exported(&self) -> Tensors {
-        super::joined(self.weights(), &*self.key)
+        joined(self.weights(), &*self.names)
     }
 
     fn prepared(&self, kind: DType, tracked: bool) -> Box<dyn Reference> {
         let network = state::cast(self.network.clone(), kind);
         let network = if tracked { network } else { network.valid() };
-        Box::new(Self { network, key: self.key.clone(), run: self.run.clone(), seen: self.seen.clone() })
+        Box::new(Self { network, names: self.names.clone(), run: self.run.clone() })
     }
 }
 
@@ -228,26 +379,31 @@ impl Checked {
     }
 }
 
-fn compare(name: &str, found: &TensorData, wanted: &TensorData, gap: f64, double: bool) -> Checked {
-    let largest = wanted.iter::<f64>().fold(0.0f64, |most, x| most.max(x.abs()));
-    let absolute = if found.num_elements() == wanted.num_elements() {
-        // A difference that is not a number is a failure, which `max` would hide.
-        let differences = found.iter::<f64>().zip(wanted.iter::<f64>()).map(|(a, b)| (a - b).abs());
-        differences.fold(0.0f64, |most, x| if x.is_nan() { f64::INFINITY } else { most.max(x) })
-    } else {
-        f64::INFINITY
-    };
-    Checked { name: name.to_owned(), largest, absolute, bound: (RELATIVE * largest).max(GAPS * gap), double }
-}
-
 /// The largest difference allowed, over the largest number; or that many times the reference's own difference of f32 from f64,
 /// whichever is larger.
 const RELATIVE: f64 = 1e-4;
 const GAPS: f64 = 20.0;
 
-fn gap(single: Option<&TensorData>, double: &TensorData) -> f64 {
-    let Some(single) = single else { return 0.0 };
-    single.iter::<f64>().zip(double.iter::<f64>()).fold(0.0, |most, (a, b)| most.max((a - b).abs()))
+/// What was found against the reference's number in f32, in f64, or both.
+fn compare(
+    name: String,
+    found: &TensorData,
+    single: Option<&TensorData>,
+    double: Option<&TensorData>,
+) -> Option<Checked> {
+    let wanted = double.or(single)?;
+    let apart = |a: &TensorData, b: &TensorData| {
+        if a.num_elements() != b.num_elements() {
+            return f64::INFINITY;
+        }
+        // A difference that is not a number is a failure, which `max` would hide.
+        let differences = a.iter::<f64>().zip(b.iter::<f64>()).map(|(a, b)| (a - b).abs());
+        differences.fold(0.0f64, |most, x| if x.is_nan() { f64::INFINITY } else { most.max(x) })
+    };
+    let largest = wanted.iter::<f64>().fold(0.0f64, |most, x| most.max(x.abs()));
+    let gap = single.map_or(0.0, |single| apart(single, wanted));
+    let bound = (RELATIVE * largest).max(if gap.is_finite() { GAPS * gap } else { 0.0 });
+    Some(Checked { name, largest, absolute: apart(found, wanted), bound, double: double.is_some() })
 }
 
 /// Compares all that is stored in a folder with what the network gives, computing in `kind`.
@@ -257,77 +413,45 @@ fn gap(single: Option<&TensorData>, double: &TensorData) -> f64 {
 pub fn check(reference: &dyn Reference, folder: &Path, kind: DType) -> Result<Vec<Checked>> {
     let stored = read_tensors(&folder.join("io.safetensors"))?;
     let plain = reference.prepared(kind, false);
-    let mut cases: Vec<String> = Vec::new();
-    for name in stored.keys().filter(|name| !name.starts_with("act.")) {
-        let case = name.split_once('.').map_or("main", |(case, _)| case).to_owned();
-        if !cases.contains(&case) {
-            cases.push(case);
-        }
-    }
+    let case_of = |key: &str| key.split_once('.').map_or("main", |(case, _)| case).to_owned();
+    let cases: BTreeSet<String> = stored.keys().map(|key| case_of(key)).filter(|case| case != "act").collect();
     let mut all = Vec::new();
     for name in cases {
-        let case = Case { name: name.clone(), tensors: &stored, device: Device::flex(), kind, leaf: None };
-        let (outputs, seen) = trace::record(|| plain.run(&case));
-        let outputs = outputs?;
-        let given = |key: &str| outputs.iter().any(|(output, _)| case.key(output) == key);
-        let of_case = |key: &str| key.split_once('.').map_or("main", |(case, _)| case) == name;
-        if let Some(missing) =
-            stored.keys().filter(|key| of_case(key)).find(|key| key.strip_suffix("_f64").is_some_and(|key| !given(key)))
-        {
-            return Err(Error::new(format!("the reference stored {missing}, which this network does not compute")));
+        let case = Case::new(&name, &stored, kind);
+        let (outputs, seen) = plain.outputs(&case)?;
+        let missing = stored.keys().filter(|key| case_of(key) == name).filter_map(|key| key.strip_suffix("_f64"));
+        if let Some(missing) = missing.into_iter().find(|key| !outputs.keys().any(|output| case.key(output) == *key)) {
+            return Err(unsupported(format!("the reference stored {missing}, which this network does not compute")));
         }
-        for (output, Output(found)) in outputs {
-            let key = case.key(&output);
-            let Some(wanted) = stored.get(&format!("{key}_f64")).or_else(|| stored.get(&key)) else { continue };
-            let gap = gap(stored.get(&key), wanted);
-            all.push(compare(
-                &format!("{name}: {output}"),
-                &found.into_data(),
-                wanted,
-                gap,
-                stored.contains_key(&format!("{key}_f64")),
-            ));
+        for (output, found) in &outputs {
+            let key = case.key(output);
+            let (single, double) = (stored.get(&key), stored.get(&format!("{key}_f64")));
+            all.extend(compare(format!("{name}: {output}"), found, single, double));
         }
         if name != "main" {
             continue;
         }
         for (key, wanted) in &stored {
             let Some(module) = key.strip_prefix("act.") else { continue };
-            let found = plain.activation(module, &seen).ok_or_else(|| {
-                Error::new(format!("nothing of this network is what the reference's module {module} returned"))
-            })?;
-            all.push(compare(key, &found, wanted, 0.0, false));
+            let found = plain.activation(module, &seen).ok_or_else(|| no_module(module))?;
+            all.extend(compare(key.clone(), &found, Some(wanted), None));
         }
     }
     let path = folder.join("grad.safetensors");
     if path.exists() {
-        all.extend(check_gradients(reference, &stored, &read_tensors(&path)?, kind)?);
+        let wanted = read_tensors(&path)?;
+        let r = wanted.get("r").ok_or_else(|| mismatch("the stored gradients lack r"))?;
+        let found = reference.slopes(&stored, r, kind)?;
+        for (name, single) in &wanted {
+            let Some(key) = name.strip_prefix("grad.") else { continue };
+            let found = found.get(key);
+            let found = found.ok_or_else(|| mismatch(format!("no parameter of this network is {key}")))?;
+            all.extend(compare(name.clone(), found, Some(single), wanted.get(&format!("grad_f64.{key}"))));
+        }
     }
     Ok(all)
 }
 
-fn check_gradients(reference: &dyn Reference, stored: &Tensors, wanted: &Tensors, kind: DType) -> Result<Vec<Checked>> {
-    let lacks = |name: &str| Error::new(format!("the stored gradients lack {name}"));
-    let device = Device::flex().autodiff();
-    let tracked = reference.prepared(kind, true);
-    let x = stored.get("x").ok_or_else(|| lacks("x"))?.clone().convert_dtype(kind);
-    let leaf = Tensor::<4>::from_data(x, (&device, kind)).require_grad();
-    let case =
-        Case { name: "main".to_owned(), tensors: stored, device: device.clone(), kind, leaf: Some(leaf.clone()) };
-    let outputs = tracked.run(&case)?;
-    let (_, Output(out)) = outputs.into_iter().find(|(name, _)| name == "out").ok_or_else(|| lacks("out"))?;
-    let r = wanted.get("r").ok_or_else(|| lacks("r"))?;
-    let r = Tensor::<1>::from_data(super::flat(r.clone().convert_dtype(kind)), (&device, kind));
-    let gradients = (out * r).sum().backward();
-    let mut found = tracked.gradients(&gradients);
-    found.insert("x".to_owned(), leaf.grad(&gradients).ok_or_else(|| lacks("x"))?.into_data());
-    let mut all = Vec::new();
-    for (name, single) in wanted {
-        let Some(key) = name.strip_prefix("grad.") else { continue };
-        let double = wanted.get(&format!("grad_f64.{key}"));
-        let wanted = double.unwrap_or(single);
-        let found = found.get(key).ok_or_else(|| Error::new(format!("no parameter of this network is {key}")))?;
-        all.push(compare(name, found, wanted, gap(Some(single), wanted), double.is_some()));
-    }
-    Ok(all)
+fn no_module(module: &str) -> stein::Error {
+    unsupported(format!("nothing of this network is what the reference's module {module} returned"))
 }

@@ -2,70 +2,38 @@
 //! and the denoiser around it (`UNetModel`, `KarrasDenoiser`).
 //!
 //! Rows of queries, keys and values are in the order (three, heads, channels of a head), whatever the config says, and
-//! the maps of attention have two axes of places.
+//! the maps of attention are convolutions over two axes.
 
-use burn::tensor::{Tensor, TensorData};
-use serde::Deserialize;
-use serde_json::{Map, Value};
-use stein::{Condition, Context, Error, Result, Scalings, ensure};
+use serde_json::Value;
+use stein::{AnySchedule, Consistency, Edm, Error, NoiseInput, Precondition, Result};
 
 use super::{
-    Imported, Output, Weights,
-    guided_diffusion::{self, Names, Order},
+    Imported, Output, Surroundings, Weights,
+    config::Reader,
+    guided_diffusion::{self, AdmNames, Order},
 };
-use crate::{
-    networks::{Adm, AdmConfig},
-    ops::Dual,
-};
+use crate::networks::{Adm, AdmConfig};
 
-/// What ln σ is multiplied by on its way into the network.
-pub(super) const LOG_FACTOR: f64 = 250.0;
+/// The noise number of σ: 250 ln σ.
+const NOISE_INPUT: NoiseInput = NoiseInput::LogSigma { factor: 250.0 };
 
-/// Keeps the logarithm of σ = 0 finite.
-const LEAST: f64 = 1e-44;
-
-/// The config of the denoiser around the network.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(default)]
-struct Denoiser {
-    /// The standard deviation of the data.
-    sigma_data: f64,
-    /// The smallest σ.
-    sigma_min: f64,
+/// The settings of the denoiser: in a section of their own, or among the flags.
+pub(super) fn denoiser(json: &Value) -> &Value {
+    json.get("karras_denoiser").filter(|section| !section.is_null()).unwrap_or(json)
 }
 
-impl Default for Denoiser {
-    fn default() -> Self {
-        Self { sigma_data: 0.5, sigma_min: 0.002 }
-    }
-}
-
-impl Denoiser {
-    /// The output of the network, and what becomes of it, for noisy images and a σ each: as a consistency function, which is
-    /// the identity at the smallest σ, or as EDM's denoiser, whose scalings are the same with the smallest σ at 0.
-    fn denoise(
-        &self,
-        network: &Adm,
-        x: Dual<4>,
-        sigma: Tensor<1>,
-        given: &Condition,
-        consistent: bool,
-    ) -> Result<(Dual<4>, Dual<4>)> {
-        let end = if consistent { self.sigma_min } else { 0.0 };
-        let rows: Vec<_> =
-            sigma.to_data().iter::<f64>().map(|sigma| Scalings::at(sigma, end, self.sigma_data)).collect();
-        let column = |factors: Vec<f64>| {
-            let count = factors.len();
-            Tensor::<4>::from_data(TensorData::new(factors, [count, 1, 1, 1]), (&sigma.device(), sigma.dtype()))
-        };
-        let input = column(rows.iter().map(|row| row.input).collect());
-        let skip = column(rows.iter().map(|row| row.skip).collect());
-        let output = column(rows.iter().map(|row| row.output).collect());
-        let noise = (sigma + LEAST).log() * LOG_FACTOR;
-        let found = network.images(x.clone().linear(|x| x * input.clone()), &Context::new(noise, given))?;
-        let denoised = found.clone().linear(|y| y * output.clone()) + x.linear(|x| x * skip.clone());
-        Ok((found, denoised))
-    }
+/// What surrounds a network under the settings of their denoiser: those of a consistency function, which is the identity at the
+/// smallest σ, or of EDM's denoiser of the same network, the teacher.
+pub(super) fn surroundings(settings: &Value, consistent: bool) -> Result<Surroundings> {
+    let mut read = Reader::new("karras_denoiser", settings)?;
+    let schedule = Edm { sigma_min: read.read("sigma_min", 0.002)?, sigma_max: read.read("sigma_max", 80.0)? };
+    let (schedule, sigma_data): (AnySchedule, _) = (schedule.into(), read.read("sigma_data", 0.5)?);
+    Ok(if consistent {
+        Surroundings::FlowMap(schedule, Consistency { sigma_data, noise_input: NOISE_INPUT })
+    } else {
+        let precondition = Precondition { noise_input: NOISE_INPUT, ..Precondition::edm(sigma_data) };
+        Surroundings::Denoiser(schedule, precondition)
+    })
 }
 
 /// The arguments of the network: beside those of the denoiser, or alone.
@@ -85,28 +53,23 @@ pub fn config(json: &Value) -> Result<AdmConfig> {
     guided_diffusion::config(unet(json)?)
 }
 
-/// A U-Net with the weights of a file.
+/// A U-Net with the weights of a file. Stored cases are the network itself (`out` of `x`, `timesteps`, `y`) or, where they
+/// have a `sigma`, what the denoiser makes of it (`denoised`): in the case `denoise_plain` the teacher, in others the consistency
+/// function.
 ///
 /// # Errors
 /// When config or weights are not those of one.
 pub fn open(json: &Value, weights: Weights) -> Result<Imported<Adm>> {
-    let denoiser = json.get("karras_denoiser").filter(|section| !section.is_null());
-    let denoiser = denoiser.cloned().unwrap_or_else(|| Value::Object(Map::new()));
-    ensure!(denoiser.is_object(), "karras_denoiser is {denoiser}: it is a table of names and values");
-    let denoiser: Denoiser = serde_json::from_value(denoiser)
-        .map_err(|error| Error::new(format!("karras_denoiser is no config of their denoiser: {error}")))?;
-    ensure!(denoiser.sigma_data > 0.0, "sigma_data is {}: it is a positive number", denoiser.sigma_data);
-    let names = Names { config: config(json)?, order: Order::PartsFirst, ones: 2 };
+    let settings = denoiser(json);
+    let around = [surroundings(settings, false)?, surroundings(settings, true)?];
+    let names = AdmNames { config: config(json)?, order: Order::PartsFirst, axes: 2 };
     guided_diffusion::open_as(names, weights, move |network, case| {
-        let (x, given) = (case.images("x")?, guided_diffusion::condition(case)?);
-        if case.has("sigma") {
-            let sigma = case.numbers("sigma")?.value;
-            let consistent = case.name != "denoise_plain";
-            let (found, denoised) = denoiser.denoise(network, x, sigma, &given, consistent)?;
-            let outputs = [("model_output", found), ("denoised", denoised)];
-            return Ok(outputs.map(|(name, y)| (name.to_owned(), Output::images(y))).into());
+        let given = case.classes("y")?;
+        if !case.has("sigma") {
+            return case.out("timesteps", &given, |x, context| network.images(x, context));
         }
-        let y = network.images(x, &case.context("timesteps", &given)?)?;
-        Ok(vec![("out".to_owned(), Output::images(y))])
+        let around = &around[usize::from(case.name != "denoise_plain")];
+        let (raw, denoised) = case.denoised(&given, |x, context| network.images(x, context), around)?;
+        Ok(vec![Output::images("model_output", raw), Output::images("denoised", denoised)])
     })
 }

@@ -7,17 +7,18 @@
 //! decoder's (with and without attention). Options of a config that change a network and are not read have to have
 //! their neutral values. Weights may be named as before version 0.14 of the library (`query`, `proj_attn`), too.
 
-use std::{collections::BTreeSet, sync::Arc};
-
 use burn::{
     module::Module,
     tensor::{Device, TensorData},
 };
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use stein::{Condition, Error, Result, Tokens, ensure};
 
-use super::{Case, Imported, Key, Output, Weights, load};
+use super::{
+    Case, Imported, Key, Layout, Names, Output, Weights,
+    config::{Reader, text},
+    unsupported,
+};
 use crate::{
     embedding::EmbeddingConfig,
     init::Init,
@@ -32,107 +33,51 @@ use crate::{
 /// The longest period of positional frequencies over 2π.
 const MAX_PERIOD: f64 = 1e4;
 
-/// The deviation of Fourier frequencies.
-const FOURIER_SCALE: f64 = 16.0;
+/// The library's random frequencies.
+const FOURIER: EmbeddingConfig = EmbeddingConfig::Fourier { scale: 16.0 };
 
 /// How weights were averaged, which stands among the entries of the config of an average.
-pub(super) const AVERAGE: [&str; 7] =
+const AVERAGE: [&str; 7] =
     ["decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup"];
 
-/// The same value, whether whole numbers are written with a point or not, and whether a list has it at every place.
-fn same(value: &Value, neutral: &Value) -> bool {
-    match (value.as_array(), value.as_f64(), neutral.as_f64()) {
-        (Some(items), _, _) => items.iter().all(|item| same(item, neutral)),
-        (None, Some(value), Some(neutral)) => value == neutral,
-        _ => value == neutral,
-    }
-}
-
-/// The values of a config, each to be read once.
-pub(super) struct Reader<'a> {
-    class: &'static str,
-    values: &'a Map<String, Value>,
-    left: BTreeSet<&'a str>,
-}
-
 impl<'a> Reader<'a> {
-    pub(super) fn new(json: &'a Value, class: &'static str) -> Result<Self> {
-        let Some(values) = json.as_object() else {
-            return Err(Error::new(format!("the config of {class} is no object: give what is in its config.json")));
-        };
-        let named = values.get("_class_name").and_then(Value::as_str);
-        ensure!(
-            named.is_none_or(|name| name == class),
-            "the config is one of {}, not of {class}",
-            named.unwrap_or_default()
-        );
+    /// For the config of a class of the library.
+    pub(super) fn of_class(class: &'static str, json: &'a Value) -> Result<Self> {
+        let mut reader = Self::new(class, json)?;
+        let named = text(json, "_class_name").unwrap_or(class);
+        ensure!(Kind::Mismatch, named == class, "the config is one of {named}, not of {class}");
         // What the library keeps of an average beside the config is none of the network's.
-        let own = |key: &&str| !key.starts_with('_') && !AVERAGE.contains(key);
-        let left = values.keys().map(String::as_str).filter(own).collect();
-        Ok(Self { class, values, left })
-    }
-
-    /// The value of a key, or what the library takes where the file has none.
-    pub(super) fn read<T: DeserializeOwned>(&mut self, key: &str, default: T) -> Result<T> {
-        self.left.remove(key);
-        let Some(value) = self.values.get(key) else { return Ok(default) };
-        T::deserialize(value)
-            .map_err(|error| Error::new(format!("{key} of {} is {value}, which cannot be read: {error}", self.class)))
-    }
-
-    /// Keys that do not change the network.
-    fn skip(&mut self, keys: &[&'a str]) {
-        for key in keys {
-            self.left.remove(key);
-        }
-    }
-
-    /// Fails if a key has another value than these; none and null stand for the first.
-    pub(super) fn only(&mut self, key: &str, allowed: &[Value]) -> Result<()> {
-        self.left.remove(key);
-        let Some(value) = self.values.get(key) else { return Ok(()) };
-        ensure!(
-            value.is_null() || allowed.iter().any(|neutral| same(value, neutral)),
-            "{key} of {} is {value}, which is not supported: {}",
-            self.class,
-            match allowed.first() {
-                Some(neutral) => format!("only {neutral} is"),
-                None => "only null is".to_owned(),
-            }
-        );
-        Ok(())
+        reader.skip(&AVERAGE);
+        Ok(reader)
     }
 
     /// The levels that attend, of block types without and with attention, on the way down and on the way up.
     pub(super) fn attention(&mut self, down: [&str; 2], up: [&str; 2], channels: &[usize]) -> Result<Vec<usize>> {
-        let mut found: [Vec<bool>; 2] = Default::default();
-        for (found, (key, kinds)) in found.iter_mut().zip([("down_block_types", down), ("up_block_types", up)]) {
+        let mut attends = |key: &str, kinds: [&str; 2]| -> Result<Vec<bool>> {
             let types: Vec<String> = self.read(key, Vec::new())?;
             ensure!(
                 types.len() == channels.len(),
-                "{key} of {} has {} blocks and block_out_channels {}: give as many",
-                self.class,
+                "{key} has {} blocks and block_out_channels {}: give as many",
                 types.len(),
                 channels.len()
             );
-            for kind in types {
+            let known = |kind: String| {
                 let index = kinds.iter().position(|known| *known == kind);
-                ensure!(
-                    index.is_some(),
-                    "{key} of {} has block {kind}, which is not supported here: only {} and {} are",
-                    self.class,
-                    kinds[0],
-                    kinds[1]
-                );
-                found.push(index == Some(1));
-            }
-        }
-        let [down, mut up] = found;
+                index.map(|index| index == 1).ok_or_else(|| {
+                    let [plain, attending] = kinds;
+                    unsupported(format!(
+                        "{key} has block {kind}, which is not supported here: only {plain} and {attending} are"
+                    ))
+                })
+            };
+            types.into_iter().map(known).collect()
+        };
+        let (down, mut up) = (attends("down_block_types", down)?, attends("up_block_types", up)?);
         up.reverse();
         ensure!(
+            Kind::Unsupported,
             down == up,
-            "{} attends at other levels on the way up than on the way down, which is not supported",
-            self.class
+            "attention at other levels on the way up than on the way down is not supported"
         );
         Ok((0..down.len()).filter(|level| down[*level]).collect())
     }
@@ -148,21 +93,19 @@ impl<'a> Reader<'a> {
     /// One number, where the file may repeat it for every level.
     pub(super) fn one(&mut self, key: &str, default: usize) -> Result<usize> {
         let values = self.levels(key, default, 1)?;
-        let Some(&one) = values.first() else {
-            return Err(Error::new(format!("{key} of {} is an empty list: give a number", self.class)));
-        };
+        let one = *values.first().ok_or_else(|| Error::new(format!("{key} is an empty list: give a number")))?;
         ensure!(
+            Kind::Unsupported,
             values.iter().all(|value| *value == one),
-            "{key} of {} is {values:?}: only the same at every level is supported",
-            self.class
+            "{key} is {values:?}: only the same at every level is supported"
         );
         Ok(one)
     }
 
     /// The middle: one named, as there is one even where the file says nothing, but not where it says null.
     fn middle(&mut self, kind: &str) -> Result<()> {
-        let none = self.values.get("mid_block_type").is_some_and(Value::is_null);
-        ensure!(!none, "mid_block_type of {} is null: only networks with a middle are supported", self.class);
+        let none = self.is_null("mid_block_type");
+        ensure!(Kind::Unsupported, !none, "mid_block_type is null: only networks with a middle are supported");
         self.only("mid_block_type", &[json!(kind)])
     }
 
@@ -172,6 +115,11 @@ impl<'a> Reader<'a> {
             shift: self.read("freq_shift", 0)?,
             sine_first: !self.read("flip_sin_to_cos", true)?,
         })
+    }
+
+    /// Entries that each have one value known here.
+    pub(super) fn all_only<const N: usize>(&mut self, known: [(&str, Value); N]) -> Result<()> {
+        known.into_iter().try_for_each(|(key, value)| self.only(key, &[value]))
     }
 
     /// The last entries of a `UNet2DModel` with an embedding of this width.
@@ -184,17 +132,6 @@ impl<'a> Reader<'a> {
         self.skip(&["downsample_padding", "num_train_timesteps", "sample_size"]);
         self.finish()
     }
-
-    fn finish(self) -> Result<()> {
-        let unknown = self.left.into_iter().find(|key| !self.values[*key].is_null());
-        ensure!(
-            unknown.is_none(),
-            "{} of {} is no option this importer knows",
-            unknown.unwrap_or_default(),
-            self.class
-        );
-        Ok(())
-    }
 }
 
 /// The config of a `UNet2DModel`.
@@ -202,7 +139,7 @@ impl<'a> Reader<'a> {
 /// # Errors
 /// When it is none, or has blocks or options that are not supported.
 pub fn unet_2d_config(json: &Value) -> Result<Unet2dConfig> {
-    let mut reader = Reader::new(json, "UNet2DModel")?;
+    let mut reader = Reader::of_class("UNet2DModel", json)?;
     let channels: Vec<usize> = reader.read("block_out_channels", vec![224, 448, 672, 896])?;
     let first: Vec<String> = reader.read("down_block_types", Vec::new())?;
     let filters = first.first().is_some_and(|kind| kind.contains("Skip"));
@@ -229,27 +166,16 @@ pub fn unet_2d_config(json: &Value) -> Result<Unet2dConfig> {
         filters,
         pad_after: reader.read("downsample_padding", 1)? == 0,
         dropout: reader.read("dropout", 0.0)?,
-        embedding: match reader.read("time_embedding_type", "positional".to_owned())?.as_str() {
-            "positional" => positional,
-            "fourier" => EmbeddingConfig::Fourier { scale: FOURIER_SCALE },
-            other => {
-                return Err(Error::new(format!(
-                    "time_embedding_type of UNet2DModel is {other}, which is not supported: only positional and \
-                     fourier are"
-                )));
-            }
-        },
+        embedding: reader.word("time_embedding_type", &[("positional", positional), ("fourier", FOURIER)])?,
         channels,
     };
-    for (key, neutral) in [
+    reader.all_only([
         ("add_attention", json!(true)),
         ("center_input_sample", json!(false)),
         ("downsample_type", json!("conv")),
         ("resnet_time_scale_shift", json!("default")),
         ("upsample_type", json!("conv")),
-    ] {
-        reader.only(key, &[neutral])?;
-    }
+    ])?;
     reader.only("attn_norm_num_groups", &config.groups.map(Value::from).into_iter().collect::<Vec<_>>())?;
     reader.finish_unet(4 * config.channels.first().copied().unwrap_or(0))?;
     Ok(config)
@@ -260,7 +186,7 @@ pub fn unet_2d_config(json: &Value) -> Result<Unet2dConfig> {
 /// # Errors
 /// When it is none, or has blocks or options that are not supported.
 pub fn unet_2d_condition_config(json: &Value) -> Result<Unet2dConditionConfig> {
-    let mut reader = Reader::new(json, "UNet2DConditionModel")?;
+    let mut reader = Reader::of_class("UNet2DConditionModel", json)?;
     let channels: Vec<usize> = reader.read("block_out_channels", vec![320, 640, 1280, 1280])?;
     let levels = channels.len();
     let config = Unet2dConditionConfig {
@@ -284,7 +210,7 @@ pub fn unet_2d_condition_config(json: &Value) -> Result<Unet2dConditionConfig> {
         embedding: reader.positional()?,
         channels,
     };
-    for (key, neutral) in [
+    reader.all_only([
         ("attention_type", json!("default")),
         ("center_input_sample", json!(false)),
         ("class_embeddings_concat", json!(false)),
@@ -298,9 +224,7 @@ pub fn unet_2d_condition_config(json: &Value) -> Result<Unet2dConditionConfig> {
         ("resnet_skip_time_act", json!(false)),
         ("resnet_time_scale_shift", json!("default")),
         ("time_embedding_type", json!("positional")),
-    ] {
-        reader.only(key, &[neutral])?;
-    }
+    ])?;
     for key in [
         "addition_embed_type",
         "class_embed_type",
@@ -335,7 +259,7 @@ pub fn unet_2d_condition_config(json: &Value) -> Result<Unet2dConditionConfig> {
 /// # Errors
 /// When it is none, or has blocks or options that are not supported.
 pub fn autoencoder_kl_config(json: &Value) -> Result<AutoencoderKlConfig> {
-    let mut reader = Reader::new(json, "AutoencoderKL")?;
+    let mut reader = Reader::of_class("AutoencoderKL", json)?;
     let channels: Vec<usize> = reader.read("block_out_channels", vec![64])?;
     let config = AutoencoderKlConfig {
         inputs: reader.read("in_channels", 3)?,
@@ -363,7 +287,7 @@ pub fn autoencoder_kl_config(json: &Value) -> Result<AutoencoderKlConfig> {
 /// # Errors
 /// When it is none, or has blocks or options that are not supported.
 pub fn vq_model_config(json: &Value) -> Result<VqModelConfig> {
-    let mut reader = Reader::new(json, "VQModel")?;
+    let mut reader = Reader::of_class("VQModel", json)?;
     let channels: Vec<usize> = reader.read("block_out_channels", vec![64])?;
     let config = VqModelConfig {
         inputs: reader.read("in_channels", 3)?,
@@ -392,26 +316,18 @@ const SILU: [&str; 2] = ["silu", "swish"];
 const CODER_BLOCKS: [[&str; 2]; 2] =
     [["DownEncoderBlock2D", "AttnDownEncoderBlock2D"], ["UpDecoderBlock2D", "AttnUpDecoderBlock2D"]];
 
-/// How the weight of a layer lies in the file.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Lies {
-    Linear,
-    Pointwise,
-    Conv,
-}
-
 /// What names and layouts depend on besides our names.
 #[derive(Debug, Clone, Copy, Default)]
-struct Names {
+struct LibraryNames {
     /// Whether attention is named as before version 0.14.
     old: bool,
     /// Whether sizes change by filters.
     filters: bool,
     /// Of networks with transformers: how the linear maps around them lie.
-    around: Option<Lies>,
+    around: Option<Layout>,
 }
 
-impl Names {
+impl LibraryNames {
     fn of(weights: Weights) -> Self {
         // What is written has the names of today.
         let old = match weights {
@@ -421,30 +337,18 @@ impl Names {
         Self { old, ..Self::default() }
     }
 
-    /// Where a parameter of ours is. A name that is none of ours stays, to be reported as missing.
-    fn key(self, ours: &str) -> Key {
-        let words: Vec<&str> = ours.strip_prefix("body.").unwrap_or(ours).split('.').collect();
-        match words[..] {
-            [side @ ("encoder" | "decoder"), ref rest @ ..] => {
-                let key = self.part(rest);
-                Key { name: format!("{side}.{}", key.name), ..key }
-            }
-            _ => self.part(&words),
-        }
-    }
-
     fn part(self, words: &[&str]) -> Key {
         match *words {
             ["embedding", "frequencies", "drawn"] => Key::same("time_proj.weight"),
-            ["embedding", "first", leaf] => layer("time_embedding.linear_1", leaf, Lies::Linear),
-            ["embedding", "second", leaf] => layer("time_embedding.linear_2", leaf, Lies::Linear),
+            ["embedding", "first", leaf] => Key::layer("time_embedding.linear_1", leaf, Layout::LINEAR),
+            ["embedding", "second", leaf] => Key::layer("time_embedding.linear_2", leaf, Layout::LINEAR),
             ["embedding", "classes"] => Key::same("class_embedding.weight"),
             ["codes"] => Key::same("quantize.embedding.weight"),
-            ["enter", leaf] => layer("quant_conv", leaf, Lies::Pointwise),
-            ["leave", leaf] => layer("post_quant_conv", leaf, Lies::Pointwise),
-            ["input", leaf] => layer("conv_in", leaf, Lies::Conv),
-            ["norm", leaf] => layer("conv_norm_out", leaf, Lies::Linear),
-            ["output", leaf] => layer("conv_out", leaf, Lies::Conv),
+            ["enter", leaf] => Key::layer("quant_conv", leaf, Layout::POINTWISE),
+            ["leave", leaf] => Key::layer("post_quant_conv", leaf, Layout::POINTWISE),
+            ["input", leaf] => Key::layer("conv_in", leaf, Layout::Conv),
+            ["norm", leaf] => Key::layer("conv_norm_out", leaf, Layout::LINEAR),
+            ["output", leaf] => Key::layer("conv_out", leaf, Layout::Conv),
             ["middle", i, ref rest @ ..] => self.unit("mid_block", i, rest),
             // After the last block of a level on the way up stands its only attention.
             ["up", level, "units", _, "attention", ref rest @ ..] if self.filters => {
@@ -455,12 +359,16 @@ impl Names {
                 block(&format!("{side}_blocks.{level}.resnet_{side}"), rest)
             }
             ["down", level, "halve", "image", leaf] => {
-                layer(&format!("down_blocks.{level}.skip_conv"), leaf, Lies::Pointwise)
+                Key::layer(&format!("down_blocks.{level}.skip_conv"), leaf, Layout::POINTWISE)
             }
-            ["up", level, "double", "image", leaf] => layer(&format!("up_blocks.{level}.skip_conv"), leaf, Lies::Conv),
-            ["up", level, "double", "norm", leaf] => layer(&format!("up_blocks.{level}.skip_norm"), leaf, Lies::Linear),
+            ["up", level, "double", "image", leaf] => {
+                Key::layer(&format!("up_blocks.{level}.skip_conv"), leaf, Layout::Conv)
+            }
+            ["up", level, "double", "norm", leaf] => {
+                Key::layer(&format!("up_blocks.{level}.skip_norm"), leaf, Layout::LINEAR)
+            }
             [side, level, "halve" | "double", leaf] => {
-                layer(&format!("{side}_blocks.{level}.{side}samplers.0.conv"), leaf, Lies::Conv)
+                Key::layer(&format!("{side}_blocks.{level}.{side}samplers.0.conv"), leaf, Layout::Conv)
             }
             _ => Key::same(words.join(".")),
         }
@@ -477,19 +385,19 @@ impl Names {
     fn attention(self, module: &str, words: &[&str]) -> Key {
         let Some(around) = self.around else { return self.plain_attention(module, words) };
         match *words {
-            ["norm", leaf] => layer(&format!("{module}.norm"), leaf, Lies::Linear),
-            ["input", leaf] => layer(&format!("{module}.proj_in"), leaf, around),
-            ["output", leaf] => layer(&format!("{module}.proj_out"), leaf, around),
+            ["norm", leaf] => Key::layer(&format!("{module}.norm"), leaf, Layout::LINEAR),
+            ["input", leaf] => Key::layer(&format!("{module}.proj_in"), leaf, around),
+            ["output", leaf] => Key::layer(&format!("{module}.proj_out"), leaf, around),
             ["layers", i, name, ref rest @ ..] => {
                 let module = format!("{module}.transformer_blocks.{i}");
                 match (name, rest) {
                     ("own", rest) => self.plain_attention(&format!("{module}.attn1"), rest),
                     ("cross", rest) => self.plain_attention(&format!("{module}.attn2"), rest),
-                    ("own_norm", [leaf]) => layer(&format!("{module}.norm1"), leaf, Lies::Linear),
-                    ("cross_norm", [leaf]) => layer(&format!("{module}.norm2"), leaf, Lies::Linear),
-                    ("norm", [leaf]) => layer(&format!("{module}.norm3"), leaf, Lies::Linear),
-                    ("gated", [leaf]) => layer(&format!("{module}.ff.net.0.proj"), leaf, Lies::Linear),
-                    ("output", [leaf]) => layer(&format!("{module}.ff.net.2"), leaf, Lies::Linear),
+                    ("own_norm", [leaf]) => Key::layer(&format!("{module}.norm1"), leaf, Layout::LINEAR),
+                    ("cross_norm", [leaf]) => Key::layer(&format!("{module}.norm2"), leaf, Layout::LINEAR),
+                    ("norm", [leaf]) => Key::layer(&format!("{module}.norm3"), leaf, Layout::LINEAR),
+                    ("gated", [leaf]) => Key::layer(&format!("{module}.ff.net.0.proj"), leaf, Layout::LINEAR),
+                    ("output", [leaf]) => Key::layer(&format!("{module}.ff.net.2"), leaf, Layout::LINEAR),
                     _ => Key::same(format!("{module}.{name}.{}", rest.join("."))),
                 }
             }
@@ -499,6 +407,28 @@ impl Names {
 
     fn plain_attention(self, module: &str, words: &[&str]) -> Key {
         attended(module, words, self.old)
+    }
+}
+
+impl Names for LibraryNames {
+    fn key(&self, ours: &str, _: &[usize]) -> Key {
+        let words: Vec<&str> = ours.strip_prefix("body.").unwrap_or(ours).split('.').collect();
+        match words[..] {
+            [side @ ("encoder" | "decoder"), ref rest @ ..] => {
+                let key = self.part(rest);
+                Key { name: format!("{side}.{}", key.name), ..key }
+            }
+            _ => self.part(&words),
+        }
+    }
+
+    fn seen(&self, module: &str, trace: &Trace) -> Option<TensorData> {
+        let ours = match module {
+            "time_proj" => "embedding.features".to_owned(),
+            "time_embedding" => "embedding".to_owned(),
+            _ => module.replace("_blocks.", ".").replace("mid_block", "middle").replace(".attentions.", ".units."),
+        };
+        trace.get(&ours).cloned()
     }
 }
 
@@ -517,59 +447,30 @@ pub(super) fn attended(module: &str, words: &[&str], old: bool) -> Key {
         ("output", true) => "proj_attn",
         (other, _) => other,
     };
-    layer(&format!("{module}.{name}"), leaf, Lies::Linear)
+    Key::layer(&format!("{module}.{name}"), leaf, Layout::LINEAR)
 }
 
 pub(super) fn block(module: &str, words: &[&str]) -> Key {
     let [part, leaf] = *words else { return Key::same(format!("{module}.{}", words.join("."))) };
-    let (name, lies) = match part {
-        "first_norm" => ("norm1", Lies::Linear),
-        "first" => ("conv1", Lies::Conv),
-        "embedding" => ("time_emb_proj", Lies::Linear),
-        "second_norm" => ("norm2", Lies::Linear),
-        "second" => ("conv2", Lies::Conv),
-        "skip" => ("conv_shortcut", Lies::Pointwise),
-        other => (other, Lies::Linear),
+    let (name, layout) = match part {
+        "first_norm" => ("norm1", Layout::LINEAR),
+        "first" => ("conv1", Layout::Conv),
+        "embedding" => ("time_emb_proj", Layout::LINEAR),
+        "second_norm" => ("norm2", Layout::LINEAR),
+        "second" => ("conv2", Layout::Conv),
+        "skip" => ("conv_shortcut", Layout::POINTWISE),
+        other => (other, Layout::LINEAR),
     };
-    layer(&format!("{module}.{name}"), leaf, lies)
-}
-
-pub(super) fn layer(module: &str, leaf: &str, lies: Lies) -> Key {
-    match (leaf, lies) {
-        ("weight", Lies::Linear) => Key::linear(format!("{module}.weight")),
-        ("weight", Lies::Pointwise) => Key::pointwise(format!("{module}.weight"), 2),
-        ("weight", Lies::Conv) => Key::conv(format!("{module}.weight")),
-        ("gamma", _) => Key::same(format!("{module}.weight")),
-        _ => Key::same(format!("{module}.bias")),
-    }
-}
-
-/// What one of their modules returned.
-fn seen(module: &str, noted: &Trace) -> Option<TensorData> {
-    let ours = match module {
-        "time_proj" => "embedding.features".to_owned(),
-        "time_embedding" => "embedding".to_owned(),
-        _ => module.replace("_blocks.", ".").replace("mid_block", "middle").replace(".attentions.", ".units."),
-    };
-    noted.get(&ours).cloned()
+    Key::layer(&format!("{module}.{name}"), leaf, layout)
 }
 
 fn imported<N: Module>(
     build: impl FnOnce(&mut Init) -> Result<N>,
     weights: Weights,
-    names: Names,
-    run: impl Fn(&N, &Case) -> Result<Vec<(String, Output)>> + Send + Sync + 'static,
+    names: LibraryNames,
+    run: impl Fn(&N, &Case) -> Result<Vec<Output>> + Send + Sync + 'static,
 ) -> Result<Imported<N>> {
-    let device = Device::flex().autodiff();
-    let network = build(&mut Init::blank(&device))?;
-    let key = move |ours: &str| names.key(ours);
-    let network = load(network, weights, key, |_| false)?;
-    Ok(Imported { network, key: Arc::new(key), run: Arc::new(run), seen: Arc::new(seen) })
-}
-
-/// What a stored case conditions on.
-pub(super) fn given(case: &Case) -> Result<Condition> {
-    Ok(if case.has("class_labels") { Condition::classes(case.classes("class_labels")?) } else { Condition::none() })
+    Imported::new(build(&mut Init::blank(&Device::flex().autodiff()))?, names, weights, run)
 }
 
 /// A `UNet2DModel` with its weights.
@@ -578,16 +479,11 @@ pub(super) fn given(case: &Case) -> Result<Condition> {
 /// As [`unet_2d_config`], or when the weights are not those of the config.
 pub fn unet_2d(json: &Value, weights: Weights) -> Result<Imported<Unet2d>> {
     let config = unet_2d_config(json)?;
-    let names = Names { filters: config.filters, ..Names::of(weights) };
-    imported(
-        |init| config.build(init),
-        weights,
-        names,
-        |network, case| {
-            let out = network.images(case.images("x")?, &case.context("timesteps", &given(case)?)?)?;
-            Ok(vec![("out".to_owned(), Output::images(out))])
-        },
-    )
+    let names = LibraryNames { filters: config.filters, ..LibraryNames::of(weights) };
+    let build = |init: &mut Init| config.build(init);
+    imported(build, weights, names, |network: &Unet2d, case| {
+        case.out("timesteps", &case.classes("class_labels")?, |x, context| network.images(x, context))
+    })
 }
 
 /// A `UNet2DConditionModel` with its weights.
@@ -597,19 +493,14 @@ pub fn unet_2d(json: &Value, weights: Weights) -> Result<Imported<Unet2d>> {
 pub fn unet_2d_condition(json: &Value, weights: Weights) -> Result<Imported<Unet2dCondition>> {
     let config = unet_2d_condition_config(json)?;
     let linear = json.get("use_linear_projection").and_then(Value::as_bool).unwrap_or(false);
-    let around = Some(if linear { Lies::Linear } else { Lies::Pointwise });
-    let names = Names { around, ..Names::of(weights) };
-    imported(
-        |init| config.build(init),
-        weights,
-        names,
-        |network, case| {
-            let tokens = Some(Tokens { values: case.tokens("context")?.value, mask: None });
-            let given = Condition { tokens, ..given(case)? };
-            let out = network.images(case.images("x")?, &case.context("timesteps", &given)?)?;
-            Ok(vec![("out".to_owned(), Output::images(out))])
-        },
-    )
+    let around = Some(if linear { Layout::LINEAR } else { Layout::POINTWISE });
+    let names = LibraryNames { around, ..LibraryNames::of(weights) };
+    let build = |init: &mut Init| config.build(init);
+    imported(build, weights, names, |network: &Unet2dCondition, case| {
+        let tokens = Some(Tokens { values: case.tokens("context")?.value, mask: None });
+        let given = Condition { tokens, ..case.classes("class_labels")? };
+        case.out("timesteps", &given, |x, context| network.images(x, context))
+    })
 }
 
 /// An `AutoencoderKL` with its weights.
@@ -618,21 +509,17 @@ pub fn unet_2d_condition(json: &Value, weights: Weights) -> Result<Imported<Unet
 /// As [`autoencoder_kl_config`], or when the weights are not those of the config.
 pub fn autoencoder_kl(json: &Value, weights: Weights) -> Result<Imported<AutoencoderKl>> {
     let config = autoencoder_kl_config(json)?;
-    imported(
-        |init| config.build(init),
-        weights,
-        Names::of(weights),
-        |network, case| {
-            if case.has("z") {
-                return Ok(vec![("out".to_owned(), Output::images(network.decode(case.images("z")?)?))]);
-            }
-            let moments = network.encode(case.images("x")?)?;
-            let (mean, std) = network.mean_and_std(moments.clone());
-            let out = network.decode(mean.clone())?;
-            let named = [("out", out), ("moments", moments), ("mean", mean), ("std", std)];
-            Ok(named.map(|(name, x)| (name.to_owned(), Output::images(x))).into())
-        },
-    )
+    let build = |init: &mut Init| config.build(init);
+    imported(build, weights, LibraryNames::of(weights), |network: &AutoencoderKl, case| {
+        if case.has("z") {
+            return Ok(vec![Output::images("out", network.decode(case.images("z")?)?)]);
+        }
+        let moments = network.encode(case.images("x")?)?;
+        let (mean, std) = network.mean_and_std(moments.clone());
+        let out = network.decode(mean.clone())?;
+        let named = [("out", out), ("moments", moments), ("mean", mean), ("std", std)];
+        Ok(named.map(|(name, x)| Output::images(name, x)).into())
+    })
 }
 
 /// A `VQModel` with its weights.
@@ -641,23 +528,17 @@ pub fn autoencoder_kl(json: &Value, weights: Weights) -> Result<Imported<Autoenc
 /// As [`vq_model_config`], or when the weights are not those of the config.
 pub fn vq_model(json: &Value, weights: Weights) -> Result<Imported<VqModel>> {
     let config = vq_model_config(json)?;
-    imported(
-        |init| config.build(init),
-        weights,
-        Names::of(weights),
-        |network, case| {
-            let latents = network.encode(case.images("x")?)?;
-            let quantized = network.quantize(latents.clone())?;
-            let indices = Dual::<1>::from(quantized.indices.float());
-            let out = network.decode(latents.clone())?;
-            Ok(vec![
-                ("out".to_owned(), Output::images(out)),
-                ("latents".to_owned(), Output::images(latents)),
-                ("quantized".to_owned(), Output::images(quantized.values)),
-                ("indices".to_owned(), Output::plain(indices)),
-            ])
-        },
-    )
+    let build = |init: &mut Init| config.build(init);
+    imported(build, weights, LibraryNames::of(weights), |network: &VqModel, case| {
+        let latents = network.encode(case.images("x")?)?;
+        let quantized = network.quantize(latents.clone())?;
+        Ok(vec![
+            Output::images("out", network.decode(latents.clone())?),
+            Output::images("latents", latents),
+            Output::images("quantized", quantized.values),
+            Output::plain("indices", Dual::<1>::from(quantized.indices.float())),
+        ])
+    })
 }
 
 /// The number of parameters of the network a config describes.
@@ -667,13 +548,13 @@ pub fn vq_model(json: &Value, weights: Weights) -> Result<Imported<VqModel>> {
 pub fn parameters(json: &Value) -> Result<usize> {
     let device = Device::flex();
     let init = &mut Init::blank(&device);
-    Ok(match json.get("_class_name").and_then(Value::as_str) {
+    Ok(match text(json, "_class_name") {
         Some("UNet2DModel") => unet_2d_config(json)?.build(init)?.num_params(),
         Some("UNet2DConditionModel") => unet_2d_condition_config(json)?.build(init)?.num_params(),
         Some("AutoencoderKL") => autoencoder_kl_config(json)?.build(init)?.num_params(),
         Some("VQModel") => vq_model_config(json)?.build(init)?.num_params(),
         other => {
-            return Err(Error::new(format!(
+            return Err(unsupported(format!(
                 "the config is one of {}: UNet2DModel, UNet2DConditionModel, AutoencoderKL and VQModel are supported",
                 other.unwrap_or("no class")
             )));

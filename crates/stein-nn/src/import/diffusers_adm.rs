@@ -1,16 +1,14 @@
 //! `UNet2DModel` of the `diffusers` library as it holds the networks of ADM and of consistency models: blocks that change sizes
 //! within (`ResnetDownsampleBlock2D`, `downsample_type` resnet), and an embedding that scales and shifts.
 
-use std::sync::Arc;
-
-use burn::tensor::Device;
+use burn::tensor::{Device, TensorData};
 use serde_json::Value;
 use stein::{Result, ensure};
 
 use super::{
-    Imported, Key, Output, Weights,
-    diffusers::{Lies, Reader, attended, block, given, layer},
-    load,
+    Imported, Key, Layout, Names, Weights,
+    config::{Reader, text},
+    diffusers::{attended, block},
 };
 use crate::{
     init::Init,
@@ -20,7 +18,7 @@ use crate::{
 
 /// Whether the network is one of these.
 pub(super) fn is_one(json: &Value) -> bool {
-    json.get("resnet_time_scale_shift").and_then(Value::as_str) == Some("scale_shift")
+    text(json, "resnet_time_scale_shift") == Some("scale_shift")
 }
 
 /// The config of a network.
@@ -28,7 +26,7 @@ pub(super) fn is_one(json: &Value) -> bool {
 /// # Errors
 /// When it is none, or has blocks or options that are not supported.
 pub fn config(json: &Value) -> Result<AdmConfig> {
-    let mut reader = Reader::new(json, "UNet2DModel")?;
+    let mut reader = Reader::of_class("UNet2DModel", json)?;
     let widths: Vec<usize> = reader.read("block_out_channels", vec![224, 448, 672, 896])?;
     let levels = reader.attention(
         ["ResnetDownsampleBlock2D", "AttnDownBlock2D"],
@@ -53,7 +51,7 @@ pub fn config(json: &Value) -> Result<AdmConfig> {
         resize_blocks: true,
         dropout: reader.read("dropout", 0.0)?,
     };
-    for (key, only) in [
+    reader.all_only([
         ("add_attention", Value::from(true)),
         ("attn_norm_num_groups", 32.into()),
         ("center_input_sample", false.into()),
@@ -66,17 +64,19 @@ pub fn config(json: &Value) -> Result<AdmConfig> {
         ("resnet_time_scale_shift", "scale_shift".into()),
         ("time_embedding_type", "positional".into()),
         ("upsample_type", "resnet".into()),
-    ] {
-        reader.only(key, &[only])?;
-    }
-    let said = json.get("attn_norm_num_groups").is_some_and(|groups| !groups.is_null());
+    ])?;
     ensure!(
-        said,
+        Kind::Unsupported,
+        json.get("attn_norm_num_groups").is_some_and(|groups| !groups.is_null()),
         "attn_norm_num_groups of UNet2DModel is not given, so its middle attends without a norm: only 32 is supported"
     );
     reader.finish_unet(4 * channels)?;
     let same = |level: usize| config.width(level) == widths[level];
-    ensure!((0..widths.len()).all(same), "block_out_channels of UNet2DModel is {widths:?}, which is not supported");
+    ensure!(
+        Kind::Unsupported,
+        (0..widths.len()).all(same),
+        "block_out_channels of UNet2DModel is {widths:?}, which is not supported"
+    );
     Ok(config)
 }
 
@@ -87,36 +87,32 @@ pub fn config(json: &Value) -> Result<AdmConfig> {
 pub fn open(json: &Value, weights: Weights) -> Result<Imported<Adm>> {
     let config = config(json)?;
     let network = config.build(&mut Init::blank(&Device::flex().autodiff()))?;
-    let places = Places { levels: config.multipliers.len(), steps: config.blocks + 1 };
-    let key = move |ours: &str| places.key(ours);
-    let network = load(network, weights, key, |_| false)?;
-    Ok(Imported {
-        network,
-        key: Arc::new(key),
-        run: Arc::new(|network, case| {
-            let y = network.images(case.images("x")?, &case.context("timesteps", &given(case)?)?)?;
-            Ok(vec![("out".to_owned(), Output::images(y))])
-        }),
-        seen: Arc::new(move |module: &str, trace: &Trace| trace.get(&places.ours(module)?).cloned()),
+    let steps = Steps { levels: config.multipliers.len(), steps: config.blocks + 1 };
+    Imported::new(network, steps, weights, |network: &Adm, case| {
+        case.out("timesteps", &case.classes("class_labels")?, |x, context| network.images(x, context))
     })
 }
 
 /// Where steps, which are counted through here, are in levels.
 #[derive(Debug, Clone, Copy)]
-struct Places {
+struct Steps {
     levels: usize,
     /// Of a level: its blocks and a change of size on the way down, its blocks on the way up.
     steps: usize,
 }
 
-impl Places {
-    fn key(self, ours: &str) -> Key {
+impl Names for Steps {
+    fn key(&self, ours: &str, _: &[usize]) -> Key {
         let words: Vec<&str> = ours.split('.').collect();
         let known = match words[..] {
             ["contracting", "embedding", "classes"] => Some(Key::same("class_embedding.weight")),
-            ["contracting", "embedding", "first", leaf] => Some(layer("time_embedding.linear_1", leaf, Lies::Linear)),
-            ["contracting", "embedding", "second", leaf] => Some(layer("time_embedding.linear_2", leaf, Lies::Linear)),
-            ["contracting", "input", leaf] => Some(layer("conv_in", leaf, Lies::Conv)),
+            ["contracting", "embedding", "first", leaf] => {
+                Some(Key::layer("time_embedding.linear_1", leaf, Layout::LINEAR))
+            }
+            ["contracting", "embedding", "second", leaf] => {
+                Some(Key::layer("time_embedding.linear_2", leaf, Layout::LINEAR))
+            }
+            ["contracting", "input", leaf] => Some(Key::layer("conv_in", leaf, Layout::Conv)),
             ["contracting", "down", index, ref rest @ ..] => self.step("down", index, rest),
             ["contracting", "middle", index, "block", ref rest @ ..] => {
                 Some(block(&format!("mid_block.resnets.{index}"), rest))
@@ -125,14 +121,20 @@ impl Places {
                 Some(attended("mid_block.attentions.0", rest, false))
             }
             ["up", index, ref rest @ ..] => self.step("up", index, rest),
-            ["norm", leaf] => Some(layer("conv_norm_out", leaf, Lies::Linear)),
-            ["output", leaf] => Some(layer("conv_out", leaf, Lies::Conv)),
+            ["norm", leaf] => Some(Key::layer("conv_norm_out", leaf, Layout::LINEAR)),
+            ["output", leaf] => Some(Key::layer("conv_out", leaf, Layout::Conv)),
             _ => None,
         };
         // A name that is none of these is missing in the file under any name, and is reported as that.
         known.unwrap_or_else(|| Key::same(ours))
     }
 
+    fn seen(&self, module: &str, trace: &Trace) -> Option<TensorData> {
+        trace.get(&self.ours(module)?).cloned()
+    }
+}
+
+impl Steps {
     fn step(self, side: &str, index: &str, rest: &[&str]) -> Option<Key> {
         let index: usize = index.parse().ok()?;
         let (level, step) = (index / self.steps, index % self.steps);

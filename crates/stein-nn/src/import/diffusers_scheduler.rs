@@ -1,14 +1,14 @@
 //! What `scheduler_config.json` of the `diffusers` library says of the noise a network was trained on.
 //!
-//! Their schedulers are samplers too; which one the file names matters only for what it tells of training. Steps, spacing and
+//! Their schedulers are samplers too; which one the file names matters only for what it says of training. Steps, spacing and
 //! such are chosen anew when sampling.
 
 use serde_json::Value as Json;
 use stein::{
-    AnySchedule, Discrete, Edm, Error, LevelList, NoiseInput, Precondition, Prediction, Rectified, Result, Ve, ensure,
+    AnySchedule, Discrete, Edm, LevelList, NoiseInput, Precondition, Prediction, Rectified, Result, Ve, ensure,
 };
 
-use super::values::{flag, number, word};
+use super::{config::Reader, unsupported};
 
 /// What a network was trained to be.
 pub(super) enum Trained {
@@ -27,7 +27,7 @@ pub(super) enum Trained {
     EndPoints,
 }
 
-/// The schedulers of networks that were trained on a list of betas, and whether each clips unless told otherwise.
+/// The schedulers of networks that were trained on a list of betas, and whether each clips unless it says otherwise.
 const OF_BETAS: [(&str, bool); 19] = [
     ("DDIMInverseScheduler", true),
     ("DDIMParallelScheduler", true),
@@ -55,44 +55,42 @@ const OF_BETAS: [(&str, bool); 19] = [
 /// # Errors
 /// When it is nothing known here.
 pub(super) fn trained_on(scheduler: &Json, fourier: bool) -> Result<Trained> {
+    let read = &mut Reader::new("the scheduler", scheduler)?;
     // A file that names nothing has betas.
-    let name = word(scheduler, "_class_name", "DDPMScheduler")?;
+    let name = read.read("_class_name", "DDPMScheduler".to_owned())?;
     for key in ["thresholding", "invert_sigmas"] {
-        ensure!(!flag(scheduler, key, false)?, "{key} is true, which is not known here");
+        read.only(key, &[false.into()])?;
     }
     for key in ["clip_sample_range", "s_noise"] {
-        ensure!(number(scheduler, key, 1.0)? == 1.0, "{key} is not 1, and only that is known here");
+        read.only(key, &[1.0.into()])?;
     }
-    let steps = word(scheduler, "timestep_type", "discrete")?;
-    ensure!(steps == "discrete", "timestep_type is {steps}, which is not known here");
+    read.word("timestep_type", &[("discrete", ())])?;
     let of_betas = OF_BETAS.iter().find(|(known, _)| *known == name).filter(|_| !fourier);
-    match (name, fourier) {
+    match (&name[..], fourier) {
         ("CMStochasticIterativeScheduler", false) => Ok(Trained::EndPoints),
         ("ScoreSdeVeScheduler", true) => {
-            let (low, high) = (number(scheduler, "sigma_min", 0.01)?, number(scheduler, "sigma_max", 1348.0)?);
+            let schedule = Ve { sigma_min: read.read("sigma_min", 0.01)?, sigma_max: read.read("sigma_max", 1348.0)? };
             Ok(Trained::Denoiser {
-                schedule: Ve { sigma_min: low, sigma_max: high }.into(),
+                schedule: schedule.into(),
                 precondition: Precondition::unscaled(Prediction::Score {}, NoiseInput::Sigma {}),
                 symmetric: false,
                 clamp: false,
             })
         }
         ("EDMEulerScheduler" | "EDMDPMSolverMultistepScheduler", false) => {
-            ensure!(
-                prediction(scheduler)? == (Prediction::Eps {}),
-                "EDM's preconditioning is known here for prediction_type epsilon alone"
-            );
-            let (low, high) = (number(scheduler, "sigma_min", 0.002)?, number(scheduler, "sigma_max", 80.0)?);
+            // EDM's preconditioning is known here for this alone.
+            read.word("prediction_type", &[("epsilon", ())])?;
+            let schedule = Edm { sigma_min: read.read("sigma_min", 0.002)?, sigma_max: read.read("sigma_max", 80.0)? };
             Ok(Trained::Denoiser {
-                schedule: Edm { sigma_min: low, sigma_max: high }.into(),
-                precondition: Precondition::edm(number(scheduler, "sigma_data", 0.5)?),
+                schedule: schedule.into(),
+                precondition: Precondition::edm(read.read("sigma_data", 0.5)?),
                 symmetric: true,
                 clamp: false,
             })
         }
         ("FlowMatchEulerDiscreteScheduler" | "FlowMatchHeunDiscreteScheduler", false) => {
-            // Told of σ times the number of steps, the last of which is one over it; what is shifted is the grid.
-            let count = steps_of(scheduler)? as f64;
+            // Fed σ times the number of steps, the last of which is one over it; what is shifted is the grid.
+            let count = steps_of(read)? as f64;
             Ok(Trained::Denoiser {
                 schedule: Rectified { t_min: 1.0 / count }.into(),
                 precondition: Precondition::unscaled(Prediction::Velocity {}, NoiseInput::Time { factor: count }),
@@ -102,63 +100,47 @@ pub(super) fn trained_on(scheduler: &Json, fourier: bool) -> Result<Trained> {
         }
         _ => {
             let Some((_, clips)) = of_betas else {
-                return Err(Error::new(format!("the noise of scheduler {name} with this network is not known here")));
+                return Err(unsupported(format!("the noise of scheduler {name} with this network is not known here")));
             };
+            let predictions =
+                [("epsilon", Prediction::Eps {}), ("sample", Prediction::X0 {}), ("v_prediction", Prediction::V {})];
+            let prediction = read.word("prediction_type", &predictions)?;
             Ok(Trained::Denoiser {
-                schedule: Discrete::new(betas(scheduler)?)?.into(),
+                schedule: Discrete::new(betas(read)?)?.into(),
                 precondition: Precondition::unscaled(
-                    prediction(scheduler)?,
+                    prediction,
                     NoiseInput::Level { noisiest_first: false, factor: 1.0 },
                 ),
                 symmetric: true,
-                clamp: flag(scheduler, "clip_sample", *clips)?,
+                clamp: read.read("clip_sample", *clips)?,
             })
         }
     }
 }
 
-fn steps_of(scheduler: &Json) -> Result<usize> {
-    let count = number(scheduler, "num_train_timesteps", 1000.0)?;
-    ensure!(
-        (2.0..=1e6).contains(&count) && count.fract() == 0.0,
-        "num_train_timesteps is {count}: it is a whole number from 2 to 1000000"
-    );
-    Ok(count as usize)
-}
-
-fn prediction(scheduler: &Json) -> Result<Prediction> {
-    match word(scheduler, "prediction_type", "epsilon")? {
-        "epsilon" => Ok(Prediction::Eps {}),
-        "sample" => Ok(Prediction::X0 {}),
-        "v_prediction" => Ok(Prediction::V {}),
-        other => Err(Error::new(format!("prediction_type is {other}: known are epsilon, sample and v_prediction"))),
-    }
+fn steps_of(read: &mut Reader) -> Result<usize> {
+    let count = read.read("num_train_timesteps", 1000)?;
+    ensure!((2..=1_000_000).contains(&count), "num_train_timesteps is {count}: it is a whole number from 2 to 1000000");
+    Ok(count)
 }
 
 /// ᾱ of the noisiest level where its signal is scaled away: that of the library's Euler, so that a logarithm stays finite.
 const LEAST_SIGNAL: f64 = 1.0 / (1 << 24) as f64;
 
-fn betas(scheduler: &Json) -> Result<LevelList> {
-    let (first, last) = (number(scheduler, "beta_start", 1e-4)?, number(scheduler, "beta_end", 0.02)?);
-    let count = steps_of(scheduler)?;
-    let levels = if let Some(listed) = scheduler.get("trained_betas").and_then(Json::as_array) {
-        let values: Vec<f64> = listed.iter().filter_map(Json::as_f64).collect();
-        ensure!(values.len() == listed.len(), "trained_betas are not all numbers");
-        LevelList::Betas { values }
-    } else {
-        match word(scheduler, "beta_schedule", "linear")? {
-            "linear" => LevelList::Linear { first, last, count },
-            "scaled_linear" => LevelList::SqrtLinear { first, last, count },
-            "squaredcos_cap_v2" => LevelList::Cosine { offset: 0.008, max_beta: 0.999, count },
-            "sigmoid" => LevelList::Sigmoid { first, last, reach: 6.0, count },
-            other => {
-                return Err(Error::new(format!(
-                    "beta_schedule is {other}: known are linear, scaled_linear, squaredcos_cap_v2 and sigmoid"
-                )));
-            }
-        }
+fn betas(read: &mut Reader) -> Result<LevelList> {
+    let (first, last) = (read.read("beta_start", 1e-4)?, read.read("beta_end", 0.02)?);
+    let count = steps_of(read)?;
+    let lists = [
+        ("linear", LevelList::Linear { first, last, count }),
+        ("scaled_linear", LevelList::SqrtLinear { first, last, count }),
+        ("squaredcos_cap_v2", LevelList::Cosine { offset: 0.008, max_beta: 0.999, count }),
+        ("sigmoid", LevelList::Sigmoid { first, last, reach: 6.0, count }),
+    ];
+    let levels = match read.read("trained_betas", None)? {
+        Some(values) => LevelList::Betas { values },
+        None => read.word("beta_schedule", &lists)?,
     };
-    if flag(scheduler, "rescale_betas_zero_snr", false)? { without_signal(levels) } else { Ok(levels) }
+    if read.read("rescale_betas_zero_snr", false)? { without_signal(levels) } else { Ok(levels) }
 }
 
 /// Lin et al. (arXiv:2305.08891, algorithm 1): √ᾱ moved and scaled so that the noisiest level has no signal.

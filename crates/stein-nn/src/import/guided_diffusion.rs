@@ -3,16 +3,14 @@
 //!
 //! Their attention keeps queries, keys and values in one tensor, whose rows are in one of two orders.
 
-use std::sync::Arc;
-
-use burn::tensor::Device;
-use serde::Deserialize;
+use burn::tensor::{Device, TensorData};
 use serde_json::{Value, json};
-use stein::{Condition, Error, Result, ensure};
+use stein::{Error, Result, ensure};
 
 use super::{
-    Case, Imported, Key, Output, Weights, load,
-    values::{check_sizes, flag},
+    Case, Imported, Key, Layout, Names, Output, Weights,
+    config::{Reader, check_sizes},
+    unsupported,
 };
 use crate::{
     init::Init,
@@ -21,86 +19,22 @@ use crate::{
     trace::Trace,
 };
 
-/// The arguments of their networks, with their defaults.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Arguments {
-    in_channels: usize,
-    model_channels: usize,
-    out_channels: usize,
-    num_res_blocks: usize,
-    attention_resolutions: Vec<usize>,
-    #[serde(default)]
-    dropout: f64,
-    #[serde(default = "multipliers")]
-    channel_mult: Vec<f64>,
-    #[serde(default = "yes")]
-    conv_resample: bool,
-    #[serde(default = "two")]
-    dims: usize,
-    num_classes: Option<usize>,
-    #[serde(default = "one")]
-    num_heads: usize,
-    #[serde(default = "follows")]
-    num_head_channels: i64,
-    #[serde(default = "follows")]
-    num_heads_upsample: i64,
-    #[serde(default)]
-    use_scale_shift_norm: bool,
-    #[serde(default)]
-    resblock_updown: bool,
-    #[serde(default)]
-    use_new_attention_order: bool,
-    pool: Option<String>,
-}
-
 /// What a network of theirs was trained on, with the defaults of their scripts.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Process {
     /// The side of its images; none where the config does not say.
     pub image_size: Option<usize>,
     /// The side of what it makes of smaller pictures, if it raises the resolution.
     pub large_size: Option<usize>,
     /// Levels.
-    #[serde(default = "thousand")]
     pub diffusion_steps: usize,
     /// `linear` or `cosine`.
-    #[serde(default = "linear")]
     pub noise_schedule: String,
     /// Whether the network is given levels as if there were 1000; none where the config does not say, as the two implementations
     /// then differ.
     pub rescale_timesteps: Option<bool>,
     /// Whether it predicts the image, not the noise.
-    #[serde(default)]
     pub predict_xstart: bool,
-}
-
-fn multipliers() -> Vec<f64> {
-    vec![1.0, 2.0, 4.0, 8.0]
-}
-
-fn thousand() -> usize {
-    1000
-}
-
-fn linear() -> String {
-    "linear".to_owned()
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn one() -> usize {
-    1
-}
-
-fn two() -> usize {
-    2
-}
-
-fn follows() -> i64 {
-    -1
 }
 
 /// What their scripts take besides the arguments of the network: [`Process`], and how they compute and train.
@@ -127,8 +61,12 @@ const BESIDES: [&str; 20] = [
     "weight_schedule",
 ];
 
+/// What their configs are called in sentences.
+const WHAT: &str = "guided-diffusion";
+
 /// The arguments of the network, from those or from the flags of their scripts, which name its width `num_channels`.
 fn arguments(json: &Value) -> Result<Value> {
+    let mut read = Reader::new(WHAT, json)?;
     let all = json.as_object().ok_or_else(|| Error::new("the config is no table of names and values"))?;
     let mut network = all.clone();
     network.retain(|key, _| !BESIDES.contains(&&key[..]));
@@ -170,8 +108,8 @@ fn arguments(json: &Value) -> Result<Value> {
     network.insert("channel_mult".to_owned(), json!(multipliers));
     let defaults = [
         ("in_channels", json!(if sizes.large_size.is_some() { 6 } else { 3 })),
-        ("out_channels", json!(if flag(json, "learn_sigma", false)? { 6 } else { 3 })),
-        ("num_classes", if flag(json, "class_cond", false)? { json!(1000) } else { Value::Null }),
+        ("out_channels", json!(if read.read("learn_sigma", false)? { 6 } else { 3 })),
+        ("num_classes", if read.read("class_cond", false)? { json!(1000) } else { Value::Null }),
         ("num_res_blocks", json!(2)),
         ("num_heads", json!(4)),
         ("use_scale_shift_norm", json!(true)),
@@ -189,48 +127,115 @@ fn arguments(json: &Value) -> Result<Value> {
 /// # Errors
 /// When the config is not one of theirs.
 pub fn process(json: &Value) -> Result<Process> {
-    let read: Process = serde_json::from_value(json.clone())
-        .map_err(|error| Error::new(format!("this is no config of guided-diffusion's networks: {error}")))?;
-    ensure!(read.image_size != Some(0), "the config's image_size is 0");
+    let mut read = Reader::new(WHAT, json)?;
+    let process = Process {
+        image_size: read.read("image_size", None)?,
+        large_size: read.read("large_size", None)?,
+        diffusion_steps: read.read("diffusion_steps", 1000)?,
+        noise_schedule: read.read("noise_schedule", "linear".to_owned())?,
+        rescale_timesteps: read.read("rescale_timesteps", None)?,
+        predict_xstart: read.read("predict_xstart", false)?,
+    };
+    ensure!(process.image_size != Some(0), "the config's image_size is 0");
     ensure!(
-        (1..=1_000_000).contains(&read.diffusion_steps),
+        (1..=1_000_000).contains(&process.diffusion_steps),
         "the config's diffusion_steps is {}: it is a number of levels, such as 1000",
-        read.diffusion_steps
+        process.diffusion_steps
     );
-    Ok(read)
+    Ok(process)
+}
+
+/// What the arguments of both networks say: a U-Net, the order of rows in its attention, and how a classifier pools.
+struct Arguments {
+    network: AdmConfig,
+    order: Order,
+    pool: Option<String>,
 }
 
 impl Arguments {
     fn read(json: &Value) -> Result<Self> {
-        let read: Self = serde_json::from_value(arguments(json)?)
-            .map_err(|error| Error::new(format!("this is no config of guided-diffusion's networks: {error}")))?;
-        ensure!(read.dims == 2, "dims is {}: only networks of images, of 2 dims, are known here", read.dims);
+        let json = &arguments(json)?;
+        let mut read = Reader::new(WHAT, json)?;
+        let multipliers: Vec<f64> = read.read("channel_mult", vec![1.0, 2.0, 4.0, 8.0])?;
+        let attention: Vec<usize> = read.required("attention_resolutions")?;
+        let levels = multipliers.len();
+        // −1 stands for none.
+        let mut given = |name: &str| -> Result<Option<usize>> {
+            match read.read(name, -1)? {
+                -1i64 => Ok(None),
+                number => usize::try_from(number)
+                    .map(Some)
+                    .map_err(|_| Error::new(format!("{name} is {number}: it is -1 or a positive number"))),
+            }
+        };
+        let (head_channels, heads_up) = (given("num_head_channels")?, given("num_heads_upsample")?);
+        let network = AdmConfig {
+            inputs: read.required("in_channels")?,
+            outputs: read.required("out_channels")?,
+            classes: read.read("num_classes", None)?.unwrap_or(0),
+            channels: read.required("model_channels")?,
+            // Factors that no level has are left out, as they do there.
+            attention: attention.into_iter().filter(|of| (0..levels.min(63)).any(|level| 1 << level == *of)).collect(),
+            multipliers,
+            blocks: read.required("num_res_blocks")?,
+            heads: read.read("num_heads", 1)?,
+            heads_up,
+            head_channels,
+            modulate: read.read("use_scale_shift_norm", false)?,
+            resize_blocks: read.read("resblock_updown", false)?,
+            dropout: read.read("dropout", 0.0)?,
+        };
+        let dims = read.read("dims", 2)?;
+        ensure!(Kind::Unsupported, dims == 2, "dims is {dims}: only networks of images, of 2 dims, are known here");
         ensure!(
-            read.conv_resample || read.resblock_updown,
+            Kind::Unsupported,
+            read.read("conv_resample", true)? || network.resize_blocks,
             "conv_resample is false without resblock_updown: images are resized by weights only here"
         );
-        Ok(read)
+        let new = read.read("use_new_attention_order", false)?;
+        let order = if new { Order::PartsFirst } else { Order::HeadsFirst };
+        let pool = read.read("pool", None)?;
+        read.finish()?;
+        Ok(Self { network, order, pool })
     }
 
-    /// Factors that no level has are left out, as they do there.
-    fn attention(&self) -> Vec<usize> {
-        let levels = self.channel_mult.len();
-        self.attention_resolutions.iter().copied().filter(|of| (0..levels).any(|level| 1 << level == *of)).collect()
+    fn unet(self) -> Result<AdmConfig> {
+        ensure!(
+            Kind::Mismatch,
+            self.pool.is_none(),
+            "the config has a pool: it is one of a classifier, not of a U-Net"
+        );
+        Ok(self.network)
     }
 
-    fn order(&self) -> Order {
-        if self.use_new_attention_order { Order::PartsFirst } else { Order::HeadsFirst }
+    fn encoder(self, size: usize) -> Result<AdmEncoderConfig> {
+        let AdmConfig { inputs, outputs, classes, channels, multipliers, blocks, attention, .. } = self.network;
+        let AdmConfig { heads, head_channels, modulate, resize_blocks, dropout, .. } = self.network;
+        ensure!(Kind::Mismatch, classes == 0, "the config has num_classes: a classifier is given no class");
+        let pool = match self.pool.as_deref() {
+            Some("attention") => Pool::Attention,
+            None | Some("adaptive") => Pool::Adaptive,
+            Some("spatial") => Pool::Spatial,
+            Some(other) => {
+                return Err(unsupported(format!("pool is {other:?}: known here are attention, adaptive and spatial")));
+            }
+        };
+        Ok(AdmEncoderConfig {
+            size,
+            inputs,
+            outputs,
+            channels,
+            multipliers,
+            blocks,
+            attention,
+            heads,
+            head_channels,
+            modulate,
+            resize_blocks,
+            dropout,
+            pool,
+        })
     }
-}
-
-/// A number where −1 stands for none.
-fn given(number: i64, name: &str) -> Result<Option<usize>> {
-    if number == -1 {
-        return Ok(None);
-    }
-    usize::try_from(number)
-        .map(Some)
-        .map_err(|_| Error::new(format!("{name} is {number}: it is -1 or a positive number")))
 }
 
 /// The config of a U-Net.
@@ -238,23 +243,7 @@ fn given(number: i64, name: &str) -> Result<Option<usize>> {
 /// # Errors
 /// When it is not one of theirs, or one that is not supported.
 pub fn config(json: &Value) -> Result<AdmConfig> {
-    let theirs = Arguments::read(json)?;
-    ensure!(theirs.pool.is_none(), "the config has a pool: it is one of a classifier, not of a U-Net");
-    Ok(AdmConfig {
-        inputs: theirs.in_channels,
-        outputs: theirs.out_channels,
-        classes: theirs.num_classes.unwrap_or(0),
-        channels: theirs.model_channels,
-        attention: theirs.attention(),
-        heads_up: given(theirs.num_heads_upsample, "num_heads_upsample")?,
-        head_channels: given(theirs.num_head_channels, "num_head_channels")?,
-        multipliers: theirs.channel_mult,
-        blocks: theirs.num_res_blocks,
-        heads: theirs.num_heads,
-        modulate: theirs.use_scale_shift_norm,
-        resize_blocks: theirs.resblock_updown,
-        dropout: theirs.dropout,
-    })
+    Arguments::read(json)?.unet()
 }
 
 /// Whether the network is a classifier: it pools, or has no way up.
@@ -269,31 +258,7 @@ pub(super) fn is_encoder(json: &Value, weights: Weights) -> bool {
 /// # Errors
 /// When it is not one of theirs, or one that is not supported.
 pub fn encoder_config(json: &Value) -> Result<AdmEncoderConfig> {
-    let theirs = Arguments::read(json)?;
-    ensure!(theirs.num_classes.is_none(), "the config has num_classes: a classifier is given no class");
-    let pool = match theirs.pool.as_deref() {
-        Some("attention") => Pool::Attention,
-        None | Some("adaptive") => Pool::Adaptive,
-        Some("spatial") => Pool::Spatial,
-        Some(other) => {
-            return Err(Error::new(format!("pool is {other:?}: known here are attention, adaptive and spatial")));
-        }
-    };
-    Ok(AdmEncoderConfig {
-        size: process(json)?.image_size.unwrap_or(0),
-        inputs: theirs.in_channels,
-        outputs: theirs.out_channels,
-        channels: theirs.model_channels,
-        attention: theirs.attention(),
-        head_channels: given(theirs.num_head_channels, "num_head_channels")?,
-        multipliers: theirs.channel_mult,
-        blocks: theirs.num_res_blocks,
-        heads: theirs.num_heads,
-        modulate: theirs.use_scale_shift_norm,
-        resize_blocks: theirs.resblock_updown,
-        dropout: theirs.dropout,
-        pool,
-    })
+    Arguments::read(json)?.encoder(process(json)?.image_size.unwrap_or(0))
 }
 
 /// A U-Net with the weights of a file.
@@ -301,30 +266,21 @@ pub fn encoder_config(json: &Value) -> Result<AdmEncoderConfig> {
 /// # Errors
 /// When config or weights are not those of one.
 pub fn open(json: &Value, weights: Weights) -> Result<Imported<Adm>> {
-    let order = Arguments::read(json)?.order();
-    let names = Names { config: config(json)?, order, ones: 1 };
+    let arguments = Arguments::read(json)?;
+    let names = AdmNames { order: arguments.order, config: arguments.unet()?, axes: 1 };
     open_as(names, weights, |network, case| {
-        let y = network.images(case.images("x")?, &case.context("timesteps", &condition(case)?)?)?;
-        Ok(vec![("out".to_owned(), Output::images(y))])
+        case.out("timesteps", &case.classes("y")?, |x, context| network.images(x, context))
     })
 }
 
 /// A U-Net with the weights of a file under these names.
 pub(super) fn open_as(
-    names: Names,
+    names: AdmNames,
     weights: Weights,
-    run: impl Fn(&Adm, &Case) -> Result<Vec<(String, Output)>> + Send + Sync + 'static,
+    run: impl Fn(&Adm, &Case) -> Result<Vec<Output>> + Send + Sync + 'static,
 ) -> Result<Imported<Adm>> {
-    let device = Device::flex().autodiff();
-    let network = names.config.build(&mut Init::blank(&device))?;
-    let key = move |ours: &str| names.key(ours);
-    let network = load(network, weights, &key, |_| false)?;
-    Ok(Imported { network, key: Arc::new(key), run: Arc::new(run), seen: Arc::new(seen) })
-}
-
-/// What a stored case conditions on.
-pub(super) fn condition(case: &Case) -> Result<Condition> {
-    Ok(if case.has("y") { Condition::classes(case.classes("y")?) } else { Condition::none() })
+    let network = names.config.build(&mut Init::blank(&Device::flex().autodiff()))?;
+    Imported::new(network, names, weights, run)
 }
 
 /// A classifier with the weights of a file.
@@ -332,35 +288,16 @@ pub(super) fn condition(case: &Case) -> Result<Condition> {
 /// # Errors
 /// When config or weights are not those of one.
 pub fn open_encoder(json: &Value, weights: Weights) -> Result<Imported<AdmEncoder>> {
+    let order = Arguments::read(json)?.order;
     let config = encoder_config(json)?;
-    let device = Device::flex().autodiff();
-    let network = config.build(&mut Init::blank(&device))?;
-    let names = Names { config: config.way_down(), order: Arguments::read(json)?.order(), ones: 1 };
-    let key = move |ours: &str| match ours.strip_prefix("head.") {
-        Some(rest) => names.head(config.pool, rest),
-        None => names.key(ours),
-    };
-    let network = load(network, weights, &key, |_| false)?;
-    Ok(Imported {
-        network,
-        key: Arc::new(key),
-        run: Arc::new(|network, case| {
-            let y = network.logits(case.images("x")?, &case.context("timesteps", &Condition::none())?)?;
-            Ok(vec![("out".to_owned(), Output::plain(y))])
-        }),
-        seen: Arc::new(seen),
+    let network = config.build(&mut Init::blank(&Device::flex().autodiff()))?;
+    let trunk = AdmNames { config: config.way_down(), order, axes: 1 };
+    let names = EncoderNames { trunk, pool: config.pool };
+    Imported::new(network, names, weights, |network: &AdmEncoder, case| {
+        let given = case.classes("y")?;
+        let y = network.logits(case.images("x")?, &case.context("timesteps", &given)?)?;
+        Ok(vec![Output::plain("out", y)])
     })
-}
-
-fn seen(module: &str, trace: &Trace) -> Option<burn::tensor::TensorData> {
-    let ours = match module.split_once('.') {
-        None if module == "time_embed" => "embedding".to_owned(),
-        None if module == "middle_block" => "middle".to_owned(),
-        Some(("input_blocks", index)) => format!("down.{index}"),
-        Some(("output_blocks", index)) => format!("up.{index}"),
-        _ => return None,
-    };
-    trace.get(&ours).cloned()
 }
 
 /// The order of rows of queries, keys and values in one tensor.
@@ -382,22 +319,28 @@ fn rows(order: Order, part: usize, channels: usize, heads: usize) -> Vec<usize> 
     (0..channels).map(row).collect()
 }
 
-/// The names and layouts of a network's weights.
-pub(super) struct Names {
+/// The names and layouts of a U-Net's weights.
+pub(super) struct AdmNames {
     pub(super) config: AdmConfig,
     pub(super) order: Order,
-    /// How many axes of places the linear maps of attention have.
-    pub(super) ones: usize,
+    /// Over how many axes the linear maps of attention are convolutions.
+    pub(super) axes: usize,
 }
 
-impl Names {
-    fn key(&self, ours: &str) -> Key {
+/// The names and layouts of a classifier's weights.
+struct EncoderNames {
+    trunk: AdmNames,
+    pool: Pool,
+}
+
+impl Names for AdmNames {
+    fn key(&self, ours: &str, _: &[usize]) -> Key {
         let words: Vec<&str> = ours.split('.').collect();
         let known = match words[..] {
             ["contracting", "embedding", "classes"] => Some(Key::same("label_emb.weight")),
-            ["contracting", "embedding", "first", leaf] => Some(weighted("time_embed.0", leaf, Key::linear)),
-            ["contracting", "embedding", "second", leaf] => Some(weighted("time_embed.2", leaf, Key::linear)),
-            ["contracting", "input", leaf] => Some(weighted("input_blocks.0.0", leaf, Key::conv)),
+            ["contracting", "embedding", "first", leaf] => Some(Key::layer("time_embed.0", leaf, Layout::LINEAR)),
+            ["contracting", "embedding", "second", leaf] => Some(Key::layer("time_embed.2", leaf, Layout::LINEAR)),
+            ["contracting", "input", leaf] => Some(Key::layer("input_blocks.0.0", leaf, Layout::Conv)),
             ["contracting", "down", index, ref rest @ ..] => index.parse().ok().and_then(|index: usize| {
                 let level = index / (self.config.blocks + 1);
                 self.step(&format!("input_blocks.{}", index + 1), level, false, rest)
@@ -412,14 +355,27 @@ impl Names {
                 let level = self.config.multipliers.len() - 1 - index / (self.config.blocks + 1);
                 self.step(&format!("output_blocks.{index}"), level, true, rest)
             }),
-            ["norm", leaf] => Some(normalized("out.0", leaf)),
-            ["output", leaf] => Some(weighted("out.2", leaf, Key::conv)),
+            ["norm", leaf] => Some(Key::norm("out.0", leaf)),
+            ["output", leaf] => Some(Key::layer("out.2", leaf, Layout::Conv)),
             _ => None,
         };
         // A name that is none of these is missing in the file under any name, and is reported as that.
         known.unwrap_or_else(|| Key::same(ours))
     }
 
+    fn seen(&self, module: &str, trace: &Trace) -> Option<TensorData> {
+        let ours = match module.split_once('.') {
+            None if module == "time_embed" => "embedding".to_owned(),
+            None if module == "middle_block" => "middle".to_owned(),
+            Some(("input_blocks", index)) => format!("down.{index}"),
+            Some(("output_blocks", index)) => format!("up.{index}"),
+            _ => return None,
+        };
+        trace.get(&ours).cloned()
+    }
+}
+
+impl AdmNames {
     fn step(&self, theirs: &str, level: usize, up: bool, rest: &[&str]) -> Option<Key> {
         let after = if up { 1 + usize::from(self.config.attends(level)) } else { 0 };
         match rest {
@@ -427,7 +383,7 @@ impl Names {
             ["unit", "attention", rest @ ..] => self.attention(&format!("{theirs}.1"), level, up, rest),
             ["resize", leaf] => {
                 let name = if up { "conv" } else { "op" };
-                Some(weighted(&format!("{theirs}.{after}.{name}"), leaf, Key::conv))
+                Some(Key::layer(&format!("{theirs}.{after}.{name}"), leaf, Layout::Conv))
             }
             ["resize", rest @ ..] => block(&format!("{theirs}.{after}"), rest),
             _ => None,
@@ -438,55 +394,52 @@ impl Names {
         let channels = self.config.width(level);
         let heads = self.config.heads_of(channels, up).ok()?;
         match rest {
-            ["norm", leaf] => Some(normalized(&format!("{theirs}.norm"), leaf)),
+            ["norm", leaf] => Some(Key::norm(&format!("{theirs}.norm"), leaf)),
             ["output", leaf] => {
-                Some(weighted(&format!("{theirs}.proj_out"), leaf, |name| Key::pointwise(name, self.ones)))
+                Some(Key::layer(&format!("{theirs}.proj_out"), leaf, Layout::Turned { ones: self.axes }))
             }
-            [part, leaf] => fused(&format!("{theirs}.qkv"), part, leaf, [channels, heads], self.order, self.ones),
+            [part, leaf] => fused(&format!("{theirs}.qkv"), part, leaf, [channels, heads], self.order, self.axes),
             _ => None,
         }
     }
+}
 
-    fn head(&self, pool: Pool, ours: &str) -> Key {
-        let channels = self.config.width(self.config.multipliers.len() - 1);
-        let words: Vec<&str> = ours.split('.').collect();
-        let known = match (pool, &words[..]) {
-            (_, ["norm", leaf]) => Some(normalized("out.0", leaf)),
-            // Theirs has a column a place.
+impl Names for EncoderNames {
+    fn key(&self, ours: &str, shape: &[usize]) -> Key {
+        let Some(head) = ours.strip_prefix("head.") else { return self.trunk.key(ours, shape) };
+        let config = &self.trunk.config;
+        let channels = config.width(config.multipliers.len() - 1);
+        let words: Vec<&str> = head.split('.').collect();
+        let known = match (self.pool, &words[..]) {
+            (_, ["norm", leaf]) => Some(Key::norm("out.0", leaf)),
+            // Theirs has a column per position.
             (Pool::Attention, ["positions"]) => Some(Key::linear("out.2.positional_embedding")),
-            (Pool::Attention, ["output", leaf]) => Some(weighted("out.2.c_proj", leaf, |name| Key::pointwise(name, 1))),
-            (Pool::Attention, [part, leaf]) => self
-                .config
+            (Pool::Attention, ["output", leaf]) => Some(Key::layer("out.2.c_proj", leaf, Layout::Turned { ones: 1 })),
+            (Pool::Attention, [part, leaf]) => config
                 .heads_of(channels, false)
                 .ok()
                 .and_then(|heads| fused("out.2.qkv_proj", part, leaf, [channels, heads], Order::PartsFirst, 1)),
-            (Pool::Adaptive, ["output", leaf]) => Some(weighted("out.3", leaf, |name| Key::pointwise(name, 2))),
-            (Pool::Spatial, ["hidden", leaf]) => Some(weighted("out.0", leaf, Key::linear)),
-            (Pool::Spatial, ["output", leaf]) => Some(weighted("out.2", leaf, Key::linear)),
+            (Pool::Adaptive, ["output", leaf]) => Some(Key::layer("out.3", leaf, Layout::POINTWISE)),
+            (Pool::Spatial, ["hidden", leaf]) => Some(Key::layer("out.0", leaf, Layout::LINEAR)),
+            (Pool::Spatial, ["output", leaf]) => Some(Key::layer("out.2", leaf, Layout::LINEAR)),
             _ => None,
         };
         known.unwrap_or_else(|| Key::same(ours))
     }
-}
 
-/// A weight in a layout, or a bias.
-pub(super) fn weighted(theirs: &str, leaf: &str, weight: impl Fn(String) -> Key) -> Key {
-    let name = format!("{theirs}.{leaf}");
-    if leaf == "bias" { Key::same(name) } else { weight(name) }
-}
-
-fn normalized(theirs: &str, leaf: &str) -> Key {
-    Key::same(format!("{theirs}.{}", if leaf == "gamma" { "weight" } else { "bias" }))
+    fn seen(&self, module: &str, trace: &Trace) -> Option<TensorData> {
+        self.trunk.seen(module, trace)
+    }
 }
 
 fn block(theirs: &str, rest: &[&str]) -> Option<Key> {
     Some(match *rest {
-        ["first_norm", leaf] => normalized(&format!("{theirs}.in_layers.0"), leaf),
-        ["first", leaf] => weighted(&format!("{theirs}.in_layers.2"), leaf, Key::conv),
-        ["embedding", leaf] => weighted(&format!("{theirs}.emb_layers.1"), leaf, Key::linear),
-        ["second_norm", leaf] => normalized(&format!("{theirs}.out_layers.0"), leaf),
-        ["second", leaf] => weighted(&format!("{theirs}.out_layers.3"), leaf, Key::conv),
-        ["skip", leaf] => weighted(&format!("{theirs}.skip_connection"), leaf, |name| Key::pointwise(name, 2)),
+        ["first_norm", leaf] => Key::norm(&format!("{theirs}.in_layers.0"), leaf),
+        ["first", leaf] => Key::layer(&format!("{theirs}.in_layers.2"), leaf, Layout::Conv),
+        ["embedding", leaf] => Key::layer(&format!("{theirs}.emb_layers.1"), leaf, Layout::LINEAR),
+        ["second_norm", leaf] => Key::norm(&format!("{theirs}.out_layers.0"), leaf),
+        ["second", leaf] => Key::layer(&format!("{theirs}.out_layers.3"), leaf, Layout::Conv),
+        ["skip", leaf] => Key::layer(&format!("{theirs}.skip_connection"), leaf, Layout::POINTWISE),
         _ => return None,
     })
 }
@@ -498,9 +451,9 @@ fn fused(
     leaf: &str,
     [channels, heads]: [usize; 2],
     order: Order,
-    ones: usize,
+    axes: usize,
 ) -> Option<Key> {
     let part = ["queries", "keys", "values"].iter().position(|name| *name == part)?;
-    let whole = weighted(theirs, leaf, |name| Key::pointwise(name, ones));
+    let whole = Key::layer(theirs, leaf, Layout::Turned { ones: axes });
     Some(whole.rows(rows(order, part, channels, heads), 3 * channels))
 }

@@ -16,15 +16,8 @@ const STAGES: usize = 4;
 /// # Errors
 /// When values are missing or not supported.
 pub fn config(json: &serde_json::Value) -> Result<NcsnConfig> {
-    let theirs = refine_net::Config::read(json)?;
-    let channels = theirs.data.channels;
-    Ok(NcsnConfig {
-        channels: theirs.model.ngf,
-        inputs: channels,
-        outputs: channels,
-        levels: theirs.model.num_classes,
-        centers: theirs.centers(),
-    })
+    let refine_net::Config { channels: inputs, width: channels, levels, centers } = refine_net::Config::read(json)?;
+    Ok(NcsnConfig { channels, inputs, outputs: inputs, levels, centers })
 }
 
 /// The network of a config with the weights of a file.
@@ -33,5 +26,5 @@ pub fn config(json: &serde_json::Value) -> Result<NcsnConfig> {
 /// As [`config`], or when the weights are not those of the network.
 pub fn open(json: &serde_json::Value, weights: Weights) -> Result<Imported<Ncsn>> {
     let network = config(json)?.build(&mut Init::blank(&Device::flex().autodiff()))?;
-    refine_net::open(network, STAGES, weights, |_| false, Ncsn::images)
+    refine_net::open(network, STAGES, weights, Ncsn::images)
 }

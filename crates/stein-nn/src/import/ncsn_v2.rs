@@ -1,17 +1,18 @@
 //! Weights of NCSNv2, as `NCSNv2`, `NCSNv2Deeper` and `NCSNv2Deepest` of github.com/ermongroup/ncsnv2 name them.
 
 use burn::tensor::Device;
-use stein::{Error, Result, ensure};
+use stein::{Result, ensure};
 
-use super::{Imported, Weights, refine_net};
+use super::{
+    Imported, Weights,
+    config::Reader,
+    refine_net::{self, SIGMAS},
+};
 use crate::{
     init::Init,
     networks::{NcsnV2, NcsnV2Config},
     state::Tensors,
 };
-
-/// The buffer of noise levels, which follows from the config.
-const SIGMAS: &str = "sigmas";
 
 /// The config of a network from that of the reference, which does not say how many stages there are: as many as the weights
 /// have. The size of the images makes no difference to the network.
@@ -26,19 +27,11 @@ pub fn config(json: &serde_json::Value, weights: Weights) -> Result<NcsnV2Config
         Weights::Ours(weights) if has(weights, "trunk.stages.4.") => 5,
         _ => 4,
     };
-    let theirs = refine_net::Config::read(json)?;
-    let (channels, model) = (theirs.data.channels, &theirs.model);
-    let lacks = |name: &str| Error::new(format!("the config lacks model.{name}: NCSNv2 divides its output by it"));
-    Ok(NcsnV2Config {
-        channels: model.ngf,
-        stages,
-        inputs: channels,
-        outputs: channels,
-        levels: model.num_classes,
-        sigma_first: model.sigma_begin.ok_or_else(|| lacks("sigma_begin"))?,
-        sigma_last: model.sigma_end.ok_or_else(|| lacks("sigma_end"))?,
-        centers: theirs.centers(),
-    })
+    let refine_net::Config { channels: inputs, width: channels, levels, centers } = refine_net::Config::read(json)?;
+    // NCSNv2 divides its output by them.
+    let mut read = Reader::new("NCSNv2", json)?;
+    let (sigma_first, sigma_last) = (read.required("model.sigma_begin")?, read.required("model.sigma_end")?);
+    Ok(NcsnV2Config { channels, stages, inputs, outputs: inputs, levels, sigma_first, sigma_last, centers })
 }
 
 /// The network of a config, as deep as the weights of a file say, with these weights.
@@ -53,12 +46,13 @@ pub fn open(json: &serde_json::Value, weights: Weights) -> Result<Imported<NcsnV
         let ours = config.sigmas();
         let same = |(ours, theirs): (&f32, f32)| (ours - theirs).abs() <= 1e-5 * ours;
         ensure!(
+            Kind::Mismatch,
             theirs.num_elements() == ours.len() && ours.iter().zip(theirs.iter::<f32>()).all(same),
             "the weights have other noise levels than the config: check model.sigma_begin, sigma_end and num_classes"
         );
     }
     let network = config.build(&mut Init::blank(&Device::flex().autodiff()))?;
-    refine_net::open(network, config.stages, weights, |name| name == SIGMAS, NcsnV2::images)
+    refine_net::open(network, config.stages, weights, NcsnV2::images)
 }
 
 fn has(weights: &Tensors, module: &str) -> bool {

@@ -4,9 +4,9 @@ use serde_json::Value as Json;
 use stein::{Error, Result};
 
 use super::{
-    Kind, Reference, Setting, Source, Weights, consistency, diffusers, diffusers_adm, diffusers_dit, edm,
-    guided_diffusion, ncsn, ncsn_v2, score_sde,
-    values::{check_sizes, text},
+    Kind, Reference, Setting, Source, Weights,
+    config::{check_sizes, text},
+    consistency, diffusers, diffusers_adm, diffusers_dit, edm, guided_diffusion, ncsn, ncsn_v2, score_sde, unsupported,
 };
 use crate::state::Tensors;
 
@@ -91,7 +91,7 @@ fn network(kind: Kind, config: &Json, weights: Weights) -> Result<(&'static str,
             "VQModel" => ("VQModel", Box::new(diffusers::vq_model(config, weights)?)),
             "DiTTransformer2DModel" | "Transformer2DModel" => ("DiT", Box::new(diffusers_dit::open(config, weights)?)),
             other => {
-                return Err(Error::new(format!(
+                return Err(unsupported(format!(
                     "config.json names the model {other:?}; known are UNet2DModel, UNet2DConditionModel, AutoencoderKL, \
                      VQModel and DiTTransformer2DModel"
                 )));

@@ -1,62 +1,44 @@
 //! What the importers of NCSN and NCSNv2 share: the references have the same modules under the same names.
 
-use std::sync::Arc;
-
 use burn::{module::Module, tensor::TensorData};
-use serde::Deserialize;
-use stein::{Condition, Context, Error, Result, ensure};
+use serde_json::Value;
+use stein::{Condition, Context, Result, ensure};
 
-use super::{Imported, Key, Output, Weights, load};
+use super::{Imported, Key, Names, Weights, config::Reader};
 use crate::{ops::Dual, trace::Trace};
 
 /// What of a config of the references makes the network.
-#[derive(Deserialize)]
 pub(super) struct Config {
-    pub(super) data: Data,
-    pub(super) model: Model,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Data {
     pub(super) channels: usize,
-    logit_transform: bool,
-    #[serde(default)]
-    rescaled: bool,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Model {
-    pub(super) ngf: usize,
-    pub(super) num_classes: usize,
-    pub(super) sigma_begin: Option<f64>,
-    pub(super) sigma_end: Option<f64>,
-    sigma_dist: Option<String>,
-    normalization: Option<String>,
-    nonlinearity: Option<String>,
-    #[serde(default)]
-    spec_norm: bool,
+    /// The width of the narrowest layers.
+    pub(super) width: usize,
+    pub(super) levels: usize,
+    /// Whether the reference maps images from \[0, 1\] to \[−1, 1\].
+    pub(super) centers: bool,
 }
 
 impl Config {
-    pub(super) fn read(json: &serde_json::Value) -> Result<Self> {
-        let config: Self = Deserialize::deserialize(json)
-            .map_err(|error| Error::new(format!("the config is none of NCSN or NCSNv2: {error}")))?;
-        let model = &config.model;
-        for (name, value, known) in [
-            ("sigma_dist", &model.sigma_dist, "geometric"),
-            ("normalization", &model.normalization, "InstanceNorm++"),
-            ("nonlinearity", &model.nonlinearity, "elu"),
+    pub(super) fn read(json: &Value) -> Result<Self> {
+        let mut read = Reader::new("NCSN", json)?;
+        for (path, known) in [
+            ("model.sigma_dist", "geometric"),
+            ("model.normalization", "InstanceNorm++"),
+            ("model.nonlinearity", "elu"),
         ] {
-            let value = value.as_deref().unwrap_or(known);
-            ensure!(value == known, "model.{name} of the config is {value:?}: only {known:?} can be imported");
+            read.only(path, &[known.into()])?;
         }
-        ensure!(!model.spec_norm, "model.spec_norm of the config is true: spectral normalization cannot be imported");
-        Ok(config)
-    }
-
-    /// Whether the reference maps images from \[0, 1\] to \[−1, 1\].
-    pub(super) fn centers(&self) -> bool {
-        !self.data.logit_transform && !self.data.rescaled
+        ensure!(
+            Kind::Unsupported,
+            !read.read("model.spec_norm", false)?,
+            "model.spec_norm of the config is true: spectral normalization cannot be imported"
+        );
+        let logits: bool = read.required("data.logit_transform")?;
+        Ok(Self {
+            channels: read.required("data.channels")?,
+            width: read.required("model.ngf")?,
+            levels: read.required("model.num_classes")?,
+            centers: !logits && !read.read("data.rescaled", false)?,
+        })
     }
 }
 
@@ -69,10 +51,38 @@ fn names(stages: usize) -> (&'static [&'static str], &'static [&'static str]) {
     }
 }
 
-fn key(name: &str, stages: usize) -> Key {
-    let theirs = name.strip_prefix("trunk.").and_then(|name| renamed(name, stages)).unwrap_or_else(|| name.to_owned());
-    if name.ends_with(".weight") { Key::conv(theirs) } else { Key::same(theirs) }
+/// The names and layouts of a network of some stages.
+struct StageNames(usize);
+
+impl Names for StageNames {
+    fn key(&self, name: &str, _: &[usize]) -> Key {
+        let known = name.strip_prefix("trunk.").and_then(|name| renamed(name, self.0));
+        let theirs = known.unwrap_or_else(|| name.to_owned());
+        if name.ends_with(".weight") { Key::conv(theirs) } else { Key::same(theirs) }
+    }
+
+    /// The noise levels follow from the config.
+    fn ignores(&self, theirs: &str) -> bool {
+        theirs == SIGMAS
+    }
+
+    fn seen(&self, module: &str, trace: &Trace) -> Option<TensorData> {
+        let (stages, refinements) = names(self.0);
+        let index = |names: &[&str], name: &str| names.iter().position(|other| *other == name);
+        let ours = if module == "normalizer" {
+            "norm".to_owned()
+        } else if let Some(refine) = module.strip_prefix("refine") {
+            format!("refine.{}", index(refinements, refine)?)
+        } else {
+            let (stage, block) = module.strip_prefix("res")?.split_once('.')?;
+            format!("stages.{}.{block}", index(stages, stage)?)
+        };
+        trace.get(&ours).cloned()
+    }
 }
+
+/// The buffer of noise levels of NCSNv2.
+pub(super) const SIGMAS: &str = "sigmas";
 
 /// The reference's name of a parameter of the RefineNet, if there is one of that name.
 fn renamed(name: &str, stages: usize) -> Option<String> {
@@ -116,37 +126,14 @@ fn renamed(name: &str, stages: usize) -> Option<String> {
     Some(format!("{module}.{value}"))
 }
 
-/// What a module of the reference returned, from what was noted on the way.
-fn seen(module: &str, stages: usize, trace: &Trace) -> Option<TensorData> {
-    let (stage_names, refine_names) = names(stages);
-    let place = |names: &[&str], name: &str| names.iter().position(|other| *other == name);
-    let ours = if module == "normalizer" {
-        "norm".to_owned()
-    } else if let Some(refine) = module.strip_prefix("refine") {
-        format!("refine.{}", place(refine_names, refine)?)
-    } else {
-        let (stage, block) = module.strip_prefix("res")?.split_once('.')?;
-        format!("stages.{}.{block}", place(stage_names, stage)?)
-    };
-    trace.get(&ours).cloned()
-}
-
 /// The network with the weights of a file, for a network of `stages` stages and its function of images.
 pub(super) fn open<N: Module + 'static>(
     network: N,
     stages: usize,
     weights: Weights,
-    ignored: impl Fn(&str) -> bool,
     images: fn(&N, Dual<4>, &Context) -> Result<Dual<4>>,
 ) -> Result<Imported<N>> {
-    let key = move |name: &str| key(name, stages);
-    Ok(Imported {
-        network: load(network, weights, key, ignored)?,
-        key: Arc::new(key),
-        run: Arc::new(move |network, case| {
-            let y = images(network, case.images("x")?, &case.context("y", &Condition::none())?)?;
-            Ok(vec![("out".to_owned(), Output::images(y))])
-        }),
-        seen: Arc::new(move |module, trace| seen(module, stages, trace)),
+    Imported::new(network, StageNames(stages), weights, move |network, case| {
+        case.out("y", &Condition::none(), |x, context| images(network, x, context))
     })
 }

@@ -2,17 +2,17 @@
 //!
 //! Its state dicts number modules in the order in which the network makes them; the config gives that order.
 
-use std::sync::Arc;
-
 use burn::{
     module::Module,
     tensor::{Device, TensorData},
 };
-use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
-use stein::{Condition, Context, Error, Result, ensure};
+use stein::{Condition, Context, Result};
 
-use super::{Imported, Key, Output, Weights, load};
+use super::{
+    Imported, Key, Names, Weights,
+    config::{Reader, text},
+};
 use crate::{
     init::Init,
     networks::{
@@ -23,77 +23,13 @@ use crate::{
     trace::Trace,
 };
 
-#[derive(Deserialize)]
-struct Images {
-    image_size: usize,
-    num_channels: usize,
-    centered: bool,
-}
-
-/// What both networks read.
-#[derive(Deserialize)]
-struct Common {
-    sigma_min: f64,
-    sigma_max: f64,
-    num_scales: usize,
-    dropout: f64,
-    nonlinearity: String,
-    normalization: String,
-    resamp_with_conv: bool,
-    conditional: bool,
-    scale_by_sigma: bool,
-    nf: usize,
-    ch_mult: Vec<usize>,
-    num_res_blocks: usize,
-    attn_resolutions: Vec<usize>,
-}
-
-/// What only NCSN++ reads.
-#[derive(Deserialize)]
-struct More {
-    fir: bool,
-    fir_kernel: Vec<f32>,
-    skip_rescale: bool,
-    resblock_type: String,
-    progressive: String,
-    progressive_input: String,
-    progressive_combine: String,
-    embedding_type: String,
-    fourier_scale: f64,
-}
-
-fn section<T: DeserializeOwned>(json: &Value, name: &str) -> Result<T> {
-    T::deserialize(&json[name]).map_err(|error| {
-        Error::new(format!("{name} of the config is not that of a score_sde_pytorch network: {error}"))
-    })
-}
-
-/// The value of a name, whatever its case.
-fn named<T: Copy>(field: &str, name: &str, known: &[(&str, T)]) -> Result<T> {
-    let found = known.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-    found.map(|(_, value)| *value).ok_or_else(|| {
-        let known: Vec<_> = known.iter().map(|(known, _)| *known).collect();
-        Error::new(format!("model.{field} is {name:?}: only {} can be imported", known.join(", ")))
-    })
-}
-
 /// Whether a network of score_sde is DDPM's, not NCSN++'s.
 pub(super) fn is_ddpm(json: &Value) -> bool {
-    match json.get("model").and_then(|model| model.get("name").and_then(Value::as_str)) {
+    match json.get("model").and_then(|model| text(model, "name")) {
         Some(name) => name == "ddpm",
         // What only the other network knows.
         None => json.get("model").is_some_and(|model| model.get("embedding_type").is_none()),
     }
-}
-
-/// Fails unless sizes change with convolutions, which BigGAN's blocks do not ask.
-fn with_convolutions(json: &Value) -> Result<()> {
-    let common: Common = section(json, "model")?;
-    ensure!(
-        common.resamp_with_conv,
-        "model.resamp_with_conv is false: only networks that change sizes with convolutions can be imported"
-    );
-    Ok(())
 }
 
 /// The config of a DDPM, from the reference's.
@@ -101,29 +37,40 @@ fn with_convolutions(json: &Value) -> Result<()> {
 /// # Errors
 /// When it lacks something, or has a value no published network of that kind has.
 pub fn ddpm_config(json: &Value) -> Result<DdpmConfig> {
-    with_convolutions(json)?;
-    shared(json)
+    let mut read = Reader::new("score_sde_pytorch", json)?;
+    with_convolutions(&mut read)?;
+    shared(&mut read)
+}
+
+/// Fails unless sizes change with convolutions, which BigGAN's blocks do not ask.
+fn with_convolutions(read: &mut Reader) -> Result<()> {
+    read.required::<bool>("model.resamp_with_conv")?;
+    read.only("model.resamp_with_conv", &[true.into()])
 }
 
 /// What all their networks have.
-fn shared(json: &Value) -> Result<DdpmConfig> {
-    let Images { image_size: size, num_channels: image_channels, centered } = section(json, "data")?;
-    let common: Common = section(json, "model")?;
-    named("nonlinearity", &common.nonlinearity, &[("swish", ())])?;
-    named("normalization", &common.normalization, &[("GroupNorm", ())])?;
-    let occurs = |width: &usize| (0..common.ch_mult.len()).any(|level| size >> level == *width);
+fn shared(read: &mut Reader) -> Result<DdpmConfig> {
+    read.required_word("model.nonlinearity", &[("swish", ())])?;
+    read.required_word("model.normalization", &[("GroupNorm", ())])?;
+    let (size, multipliers): (usize, Vec<usize>) = (read.required("data.image_size")?, read.required("model.ch_mult")?);
+    let occurs = |width: &usize| (0..multipliers.len().min(64)).any(|level| size >> level == *width);
+    let attention: Vec<usize> = read.required("model.attn_resolutions")?;
     Ok(DdpmConfig {
         size,
-        image_channels,
-        channels: common.nf,
-        attention: common.attn_resolutions.into_iter().filter(occurs).collect(),
-        multipliers: common.ch_mult,
-        blocks: common.num_res_blocks,
-        dropout: common.dropout,
-        conditional: common.conditional,
-        scale_by_sigma: common.scale_by_sigma,
-        levels: NoiseLevels { min: common.sigma_min, max: common.sigma_max, count: common.num_scales },
-        centered,
+        image_channels: read.required("data.num_channels")?,
+        channels: read.required("model.nf")?,
+        attention: attention.into_iter().filter(occurs).collect(),
+        multipliers,
+        blocks: read.required("model.num_res_blocks")?,
+        dropout: read.required("model.dropout")?,
+        conditional: read.required("model.conditional")?,
+        scale_by_sigma: read.required("model.scale_by_sigma")?,
+        levels: NoiseLevels {
+            min: read.required("model.sigma_min")?,
+            max: read.required("model.sigma_max")?,
+            count: read.required("model.num_scales")?,
+        },
+        centered: read.required("data.centered")?,
     })
 }
 
@@ -132,9 +79,9 @@ fn shared(json: &Value) -> Result<DdpmConfig> {
 /// # Errors
 /// As [`ddpm_config`].
 pub fn ncsnpp_config(json: &Value) -> Result<NcsnppConfig> {
-    let more: More = section(json, "model")?;
-    let noise =
-        [("fourier", NoiseNumber::Fourier { scale: more.fourier_scale }), ("positional", NoiseNumber::Positional)];
+    let mut read = Reader::new("score_sde_pytorch", json)?;
+    let fourier = NoiseNumber::Fourier { scale: read.required("model.fourier_scale")? };
+    let noise = [("fourier", fourier), ("positional", NoiseNumber::Positional)];
     let blocks = [("biggan", ResidualBlock::Biggan), ("ddpm", ResidualBlock::Ddpm)];
     let inputs =
         [("none", InputPyramid::None), ("input_skip", InputPyramid::InputSkip), ("residual", InputPyramid::Residual)];
@@ -143,23 +90,20 @@ pub fn ncsnpp_config(json: &Value) -> Result<NcsnppConfig> {
         ("output_skip", OutputPyramid::OutputSkip),
         ("residual", OutputPyramid::Residual),
     ];
-    let block = named("resblock_type", &more.resblock_type, &blocks)?;
+    let block = read.required_word("model.resblock_type", &blocks)?;
     if block != ResidualBlock::Biggan {
-        with_convolutions(json)?;
+        with_convolutions(&mut read)?;
     }
+    let filter = read.required("model.fir_kernel")?;
     Ok(NcsnppConfig {
-        noise: named("embedding_type", &more.embedding_type, &noise)?,
-        filter: if more.fir { more.fir_kernel } else { Vec::new() },
-        rescale: more.skip_rescale,
+        noise: read.required_word("model.embedding_type", &noise)?,
+        filter: if read.required("model.fir")? { filter } else { Vec::new() },
+        rescale: read.required("model.skip_rescale")?,
         block,
-        input: named("progressive_input", &more.progressive_input, &inputs)?,
-        output: named("progressive", &more.progressive, &outputs)?,
-        combine: named(
-            "progressive_combine",
-            &more.progressive_combine,
-            &[("sum", Combine::Sum), ("cat", Combine::Cat)],
-        )?,
-        ..shared(json)?.general()
+        input: read.required_word("model.progressive_input", &inputs)?,
+        output: read.required_word("model.progressive", &outputs)?,
+        combine: read.required_word("model.progressive_combine", &[("sum", Combine::Sum), ("cat", Combine::Cat)])?,
+        ..shared(&mut read)?.general()
     })
 }
 
@@ -171,7 +115,7 @@ pub fn open_ddpm(json: &Value, weights: Weights) -> Result<Imported<Ddpm>> {
     let config = ddpm_config(json)?;
     open(
         config.build(&mut Init::blank(&Device::flex().autodiff()))?,
-        Names::new(&config.general()),
+        Modules::new(&config.general()),
         weights,
         Ddpm::images,
     )
@@ -183,39 +127,30 @@ pub fn open_ddpm(json: &Value, weights: Weights) -> Result<Imported<Ddpm>> {
 /// As [`ncsnpp_config`] and [`load`].
 pub fn open_ncsnpp(json: &Value, weights: Weights) -> Result<Imported<Ncsnpp>> {
     let config = ncsnpp_config(json)?;
-    open(config.build(&mut Init::blank(&Device::flex().autodiff()))?, Names::new(&config), weights, Ncsnpp::images)
+    open(config.build(&mut Init::blank(&Device::flex().autodiff()))?, Modules::new(&config), weights, Ncsnpp::images)
 }
 
 type Forward<N> = fn(&N, Dual<4>, &Context) -> Result<Dual<4>>;
 
-fn open<N: Module + 'static>(network: N, names: Names, weights: Weights, forward: Forward<N>) -> Result<Imported<N>> {
-    let network = load(network, weights, |name| names.key(name), |name| names.is_idle(name))?;
-    let names = Arc::new(names);
-    let seen = names.clone();
-    Ok(Imported {
-        network,
-        key: Arc::new(move |name| names.key(name)),
-        run: Arc::new(move |network, case| {
-            let y = forward(network, case.images("x")?, &case.context("t", &Condition::none())?)?;
-            Ok(vec![("out".to_owned(), Output::images(y))])
-        }),
-        seen: Arc::new(move |module, trace| seen.seen(module, trace)),
+fn open<N: Module + 'static>(network: N, names: Modules, weights: Weights, images: Forward<N>) -> Result<Imported<N>> {
+    Imported::new(network, names, weights, move |network, case| {
+        case.out("t", &Condition::none(), |x, context| images(network, x, context))
     })
 }
 
 /// Our names of the reference's modules, at their numbers, and what else names depend on.
-struct Names {
+struct Modules {
     modules: Vec<String>,
     filtered: bool,
     block: ResidualBlock,
     conditional: bool,
 }
 
-impl Names {
+impl Modules {
     fn new(config: &NcsnppConfig) -> Self {
         let levels = config.multipliers.len();
         let mut modules: Vec<String> = Vec::new();
-        // The reference makes the frequencies even where nobody is told of the noise.
+        // The reference makes the frequencies even where the network is not conditioned on the noise.
         if config.noise != NoiseNumber::Positional {
             modules.push("embedding.frequencies".to_owned());
         }
@@ -238,18 +173,18 @@ impl Names {
             }
         }
         modules.extend(["middle.0.block", "middle.0.attention", "middle.1.block"].map(str::to_owned));
-        for (place, level) in (0..levels).rev().enumerate() {
-            modules.extend((0..=config.blocks).map(|unit| format!("up.{place}.units.{unit}.block")));
+        for (step, level) in (0..levels).rev().enumerate() {
+            modules.extend((0..=config.blocks).map(|unit| format!("up.{step}.units.{unit}.block")));
             if config.attends(level) {
-                modules.push(format!("up.{place}.units.{}.attention", config.blocks));
+                modules.push(format!("up.{step}.units.{}.attention", config.blocks));
             }
             match config.output {
                 OutputPyramid::None => {}
-                OutputPyramid::Residual if place > 0 => modules.push(format!("up.{place}.exit")),
-                _ => modules.extend(["norm", "conv"].map(|layer| format!("up.{place}.exit.{layer}"))),
+                OutputPyramid::Residual if step > 0 => modules.push(format!("up.{step}.exit")),
+                _ => modules.extend(["norm", "conv"].map(|layer| format!("up.{step}.exit.{layer}"))),
             }
             if level > 0 {
-                modules.push(format!("up.{place}.change"));
+                modules.push(format!("up.{step}.change"));
             }
         }
         if config.output != OutputPyramid::OutputSkip {
@@ -258,12 +193,13 @@ impl Names {
         let &NcsnppConfig { block, conditional, .. } = config;
         Self { modules, filtered: !config.filter.is_empty(), block, conditional }
     }
+}
 
-    /// Whether a tensor of the reference is no weight in use.
-    fn is_idle(&self, name: &str) -> bool {
+impl Names for Modules {
+    fn ignores(&self, theirs: &str) -> bool {
         let known =
-            [".Dense_0.weight", ".Dense_0.bias"].iter().any(|end| name.ends_with(end)) || name == "all_modules.0.W";
-        name == "sigmas" || !self.conditional && known
+            [".Dense_0.weight", ".Dense_0.bias"].iter().any(|end| theirs.ends_with(end)) || theirs == "all_modules.0.W";
+        theirs == "sigmas" || !self.conditional && known
     }
 
     fn seen(&self, module: &str, trace: &Trace) -> Option<TensorData> {
@@ -271,12 +207,11 @@ impl Names {
         trace.get(self.modules.get(number)?).cloned()
     }
 
-    fn key(&self, name: &str) -> Key {
+    fn key(&self, name: &str, _: &[usize]) -> Key {
         let name = name.strip_prefix("network.").unwrap_or(name);
         let inside = |module: &String| name.strip_prefix(module.as_str())?.strip_prefix('.');
-        let (number, rest) = (self.modules.iter().enumerate())
-            .find_map(|(number, module)| Some((number, inside(module)?)))
-            .expect("every parameter is in a module of the table");
+        let found = self.modules.iter().enumerate().find_map(|(number, module)| Some((number, inside(module)?)));
+        let Some((number, rest)) = found else { return Key::same(name) };
         let (layer, tensor) = rest.rsplit_once('.').unwrap_or(("", rest));
         let theirs = match layer {
             "first_norm" | "norm" => "GroupNorm_0.",

@@ -2,16 +2,17 @@
 
 use serde_json::Value as Json;
 use stein::{
-    AnySampler, AnySchedule, Consistency, Ddim, Discrete, Edm, Error, Grid, Heun, Langevin, LevelList, NoiseInput,
-    OdeEuler, Precondition, Prediction, Result, Spacing, SubVp, Ve, Vp, ensure,
+    AnySampler, AnySchedule, Consistency, Ddim, Discrete, Error, Grid, Heun, Langevin, LevelList, NoiseInput, OdeEuler,
+    Precondition, Prediction, Result, Spacing, SubVp, Ve, Vp, ensure,
 };
 
 use super::{
-    Kind, Source, Weights, consistency, diffusers, diffusers_adm,
+    Kind, Source, Surroundings, Weights,
+    config::{Reader, check_sizes, text},
+    consistency, diffusers, diffusers_adm,
     diffusers_scheduler::{self, Trained},
     edm::{self, Wrapper},
-    guided_diffusion, ncsn, ncsn_v2, score_sde,
-    values::{check_sizes, flag, number, size, text},
+    guided_diffusion, ncsn, ncsn_v2, score_sde, unsupported,
 };
 use crate::NetworkConfig;
 
@@ -30,9 +31,9 @@ pub struct Setting {
     pub role: Role,
     /// Whether it works on pictures from −1 to 1, not 0 to 1.
     pub symmetric: bool,
-    /// Whether estimates of the picture are kept in that range unless told otherwise.
+    /// Whether estimates of the picture are kept in that range unless asked otherwise.
     pub clamp: bool,
-    /// The levels it is sampled on unless told otherwise.
+    /// The levels it is sampled on unless asked otherwise.
     pub grid: Grid,
 }
 
@@ -43,7 +44,7 @@ pub enum Role {
     Denoiser {
         /// What surrounds the network.
         precondition: Precondition,
-        /// How it is sampled unless told otherwise.
+        /// How it is sampled unless asked otherwise.
         sampler: AnySampler,
     },
     /// A consistency function.
@@ -86,7 +87,7 @@ impl Setting {
 /// What it takes to sample the network of a source.
 fn setting_of(source: &Source, weights: Weights) -> Result<Setting> {
     let config = &source.config;
-    let alone = |what: &str| Err(Error::new(format!("{what} cannot be sampled by itself")));
+    let alone = |what: &str| Err(unsupported(format!("{what} cannot be sampled by itself")));
     match source.kind {
         Kind::Ncsn => ncsn_setting(config),
         Kind::NcsnV2 => ncsn_v2_setting(config, weights),
@@ -139,18 +140,21 @@ fn annealed(
     schedule: AnySchedule,
     published: Langevin,
 ) -> Result<Setting> {
+    let mut read = Reader::new("the config", json)?;
     ensure!(
-        !flag(json, "data.logit_transform", false)?,
+        Kind::Unsupported,
+        !read.read("data.logit_transform", false)?,
         "the network works on logits of pictures (data.logit_transform), which are not sampled here"
     );
     let langevin = Langevin {
-        steps: number(json, "sampling.n_steps_each", published.steps as f64)? as usize,
-        epsilon: Some(number(json, "sampling.step_lr", published.epsilon.unwrap_or_default())?),
-        denoise: flag(json, "sampling.denoise", published.denoise)?,
+        steps: read.read("sampling.n_steps_each", published.steps)?,
+        epsilon: read.read("sampling.step_lr", published.epsilon)?,
+        denoise: read.read("sampling.denoise", published.denoise)?,
         ..published
     };
-    let side = size(json, "data.image_size")?;
-    let symmetric = flag(json, "data.rescaled", false)?;
+    let side = read.required("data.image_size")?;
+    ensure!(side > 0, "the config's data.image_size is 0: it is the side of the images");
+    let symmetric = read.read("data.rescaled", false)?;
     let grid = Grid { spacing: Spacing::Uniform {}, steps: schedule.levels().unwrap_or(1), ..Grid::default() };
     let precondition = Precondition::unscaled(Prediction::Score {}, FROM_NOISIEST);
     let setting = setting(network, [side, side, channels], 0, schedule, precondition, symmetric);
@@ -169,7 +173,8 @@ const FROM_CLEANEST: NoiseInput = NoiseInput::Level { noisiest_first: false, fac
 
 fn ncsn_setting(json: &Json) -> Result<Setting> {
     let config = ncsn::config(json)?;
-    let (first, last) = (number(json, "model.sigma_end", 0.01)?, number(json, "model.sigma_begin", 1.0)?);
+    let mut read = Reader::new("the config", json)?;
+    let (first, last) = (read.read("model.sigma_end", 0.01)?, read.read("model.sigma_begin", 1.0)?);
     let schedule = geometric(first, last, config.levels)?;
     let channels = config.inputs;
     // Its sampler leaves the noise of the last level in.
@@ -188,6 +193,7 @@ fn ncsn_v2_setting(json: &Json, weights: Weights) -> Result<Setting> {
 /// Fails unless a network makes a picture of a noisy one, or a picture and the variance of a step.
 fn check_channels(inputs: usize, outputs: usize) -> Result<()> {
     ensure!(
+        Kind::Unsupported,
         [inputs, 2 * inputs].contains(&outputs),
         "the network takes {inputs} channels and gives {outputs}: one that is not made of a noisy picture alone is not sampled here"
     );
@@ -201,22 +207,20 @@ fn without_size() -> Error {
 
 /// The stochastic differential equation a network of score_sde was trained on.
 fn equation(json: &Json) -> Result<(AnySchedule, Precondition)> {
-    let continuous = flag(json, "training.continuous", true)?;
-    let word = |section: &str, key: &str| json.get(section).and_then(|part| text(part, key)).map(str::to_lowercase);
-    let fourier = word("model", "embedding_type").as_deref() == Some("fourier");
-    let named = word("training", "sde");
-    let count = number(json, "model.num_scales", 1000.0)? as usize;
-    let (first, last) = (number(json, "model.beta_min", 0.1)?, number(json, "model.beta_max", 20.0)?);
+    let mut read = Reader::new("the config", json)?;
+    let continuous = read.read("training.continuous", true)?;
+    let fourier = read.read("model.embedding_type", String::new())?.eq_ignore_ascii_case("fourier");
+    let usual = if fourier { "vesde" } else { "vpsde" };
+    let named = read.read("training.sde", usual.to_owned())?.to_lowercase();
+    let count: usize = read.read("model.num_scales", 1000)?;
+    let (first, last) = (read.read("model.beta_min", 0.1)?, read.read("model.beta_max", 20.0)?);
     let time = NoiseInput::Time { factor: 999.0 };
-    let (schedule, prediction, noise): (AnySchedule, _, _) = match named.as_deref().unwrap_or(if fourier {
-        "vesde"
-    } else {
-        "vpsde"
-    }) {
+    let (schedule, prediction, noise): (AnySchedule, _, _) = match named.as_str() {
         "vesde" => {
-            let (low, high) = (number(json, "model.sigma_min", 0.01)?, number(json, "model.sigma_max", 50.0)?);
+            let (low, high) = (read.read("model.sigma_min", 0.01)?, read.read("model.sigma_max", 50.0)?);
             if continuous {
                 ensure!(
+                    Kind::Unsupported,
                     fourier,
                     "a positional embedding of the continuous noise of vesde is not known here: is training.continuous false?"
                 );
@@ -233,7 +237,7 @@ fn equation(json: &Json) -> Result<(AnySchedule, Precondition)> {
             (Discrete::new(LevelList::Linear { first, last, count })?.into(), Prediction::Eps {}, FROM_CLEANEST)
         }
         "subvpsde" => (SubVp { beta_min: first, beta_max: last, ..SubVp::default() }.into(), Prediction::Eps {}, time),
-        other => return Err(Error::new(format!("training.sde is {other}: known are vesde, vpsde and subvpsde"))),
+        other => return Err(unsupported(format!("training.sde is {other}: known are vesde, vpsde and subvpsde"))),
     };
     Ok((schedule, Precondition::unscaled(prediction, noise)))
 }
@@ -253,26 +257,10 @@ fn ncsnpp_setting(json: &Json) -> Result<Setting> {
 }
 
 fn of_edm(network: NetworkConfig, shape: [usize; 3], classes: usize, json: &Json) -> Result<Setting> {
-    let (schedule, precondition): (AnySchedule, _) = match edm::wrapper(json)? {
-        Wrapper::Edm => {
-            // Its sampler stays within what the network supports.
-            let published = Edm::default();
-            let schedule = Edm {
-                sigma_min: number(json, "sigma_min", 0.0)?.max(published.sigma_min),
-                sigma_max: number(json, "sigma_max", f64::INFINITY)?.min(published.sigma_max),
-            };
-            (schedule.into(), Precondition::edm(number(json, "sigma_data", 0.5)?))
-        }
-        Wrapper::Vp => {
-            let (rise, first) = (number(json, "beta_d", 19.9)?, number(json, "beta_min", 0.1)?);
-            let noise = NoiseInput::Time { factor: number(json, "M", 1000.0)? - 1.0 };
-            // It is trained down to t = epsilon_t; its sampler stops at 0.001.
-            let schedule = Vp { beta_min: first, beta_max: first + rise, t_min: 1e-3 };
-            (schedule.into(), Precondition::unscaled(Prediction::Eps {}, noise))
-        }
-        // The noise of the opposite sign, of ln(σ/2): no prediction here.
-        Wrapper::Ve => return Err(Error::new("a VEPrecond is not sampled here")),
-    };
+    let wrapper = edm::wrapper(json)?;
+    // The noise of the opposite sign, of ln(σ/2): no prediction here.
+    ensure!(Kind::Unsupported, wrapper != Wrapper::Ve, "a VEPrecond is not sampled here");
+    let (schedule, precondition) = edm::surroundings(wrapper, json)?;
     Ok(setting(network, shape, classes, schedule, precondition, true))
 }
 
@@ -288,47 +276,49 @@ fn dhariwal_setting(json: &Json) -> Result<Setting> {
     of_edm(NetworkConfig::DhariwalUnet(config), shape, classes, json)
 }
 
-/// The noise and the spacing of levels Karras et al.'s settings `at` give.
-fn karras(at: &Json) -> Result<(AnySchedule, Spacing)> {
-    let schedule = Edm { sigma_min: number(at, "sigma_min", 0.002)?, sigma_max: number(at, "sigma_max", 80.0)? };
-    Ok((schedule.into(), Spacing::Karras { rho: number(at, "rho", 7.0)? }))
-}
-
-/// A consistency function with the σ_d, ε, σ_max and ρ that `at` gives, sampled in one step.
-fn end_points(network: NetworkConfig, shape: [usize; 3], classes: usize, at: &Json) -> Result<Setting> {
-    let (schedule, spacing) = karras(at)?;
-    let noise_input = NoiseInput::LogSigma { factor: consistency::LOG_FACTOR };
-    let role = Role::FlowMap(Consistency { sigma_data: number(at, "sigma_data", 0.5)?, noise_input });
-    let grid = Grid { spacing, steps: 1, clean: false, ..Grid::default() };
-    let clamp = flag(at, "clip_denoised", true)?;
-    Ok(Setting { network, shape, classes, schedule, role, symmetric: true, clamp, grid })
+/// A network of consistency models under the settings of their denoiser: a consistency function sampled in one step, or the
+/// teacher.
+fn of_karras(
+    network: NetworkConfig,
+    shape: [usize; 3],
+    classes: usize,
+    settings: &Json,
+    consistent: bool,
+) -> Result<Setting> {
+    let mut read = Reader::new("the config", settings)?;
+    let spacing = Spacing::Karras { rho: read.read("rho", 7.0)? };
+    let clamp = read.read("clip_denoised", true)?;
+    match consistency::surroundings(settings, consistent)? {
+        Surroundings::FlowMap(schedule, consistency) => {
+            let grid = Grid { spacing, steps: 1, clean: false, ..Grid::default() };
+            let role = Role::FlowMap(consistency);
+            Ok(Setting { network, shape, classes, schedule, role, symmetric: true, clamp, grid })
+        }
+        Surroundings::Denoiser(schedule, precondition) => {
+            let grid = Grid { spacing, steps: 40, ..Grid::default() };
+            Ok(Setting { grid, clamp, ..setting(network, shape, classes, schedule, precondition, true) })
+        }
+    }
 }
 
 fn consistency_setting(json: &Json) -> Result<Setting> {
     let config = consistency::config(json)?;
-    // The settings of the denoiser have a section of their own, or stand among the flags.
-    let denoiser = json.get("karras_denoiser").unwrap_or(json);
+    let settings = consistency::denoiser(json);
     let side = guided_diffusion::process(consistency::unet(json)?)?.image_size.ok_or_else(without_size)?;
     let (shape, classes) = ([side, side, config.inputs], config.classes);
-    let network = NetworkConfig::Adm(config);
-    // Their distillation flag tells a consistency function from EDM's denoiser of the same network, the teacher.
-    if flag(denoiser, "distillation", true)? {
-        return end_points(network, shape, classes, denoiser);
-    }
-    let (schedule, spacing) = karras(denoiser)?;
-    let precondition = Precondition {
-        noise_input: NoiseInput::LogSigma { factor: consistency::LOG_FACTOR },
-        ..Precondition::edm(number(denoiser, "sigma_data", 0.5)?)
-    };
-    let grid = Grid { spacing, steps: 40, ..Grid::default() };
-    let clamp = flag(denoiser, "clip_denoised", true)?;
-    Ok(Setting { grid, clamp, ..setting(network, shape, classes, schedule, precondition, true) })
+    // Their distillation flag separates a consistency function from EDM's denoiser of the same network, the teacher.
+    let consistent = Reader::new("karras_denoiser", settings)?.read("distillation", true)?;
+    of_karras(NetworkConfig::Adm(config), shape, classes, settings, consistent)
 }
 
 fn adm_setting(json: &Json) -> Result<Setting> {
     let config = guided_diffusion::config(json)?;
     let process = guided_diffusion::process(json)?;
-    ensure!(process.large_size.is_none(), "a network that raises the resolution of pictures is not sampled here");
+    ensure!(
+        Kind::Unsupported,
+        process.large_size.is_none(),
+        "a network that raises the resolution of pictures is not sampled here"
+    );
     check_channels(config.inputs, config.outputs)?;
     // improved-diffusion's networks are of any size, and their configs do not say it.
     let side = process.image_size.ok_or_else(without_size)?;
@@ -338,7 +328,7 @@ fn adm_setting(json: &Json) -> Result<Setting> {
     let schedule = Discrete::new(match process.noise_schedule.as_str() {
         "linear" => LevelList::Linear { first: per * 1e-4, last: per * 0.02, count },
         "cosine" => LevelList::Cosine { offset: 0.008, max_beta: 0.999, count },
-        other => return Err(Error::new(format!("noise_schedule is {other}: known are linear and cosine"))),
+        other => return Err(unsupported(format!("noise_schedule is {other}: known are linear and cosine"))),
     })?;
     let factor = match process.rescale_timesteps {
         Some(true) => per,
@@ -399,7 +389,7 @@ fn unet_2d_setting(json: &Json, scheduler: Option<&Json>) -> Result<Setting> {
     };
     let trained = diffusers_scheduler::trained_on(scheduler, fourier);
     match trained.map_err(|error| error.at("scheduler_config.json"))? {
-        Trained::EndPoints => end_points(network, shape, classes, scheduler),
+        Trained::EndPoints => of_karras(network, shape, classes, scheduler, true),
         Trained::Denoiser { schedule, precondition, symmetric, clamp } => {
             Ok(Setting { clamp, ..setting(network, shape, classes, schedule, precondition, symmetric) })
         }

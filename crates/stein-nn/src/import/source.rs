@@ -10,7 +10,10 @@ use serde_json::Value as Json;
 use stein::{Error, Result, ensure};
 
 use super::pickle::{self, Value};
-use crate::{files::read_tensors, state::Tensors};
+use crate::{
+    files::{fault, read_tensors},
+    state::Tensors,
+};
 
 /// Which implementation weights come from: their names, layouts and conventions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +61,7 @@ impl Kind {
         Self::ALL.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
     }
 
-    /// What the names of tensors and the config tell.
+    /// What the names of tensors and the config say.
     fn of(config: &Json, weights: &Tensors) -> Option<Self> {
         let any = |part: &str| weights.keys().any(|key| key.contains(part));
         if config.get("_class_name").is_some() {
@@ -112,37 +115,41 @@ const WEIGHTS: &[&str] = &[
 impl Source {
     /// Reads a file of weights, or a folder with weights and `config.json`, such as diffusers save a model or a whole
     /// pipeline in. `config` is the config where it does not lie beside the weights; `kind` what they are where names do not
-    /// tell.
+    /// say.
     ///
     /// # Errors
-    /// When a file is missing, damaged, or not one of weights, or nothing tells what kind they are.
+    /// When a file is missing, damaged, or not one of weights, or nothing says what kind they are.
     pub fn open(path: &Path, kind: Option<Kind>, config: Option<&Path>) -> Result<Self> {
         let (folder, file) = if path.is_dir() {
             let folder = network(path)?;
             let file = WEIGHTS.iter().map(|name| folder.join(name)).find(|file| file.exists());
             let file = file.ok_or_else(|| {
-                Error::new(format!(
-                    "{} has no weights: there is none of {} in it",
-                    folder.display(),
-                    WEIGHTS.join(", ")
-                ))
+                fault(format!("{} has no weights: there is none of {} in it", folder.display(), WEIGHTS.join(", ")))
             })?;
             (folder, file)
         } else {
-            ensure!(path.exists(), "there is no {}: give a file of weights, or a folder with one", path.display());
+            ensure!(
+                Kind::File,
+                path.exists(),
+                "there is no {}: give a file of weights, or a folder with one",
+                path.display()
+            );
             (path.parent().unwrap_or(Path::new("")).to_owned(), path.to_owned())
         };
         let (scheduler, latent) = pipeline(&folder)?;
         let config = config.map_or_else(|| folder.join("config.json"), Path::to_owned);
         let config = json(&config).map_err(|error| {
-            Error::new(format!("{error}; weights alone do not say which network they are of: give --config FILE.json"))
+            Error::of(
+                error.kind(),
+                format!("{error}; weights alone do not say which network they are of: give --config FILE.json"),
+            )
         })?;
         let (weights, part) = weights(&file)?;
         let weights: Tensors = weights.into_iter().map(|(name, data)| (name, single(data))).collect();
         let kind = kind.or_else(|| Kind::of(&config, &weights)).ok_or_else(|| {
             let names = Kind::ALL.map(|(name, _)| name).join(", ");
             Error::new(format!(
-                "nothing in {} tells which implementation it is from: give --from, one of {names}",
+                "nothing in {} says which implementation it is from: give --from, one of {names}",
                 file.display()
             ))
         })?;
@@ -166,10 +173,7 @@ fn network(path: &Path) -> Result<PathBuf> {
         return Ok(path.to_owned());
     }
     found.ok_or_else(|| {
-        Error::new(format!(
-            "{} is a pipeline without a folder unet or transformer: there is no network",
-            path.display()
-        ))
+        fault(format!("{} is a pipeline without a folder unet or transformer: there is no network", path.display()))
     })
 }
 
@@ -193,9 +197,8 @@ fn pipeline(folder: &Path) -> Result<(Option<Json>, bool)> {
 }
 
 fn json(path: &Path) -> Result<Json> {
-    let text =
-        fs::read_to_string(path).map_err(|error| Error::new(format!("cannot read {}: {error}", path.display())))?;
-    serde_json::from_str(&finite(&text)).map_err(|error| Error::new(format!("{} is no JSON: {error}", path.display())))
+    let text = fs::read_to_string(path).map_err(|error| fault(format!("cannot read {}: {error}", path.display())))?;
+    serde_json::from_str(&finite(&text)).map_err(|error| fault(format!("{} is no JSON: {error}", path.display())))
 }
 
 /// The numbers that are none, which Python writes and the format does not know.
@@ -245,13 +248,14 @@ fn unwrapped(weights: impl IntoIterator<Item = (String, TensorData)>) -> Tensors
 fn sharded(path: &Path) -> Result<Tensors> {
     let index = json(path)?;
     let files = index.get("weight_map").and_then(Json::as_object);
-    let files = files.ok_or_else(|| Error::new(format!("{} has no weight_map: it is no index", path.display())))?;
+    let files = files.ok_or_else(|| fault(format!("{} has no weight_map: it is no index", path.display())))?;
     let mut names: Vec<&str> = files.values().filter_map(Json::as_str).collect();
     names.sort_unstable();
     names.dedup();
     let mut all = Tensors::new();
     for name in names {
         ensure!(
+            Kind::File,
             !name.contains(['/', '\\']) && !name.ends_with(".json"),
             "{} names the file {name}, which is not beside it",
             path.display()
@@ -272,7 +276,11 @@ fn unwrap(root: &Value) -> Result<(Tensors, String)> {
         // NCSN: [weights, optimizer]; NCSNv2: [weights, optimizer, epoch, step, average].
         Value::List(items) => {
             let first = items.first().map(Value::tensors).unwrap_or_default();
-            ensure!(!first.is_empty(), "is a list that does not start with a state dict: it has no weights");
+            ensure!(
+                Kind::File,
+                !first.is_empty(),
+                "is a list that does not start with a state dict: it has no weights"
+            );
             let mut weights = owned(first);
             let average = items.get(4).map(Value::tensors).unwrap_or_default();
             let part = if average.is_empty() { "" } else { ", averaged weights" };
@@ -294,33 +302,34 @@ fn unwrap(root: &Value) -> Result<(Tensors, String)> {
                 return Ok((weights, format!(", averaged weights{step}")));
             }
             let inner = root.get("state_dict").unwrap_or(root).tensors();
-            ensure!(!inner.is_empty(), "has no tensors: it is no state dict");
+            ensure!(Kind::File, !inner.is_empty(), "has no tensors: it is no state dict");
             Ok((owned(inner), String::new()))
         }
-        _ => Err(Error::new("is neither a state dict nor a list that starts with one: it has no weights")),
+        _ => Err(fault("is neither a state dict nor a list that starts with one: it has no weights")),
     }
 }
 
-/// Puts averaged parameters, listed in the order of the model's trained ones, in their places.
+/// Puts averaged parameters, listed in the order of the model's trained ones, under their names.
 fn average(names: &[(&str, &TensorData)], shadow: &[Value], weights: &mut Tensors) -> Result<()> {
     // Not averaged: the table of noise levels, and random frequencies, which are not trained.
     let averaged = |name: &str| !name.ends_with("sigmas");
     let frozen = |name: &str| name.ends_with("all_modules.0.W");
     let all: Vec<_> = names.iter().filter(|(name, _)| averaged(name)).collect();
     let trained: Vec<_> = all.iter().filter(|(name, _)| !frozen(name)).copied().collect();
-    let places = if shadow.len() == all.len() { all } else { trained };
+    let owners = if shadow.len() == all.len() { all } else { trained };
     ensure!(
-        shadow.len() == places.len(),
+        Kind::File,
+        shadow.len() == owners.len(),
         "has {} averaged tensors for {} parameters: it is damaged",
         shadow.len(),
-        places.len()
+        owners.len()
     );
-    for ((name, data), value) in places.into_iter().zip(shadow) {
+    for ((name, data), value) in owners.into_iter().zip(shadow) {
         match value {
             Value::Tensor(average) if average.shape() == data.shape() => {
                 weights.insert(name.strip_prefix("module.").unwrap_or(name).to_owned(), average.clone());
             }
-            _ => return Err(Error::new(format!("has an average of {name} that does not fit it: it is damaged"))),
+            _ => return Err(fault(format!("has an average of {name} that does not fit it: it is damaged"))),
         }
     }
     Ok(())

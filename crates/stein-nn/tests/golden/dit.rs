@@ -98,7 +98,7 @@ fn what_does_not_fit_is_refused_in_a_sentence() {
     assert!(refused([1, 8, 8, 2], 3).contains("class 3 is out of range: this model knows classes 0 to 2"));
 }
 
-/// DiT-XL/2 of the paper's code, which counts its vectors of places, frozen there and computed here: 256 of 1152
+/// DiT-XL/2 of the paper's code, which counts its vectors of positions, frozen there and computed here: 256 of 1152
 /// numbers. It has one embedding, ours by default; the shapes besides are those the test above loads, and none is
 /// allocated.
 #[test]

@@ -58,10 +58,10 @@ impl Published<'_> {
     }
 
     fn block(&self, to: &mut Shapes, name: &str, inputs: usize, outputs: usize) {
-        let told = if self.is("use_scale_shift_norm") { 2 * outputs } else { outputs };
+        let embedded = if self.is("use_scale_shift_norm") { 2 * outputs } else { outputs };
         to.layer(&format!("{name}.in_layers.0"), &[inputs]);
         to.layer(&format!("{name}.in_layers.2"), &[outputs, inputs, 3, 3]);
-        to.layer(&format!("{name}.emb_layers.1"), &[told, 4 * self.number("model_channels")]);
+        to.layer(&format!("{name}.emb_layers.1"), &[embedded, 4 * self.number("model_channels")]);
         to.layer(&format!("{name}.out_layers.0"), &[outputs]);
         to.layer(&format!("{name}.out_layers.3"), &[outputs, outputs, 3, 3]);
         if inputs != outputs {
@@ -200,7 +200,7 @@ fn every_option_of_the_unet_loads_by_the_published_names_and_has_tangents() {
     }
 }
 
-/// What their scripts are told, as their READMEs have it for ImageNet 256 and for improved-diffusion's unconditional ImageNet 64.
+/// The flags of their scripts, as their READMEs have it for ImageNet 256 and for improved-diffusion's unconditional ImageNet 64.
 #[test]
 fn the_flags_of_scripts_are_the_arguments_of_the_network() {
     let flags = json!({
@@ -220,7 +220,7 @@ fn the_flags_of_scripts_are_the_arguments_of_the_network() {
     });
     let config = guided_diffusion::config(&flags).unwrap();
     assert_eq!((config.multipliers, config.attention, config.outputs), (vec![1.0, 2.0, 3.0, 4.0], vec![4, 8], 6));
-    // The two implementations differ in what they do unless told: the network may be fed steps of 4000 or as if of 1000.
+    // The two implementations differ in what they do by default: the network may be fed steps of 4000 or as if of 1000.
     let setting = |rescaled: Option<bool>| {
         let mut flags = flags.clone();
         if let Some(rescaled) = rescaled {
@@ -254,7 +254,7 @@ fn every_pool_loads_by_the_published_names_and_has_tangents() {
 
 /// Only the order of rows differs, so with one head nothing does, and with two something.
 #[test]
-fn the_order_of_queries_keys_and_values_is_told_by_the_config() {
+fn the_order_of_queries_keys_and_values_is_that_of_the_config() {
     let output = |heads: usize, new: bool| -> Vec<f64> {
         let config = with(small(), json!({"num_heads": heads, "use_new_attention_order": new}));
         let network = guided_diffusion::open(&config, Weights::Theirs(&Published(&config).unet().weights()))

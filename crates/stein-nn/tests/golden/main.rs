@@ -1,11 +1,12 @@
 //! Published networks against stored values of their reference implementations, of the same random weights.
 //!
-//! The files lie outside the repository, in `../shared/golden`; without them there is nothing to compare with. The outputs of a few
-//! more options are small enough to be in the repository: see [`reference`].
+//! Small networks of all implementations are in the repository: see [`formula`] and [`reference`]. Larger ones lie outside it, in
+//! `../shared/golden`; without them nothing is compared with those.
 
 mod diffusers;
 mod dit;
 mod edm;
+mod formula;
 mod guided_diffusion;
 mod ncsn;
 mod published;
@@ -33,7 +34,7 @@ fn context<'a>(noise: impl Into<Dual<1>>, given: &'a Condition) -> Context<'a> {
 fn fixture(name: &str) -> Option<(PathBuf, serde_json::Value, Tensors)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden").join(name);
     if !folder.is_dir() {
-        println!("{} is not there: nothing is compared with it", folder.display());
+        println!("skipped: there is no {}, so nothing is compared with it", folder.display());
         return None;
     }
     let config = serde_json::from_str(&fs::read_to_string(folder.join("config.json")).unwrap()).unwrap();

@@ -165,9 +165,9 @@ fn what_does_not_fit_is_refused() {
     let given = Condition::classes([0, 0]);
     assert!(refusal([2, 8, 8, 3], [0.0, 1.0], &given).contains("knows no classes"));
 
-    let refused = |place: [&str; 2], value: Value| {
+    let refused = |[section, key]: [&str; 2], value: Value| {
         let mut config = config.clone();
-        config[place[0]][place[1]] = value;
+        config[section][key] = value;
         ncsn_v2::open(&config, Weights::Theirs(&weights)).err().expect("it is refused").to_string()
     };
     assert!(refused(["model", "nonlinearity"], json!("swish")).contains("swish"));

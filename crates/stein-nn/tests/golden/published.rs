@@ -27,10 +27,10 @@ impl Shapes {
 
     /// Some weights of these shapes, about 1/√inputs large.
     pub fn weights(&self) -> Tensors {
-        let tensor = |(place, (name, shape)): (usize, (&String, &Vec<usize>))| {
+        let tensor = |(index, (name, shape)): (usize, (&String, &Vec<usize>))| {
             let inputs: usize = shape[1..].iter().product();
             let size = 1.5 * (inputs as f32).powf(-0.5);
-            (name.clone(), TensorData::new(numbers(shape.iter().product(), place, size), shape.clone()))
+            (name.clone(), TensorData::new(numbers(shape.iter().product(), index, size), shape.clone()))
         };
         self.0.iter().enumerate().map(tensor).collect()
     }

@@ -106,7 +106,7 @@ fn score_sde_labels_stand_for_the_stored_sigmas() {
 fn score_sde_without_noise() {
     let Some((_, mut config, weights)) = fixture("score_sde_ncsnpp_ve") else { return };
     config["model"]["conditional"] = false.into();
-    // Without the two layers of the embedding, all later modules move two places; the blocks keep what they would do
+    // Without the two layers of the embedding, all later modules move by two; the blocks keep what they would do
     // with it.
     let moved = weights.into_iter().filter_map(|(name, tensor)| {
         let Some((number, rest)) = name.strip_prefix("all_modules.").and_then(|rest| rest.split_once('.')) else {
@@ -130,12 +130,19 @@ fn score_sde_without_noise() {
 #[test]
 fn score_sde_refuses_what_it_does_not_know() {
     let mut config = config("ddpm", 2);
-    config["model"]["nonlinearity"] = "elu".into();
-    let error = open_ddpm(&config, Weights::Theirs(&Tensors::new())).map(|_| ()).unwrap_err().to_string();
-    assert!(error.contains("model.nonlinearity is \"elu\""), "{error}");
+    let refused = |config: &Value| open_ddpm(config, Weights::Theirs(&Tensors::new())).err().unwrap();
+    config["model"]["nonlinearity"] = "tanh".into();
+    let error = refused(&config);
+    assert_eq!(error.kind(), stein::Kind::Unsupported);
+    assert!(error.to_string().contains("model.nonlinearity is tanh"), "{error}");
+    config["model"]["nonlinearity"] = "swish".into();
+    let error = refused(&config);
+    assert_eq!(error.kind(), stein::Kind::Mismatch);
+    assert!(error.to_string().contains("missing     all_modules.0.weight"), "{error}");
     config["model"].as_object_mut().unwrap().remove("nf");
-    let error = open_ddpm(&config, Weights::Theirs(&Tensors::new())).map(|_| ()).unwrap_err().to_string();
-    assert!(error.contains("missing field `nf`"), "{error}");
+    let error = refused(&config);
+    assert_eq!(error.kind(), stein::Kind::Input);
+    assert!(error.to_string().contains("lacks model.nf"), "{error}");
 }
 
 /// The published config of CIFAR-10 for `ddpm`, `ddpmpp` or `ncsnpp`, with a number of blocks per level.
@@ -233,11 +240,11 @@ impl Published {
     fn block(&mut self, inputs: usize, outputs: usize, resamples: bool) {
         let mut tensors: Vec<(&str, &[usize])> = Vec::new();
         let (first, second) = ([outputs, inputs, 3, 3], [outputs, outputs, 3, 3]);
-        let (own, turned, told) = ([outputs, inputs, 1, 1], [inputs, outputs], [outputs, 512]);
+        let (own, turned, embedded) = ([outputs, inputs, 1, 1], [inputs, outputs], [outputs, 512]);
         let (before, after) = ([inputs], [outputs]);
         tensors.extend([("GroupNorm_0.weight", &before[..]), ("GroupNorm_0.bias", &before)]);
         tensors.extend([("Conv_0.weight", &first[..]), ("Conv_0.bias", &after)]);
-        tensors.extend([("Dense_0.weight", &told[..]), ("Dense_0.bias", &after)]);
+        tensors.extend([("Dense_0.weight", &embedded[..]), ("Dense_0.bias", &after)]);
         tensors.extend([("GroupNorm_1.weight", &after[..]), ("GroupNorm_1.bias", &after)]);
         tensors.extend([("Conv_1.weight", &second[..]), ("Conv_1.bias", &after)]);
         if self.biggan && (inputs != outputs || resamples) {
