@@ -192,7 +192,8 @@ pub enum BenchCommand {
         /// Network: small or cifar (U-Nets of 1.6 and 35.7 million parameters on 32 x 32 images), or mlp (on points)
         #[arg(long, default_value = "small", value_name = "NAME")]
         size: String,
-        /// What to time: an evaluation, or a whole training step
+        /// What to time: an evaluation, a whole training step, or a product of the Jacobian with a vector (jvp) or of a
+        /// vector with the Jacobian (vjp), also as a number of evaluations
         #[arg(long, default_value = "evaluate", value_name = "WORK")]
         what: Work,
         /// Samples in a batch
@@ -215,6 +216,8 @@ pub enum BenchCommand {
 pub enum Work {
     Evaluate,
     Train,
+    Jvp,
+    Vjp,
 }
 
 /// The format numbers are multiplied in.

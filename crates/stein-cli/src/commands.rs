@@ -267,6 +267,8 @@ fn bench(command: BenchCommand, device_name: &str) -> Result<()> {
             let work = match what {
                 Work::Evaluate => bench::Work::Evaluate,
                 Work::Train => bench::Work::Train,
+                Work::Jvp => bench::Work::Jvp,
+                Work::Vjp => bench::Work::Vjp,
             };
             let time = bench::bench_net(&size, work, batch, repeat, &device(device_name)?)?;
             say(&json_line(&time)?)

@@ -4,7 +4,9 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor, TensorData},
 };
-use stein::{Condition, Context, Key, Network, Purpose, Result, random};
+use stein::{
+    Condition, Context, Edm, Key, Network, Precondition, Preconditioned, Purpose, Result, Schedule, denoiser, random,
+};
 
 use crate::{
     Accumulated, AdamW, AdamWConfig, AnyNetwork, Ema, EmaConfig, EmbeddingConfig, NetworkConfig, UnetConfig,
@@ -91,6 +93,41 @@ impl UnetWork {
     pub fn evaluate(&self, network: &AnyNetwork) -> Result<Tensor<2>> {
         let given = Condition::none();
         Ok(network.forward(self.x.clone().into(), &Context::new(self.noise.clone(), &given))?.value)
+    }
+
+    /// The network without autodiff as a denoiser, by EDM's preconditioning.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn denoiser(&self) -> Result<Preconditioned<AnyNetwork>> {
+        Preconditioned::new(self.frozen(), Precondition::edm(0.5), Edm::default().into())
+    }
+
+    /// One evaluation of a denoiser, at one level.
+    ///
+    /// # Errors
+    /// Never for the denoiser of this network.
+    pub fn denoise(&self, denoiser: &Preconditioned<AnyNetwork>) -> Result<Tensor<2>> {
+        let at = Edm::default().kernel(1.0);
+        denoiser::denoise(denoiser, self.x.clone(), (&at).into(), &Condition::none())
+    }
+
+    /// A denoiser's value and its Jacobian times a vector.
+    ///
+    /// # Errors
+    /// Never for the denoiser of this network.
+    pub fn jvp(&self, denoiser: &Preconditioned<AnyNetwork>) -> Result<(Tensor<2>, Tensor<2>)> {
+        let at = Edm::default().kernel(1.0);
+        denoiser::jvp(denoiser, self.x.clone(), self.target.clone(), (&at).into(), &Condition::none())
+    }
+
+    /// A denoiser's value and its Jacobian's transpose times a vector.
+    ///
+    /// # Errors
+    /// Never for the denoiser of this network.
+    pub fn vjp(&self, denoiser: &Preconditioned<AnyNetwork>) -> Result<(Tensor<2>, Tensor<2>)> {
+        let at = Edm::default().kernel(1.0);
+        denoiser::vjp(denoiser, self.x.clone(), self.target.clone(), (&at).into(), &Condition::none())
     }
 
     /// One step: forward, mean squared error, backward, clip, AdamW, moving average. Returns the loss.

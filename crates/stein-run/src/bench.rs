@@ -26,12 +26,16 @@ pub enum Work {
     Evaluate,
     /// A training step: forward, loss, backward, clipping, AdamW, moving average.
     Train,
+    /// A Jacobian-vector product of the denoiser, with its value, in turn with evaluations.
+    Jvp,
+    /// A vector-Jacobian product of the denoiser, with its value, in turn with evaluations.
+    Vjp,
 }
 
 /// The time of a network's work.
 #[derive(Debug, Serialize)]
 pub struct NetTime {
-    /// `evaluate` or `train`.
+    /// `evaluate`, `train`, `jvp` or `vjp`.
     pub what: &'static str,
     /// `small`, `cifar` or `mlp`.
     pub size: &'static str,
@@ -45,6 +49,9 @@ pub struct NetTime {
     pub ms: f64,
     /// Samples a second.
     pub images_per_s: f64,
+    /// Of a product: its shortest time over that of an evaluation, both measured in turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evaluations: Option<f64>,
     /// Most memory the process ever had, where the system tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_mib: Option<u64>,
@@ -67,6 +74,31 @@ fn median(repeat: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     Ok(times[times.len() / 2])
 }
 
+/// As [`median`], of work done in turn with an evaluation; also the shortest time of the work over that of the evaluation.
+fn in_turn(
+    repeat: usize,
+    mut work: impl FnMut() -> Result<()>,
+    mut evaluate: impl FnMut() -> Result<()>,
+) -> Result<(f64, f64)> {
+    let mut shortest = f64::INFINITY;
+    let mut shortest_evaluation = f64::INFINITY;
+    let mut times = Vec::with_capacity(repeat);
+    for call in 0..2 + repeat {
+        let start = Instant::now();
+        evaluate()?;
+        let between = Instant::now();
+        work()?;
+        let (evaluation, time) = (between - start, between.elapsed());
+        if call >= 2 {
+            shortest_evaluation = shortest_evaluation.min(evaluation.as_secs_f64() * 1e3);
+            shortest = shortest.min(time.as_secs_f64() * 1e3);
+            times.push(time.as_secs_f64() * 1e3);
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    Ok((times[times.len() / 2], shortest / shortest_evaluation))
+}
+
 /// The most memory this process ever had, in MiB.
 fn peak_mib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -77,7 +109,7 @@ fn peak_mib() -> Option<u64> {
 /// Times a network. `repeat` calls are counted, at least one.
 ///
 /// # Errors
-/// A name that is none of `small`, `cifar` and `mlp`; evaluation of `mlp`, which the peers do not measure; an empty batch.
+/// A name that is none of `small`, `cifar` and `mlp`; anything but training of `mlp`, which the peers do not measure; an empty batch.
 pub fn bench_net(size: &str, work: Work, batch: usize, repeat: usize, device: &Device) -> Result<NetTime> {
     let names = Peer::ALL.map(|(name, _)| name);
     let found = Peer::ALL.into_iter().find(|(name, _)| *name == size);
@@ -85,6 +117,7 @@ pub fn bench_net(size: &str, work: Work, batch: usize, repeat: usize, device: &D
         Error::new(format!("there is no network `{size}` to measure: give one of {}", names.join(", ")))
     })?;
     ensure!(batch > 0 && repeat > 0, "--batch and --repeat have to be at least 1");
+    let mut evaluations = None;
     let (ms, parameters) = match (peer.unet(), work) {
         (Some((config, shape)), Work::Evaluate) => {
             let unet = UnetWork::new(config, shape, batch, device)?;
@@ -114,12 +147,30 @@ pub fn bench_net(size: &str, work: Work, batch: usize, repeat: usize, device: &D
             };
             (median(repeat, step)?, parameters)
         }
-        (None, Work::Evaluate) => {
+        (Some((config, shape)), Work::Jvp | Work::Vjp) => {
+            let unet = UnetWork::new(config, shape, batch, device)?;
+            let denoiser = unet.denoiser()?;
+            let product = || {
+                let (y, product) = if work == Work::Jvp { unet.jvp(&denoiser)? } else { unet.vjp(&denoiser)? };
+                drop(black_box((y.into_data(), product.into_data())));
+                Ok(())
+            };
+            let evaluate = || unet.denoise(&denoiser).map(|y| drop(black_box(y.into_data())));
+            let (ms, ratio) = in_turn(repeat, product, evaluate)?;
+            evaluations = Some(ratio);
+            (ms, unet.parameters())
+        }
+        (None, Work::Evaluate | Work::Jvp | Work::Vjp) => {
             return Err(Error::new("only training is measured of `mlp`: give --what train"));
         }
     };
     Ok(NetTime {
-        what: if work == Work::Train { "train" } else { "evaluate" },
+        what: match work {
+            Work::Evaluate => "evaluate",
+            Work::Train => "train",
+            Work::Jvp => "jvp",
+            Work::Vjp => "vjp",
+        },
         size,
         batch,
         threads: current_num_threads(),
@@ -129,6 +180,7 @@ pub fn bench_net(size: &str, work: Work, batch: usize, repeat: usize, device: &D
         },
         ms,
         images_per_s: batch as f64 / ms * 1e3,
+        evaluations,
         peak_mib: peak_mib(),
         parameters,
     })

@@ -2,10 +2,12 @@
 
 use std::{
     fmt,
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use burn::backend::flex::FlexTensor;
+use rayon::prelude::*;
 use stein_simd::{
     Isa, Memory,
     activation::{self, Activation},
@@ -20,7 +22,7 @@ use stein_simd::{
 use super::{
     Fir, Precision,
     buffer::tensor,
-    extension::{Operation, Saved, numbers},
+    extension::{Left, Operation, Read, Saved, numbers},
 };
 
 fn copied(from: &[f32], shape: impl Into<burn::tensor::Shape>) -> FlexTensor {
@@ -48,13 +50,22 @@ fn method(shape: &Shape) -> Method {
 /// Weights packed for the kernels, kept beside the tensor they were made from as long as that one stays the same: a
 /// network that only evaluates packs each weight once. A copy of a layer starts with none.
 #[derive(Default)]
-pub struct Packed(Arc<Mutex<Option<Kept>>>);
+pub struct Packed(Arc<Mutex<Vec<Kept>>>);
 
 /// Packed weights, and what they were made from.
 struct Kept {
     source: FlexTensor,
+    purpose: Purpose,
     method: Method,
     weights: Arc<Weights>,
+}
+
+/// What weights are packed for.
+#[derive(Debug, Clone, PartialEq)]
+enum Purpose {
+    Value,
+    /// The gradient of a range of the inputs.
+    Gradient(Range<usize>),
 }
 
 impl Clone for Packed {
@@ -75,20 +86,47 @@ impl Packed {
         Self(Arc::clone(&self.0))
     }
 
-    /// The packed form of a weight: the one at hand if it was made from the same view of the same memory, for the same
-    /// method. That memory is kept, so no other tensor can come to lie there.
-    fn of(&self, weight: &FlexTensor, shape: &Shape, pack: impl FnOnce() -> Weights) -> Arc<Weights> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The packed form of a weight for the values of a layer.
+    fn of(&self, isa: Isa, weight: &FlexTensor, shape: &Shape) -> Arc<Weights> {
         let method = method(shape);
-        if let Some(Kept { source, method: packed_for, weights }) = &*kept {
-            let same = Arc::ptr_eq(&source.data_arc(), &weight.data_arc()) && source.layout() == weight.layout();
-            if same && *packed_for == method {
-                return Arc::clone(weights);
-            }
+        self.find(weight, Purpose::Value, method, || Weights::new(isa, shape, method, numbers(weight)))
+    }
+
+    /// The packed form of a weight for the gradient of a range of the inputs of a layer.
+    fn transposed(&self, isa: Isa, weight: &FlexTensor, shape: &Shape, range: Range<usize>) -> Arc<Weights> {
+        let own = method(shape);
+        let by = if own == Method::Bf16 { own } else { Method::of(&shape.adjoint(range.len())) };
+        let pack = || Weights::transposed(isa, shape, own, range.clone(), numbers(weight));
+        self.find(weight, Purpose::Gradient(range.clone()), by, pack)
+    }
+
+    /// The packed form of a weight: the one at hand if it was made from the same view of the same memory, for the same purpose
+    /// and method. That memory is kept, so no other tensor can come to lie there, and what is kept of another is dropped.
+    fn find(
+        &self,
+        weight: &FlexTensor,
+        purpose: Purpose,
+        method: Method,
+        pack: impl FnOnce() -> Weights,
+    ) -> Arc<Weights> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|kept| {
+            Arc::ptr_eq(&kept.source.data_arc(), &weight.data_arc()) && kept.source.layout() == weight.layout()
+        });
+        if let Some(found) = kept.iter().find(|kept| kept.purpose == purpose && kept.method == method) {
+            return Arc::clone(&found.weights);
         }
+        kept.retain(|kept| kept.purpose != purpose);
         let weights = Arc::new(pack());
-        *kept = Some(Kept { source: weight.clone(), method, weights: Arc::clone(&weights) });
+        kept.push(Kept { source: weight.clone(), purpose, method, weights: Arc::clone(&weights) });
         weights
+    }
+}
+
+/// Leaves what a tangent needs of its value.
+fn leave(left: Option<&Left>, saved: &Saved) {
+    if let Some(left) = left {
+        let _ = left.set(saved.clone());
     }
 }
 
@@ -107,7 +145,8 @@ pub(super) struct GroupNorm {
 #[derive(Debug)]
 pub(super) struct Conv {
     pub(super) shape: Shape,
-    pub(super) parts: usize,
+    /// Channels of each part.
+    pub(super) parts: Vec<usize>,
     pub(super) repeat: usize,
     pub(super) norm: Option<GroupNorm>,
     pub(super) bias: bool,
@@ -115,6 +154,8 @@ pub(super) struct Conv {
     pub(super) residual: bool,
     pub(super) scale: f32,
     pub(super) packed: Packed,
+    /// For moments and coefficients of the normalization, if a tangent follows.
+    pub(super) left: Option<Left>,
 }
 
 /// Where a convolution's inputs are among all inputs of the operation.
@@ -128,7 +169,7 @@ struct Places {
 
 impl Conv {
     fn places(&self) -> Places {
-        let gamma = self.parts + 1;
+        let gamma = self.parts.len() + 1;
         let scale = gamma + 2 * usize::from(self.norm.is_some());
         let bias = scale + 2 * usize::from(self.norm.is_some_and(|norm| norm.modulated));
         let shift = bias + usize::from(self.bias);
@@ -156,11 +197,12 @@ impl Operation for Conv {
         vec![self.shape.samples, height, width, self.shape.outputs]
     }
 
-    fn forward(&self, inputs: &[FlexTensor], training: bool, output: &mut [f32]) -> Saved {
+    fn forward(&self, inputs: &[FlexTensor], tracked: &[bool], output: &mut [f32]) -> Saved {
         let isa = Isa::best();
         let at = |i: usize| numbers(&inputs[i]);
         let places = self.places();
-        let parts: Vec<&[f32]> = inputs[..self.parts].iter().map(numbers).collect();
+        let count = self.parts.len();
+        let parts: Vec<&[f32]> = inputs[..count].iter().map(numbers).collect();
         let mut saved = Saved::new();
         if let Some(norm) = &self.norm {
             let shape = self.norm_shape(norm);
@@ -169,10 +211,15 @@ impl Operation for Conv {
             let (gamma, beta) = (Some(at(places.gamma)), Some(at(places.gamma + 1)));
             let factors = norm::coefficients(shape, &moments, gamma, beta, modulation(0), modulation(1));
             saved = vec![moments.mean, moments.scale, factors.a, factors.b];
+            leave(self.left.as_ref(), &saved);
         }
-        let weight = &inputs[self.parts];
-        let pack = || Weights::new(isa, &self.shape, method(&self.shape), numbers(weight));
-        let weights = if training { Arc::new(pack()) } else { self.packed.of(weight, &self.shape, pack) };
+        let weight = &inputs[count];
+        // A weight that is trained is another one the next time.
+        let weights = if tracked[count] {
+            Arc::new(Weights::new(isa, &self.shape, method(&self.shape), numbers(weight)))
+        } else {
+            self.packed.of(isa, weight, &self.shape)
+        };
         let epilogue = Epilogue {
             bias: self.bias.then(|| at(places.bias)),
             shift: self.shift.then(|| at(places.shift)),
@@ -184,13 +231,18 @@ impl Operation for Conv {
         saved
     }
 
-    fn reads(&self, input: usize) -> bool {
-        let places = self.places();
-        // Of the normalization, the shift only went into the coefficients, which are kept.
-        input < places.bias && input <= places.scale
+    fn reads(&self, input: usize, tracked: &[bool]) -> bool {
+        let (places, count) = (self.places(), self.parts.len());
+        match input {
+            // The gradient of the weights reads the parts, and so does that of a normalization.
+            _ if input < count => tracked[count] || self.norm.is_some(),
+            _ if input == count => true,
+            // Of the normalization, the shift only went into the coefficients, which are kept.
+            _ => input < places.bias && input <= places.scale,
+        }
     }
 
-    fn backward(&self, inputs: &[&[f32]], saved: &Saved, dy: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward(&self, inputs: &Read, saved: &Saved, dy: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
         let isa = Isa::best();
         let places = self.places();
         let Shape { samples, height, width, inputs: channels, outputs, kernel: [kh, kw], .. } = self.shape;
@@ -200,15 +252,16 @@ impl Operation for Conv {
             filled(self.shape(), |to| to.iter_mut().zip(numbers(&dy)).for_each(|(to, dy)| *to = self.scale * dy))
         };
         let mut found = vec![None; wanted.len()];
-        let parts = &inputs[..self.parts];
-        if wanted[self.parts] {
+        let weight = self.parts.len();
+        let parts = &inputs[..weight];
+        if wanted[weight] {
             let coefficients = saved.get(2).map(|a| (&a[..], &saved[3][..]));
             let input = self.input(parts, coefficients);
-            found[self.parts] = Some(filled([kh, kw, channels, outputs], |dw| {
+            found[weight] = Some(filled([kh, kw, channels, outputs], |dw| {
                 convolution::weight_gradient_by(isa, &self.shape, method(&self.shape), &input, numbers(&dy), dw);
             }));
         }
-        if self.bias || self.shift {
+        if self.bias && wanted[places.bias] || self.shift && wanted[places.shift] {
             let sums = column_sums(isa, numbers(&dy), samples, outputs);
             if self.bias && wanted[places.bias] {
                 found[places.bias] = Some(copied(&column_sums(isa, &sums, 1, outputs), [outputs]));
@@ -217,13 +270,15 @@ impl Operation for Conv {
                 found[places.shift] = Some(copied(&sums, [samples, outputs]));
             }
         }
-        let weight = inputs[self.parts];
         let stored = [height, width].map(|size| size / self.repeat);
-        let count = |part: &[f32]| part.len() / (samples * stored[0] * stored[1]);
         // The gradient of some of the channels of the convolution's input, at the size it is stored in.
         let gradient = |range: std::ops::Range<usize>| {
             let width_of = range.len();
-            let weights = Weights::transposed(isa, &self.shape, method(&self.shape), range, weight);
+            let weights = if wanted[weight] {
+                Arc::new(Weights::transposed(isa, &self.shape, method(&self.shape), range, inputs[weight]))
+            } else {
+                self.packed.transposed(isa, inputs.tensor(weight), &self.shape, range)
+            };
             let mut dx = Memory::new(samples * height * width * width_of);
             convolution::input_gradient(isa, &self.shape, &weights, numbers(&dy), &mut dx);
             if self.repeat == 1 {
@@ -233,10 +288,10 @@ impl Operation for Conv {
             resample::upsample_nearest_backward(isa, &dx, [samples, stored[0], stored[1], width_of], &mut summed);
             summed
         };
-        let shape_of = |part: &[f32]| [samples, stored[0], stored[1], count(part)];
+        let shape_of = |channels: usize| [samples, stored[0], stored[1], channels];
         if let Some(norm) = &self.norm {
             let of_norm = places.gamma..places.bias;
-            if wanted[..self.parts].iter().any(|wanted| *wanted) || wanted[of_norm].iter().any(|wanted| *wanted) {
+            if wanted[..weight].iter().any(|wanted| *wanted) || wanted[of_norm].iter().any(|wanted| *wanted) {
                 let da = gradient(0..channels);
                 let shape = self.norm_shape(norm);
                 let moments = Moments { mean: saved[0].clone(), scale: saved[1].clone() };
@@ -258,8 +313,8 @@ impl Operation for Conv {
                     &da,
                     &mut to,
                 );
-                for (i, (dx, part)) in dx.into_iter().zip(parts).enumerate() {
-                    found[i] = Some(tensor(dx, shape_of(part)));
+                for (i, (dx, channels)) in dx.into_iter().zip(&self.parts).enumerate() {
+                    found[i] = Some(tensor(dx, shape_of(*channels)));
                 }
                 found[places.gamma] = Some(copied(&gradients.gamma, [channels]));
                 found[places.gamma + 1] = Some(copied(&gradients.beta, [channels]));
@@ -270,11 +325,11 @@ impl Operation for Conv {
             }
         } else {
             let mut from = 0;
-            for (i, part) in parts.iter().enumerate() {
-                let range = from..from + count(part);
+            for (i, channels) in self.parts.iter().enumerate() {
+                let range = from..from + channels;
                 from = range.end;
                 if wanted[i] {
-                    found[i] = Some(tensor(gradient(range), shape_of(part)));
+                    found[i] = Some(tensor(gradient(range), shape_of(*channels)));
                 }
             }
         }
@@ -282,6 +337,78 @@ impl Operation for Conv {
             found[places.residual] = Some(dy);
         }
         found
+    }
+}
+
+/// What stands for a backward that no tape asks for.
+fn untracked() -> ! {
+    unreachable!("these tangents are computed where nothing is on a tape")
+}
+
+/// What was left by the value of an operation.
+fn found(left: &Left) -> &Saved {
+    left.get().expect("a value is computed before its tangent")
+}
+
+/// The tangent of a convolution whose input is normalized, where nothing is on a tape. Inputs: the parts, their tangents,
+/// weight, gamma, beta, scale if the normalization is modulated, the tangents of its scale and shift if they move, and those
+/// of the tangents of shift and residual that there are.
+#[derive(Debug)]
+pub(super) struct ConvTangent {
+    /// Without a bias; its shift and its residual are the tangents.
+    pub(super) conv: Conv,
+    pub(super) norm: GroupNorm,
+    /// Whether scale and shift of the normalization move.
+    pub(super) moved: bool,
+    /// Of the value.
+    pub(super) left: Left,
+}
+
+impl Operation for ConvTangent {
+    fn shape(&self) -> Vec<usize> {
+        self.conv.shape()
+    }
+
+    fn forward(&self, inputs: &[FlexTensor], _: &[bool], output: &mut [f32]) -> Saved {
+        let (isa, conv) = (Isa::best(), &self.conv);
+        let mut rest = inputs.iter();
+        let mut next = || rest.next().expect("there are as many inputs as the fields say");
+        let parts: Vec<&[f32]> = conv.parts.iter().map(|_| numbers(next())).collect();
+        let tangents: Vec<&[f32]> = conv.parts.iter().map(|_| numbers(next())).collect();
+        let weight = next();
+        let mut some = |is: bool| is.then(|| numbers(next()));
+        let (gamma, beta) = (some(true), some(true));
+        let scale = some(self.norm.modulated);
+        let (dscale, dshift) = (some(self.moved), some(self.moved));
+        let epilogue =
+            Epilogue { bias: None, shift: some(conv.shift), residual: some(conv.residual), scale: conv.scale };
+        let [mean, factors, a, b] = &found(&self.left)[..] else { unreachable!("a convolution leaves these four") };
+        let moments = Moments { mean: mean.clone(), scale: factors.clone() };
+        let tangent = norm::tangent_coefficients(
+            isa,
+            conv.norm_shape(&self.norm),
+            &parts,
+            &tangents,
+            &moments,
+            gamma,
+            beta,
+            scale,
+            dscale,
+            dshift,
+        );
+        let prologue = Prologue::Tangent { x: &parts, a, b, q: &tangent.q, r: &tangent.r, silu: self.norm.silu };
+        let input = Input { prologue, repeat: conv.repeat, ..Input::new(&tangents) };
+        let weights = conv.packed.of(isa, weight, &conv.shape);
+        convolution::convolve(isa, &conv.shape, &input, &weights, &epilogue, output);
+        Saved::new()
+    }
+
+    fn reads(&self, _: usize, _: &[bool]) -> bool {
+        untracked()
+    }
+
+    fn backward(&self, _: &Read, _: &Saved, _: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
+        untracked()
     }
 }
 
@@ -308,12 +435,15 @@ impl Operation for Dense {
         self.shape.clone()
     }
 
-    fn forward(&self, inputs: &[FlexTensor], training: bool, output: &mut [f32]) -> Saved {
+    fn forward(&self, inputs: &[FlexTensor], tracked: &[bool], output: &mut [f32]) -> Saved {
         let isa = Isa::best();
         let shape = self.sizes();
         let weight = &inputs[1];
-        let pack = || Weights::new(isa, &shape, method(&shape), numbers(weight));
-        let weights = if training { Arc::new(pack()) } else { self.packed.of(weight, &shape, pack) };
+        let weights = if tracked[1] {
+            Arc::new(Weights::new(isa, &shape, method(&shape), numbers(weight)))
+        } else {
+            self.packed.of(isa, weight, &shape)
+        };
         let epilogue = Epilogue {
             bias: self.bias.then(|| numbers(&inputs[2])),
             residual: self.residual.then(|| numbers(&inputs[2 + usize::from(self.bias)])),
@@ -323,18 +453,22 @@ impl Operation for Dense {
         Saved::new()
     }
 
-    fn reads(&self, input: usize) -> bool {
-        input < 2
+    fn reads(&self, input: usize, tracked: &[bool]) -> bool {
+        input == 0 && tracked[1] || input == 1
     }
 
-    fn backward(&self, inputs: &[&[f32]], _: &Saved, dy: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward(&self, inputs: &Read, _: &Saved, dy: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
         let isa = Isa::best();
         let shape = self.sizes();
         let mut found = vec![None; wanted.len()];
         if wanted[0] {
             let mut dims = self.shape.clone();
             *dims.last_mut().expect("as in `sizes`") = self.inputs;
-            let weights = Weights::transposed(isa, &shape, method(&shape), 0..self.inputs, inputs[1]);
+            let weights = if wanted[1] {
+                Arc::new(Weights::transposed(isa, &shape, method(&shape), 0..self.inputs, inputs[1]))
+            } else {
+                self.packed.transposed(isa, inputs.tensor(1), &shape, 0..self.inputs)
+            };
             found[0] = Some(filled(dims, |dx| {
                 stein_simd::dense(isa, &[numbers(&dy)], &weights, &Epilogue::default(), dx);
             }));
@@ -366,20 +500,47 @@ impl Operation for Activate {
         self.shape.clone()
     }
 
-    fn forward(&self, inputs: &[FlexTensor], _: bool, output: &mut [f32]) -> Saved {
+    fn forward(&self, inputs: &[FlexTensor], _: &[bool], output: &mut [f32]) -> Saved {
         activation::activate(Isa::best(), self.kind, numbers(&inputs[0]), output);
         Saved::new()
     }
 
-    fn reads(&self, _: usize) -> bool {
+    fn reads(&self, _: usize, _: &[bool]) -> bool {
         true
     }
 
-    fn backward(&self, inputs: &[&[f32]], _: &Saved, dy: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward(&self, inputs: &Read, _: &Saved, dy: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
         let dx = |dx: &mut [f32]| {
             activation::activate_backward(Isa::best(), self.kind, inputs[0], numbers(&dy), dx);
         };
         vec![Some(filled(&self.shape[..], dx))]
+    }
+}
+
+/// The tangent of [`Activate`], where nothing is on a tape. Inputs: x and its tangent.
+#[derive(Debug)]
+pub(super) struct ActivateTangent {
+    pub(super) shape: Vec<usize>,
+    pub(super) kind: Activation,
+}
+
+impl Operation for ActivateTangent {
+    fn shape(&self) -> Vec<usize> {
+        self.shape.clone()
+    }
+
+    fn forward(&self, inputs: &[FlexTensor], _: &[bool], output: &mut [f32]) -> Saved {
+        let [x, dx] = [0, 1].map(|i| numbers(&inputs[i]));
+        activation::activate_backward(Isa::best(), self.kind, x, dx, output);
+        Saved::new()
+    }
+
+    fn reads(&self, _: usize, _: &[bool]) -> bool {
+        untracked()
+    }
+
+    fn backward(&self, _: &Read, _: &Saved, _: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
+        untracked()
     }
 }
 
@@ -389,6 +550,8 @@ pub(super) struct Norm {
     /// `[N, H, W, C]`
     pub(super) shape: [usize; 4],
     pub(super) norm: GroupNorm,
+    /// For moments and coefficients, if a tangent follows.
+    pub(super) left: Option<Left>,
 }
 
 impl Norm {
@@ -403,7 +566,7 @@ impl Operation for Norm {
         self.shape.to_vec()
     }
 
-    fn forward(&self, inputs: &[FlexTensor], _: bool, output: &mut [f32]) -> Saved {
+    fn forward(&self, inputs: &[FlexTensor], _: &[bool], output: &mut [f32]) -> Saved {
         let (isa, shape) = (Isa::best(), self.sizes());
         let at = |i: usize| Some(numbers(&inputs[i]));
         let parts = [numbers(&inputs[0])];
@@ -411,15 +574,17 @@ impl Operation for Norm {
         let (scale, shift) = if self.norm.modulated { (at(3), at(4)) } else { (None, None) };
         let factors = norm::coefficients(shape, &moments, at(1), at(2), scale, shift);
         norm::normalize(isa, shape, &parts, &factors, self.norm.silu, output);
-        vec![moments.mean, moments.scale, factors.a, factors.b]
+        let saved = vec![moments.mean, moments.scale, factors.a, factors.b];
+        leave(self.left.as_ref(), &saved);
+        saved
     }
 
-    fn reads(&self, input: usize) -> bool {
+    fn reads(&self, input: usize, _: &[bool]) -> bool {
         // The shift only went into the coefficients, which are kept.
         input < 4
     }
 
-    fn backward(&self, inputs: &[&[f32]], saved: &Saved, dy: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward(&self, inputs: &Read, saved: &Saved, dy: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
         let (isa, shape) = (Isa::best(), self.sizes());
         let moments = Moments { mean: saved[0].clone(), scale: saved[1].clone() };
         let coefficients = norm::Coefficients { a: saved[2].clone(), b: saved[3].clone() };
@@ -452,12 +617,54 @@ impl Operation for Norm {
     }
 }
 
+/// The tangent of [`Norm`], where nothing is on a tape. Inputs: x, its tangent, gamma, beta, scale if modulated, and the
+/// tangents of scale and shift if they move.
+#[derive(Debug)]
+pub(super) struct NormTangent {
+    pub(super) norm: Norm,
+    /// Whether scale and shift move.
+    pub(super) moved: bool,
+    /// Of the value.
+    pub(super) left: Left,
+}
+
+impl Operation for NormTangent {
+    fn shape(&self) -> Vec<usize> {
+        self.norm.shape()
+    }
+
+    fn forward(&self, inputs: &[FlexTensor], _: &[bool], output: &mut [f32]) -> Saved {
+        let (isa, shape, sizes) = (Isa::best(), self.norm.sizes(), self.norm.norm);
+        let (parts, tangents) = ([numbers(&inputs[0])], [numbers(&inputs[1])]);
+        let at = |is: bool, i: usize| is.then(|| numbers(&inputs[i]));
+        let (gamma, beta, scale) = (at(true, 2), at(true, 3), at(sizes.modulated, 4));
+        let (dscale, dshift) = (at(self.moved, 5), at(self.moved, 6));
+        let [mean, factors, a, b] = &found(&self.left)[..] else { unreachable!("a normalization leaves these four") };
+        let moments = Moments { mean: mean.clone(), scale: factors.clone() };
+        let tangent =
+            norm::tangent_coefficients(isa, shape, &parts, &tangents, &moments, gamma, beta, scale, dscale, dshift);
+        let coefficients = norm::Coefficients { a: a.clone(), b: b.clone() };
+        norm::normalize_tangent(isa, shape, &parts, &tangents, &coefficients, &tangent, sizes.silu, output);
+        Saved::new()
+    }
+
+    fn reads(&self, _: usize, _: &[bool]) -> bool {
+        untracked()
+    }
+
+    fn backward(&self, _: &Read, _: &Saved, _: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
+        untracked()
+    }
+}
+
 /// Inputs: x, gamma, beta. Over the last axis.
 #[derive(Debug)]
 pub(super) struct LayerNorm {
     pub(super) shape: Vec<usize>,
     pub(super) epsilon: f64,
     pub(super) silu: bool,
+    /// For moments, if a tangent follows.
+    pub(super) left: Option<Left>,
 }
 
 impl Operation for LayerNorm {
@@ -465,18 +672,20 @@ impl Operation for LayerNorm {
         self.shape.clone()
     }
 
-    fn forward(&self, inputs: &[FlexTensor], _: bool, output: &mut [f32]) -> Saved {
+    fn forward(&self, inputs: &[FlexTensor], _: &[bool], output: &mut [f32]) -> Saved {
         let [x, gamma, beta] = [0, 1, 2].map(|i| numbers(&inputs[i]));
         let moments =
             norm::layer_norm(Isa::best(), x, gamma.len(), Some(gamma), Some(beta), self.epsilon, self.silu, output);
-        vec![moments.mean, moments.scale]
+        let saved = vec![moments.mean, moments.scale];
+        leave(self.left.as_ref(), &saved);
+        saved
     }
 
-    fn reads(&self, _: usize) -> bool {
+    fn reads(&self, _: usize, _: &[bool]) -> bool {
         true
     }
 
-    fn backward(&self, inputs: &[&[f32]], saved: &Saved, dy: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward(&self, inputs: &Read, saved: &Saved, dy: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
         let (gamma, beta) = (inputs[1], inputs[2]);
         let columns = gamma.len();
         let moments = Moments { mean: saved[0].clone(), scale: saved[1].clone() };
@@ -496,6 +705,74 @@ impl Operation for LayerNorm {
     }
 }
 
+/// The tangent of [`LayerNorm`], where nothing is on a tape: with x̂ = s (x − mean), γ s (dx − mean(dx) − x̂ mean(x̂ dx)), times
+/// SiLU's slope at γ x̂ + β if SiLU follows. Inputs: x, its tangent, gamma, beta.
+#[derive(Debug)]
+pub(super) struct LayerNormTangent {
+    pub(super) shape: Vec<usize>,
+    pub(super) silu: bool,
+    /// Of the value.
+    pub(super) left: Left,
+}
+
+impl Operation for LayerNormTangent {
+    fn shape(&self) -> Vec<usize> {
+        self.shape.clone()
+    }
+
+    fn forward(&self, inputs: &[FlexTensor], _: &[bool], output: &mut [f32]) -> Saved {
+        let [x, dx, gamma, beta] = [0, 1, 2, 3].map(|i| numbers(&inputs[i]));
+        let [means, scales] = &found(&self.left)[..] else { unreachable!("a layer normalization leaves these two") };
+        let columns = gamma.len();
+        let rows = |i: usize| (&x[i * columns..][..columns], &dx[i * columns..][..columns], means[i], scales[i]);
+        let write = |(i, dy): (usize, &mut [f32])| {
+            let (x, dx, mean, scale) = rows(i);
+            let along_one = sum(dx, |c| dx[c]) / columns as f32;
+            let along_x = sum(dx, |c| (x[c] - mean) * dx[c]) * scale / columns as f32;
+            for (((dy, x), dx), gamma) in dy.iter_mut().zip(x).zip(dx).zip(gamma) {
+                *dy = gamma * scale * (dx - along_one - (x - mean) * scale * along_x);
+            }
+        };
+        output.par_chunks_mut(columns).with_min_len((1 << 13) / columns + 1).enumerate().for_each(write);
+        if self.silu {
+            // Before SiLU: the value, and the tangent as it is now.
+            let mut inner = Memory::new(x.len());
+            let mut tangent = Memory::new(x.len());
+            tangent.copy_from_slice(output);
+            let inside = |(i, z): (usize, &mut [f32])| {
+                let (x, _, mean, scale) = rows(i);
+                for (((z, x), gamma), beta) in z.iter_mut().zip(x).zip(gamma).zip(beta) {
+                    *z = (x - mean) * scale * gamma + beta;
+                }
+            };
+            inner.par_chunks_mut(columns).with_min_len((1 << 13) / columns + 1).enumerate().for_each(inside);
+            activation::activate_backward(Isa::best(), Activation::Silu, &inner, &tangent, output);
+        }
+        Saved::new()
+    }
+
+    fn reads(&self, _: usize, _: &[bool]) -> bool {
+        untracked()
+    }
+
+    fn backward(&self, _: &Read, _: &Saved, _: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
+        untracked()
+    }
+}
+
+/// Σ of `term` over the numbers of a row, in 16 sums, which are added in f64.
+fn sum(row: &[f32], term: impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [0f32; 16];
+    let whole = row.len() / 16 * 16;
+    for first in (0..whole).step_by(16) {
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += term(first + lane);
+        }
+    }
+    let rest = (whole..row.len()).map(|c| f64::from(term(c)));
+    lanes.into_iter().map(f64::from).chain(rest).sum::<f64>() as f32
+}
+
 /// Inputs: queries, keys, values, `[N, places, C]` in any shape.
 #[derive(Debug)]
 pub(super) struct Attention {
@@ -505,6 +782,8 @@ pub(super) struct Attention {
     pub(super) scale: f32,
     /// That of keys and values.
     pub(super) keys: Vec<usize>,
+    /// For the logarithms of the sums of weights, if a tangent follows.
+    pub(super) left: Option<Left>,
 }
 
 impl Operation for Attention {
@@ -512,17 +791,22 @@ impl Operation for Attention {
         self.shape.clone()
     }
 
-    fn forward(&self, inputs: &[FlexTensor], training: bool, output: &mut [f32]) -> Saved {
+    fn forward(&self, inputs: &[FlexTensor], tracked: &[bool], output: &mut [f32]) -> Saved {
         let [q, k, v] = [0, 1, 2].map(|i| numbers(&inputs[i]));
         let sums = attention::attention(Isa::best(), self.sizes, self.scale, q, k, v, output);
-        if training { vec![sums, output.to_vec()] } else { Saved::new() }
+        if let Some(left) = &self.left {
+            // Nothing is on the tape then.
+            let _ = left.set(vec![sums]);
+            return Saved::new();
+        }
+        if tracked.contains(&true) { vec![sums, output.to_vec()] } else { Saved::new() }
     }
 
-    fn reads(&self, _: usize) -> bool {
+    fn reads(&self, _: usize, _: &[bool]) -> bool {
         true
     }
 
-    fn backward(&self, inputs: &[&[f32]], saved: &Saved, dy: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward(&self, inputs: &Read, saved: &Saved, dy: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
         let [mut dq, mut dk, mut dv] = [0, 1, 2].map(|i| Memory::new(inputs[i].len()));
         attention::attention_backward(
             Isa::best(),
@@ -540,6 +824,72 @@ impl Operation for Attention {
         );
         let keys = &self.keys[..];
         vec![Some(tensor(dq, &self.shape[..])), Some(tensor(dk, keys)), Some(tensor(dv, keys))]
+    }
+}
+
+/// The tangent of [`Attention`], where nothing is on a tape. Inputs: queries, keys, values, the output, and the tangents of the
+/// first three.
+#[derive(Debug)]
+pub(super) struct AttentionTangent {
+    /// That of the queries.
+    pub(super) shape: Vec<usize>,
+    pub(super) sizes: AttentionShape,
+    pub(super) scale: f32,
+    /// Of the value.
+    pub(super) left: Left,
+}
+
+impl Operation for AttentionTangent {
+    fn shape(&self) -> Vec<usize> {
+        self.shape.clone()
+    }
+
+    fn forward(&self, inputs: &[FlexTensor], _: &[bool], output: &mut [f32]) -> Saved {
+        let [q, k, v, out, dq, dk, dv] = [0, 1, 2, 3, 4, 5, 6].map(|i| numbers(&inputs[i]));
+        let sums = &found(&self.left)[0];
+        attention::attention_tangent(Isa::best(), self.sizes, self.scale, q, k, v, out, sums, dq, dk, dv, output);
+        Saved::new()
+    }
+
+    fn reads(&self, _: usize, _: &[bool]) -> bool {
+        untracked()
+    }
+
+    fn backward(&self, _: &Read, _: &Saved, _: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
+        untracked()
+    }
+}
+
+/// The tangent of [`CosSin`], where nothing is on a tape. Inputs: its output, and the tangent of the angles.
+#[derive(Debug)]
+pub(super) struct CosSinTangent {
+    /// `[rows, columns]` of the angles.
+    pub(super) shape: [usize; 2],
+}
+
+impl Operation for CosSinTangent {
+    fn shape(&self) -> Vec<usize> {
+        vec![self.shape[0], 2 * self.shape[1]]
+    }
+
+    fn forward(&self, inputs: &[FlexTensor], _: &[bool], output: &mut [f32]) -> Saved {
+        let columns = self.shape[1];
+        let [value, tangent] = [0, 1].map(|i| numbers(&inputs[i]));
+        for (i, dx) in tangent.iter().enumerate() {
+            let cos = i / columns * 2 * columns + i % columns;
+            let sin = cos + columns;
+            output[cos] = -value[sin] * dx;
+            output[sin] = value[cos] * dx;
+        }
+        Saved::new()
+    }
+
+    fn reads(&self, _: usize, _: &[bool]) -> bool {
+        untracked()
+    }
+
+    fn backward(&self, _: &Read, _: &Saved, _: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
+        untracked()
     }
 }
 
@@ -563,7 +913,7 @@ impl Operation for CosSin {
         vec![self.shape[0], 2 * self.shape[1]]
     }
 
-    fn forward(&self, inputs: &[FlexTensor], _: bool, output: &mut [f32]) -> Saved {
+    fn forward(&self, inputs: &[FlexTensor], _: &[bool], output: &mut [f32]) -> Saved {
         let columns = self.shape[1];
         let [cos, sin] = self.of(numbers(&inputs[0]));
         for (row, (cos, sin)) in
@@ -575,11 +925,11 @@ impl Operation for CosSin {
         Saved::new()
     }
 
-    fn reads(&self, _: usize) -> bool {
+    fn reads(&self, _: usize, _: &[bool]) -> bool {
         true
     }
 
-    fn backward(&self, inputs: &[&[f32]], _: &Saved, dy: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward(&self, inputs: &Read, _: &Saved, dy: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
         let columns = self.shape[1];
         let [cos, sin] = self.of(inputs[0]);
         let dy = numbers(&dy);
@@ -618,7 +968,7 @@ impl Operation for Resample {
         }
     }
 
-    fn forward(&self, inputs: &[FlexTensor], _: bool, output: &mut [f32]) -> Saved {
+    fn forward(&self, inputs: &[FlexTensor], _: &[bool], output: &mut [f32]) -> Saved {
         let x = numbers(&inputs[0]);
         match self.change {
             Change::Repeat => resample::upsample_nearest(Isa::best(), x, self.shape, output),
@@ -627,11 +977,11 @@ impl Operation for Resample {
         Saved::new()
     }
 
-    fn reads(&self, _: usize) -> bool {
+    fn reads(&self, _: usize, _: &[bool]) -> bool {
         false
     }
 
-    fn backward(&self, _: &[&[f32]], _: &Saved, dy: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward(&self, _: &Read, _: &Saved, dy: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
         let dy = numbers(&dy);
         vec![Some(filled(self.shape, |dx| match self.change {
             Change::Repeat => resample::upsample_nearest_backward(Isa::best(), dy, self.shape, dx),
@@ -653,18 +1003,18 @@ impl Operation for Filter {
         self.filter.shape(self.shape).to_vec()
     }
 
-    fn forward(&self, inputs: &[FlexTensor], _: bool, output: &mut [f32]) -> Saved {
+    fn forward(&self, inputs: &[FlexTensor], _: &[bool], output: &mut [f32]) -> Saved {
         let Fir { kernel, up, down, pad, gain } = &self.filter;
         let x = numbers(&inputs[0]);
         resample::fir_resample(Isa::best(), x, self.shape, kernel, *up, *down, *pad, *gain as f32, output);
         Saved::new()
     }
 
-    fn reads(&self, _: usize) -> bool {
+    fn reads(&self, _: usize, _: &[bool]) -> bool {
         false
     }
 
-    fn backward(&self, _: &[&[f32]], _: &Saved, dy: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward(&self, _: &Read, _: &Saved, dy: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
         let Fir { kernel, up, down, pad, gain } = &self.filter;
         let dy = numbers(&dy);
         vec![Some(filled(self.shape, |dx| {

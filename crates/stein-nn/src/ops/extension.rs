@@ -3,7 +3,10 @@
 //! An [`Operation`] is a value with its sizes; its inputs and output are dense tensors of f32 in host memory. [`apply`]
 //! runs it and, where a gradient can be asked for, puts its backward on the engine's tape.
 
-use std::{fmt::Debug, sync::Arc};
+use std::{
+    fmt::Debug,
+    sync::{Arc, OnceLock},
+};
 
 use burn::{
     backend::{
@@ -31,13 +34,41 @@ pub(super) type Saved = Vec<Vec<f32>>;
 pub(super) trait Operation: Debug + Send + Sync {
     /// The shape of the output.
     fn shape(&self) -> Vec<usize>;
-    /// Writes the output; returns what [`backward`](Self::backward) needs if `training`.
-    fn forward(&self, inputs: &[FlexTensor], training: bool, output: &mut [f32]) -> Saved;
-    /// Whether the backward reads this input.
-    fn reads(&self, input: usize) -> bool;
-    /// The gradients of the inputs that are wanted, from that of the output. Inputs it does not read are empty.
-    fn backward(&self, inputs: &[&[f32]], saved: &Saved, dy: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>>;
+    /// Writes the output; returns what [`backward`](Self::backward) needs if any of the inputs is on the tape, by `tracked`.
+    fn forward(&self, inputs: &[FlexTensor], tracked: &[bool], output: &mut [f32]) -> Saved;
+    /// Whether the backward reads this input, given which inputs are on the tape.
+    fn reads(&self, input: usize, tracked: &[bool]) -> bool;
+    /// The gradients of the inputs that are wanted, from that of the output.
+    fn backward(&self, inputs: &Read, saved: &Saved, dy: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>>;
 }
+
+/// The inputs that a backward reads; no numbers stand for the others.
+pub(super) struct Read<'a> {
+    numbers: Vec<&'a [f32]>,
+    tensors: &'a [Option<FlexTensor>],
+}
+
+impl<'a> Read<'a> {
+    fn new(tensors: &'a [Option<FlexTensor>]) -> Self {
+        Self { numbers: tensors.iter().map(|tensor| tensor.as_ref().map_or(&[][..], numbers)).collect(), tensors }
+    }
+
+    /// An input as the tensor it is.
+    pub(super) fn tensor(&self, input: usize) -> &'a FlexTensor {
+        self.tensors[input].as_ref().expect("a backward asks for the inputs that it says it reads")
+    }
+}
+
+impl<'a> std::ops::Deref for Read<'a> {
+    type Target = [&'a [f32]];
+
+    fn deref(&self) -> &Self::Target {
+        &self.numbers
+    }
+}
+
+/// What the kernels of a value leave for those of its tangent: sums over the input, such as the moments of a normalization.
+pub(super) type Left = Arc<OnceLock<Saved>>;
 
 /// The inputs of an operation: the engine routes tensors it can see, one by one.
 #[derive(ExtensionType)]
@@ -140,10 +171,10 @@ pub(super) fn numbers(of: &FlexTensor) -> &[f32] {
     of.as_slice().expect("inputs of operations are made dense f32 tensors by `run`")
 }
 
-fn run(operation: &dyn Operation, inputs: &[FlexTensor], training: bool) -> (FlexTensor, Saved) {
+fn run(operation: &dyn Operation, inputs: &[FlexTensor], tracked: &[bool]) -> (FlexTensor, Saved) {
     let shape = operation.shape();
     let mut output = Memory::new(shape.iter().product());
-    let saved = operation.forward(inputs, training, &mut output);
+    let saved = operation.forward(inputs, tracked, &mut output);
     (tensor(output, shape), saved)
 }
 
@@ -156,7 +187,8 @@ fn dense(inputs: impl IntoIterator<Item = FlexTensor>) -> Vec<FlexTensor> {
 
 impl Kernels for Flex {
     fn apply(operation: Arc<dyn Operation>, inputs: Operands<Self>) -> FlexTensor {
-        run(&*operation, &dense(inputs.list()), false).0
+        let inputs = dense(inputs.list());
+        run(&*operation, &inputs, &vec![false; inputs.len()]).0
     }
 }
 
@@ -179,8 +211,7 @@ impl<const N: usize> Backward<Flex, N> for Record {
         let dy = gradients.consume::<Flex>(&ops.node);
         let dy = dense([dy]).remove(0);
         let wanted = ops.parents.each_ref().map(Option::is_some);
-        let slices: Vec<&[f32]> = inputs.iter().map(|input| input.as_ref().map_or(&[][..], numbers)).collect();
-        let found = operation.backward(&slices, &saved, dy, &wanted);
+        let found = operation.backward(&Read::new(&inputs), &saved, dy, &wanted);
         for (parent, gradient) in ops.parents.iter().zip(found) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
                 gradients.register::<Flex>(parent.id, gradient);
@@ -195,7 +226,9 @@ fn record<C: CheckpointStrategy, const N: usize>(
 ) -> FloatTensor<Autodiff<Flex, C>> {
     let mut guards = Vec::with_capacity(N);
     let mut tensors = Vec::with_capacity(N);
-    for input in inputs {
+    let mut tracked = [false; N];
+    for (tracked, input) in tracked.iter_mut().zip(inputs) {
+        *tracked = input.is_tracked();
         let (tensor, guard) = input.into_parts();
         guards.push(guard);
         tensors.push(tensor);
@@ -204,12 +237,12 @@ fn record<C: CheckpointStrategy, const N: usize>(
     let guards = <[_; N]>::try_from(guards).expect("`apply` counted the inputs");
     match Record.prepare::<C>(guards).compute_bound().stateful() {
         OpsKind::Tracked(prepared) => {
-            let (output, saved) = run(&*operation, &tensors, true);
-            let reads = |(i, tensor)| operation.reads(i).then_some(tensor);
+            let (output, saved) = run(&*operation, &tensors, &tracked);
+            let reads = |(i, tensor)| operation.reads(i, &tracked).then_some(tensor);
             let inputs = tensors.into_iter().enumerate().map(reads).collect();
             prepared.finish(State { operation, inputs, saved: Arc::new(saved) }, output)
         }
-        OpsKind::UnTracked(prepared) => prepared.finish(run(&*operation, &tensors, false).0),
+        OpsKind::UnTracked(prepared) => prepared.finish(run(&*operation, &tensors, &tracked).0),
     }
 }
 

@@ -3,6 +3,11 @@
 //! Every layer is built on these functions only. Each has up to three forms behind one name: on the CPU in f32 a kernel of
 //! `stein-simd` with a backward of its own, elsewhere (a GPU, f64) a composition of burn operations; and beside the value
 //! of a [`Dual`] its tangent. The compositions say what an operation is; the tests compare the kernels with them.
+//!
+//! A tangent is computed by kernels too where nothing is on a tape: neither value, tangent nor weights. Those kernels read
+//! what the value's left, the moments of a normalization or the sums of attention. Where anything is on a tape, tangents are
+//! compositions, whose gradients are exact. A weight that is not on a tape is packed for the kernels once, for values and for
+//! gradients of inputs, and nothing is kept for a gradient that nobody asks for.
 
 mod buffer;
 mod cpu;
@@ -15,7 +20,7 @@ use burn::tensor::Tensor;
 use stein_simd::{Isa, attention::AttentionShape, convolution::Shape};
 
 use cpu::Change;
-use extension::{Inputs, takes};
+use extension::{Inputs, Left, takes};
 
 pub use cpu::Packed;
 pub use stein::Dual;
@@ -56,6 +61,16 @@ pub struct Weighted<'a, const D: usize> {
     pub packed: &'a Packed,
 }
 
+/// Whether a value or its tangent is on a tape.
+fn tracked<const D: usize>(x: &Dual<D>) -> bool {
+    x.value.is_tracked() || x.tangent.as_ref().is_some_and(Tensor::is_tracked)
+}
+
+/// What a value leaves for its tangent, where there is one and kernels compute it: kernels of tangents have no backward.
+fn left(wanted: bool, tracked: bool) -> Option<Left> {
+    (wanted && !tracked).then(Left::default)
+}
+
 /// x W + b, plus a residual, over the last axis: `x` `[…, inputs]`, result `[…, outputs]`.
 pub fn linear<const D: usize>(x: Dual<D>, layer: Weighted<2>, residual: Option<Dual<D>>) -> Dual<D> {
     let Weighted { weight, bias, packed } = layer;
@@ -84,9 +99,16 @@ pub fn linear<const D: usize>(x: Dual<D>, layer: Weighted<2>, residual: Option<D
 
 /// An activation, elementwise.
 pub fn activate<const D: usize>(x: Dual<D>, kind: Activation) -> Dual<D> {
-    let tangent = x.tangent.map(|tangent| engine::slope(x.value.clone(), kind) * tangent);
+    let by_kernel = takes(&x.value) && !tracked(&x);
+    let shape = x.value.dims().to_vec();
+    let tangent = x.tangent.map(|tangent| match by_kernel {
+        true => {
+            let inputs = Inputs::default().with(x.value.clone()).with(tangent);
+            inputs.apply(cpu::ActivateTangent { shape: shape.clone(), kind })
+        }
+        false => engine::slope(x.value.clone(), kind) * tangent,
+    });
     let value = if takes(&x.value) {
-        let shape = x.value.dims().to_vec();
         Inputs::default().with(x.value).apply(cpu::Activate { shape, kind })
     } else {
         engine::activate(x.value, kind)
@@ -103,6 +125,28 @@ pub fn silu<const D: usize>(x: Dual<D>) -> Dual<D> {
 /// `[C]`; then [`silu`] if asked for.
 pub fn layer_norm<const D: usize>(x: Dual<D>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64, silu: bool) -> Dual<D> {
     let shape = x.value.dims().to_vec();
+    if !takes(&x.value) || tracked(&x) || gamma.is_tracked() || beta.is_tracked() || x.tangent.is_none() {
+        return layer_norm_on_tape(x, gamma, beta, epsilon, silu);
+    }
+    let left = Left::default();
+    let parameters = |inputs: Inputs| inputs.with(gamma.clone()).with(beta.clone());
+    let operation = cpu::LayerNorm { shape: shape.clone(), epsilon, silu, left: Some(left.clone()) };
+    let value = parameters(Inputs::default().with(x.value.clone())).apply(operation);
+    let tangent = x.tangent.map(|tangent| {
+        parameters(Inputs::default().with(x.value).with(tangent)).apply(cpu::LayerNormTangent { shape, silu, left })
+    });
+    Dual { value, tangent }
+}
+
+/// [`layer_norm`] with a differentiable tangent.
+fn layer_norm_on_tape<const D: usize>(
+    x: Dual<D>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+    silu: bool,
+) -> Dual<D> {
+    let shape = x.value.dims().to_vec();
     let tangent = x.tangent.map(|tangent| {
         let (normal, direction) = engine::normal_and_tangent(x.value.clone(), tangent, &[D - 1], epsilon);
         let mut wide = [1; D];
@@ -112,7 +156,7 @@ pub fn layer_norm<const D: usize>(x: Dual<D>, gamma: Tensor<1>, beta: Tensor<1>,
     });
     let value = if takes(&x.value) {
         let inputs = Inputs::default().with(x.value).with(gamma).with(beta);
-        inputs.apply(cpu::LayerNorm { shape, epsilon, silu })
+        inputs.apply(cpu::LayerNorm { shape, epsilon, silu, left: None })
     } else {
         engine::layer_norm(x.value, gamma, beta, epsilon, silu)
     };
@@ -151,6 +195,23 @@ impl Norm {
         self.modulation.as_ref().map(|(scale, shift)| (scale.value.clone(), shift.value.clone()))
     }
 
+    /// Whether any of its parameters is on a tape.
+    fn tracked(&self) -> bool {
+        let modulated = self.modulation.as_ref().is_some_and(|(scale, shift)| tracked(scale) || tracked(shift));
+        modulated || self.gamma.is_tracked() || self.beta.is_tracked()
+    }
+
+    /// Appends what the kernels of its tangent read besides the input and its tangent.
+    fn append_tangents(&self, inputs: Inputs) -> Inputs {
+        let inputs = inputs.with(self.gamma.clone()).with(self.beta.clone());
+        let Some((scale, shift)) = &self.modulation else { return inputs };
+        let inputs = inputs.with(scale.value.clone());
+        match self.has_tangent() {
+            true => inputs.with(scale.tangent_or_zero()).with(shift.tangent_or_zero()),
+            false => inputs,
+        }
+    }
+
     fn has_tangent(&self) -> bool {
         self.modulation.as_ref().is_some_and(|(scale, shift)| scale.tangent.is_some() || shift.tangent.is_some())
     }
@@ -161,15 +222,27 @@ impl Norm {
 /// # Panics
 /// If the groups do not divide C.
 pub fn group_norm(x: Dual<4>, norm: &Norm) -> Dual<4> {
-    let tangent = (x.tangent.is_some() || norm.has_tangent()).then(|| engine::group_norm_tangent(&x, norm));
+    let wanted = x.tangent.is_some() || norm.has_tangent();
+    let left = left(wanted && takes(&x.value), tracked(&x) || norm.tracked());
+    let shape = x.value.dims();
+    let mut tangent = (wanted && left.is_none()).then(|| engine::group_norm_tangent(&x, norm));
+    let input = x.clone();
     let value = if takes(&x.value) {
-        let shape = x.value.dims();
         let (scale, shift) = norm.factors().unzip();
         let inputs = Inputs::default().with(x.value).with(norm.gamma.clone()).with(norm.beta.clone());
-        inputs.and(scale).and(shift).apply(cpu::Norm { shape, norm: norm.sizes() })
+        inputs.and(scale).and(shift).apply(cpu::Norm { shape, norm: norm.sizes(), left: left.clone() })
     } else {
         engine::group_norm(x.value, norm)
     };
+    if let Some(left) = left {
+        let inputs = Inputs::default().with(input.value.clone()).with(input.tangent_or_zero());
+        let operation = cpu::NormTangent {
+            norm: cpu::Norm { shape, norm: norm.sizes(), left: None },
+            moved: norm.has_tangent(),
+            left,
+        };
+        tangent = Some(norm.append_tangents(inputs).apply(operation));
+    }
     Dual { value, tangent }
 }
 
@@ -213,36 +286,76 @@ pub fn conv2d(parts: Vec<Dual<4>>, conv: Conv) -> Dual<4> {
         parts.iter().any(|part| part.tangent.is_some()) || conv.norm.as_ref().is_some_and(Norm::has_tangent);
     let shift = conv.shift.as_ref().and_then(|shift| shift.tangent.clone());
     let residual = conv.residual.as_ref().and_then(|residual| residual.tangent.clone());
-    let tangent = (from_input || shift.is_some() || residual.is_some()).then(|| {
-        let x = Dual::cat(parts.clone(), 3);
-        let tangent = match &conv.norm {
-            Some(norm) => engine::group_norm_tangent(&x, norm),
-            None => x.tangent_or_zero(),
-        };
-        let linear = Conv {
-            layer: Weighted { bias: None, ..conv.layer.clone() },
-            norm: None,
-            shift: shift.map(Dual::from),
-            residual: residual.map(Dual::from),
-            ..conv.clone()
-        };
-        conv2d(vec![tangent.into()], linear).value
-    });
-    let mut parts: Vec<_> = parts.into_iter().map(|part| part.value).collect();
-    // `Operands` have room for two, with all else there may be.
-    if parts.len() > 2 {
-        parts = vec![Tensor::cat(parts, 3)];
-    }
-    let value = if takes(&parts[0]) { convolve(parts, conv) } else { engine::conv2d(parts, &conv) };
-    Dual { value, tangent }
+    let wanted = from_input || shift.is_some() || residual.is_some();
+    // `Operands` have room for two, with all else there may be, and for one with a modulation and its tangents.
+    let modulated = wanted && conv.norm.as_ref().is_some_and(|norm| norm.modulation.is_some());
+    let most = if modulated { 1 } else { 2 };
+    let parts = if parts.len() > most { vec![Dual::cat(parts, 3)] } else { parts };
+    let kernels = takes(&parts[0].value);
+    let left = left(wanted && kernels, conv.tracked() || parts.iter().any(tracked));
+    let linear = || Conv {
+        layer: Weighted { bias: None, ..conv.layer.clone() },
+        norm: None,
+        shift: shift.map(Dual::from),
+        residual: residual.map(Dual::from),
+        ..conv.clone()
+    };
+    let values = |parts: &[Dual<4>]| parts.iter().map(|part| part.value.clone()).collect();
+    let Some(left) = left else {
+        let tangent = wanted.then(|| {
+            let x = Dual::cat(parts.clone(), 3);
+            let tangent = match &conv.norm {
+                Some(norm) => engine::group_norm_tangent(&x, norm),
+                None => x.tangent_or_zero(),
+            };
+            conv2d(vec![tangent.into()], linear()).value
+        });
+        let parts = values(&parts);
+        let value = if kernels { convolve(parts, conv, None) } else { engine::conv2d(parts, &conv) };
+        return Dual { value, tangent };
+    };
+    let linear = linear();
+    let value = convolve(values(&parts), conv.clone(), Some(left.clone()));
+    let tangents: Vec<_> = parts.iter().map(Dual::tangent_or_zero).collect();
+    let tangent = match &conv.norm {
+        None => convolve(tangents, linear, None),
+        Some(norm) => {
+            let operation = cpu::ConvTangent {
+                conv: operation(&tangents, &linear, None),
+                norm: norm.sizes(),
+                moved: norm.has_tangent(),
+                left,
+            };
+            let inputs = parts.into_iter().map(|part| part.value).chain(tangents).fold(Inputs::default(), Inputs::with);
+            let Conv { layer, shift, residual, .. } = linear;
+            norm.append_tangents(inputs.with(layer.weight))
+                .and(shift.map(|shift| shift.value))
+                .and(residual.map(|residual| residual.value))
+                .apply(operation)
+        }
+    };
+    Dual { value, tangent: Some(tangent) }
 }
 
-fn convolve(parts: Vec<Tensor<4>>, conv: Conv) -> Tensor<4> {
+impl Conv<'_> {
+    /// Whether anything but its input is on a tape.
+    fn tracked(&self) -> bool {
+        let Self { layer, norm, shift, residual, .. } = self;
+        layer.weight.is_tracked()
+            || layer.bias.as_ref().is_some_and(Tensor::is_tracked)
+            || norm.as_ref().is_some_and(Norm::tracked)
+            || shift.as_ref().is_some_and(tracked)
+            || residual.as_ref().is_some_and(tracked)
+    }
+}
+
+/// The kernels' operation for these parts.
+fn operation(parts: &[Tensor<4>], conv: &Conv, left: Option<Left>) -> cpu::Conv {
     let Conv { layer: Weighted { weight, bias, packed }, stride, pad, norm, upsample, shift, residual, scale } = conv;
     let [samples, height, width, _] = parts[0].dims();
     let [kh, kw, inputs, outputs] = weight.dims();
-    let repeat = if upsample { 2 } else { 1 };
-    let operation = cpu::Conv {
+    let repeat = if *upsample { 2 } else { 1 };
+    cpu::Conv {
         shape: Shape {
             samples,
             height: height * repeat,
@@ -250,18 +363,24 @@ fn convolve(parts: Vec<Tensor<4>>, conv: Conv) -> Tensor<4> {
             inputs,
             outputs,
             kernel: [kh, kw],
-            stride,
-            pad,
+            stride: *stride,
+            pad: *pad,
         },
-        parts: parts.len(),
+        parts: parts.iter().map(|part| part.dims()[3]).collect(),
         repeat,
         norm: norm.as_ref().map(Norm::sizes),
         bias: bias.is_some(),
         shift: shift.is_some(),
         residual: residual.is_some(),
-        scale: scale as f32,
+        scale: *scale as f32,
         packed: packed.share(),
-    };
+        left,
+    }
+}
+
+fn convolve(parts: Vec<Tensor<4>>, conv: Conv, left: Option<Left>) -> Tensor<4> {
+    let operation = operation(&parts, &conv, left);
+    let Conv { layer: Weighted { weight, bias, .. }, norm, shift, residual, .. } = conv;
     let (factor, summand) = norm.as_ref().and_then(Norm::factors).unzip();
     parts
         .into_iter()
@@ -367,15 +486,23 @@ pub fn attention(q: Dual<3>, k: Dual<3>, v: Dual<3>, heads: usize) -> Dual<3> {
     let [samples, queries, channels] = q.dims();
     assert!(channels.is_multiple_of(heads), "{heads} heads do not divide {channels} channels");
     let some = q.tangent.is_some() || k.tangent.is_some() || v.tangent.is_some();
-    let tangent = some.then(|| engine::attention_tangent(&q, &k, &v, heads));
+    let left = left(some && takes(&q.value), tracked(&q) || tracked(&k) || tracked(&v));
+    let mut tangent = (some && left.is_none()).then(|| engine::attention_tangent(&q, &k, &v, heads));
     let value = if takes(&q.value) {
         let keys = k.dims();
         let head = channels / heads;
         let sizes = AttentionShape { samples, queries, keys: keys[1], heads, head };
         let scale = (head as f32).powf(-0.5);
         let shape = vec![samples, queries, channels];
-        let operation = cpu::Attention { shape, sizes, scale, keys: keys.to_vec() };
-        Inputs::default().with(q.value).with(k.value).with(v.value).apply(operation)
+        let inputs = || [&q, &k, &v].iter().fold(Inputs::default(), |inputs, x| inputs.with(x.value.clone()));
+        let of_value = cpu::Attention { shape: shape.clone(), sizes, scale, keys: keys.to_vec(), left: left.clone() };
+        let value: Tensor<3> = inputs().apply(of_value);
+        if let Some(left) = left {
+            let tangents =
+                [&q, &k, &v].iter().fold(inputs().with(value.clone()), |inputs, x| inputs.with(x.tangent_or_zero()));
+            tangent = Some(tangents.apply(cpu::AttentionTangent { shape, sizes, scale, left }));
+        }
+        value
     } else {
         engine::attention(q.value, k.value, v.value, heads)
     };
@@ -384,15 +511,19 @@ pub fn attention(q: Dual<3>, k: Dual<3>, v: Dual<3>, heads: usize) -> Dual<3> {
 
 /// Cosines and sines of angles `[N, K]`, side by side: `[N, 2K]`.
 pub fn cos_sin(angles: Dual<2>) -> Dual<2> {
-    let tangent = angles.tangent.map(|tangent| {
-        let (cos, sin) = (angles.value.clone().cos(), angles.value.clone().sin());
+    let Dual { value: angles, tangent } = angles;
+    let shape = angles.dims();
+    let value = if takes(&angles) {
+        Inputs::default().with(angles.clone()).apply(cpu::CosSin { shape })
+    } else {
+        Tensor::cat(vec![angles.clone().cos(), angles.clone().sin()], 1)
+    };
+    let tangent = tangent.map(|tangent| {
+        if takes(&angles) && !angles.is_tracked() && !tangent.is_tracked() {
+            return Inputs::default().with(value.clone()).with(tangent).apply(cpu::CosSinTangent { shape });
+        }
+        let (cos, sin) = (angles.clone().cos(), angles.sin());
         Tensor::cat(vec![-(sin * tangent.clone()), cos * tangent], 1)
     });
-    let value = if takes(&angles.value) {
-        let shape = angles.value.dims();
-        Inputs::default().with(angles.value).apply(cpu::CosSin { shape })
-    } else {
-        Tensor::cat(vec![angles.value.clone().cos(), angles.value.sin()], 1)
-    };
     Dual { value, tangent }
 }

@@ -5,7 +5,8 @@
 //! - values, tangents and gradients in f32 are those in f64, to the operation's tolerance times the largest of them;
 //! - an evaluation, and any choice of inputs that ask for gradients, gives the same bits as the whole;
 //! - in f64, tangents are central differences of values, and gradients of tangents are central differences of tangents;
-//! - ⟨v, J w⟩ = ⟨Jᵀ v, w⟩ in both, J w being the tangent and Jᵀ v the gradient.
+//! - tangents in f32 with nothing on a tape, which kernels of their own compute, are those in f64 to the same tolerance;
+//! - ⟨v, J w⟩ = ⟨Jᵀ v, w⟩ in all, J w being the tangent and Jᵀ v the gradient.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use stein_nn::ops::{self, Activation, Conv, Dual, Norm, Packed, Weighted};
@@ -258,13 +259,18 @@ fn check_any(name: &str, tolerance: f64, operation: &dyn Fn(&mut Given) -> Dual<
         assert!(with == *y && with32 == *y32, "{name}: a tangent changes no value");
         let name = format!("{name}: {tangents:?}");
         close(&format!("{name}: tangent in f32"), &read(&t32), &read(&t), TANGENT.max(tolerance));
+        // With nothing on a tape, by kernels of its own.
+        let (free, free32, _) = tangent(Plan { tracked: Tracked::None, ..narrow });
+        assert_eq!(free, *y32, "{name}: a tangent by kernels changes no value");
+        close(&format!("{name}: tangent by kernels"), &read(&free32), &read(&t), tolerance);
 
         let moved = |along| value(Plan { tangents, along, ..wide });
         let difference: Vec<f64> =
             moved(STEP).iter().zip(moved(-STEP)).map(|(more, less)| (more - less) / (2.0 * STEP)).collect();
         close(&format!("{name}: tangent"), &read(&t), &difference, DIFFERENCE);
 
-        for (t, gradient, tolerance) in [(&t, gradient, ADJOINT), (&t32, gradient32, 1e-4)] {
+        for (t, gradient, tolerance) in [(&t, gradient, ADJOINT), (&t32, gradient32, 1e-4), (&free32, gradient32, 1e-4)]
+        {
             let v = weights(y.len());
             let forward = dot(&v, &read(t));
             let backward: f64 = (leaves.iter().zip(gradient))
@@ -286,6 +292,17 @@ fn check_any(name: &str, tolerance: f64, operation: &dyn Fn(&mut Given) -> Dual<
             }
             for (found, wanted) in second32[i].iter().zip(&second[i]) {
                 close(&format!("{name}: gradient of the tangent, input {i}"), found, wanted, TANGENT.max(tolerance));
+            }
+        }
+        // Whichever input is on the tape, a tangent has its gradient: none is computed by kernels without one.
+        let each = if matches!(tangents, Tangents::All) { 0..leaves32.len() } else { 0..0 };
+        for i in each {
+            let (_, t, leaves) = tangent(Plan { tracked: Tracked::Only(i), ..narrow });
+            let nothing = || second[i].iter().map(|gradient| vec![0.0; gradient.len()]).collect();
+            let found: Vec<_> = if t.is_tracked() { gradients(&t, &leaves)[i].to_vec() } else { nothing() };
+            for (found, wanted) in found.iter().zip(&second[i]) {
+                let what = format!("{name}: gradient of the tangent, input {i} alone");
+                close(&what, found, wanted, TANGENT.max(tolerance));
             }
         }
         let moved = |aside| {
@@ -679,5 +696,32 @@ fn a_packed_weight_is_that_of_the_weight_at_hand() {
     for _ in 0..3 {
         assert_eq!(apply(&images[0], weight.clone(), &packed), apply(&images[0], weight.clone(), &Packed::default()));
         weight = weight * 1.5;
+    }
+}
+
+#[test]
+fn a_gradient_of_inputs_is_by_the_weight_at_hand() {
+    let device = Device::flex();
+    let tensor = |count, seed| Tensor::<1>::from_data(uniform(count, seed).as_slice(), (&device, DType::F32));
+    let weights = tensor(2 * 9 * 16 * 16, 1).reshape([2, 3, 3, 16, 16]);
+    let packed = Packed::default();
+    let gradients = |parts: &[Tensor<4>], weight: &Tensor<4>, packed: &Packed| {
+        let parts: Vec<_> = parts.iter().map(|part| part.clone().autodiff().require_grad()).collect();
+        let layer = Weighted { weight: weight.clone(), bias: None, packed };
+        let y = ops::conv2d(parts.iter().cloned().map(Dual::from).collect(), Conv::new(layer)).value;
+        let gradients = (y.clone() * y).sum().backward();
+        parts.iter().map(|part| part.grad(&gradients).unwrap().into_data()).collect::<Vec<_>>()
+    };
+    let image = |h, w, channels| tensor(2 * h * w * channels, 2).reshape([2, h, w, channels]);
+    // Sizes that are computed by different methods, and one and two parts.
+    let images = [vec![image(8, 8, 16)], vec![image(1, 5, 16)], vec![image(6, 6, 5), image(6, 6, 11)]];
+    for at in [0, 1, 0] {
+        let weight = weights.clone().narrow(0, at, 1).reshape([3, 3, 16, 16]);
+        for parts in images.iter().chain(&images) {
+            let own = gradients(parts, &weight, &Packed::default());
+            assert_eq!(gradients(parts, &weight, &packed), own);
+            // The same bits where the weight is trained, and so packed anew.
+            assert_eq!(gradients(parts, &weight.clone().autodiff().require_grad(), &packed), own);
+        }
     }
 }
