@@ -74,29 +74,28 @@ fn median(repeat: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     Ok(times[times.len() / 2])
 }
 
-/// As [`median`], of work done in turn with an evaluation; also the shortest time of the work over that of the evaluation.
+/// As [`median`], of work done in turn with two evaluations, about as long; also the shortest time of the work over half of
+/// that of the two.
 fn in_turn(
     repeat: usize,
     mut work: impl FnMut() -> Result<()>,
     mut evaluate: impl FnMut() -> Result<()>,
 ) -> Result<(f64, f64)> {
-    let mut shortest = f64::INFINITY;
-    let mut shortest_evaluation = f64::INFINITY;
-    let mut times = Vec::with_capacity(repeat);
+    let (mut two, mut times) = (f64::INFINITY, Vec::with_capacity(repeat));
     for call in 0..2 + repeat {
         let start = Instant::now();
         evaluate()?;
+        evaluate()?;
         let between = Instant::now();
         work()?;
-        let (evaluation, time) = (between - start, between.elapsed());
+        let time = between.elapsed().as_secs_f64() * 1e3;
         if call >= 2 {
-            shortest_evaluation = shortest_evaluation.min(evaluation.as_secs_f64() * 1e3);
-            shortest = shortest.min(time.as_secs_f64() * 1e3);
-            times.push(time.as_secs_f64() * 1e3);
+            two = two.min((between - start).as_secs_f64() * 1e3);
+            times.push(time);
         }
     }
     times.sort_by(f64::total_cmp);
-    Ok((times[times.len() / 2], shortest / shortest_evaluation))
+    Ok((times[times.len() / 2], times[0] / (two / 2.0)))
 }
 
 /// The most memory this process ever had, in MiB.

@@ -109,15 +109,21 @@ impl Packed {
         method: Method,
         pack: impl FnOnce() -> Weights,
     ) -> Arc<Weights> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|kept| {
-            Arc::ptr_eq(&kept.source.data_arc(), &weight.data_arc()) && kept.source.layout() == weight.layout()
-        });
-        if let Some(found) = kept.iter().find(|kept| kept.purpose == purpose && kept.method == method) {
-            return Arc::clone(&found.weights);
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let mut kept = lock();
+            kept.retain(|kept| {
+                Arc::ptr_eq(&kept.source.data_arc(), &weight.data_arc()) && kept.source.layout() == weight.layout()
+            });
+            if let Some(found) = kept.iter().find(|kept| kept.purpose == purpose && kept.method == method) {
+                return Arc::clone(&found.weights);
+            }
+            kept.retain(|kept| kept.purpose != purpose);
         }
-        kept.retain(|kept| kept.purpose != purpose);
+        // Packed without the lock: a thread that waits for others that pack may get to another call of this layer meanwhile.
         let weights = Arc::new(pack());
+        let mut kept = lock();
+        kept.retain(|kept| kept.purpose != purpose);
         kept.push(Kept { source: weight.clone(), purpose, method, weights: Arc::clone(&weights) });
         weights
     }

@@ -712,7 +712,7 @@ fn a_gradient_of_inputs_is_by_the_weight_at_hand() {
         let gradients = (y.clone() * y).sum().backward();
         parts.iter().map(|part| part.grad(&gradients).unwrap().into_data()).collect::<Vec<_>>()
     };
-    let image = |h, w, channels| tensor(2 * h * w * channels, 2).reshape([2, h, w, channels]);
+    let image = |h: usize, w: usize, channels: usize| tensor(2 * h * w * channels, 2).reshape([2, h, w, channels]);
     // Sizes that are computed by different methods, and one and two parts.
     let images = [vec![image(8, 8, 16)], vec![image(1, 5, 16)], vec![image(6, 6, 5), image(6, 6, 11)]];
     for at in [0, 1, 0] {
