@@ -7,9 +7,9 @@ use stein::{
     Preconditioned, Request, Result, Tensor, Weighting, ensure, rows, sample,
 };
 use stein_nn::{
-    Accumulated, AdamW, AdamWConfig, AnyNetwork, Ema, EmaConfig, Init,
+    Accumulated, AdamW, AdamWConfig, AnyNetwork, Ema, EmaConfig,
     burn::{self, module::Module},
-    layers::Linear,
+    layers::{Init, Linear},
     ops,
 };
 

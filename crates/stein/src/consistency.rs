@@ -10,8 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnySchedule, Condition, Context, Dual, FlowMap, Kernel, Levels, Network, NoiseInput, Result,
-    denoiser::Asked,
+    AnySchedule, Condition, Context, Dual, FlowMap, Kernel, Levels, Network, NoiseInput, Result, denoiser::Asked,
     ensure, rows,
 };
 

@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AnySchedule, Condition, Context, Denoiser, Dual, Estimate, Kernel, Keys, Levels, Network, Prediction, Result,
-    denoiser::Asked,
-    ensure, rows,
+    denoiser::Asked, ensure, rows,
 };
 
 /// How x is scaled before the network.

@@ -69,7 +69,8 @@ impl Thresholded {
             let index = order.clone().narrow(1, rank.min(last), 1);
             sizes.clone().linear(|sizes| sizes.gather(1, index.clone()))
         };
-        ranked(below).linear(|size| size.mul_scalar(1.0 - part)) + ranked(below + 1).linear(|size| size.mul_scalar(part))
+        ranked(below).linear(|size| size.mul_scalar(1.0 - part))
+            + ranked(below + 1).linear(|size| size.mul_scalar(part))
     }
 }
 

@@ -35,10 +35,8 @@ fn wide() -> Gaussian {
 
 /// The components of [`plane`] by themselves.
 fn component(class: usize) -> Gaussian {
-    let parts = [
-        (vec![-1.0, 0.5], [vec![1.0, 0.6], vec![0.6, 0.8]]),
-        (vec![1.0, -1.0], [vec![0.3, -0.1], vec![-0.1, 0.2]]),
-    ];
+    let parts =
+        [(vec![-1.0, 0.5], [vec![1.0, 0.6], vec![0.6, 0.8]]), (vec![1.0, -1.0], [vec![0.3, -0.1], vec![-0.1, 0.2]])];
     let (mean, covariance) = &parts[class];
     Gaussian::new(mean.clone(), covariance).unwrap()
 }
@@ -175,7 +173,13 @@ fn lists_are_read_and_folded_in_order() {
     let at = Edm::default().kernel(3.0);
     assert_eq!(row(&wrapped(&inside), 0, &at), row(&plane(), 0, &at));
     assert!(row(&wrapped(&outside), 0, &at).iter().all(|x| (0.0..=0.1).contains(x)));
-    assert!(toml::from_str::<File>("wrap = [{ kind = \"clam\" }]").err().unwrap().to_string().contains("nearest first: clamp"));
+    assert!(
+        toml::from_str::<File>("wrap = [{ kind = \"clam\" }]")
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("nearest first: clamp")
+    );
 }
 
 #[test]
@@ -220,8 +224,7 @@ fn far_tails_and_tiny_noise_stay_finite() {
     let ours = crate::denoise(&model, &[1e6, 1e6], 2, &at);
     ours.iter().for_each(|x| assert_close(*x, 0.5 * (1e6 + 5.0), 1e-14, "far"));
     // A component without weight is not there; one without variance is a point.
-    let model =
-        GaussianMixture::isotropic(vec![0.0, 1.0], vec![vec![0.0], vec![3.0]], vec![1.0, 0.0]).unwrap();
+    let model = GaussianMixture::isotropic(vec![0.0, 1.0], vec![vec![0.0], vec![3.0]], vec![1.0, 0.0]).unwrap();
     assert_eq!(crate::denoise(&model, &[-50.0, 3.0], 1, &at), [3.0, 3.0]);
     let points = stein::exact::Empirical::new(vec![0.0, 1.0, 4.0], 1).unwrap();
     let at = Kernel { sigma: 1e-7, ..at };

@@ -2,8 +2,12 @@
 //! give, and what they converge to is the same.
 
 use stein::{
-    Ancestral, AnySampler, AnySchedule, Ddim, EulerMaruyama, Grid, Kernel, Purpose, Request, ReverseDiffusion, Spacing, Vp,
-    Edm, exact::{Exact, Gaussian}, noise::Source, rows::host, sample,
+    Ancestral, AnySampler, AnySchedule, Ddim, Edm, EulerMaruyama, Grid, Kernel, Purpose, Request, ReverseDiffusion,
+    Spacing, Vp,
+    exact::{Exact, Gaussian},
+    noise::Source,
+    rows::host,
+    sample,
 };
 
 const ROWS: usize = 400;
@@ -13,12 +17,7 @@ fn model() -> Gaussian {
 }
 
 fn samplers() -> [AnySampler; 4] {
-    [
-        EulerMaruyama {}.into(),
-        Ancestral::default().into(),
-        ReverseDiffusion {}.into(),
-        Ddim { eta: 1.0 }.into(),
-    ]
+    [EulerMaruyama {}.into(), Ancestral::default().into(), ReverseDiffusion {}.into(), Ddim { eta: 1.0 }.into()]
 }
 
 /// Samples at the cleanest level of a grid of equal ratios of σ/α.
@@ -70,7 +69,10 @@ fn the_noise_of_the_path_has_the_moments_of_fresh_noise() {
                 let what = format!("{} on {}, fresh {fresh}", sampler.kind(), schedule.kind());
                 let bound = 5.0 * (wanted / ROWS as f64).sqrt() + 0.02;
                 assert!((mean - 0.7 * end.alpha).abs() < bound, "{what}: mean {mean}");
-                assert!((variance / wanted - 1.0).abs() < 5.0 * (2.0 / ROWS as f64).sqrt() + 0.05, "{what}: {variance}");
+                assert!(
+                    (variance / wanted - 1.0).abs() < 5.0 * (2.0 / ROWS as f64).sqrt() + 0.05,
+                    "{what}: {variance}"
+                );
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What a program adds at run time stands beside what is built in; and what is shared between threads can be.
 
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use stein::{
     AnySampler, AnySchedule, AnyWrapper, Condition, DType, Denoiser, Dual, Edm, Estimate, Eval, FlowMap, Grid, Heun,
     Kernel, Levels, Past, Preconditioned, Request, Result, Sampler, Schedule, Tensor, Vp, estimate,
@@ -9,7 +10,6 @@ use stein::{
     rows::host,
     sample,
 };
-use std::sync::Arc;
 
 use crate::{assert_close, plane};
 
@@ -27,7 +27,14 @@ fn heun() -> Box<AnySampler> {
 }
 
 impl Sampler for Halved {
-    fn step(&self, mut x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval, past: &mut Past) -> Result<Tensor<2>> {
+    fn step(
+        &self,
+        mut x: Tensor<2>,
+        from: &Kernel,
+        to: &Kernel,
+        eval: &mut Eval,
+        past: &mut Past,
+    ) -> Result<Tensor<2>> {
         if to.is_clean() {
             return self.inner.step(x, from, to, eval, past);
         }
@@ -145,7 +152,9 @@ fn a_built_in_name_cannot_be_taken() {
 #[test]
 fn single_precision_gives_the_double_result_to_its_accuracy() {
     let schedules = [AnySchedule::from(Edm::default()), Vp::default().into()];
-    for (schedule, sampler) in schedules.iter().flat_map(|s| AnySampler::all().into_iter().map(move |sampler| (s, sampler))) {
+    for (schedule, sampler) in
+        schedules.iter().flat_map(|s| AnySampler::all().into_iter().map(move |sampler| (s, sampler)))
+    {
         // Few Langevin steps keep the test short.
         let sampler = match sampler {
             AnySampler::Langevin(_) => stein::Langevin { steps: 3, ..stein::Langevin::default() }.into(),
