@@ -17,7 +17,7 @@ const WORTH: usize = 8_000_000;
 /// The products of a perceptron are too short to be worth splitting over threads. Its kernels stay on one thread, and two
 /// halves of a batch go side by side where that is enough work. The shares depend on sizes alone: they round sums in another
 /// order, and a run has to be the same on any number of threads.
-pub(crate) fn side_by_side<M: Module + Sync, T: Send>(
+pub fn side_by_side<M: Module + Sync, T: Send>(
     network: &M,
     batch: usize,
     work: impl Fn(M, Range<usize>) -> T + Sync,

@@ -7,10 +7,10 @@ use burn::{
 use stein::{
     Condition, Context, Edm, Key, Network, Precondition, Preconditioned, Purpose, Result, Schedule, denoiser, random,
 };
-
-use crate::{
+use stein_nn::{
     Accumulated, AdamW, AdamWConfig, AnyNetwork, Ema, EmaConfig, EmbeddingConfig, NetworkConfig, UnetConfig,
-    init::Init, layers::Linear, ops, tapes,
+    layers::{Init, Linear},
+    ops, side_by_side,
 };
 
 /// Which network: a U-Net of the `diffusers` library, or a perceptron on points.
@@ -252,7 +252,7 @@ impl PointsWork {
             angles.extend(frequencies.iter().map(|frequency| frequency * log));
         }
         let device = &*device;
-        let tapes = tapes::side_by_side(network, *batch, |network, rows| {
+        let tapes = side_by_side(network, *batch, |network, rows| {
             let [values, turns] = [2, 16].map(|columns| columns * rows.start..columns * rows.end);
             let loss = network.loss(&inputs[values.clone()], &angles[turns], &target[values], device);
             let backward = loss.backward();

@@ -1,15 +1,14 @@
 //! Speed: whole networks as other libraries' scripts measure them, and the kernels they are made of.
 
+mod peers;
+
 use std::{hint::black_box, time::Instant};
 
 use burn::tensor::Device;
 use rayon::current_num_threads;
 use serde::Serialize;
 use stein::{Error, Result, ensure};
-use stein_nn::{
-    ops::Precision,
-    peers::{Peer, PointsWork, UnetWork},
-};
+use stein_nn::ops::Precision;
 use stein_simd::{
     Isa,
     activation::{self, Activation},
@@ -18,6 +17,8 @@ use stein_simd::{
     norm::{self, NormShape},
     optimizer::{self, Slices, Update},
 };
+
+use peers::{Peer, PointsWork, UnetWork};
 
 /// What to measure of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub struct NetTime {
     pub dtype: &'static str,
     /// Median milliseconds of one evaluation or step.
     pub ms: f64,
-    /// Samples a second.
+    /// Samples per second.
     pub images_per_s: f64,
     /// Of a product: its shortest time over that of an evaluation, both measured in turn.
     #[serde(skip_serializing_if = "Option::is_none")]
