@@ -101,6 +101,12 @@ impl Drop for Ahead {
     fn drop(&mut self) {
         drop(self.batches.take());
         if let Some(thread) = self.thread.take() {
+            // It may be waiting for this very thread to do its work.
+            while !thread.is_finished() {
+                if rayon::yield_now() != Some(rayon::Yield::Executed) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
             // A panic there is of no interest any more: nobody asked for that batch.
             let _ = thread.join();
         }
