@@ -1,10 +1,10 @@
-//! Files that are there whole or not at all, and safetensors (<https://huggingface.co/docs/safetensors>).
+//! Files of tensors: safetensors (<https://huggingface.co/docs/safetensors>).
 
 use std::{
     collections::BTreeMap,
     fmt::Display,
     fs::File,
-    io::{self, BufWriter, Read, Seek, SeekFrom, Write},
+    io::{self, Read, Seek, SeekFrom},
     path::Path,
 };
 
@@ -15,40 +15,13 @@ use safetensors::{
 };
 use serde::Serialize;
 use stein::{Error, Kind, Result, ensure};
+use stein_base::files::write_atomically;
 
 use crate::state::Tensors;
 
 /// An error of a file.
 pub(crate) fn fault(sentence: impl Display) -> Error {
     Error::of(Kind::File, sentence.to_string())
-}
-
-/// Writes a file through a temporary one beside it, so that the path holds the old content or the whole new one.
-///
-/// The directory must exist.
-pub fn write_atomically(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-    let path = path.as_ref();
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    if !directory.is_dir() {
-        return Err(fault("the directory to write it in does not exist; create it first").at(path.display()));
-    }
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let replace = || {
-        let mut file = builder.tempfile_in(directory)?;
-        let mut buffered = BufWriter::new(file.as_file_mut());
-        write(&mut buffered)?;
-        buffered.flush()?;
-        drop(buffered);
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        io::Result::Ok(())
-    };
-    replace().map_err(|error| fault(format!("it cannot be written: {error}")).at(path.display()))
 }
 
 /// The types of numbers safetensors and the engine both have.
@@ -202,25 +175,4 @@ pub fn write_tensors(tensors: &Tensors, path: &Path) -> Result<()> {
     let tensors: Vec<_> = tensors.iter().map(|(name, data)| (name.clone(), data)).collect();
     // PyTorch's libraries refuse a file that does not say it is theirs.
     write(path, &tensors, &[("format".to_owned(), "pt".to_owned())].into())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    #[test]
-    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("a");
-        write_atomically(&path, |file| file.write_all(b"old")).unwrap();
-        let broken = write_atomically(&path, |file| {
-            file.write_all(b"new")?;
-            Err(io::Error::other("full"))
-        });
-        assert!(broken.unwrap_err().to_string().ends_with("full"));
-        assert_eq!(fs::read(&path).unwrap(), b"old");
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
-    }
 }
