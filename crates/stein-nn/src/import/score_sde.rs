@@ -110,7 +110,7 @@ pub fn ncsnpp_config(json: &Value) -> Result<NcsnppConfig> {
 /// A DDPM with the weights of a state dict.
 ///
 /// # Errors
-/// As [`ddpm_config`] and [`load`].
+/// As [`ddpm_config`] and `state::load`.
 pub fn open_ddpm(json: &Value, weights: Weights) -> Result<Imported<Ddpm>> {
     let config = ddpm_config(json)?;
     open(
@@ -124,7 +124,7 @@ pub fn open_ddpm(json: &Value, weights: Weights) -> Result<Imported<Ddpm>> {
 /// An NCSN++ or DDPM++ with the weights of a state dict.
 ///
 /// # Errors
-/// As [`ncsnpp_config`] and [`load`].
+/// As [`ncsnpp_config`] and `state::load`.
 pub fn open_ncsnpp(json: &Value, weights: Weights) -> Result<Imported<Ncsnpp>> {
     let config = ncsnpp_config(json)?;
     open(config.build(&mut Init::blank(&Device::flex().autodiff()))?, Modules::new(&config), weights, Ncsnpp::images)
