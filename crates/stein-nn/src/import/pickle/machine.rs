@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use stein::{Error, Result, ensure};
 
-use super::{cut_short, torch::Storage};
+use super::{cut_short, storage::Storage};
 use crate::files::fault;
 
 /// What is on the stack. What can still change is an object, referred to by its number.

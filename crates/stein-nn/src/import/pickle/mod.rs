@@ -7,6 +7,7 @@
 //! Format: <https://docs.python.org/3/library/pickletools.html>.
 
 mod machine;
+mod storage;
 mod torch;
 
 use std::{

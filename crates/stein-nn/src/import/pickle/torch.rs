@@ -6,24 +6,9 @@ use stein::{Error, Kind, Result, ensure};
 use super::{
     Value,
     machine::{Item, Machine, Object, inconsistent},
+    storage::Storage,
 };
 use crate::files::fault;
-
-/// The numbers tensors are views of.
-#[derive(Debug, Clone)]
-pub(super) struct Storage {
-    pub(super) key: String,
-    kind: DType,
-    pub(super) count: usize,
-}
-
-impl Storage {
-    /// How many bytes it takes.
-    pub(super) fn bytes(&self) -> Result<usize> {
-        let bytes = self.count.checked_mul(self.kind.size());
-        bytes.ok_or_else(|| fault(format!("has a storage {} of {} numbers", self.key, self.count)))
-    }
-}
 
 /// Functions whose result is of no use here, and what is made of them: nothing.
 const HARMLESS: &[(&str, &str)] = &[
