@@ -2,6 +2,7 @@
 
 mod families;
 mod imports;
+mod own;
 
 use std::{
     fs,
