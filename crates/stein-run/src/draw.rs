@@ -165,10 +165,7 @@ pub fn draw(
     config: &SampleConfig,
     watch: &mut dyn Watch,
 ) -> Result<Drawn> {
-    let mut kept = Kept::default();
-    let summary = Plan::new(model, n, seed, classes, config, false)?.draw(&mut kept, watch)?;
-    let Kept { values, labels, frames } = kept;
-    Ok(Drawn { values, labels, frames, summary })
+    Plan::new(model, n, seed, classes, config, false)?.draw_into_memory(watch)
 }
 
 /// As [`draw`], with the way from noise to sample.
@@ -183,10 +180,7 @@ pub fn draw_frames(
     config: &SampleConfig,
     watch: &mut dyn Watch,
 ) -> Result<Drawn> {
-    let mut kept = Kept::default();
-    let summary = Plan::new(model, n, seed, classes, config, true)?.draw(&mut kept, watch)?;
-    let Kept { values, labels, frames } = kept;
-    Ok(Drawn { values, labels, frames, summary })
+    Plan::new(model, n, seed, classes, config, true)?.draw_into_memory(watch)
 }
 
 /// What draws one batch.
@@ -289,6 +283,13 @@ impl<'a> Plan<'a> {
         }
         let Self { n, seed, config, schedule, .. } = self;
         Ok(Summary { n, evaluations, seconds: started.elapsed().as_secs_f64(), config, schedule, seed })
+    }
+
+    fn draw_into_memory(self, watch: &mut dyn Watch) -> Result<Drawn> {
+        let mut kept = Kept::default();
+        let summary = self.draw(&mut kept, watch)?;
+        let Kept { values, labels, frames } = kept;
+        Ok(Drawn { values, labels, frames, summary })
     }
 
     fn request(&self, first: usize, rows: usize) -> Request {
