@@ -88,7 +88,10 @@ impl RunDir {
     /// # Errors
     /// When the file cannot be read.
     pub fn experiment(&self) -> Result<Experiment> {
-        Experiment::read(&self.config_path(), &[])
+        Experiment::read(&self.config_path(), &[]).map_err(|error| {
+            let kind = error.kind();
+            Error::of(kind, format!("{error}; where an older version made this run, start anew with another --out"))
+        })
     }
 
     /// Writes the experiment; a resumed run with more steps replaces it.
