@@ -129,6 +129,7 @@ fn mistakes_are_answered_in_one_sentence_that_says_what_to_do() {
     assert!(sample(&["--class", "7"]).contains("class called `7`"));
     assert!(sample(&["--steps", "0"]).contains("at least 1"));
     assert!(sample(&["-n", "0"]).contains("at least 1"));
+    assert!(sample(&["-n", "99999999999999"]).contains("or write a .npy file"));
     assert!(sample(&["--sampler", "rk45", "--steps", "9"]).contains("chooses its own steps"));
     assert!(sample(&["--set", "sample.sampler.eta=1"]).contains("eta"));
     assert!(sample(&["--set", "sampler=1"]).contains("sampler"));

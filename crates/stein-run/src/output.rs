@@ -100,6 +100,16 @@ pub fn draw_to_file(
 ) -> Result<Summary> {
     check_output(path, model)?;
     let ending = ending(path);
+    let streams = matches!(ending.as_str(), "npy" | "csv");
+    // Beyond that a file has no place, or a picture's samples no memory.
+    let most = if streams { 1 << 48 } else { 1 << 31 };
+    ensure!(
+        n.checked_mul(model.subject.dim()).is_some_and(|numbers| numbers <= most),
+        "{n} samples of {} numbers do not fit in {}: draw fewer{}",
+        model.subject.dim(),
+        path.display(),
+        if streams { "" } else { ", or write a .npy file" }
+    );
     let plan = Plan::new(model, n, seed, classes, config, matches!(ending.as_str(), "gif" | "webp"))?;
     let shape = || std::iter::once(n).chain(model.subject.shape.dims()).collect::<Vec<_>>();
     let mut seen = Seen::default();
