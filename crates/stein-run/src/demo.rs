@@ -18,7 +18,6 @@ use crate::{
     prepare,
     sheet::{picture, pictures},
     train,
-    train::load_data,
 };
 
 /// The experiment the demonstration runs; the same file is `experiments/digits/edm.toml`.
@@ -94,7 +93,7 @@ fn finish(
     let shown_labels =
         drawn.labels.clone().ok_or_else(|| Error::new("the demonstration needs data.conditional = true"))?;
     let labels: Vec<usize> = shown_labels.iter().map(|&label| label as usize).collect();
-    let of = |split| load_data(&experiment.data.source, split, None);
+    let of = |split| experiment.data.source.load(split, None);
     let (train_data, test_data) = (of(Split::Train)?, of(Split::Test)?);
     let quality = Quality::of(&drawn.values, &labels, &train_data, &test_data)?
         .ok_or_else(|| Error::new("the demonstration needs data with classes"))?;

@@ -1,10 +1,10 @@
 //! Drawing samples from a model, batch by batch, into whatever takes them.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use stein::{
-    AnySchedule, Condition, Denoiser, Error, FlowMap, Kernel, Kind, Progress, Request, Result, Sampled, ensure,
-    guidance::Clamped, names, sample, sample_map,
+    AnySampler, AnySchedule, Condition, Denoiser, Error, FlowMap, Kernel, Kind, Progress, Request, Result, Sampled,
+    ensure, guidance::Clamped, names, sample, sample_map,
 };
 
 use crate::{Event, Generator, Method, Model, SampleConfig, Watch, model::Around};
@@ -105,6 +105,8 @@ pub struct Summary {
     pub schedule: Option<AnySchedule>,
     /// The seed.
     pub seed: u64,
+    /// The classes that were drawn, in order; empty if the model was given none.
+    pub classes: BTreeSet<u32>,
 }
 
 /// Samples, all in memory.
@@ -185,7 +187,7 @@ pub fn draw_frames(
 
 /// What draws one batch.
 enum Runner {
-    Denoiser(Arc<dyn Denoiser>),
+    Denoiser(Arc<dyn Denoiser>, AnySampler, AnySchedule),
     FlowMap(Arc<dyn FlowMap>),
     Generator(Arc<dyn Generator>),
 }
@@ -219,8 +221,8 @@ impl<'a> Plan<'a> {
         frames: bool,
     ) -> Result<Self> {
         ensure!(n >= 1, "0 samples were asked for: give -n at least 1");
-        let runner = runner(model, config)?;
         let (schedule, mut config) = config.resolve(model.schedule.as_ref(), model.trained)?;
+        let runner = runner(model, &config, schedule.as_ref())?;
         if frames && config.sampler.adaptive() {
             // An adaptive sampler needs no grid, but an animation does.
             config.grid.steps = 40;
@@ -251,7 +253,7 @@ impl<'a> Plan<'a> {
         let steps = self.kernels.len().saturating_sub(1).max(1);
         let of = (self.n.div_ceil(batch) * steps) as u64;
         let started = Instant::now();
-        let (mut evaluations, mut done) = (0, 0);
+        let (mut evaluations, mut done, mut classes) = (0, 0, BTreeSet::new());
         for first in (0..self.n).step_by(batch) {
             let rows = batch.min(self.n - first);
             let request = self.request(first, rows);
@@ -279,10 +281,11 @@ impl<'a> Plan<'a> {
                 values.iter_mut().for_each(|value| *value = value.clamp(0.0, 1.0));
             }
             let labels: Option<Vec<u32>> = (first..first + rows).map(|i| self.classes.class(i)).collect();
+            classes.extend(labels.iter().flatten());
             sink.take(&Drawing { values: &values, labels: labels.as_deref(), frames: &frames })?;
         }
         let Self { n, seed, config, schedule, .. } = self;
-        Ok(Summary { n, evaluations, seconds: started.elapsed().as_secs_f64(), config, schedule, seed })
+        Ok(Summary { n, evaluations, seconds: started.elapsed().as_secs_f64(), config, schedule, seed, classes })
     }
 
     fn draw_into_memory(self, watch: &mut dyn Watch) -> Result<Drawn> {
@@ -311,25 +314,28 @@ impl<'a> Plan<'a> {
     }
 
     fn run(&self, request: &Request, observe: &mut dyn FnMut(&Progress) -> Result<()>) -> Result<Sampled> {
-        match (&self.runner, &self.config.sampler, &self.schedule) {
-            (Runner::Denoiser(denoiser), Method::Sampler(sampler), Some(schedule)) => {
+        match &self.runner {
+            Runner::Denoiser(denoiser, sampler, schedule) => {
                 sample(denoiser, &**schedule, &self.kernels, &**sampler, request, observe)
             }
-            (Runner::FlowMap(map), _, _) => sample_map(map, &self.kernels, request, observe),
-            (Runner::Generator(generator), _, _) => {
+            Runner::FlowMap(map) => sample_map(map, &self.kernels, request, observe),
+            Runner::Generator(generator) => {
                 let x = generator.generate(request)?;
                 observe(&Progress { step: 1, steps: 1, at: &Kernel::CLEAN, x: &x })?;
                 Ok(Sampled { x, evaluations: 1 })
             }
-            _ => unreachable!("`runner` matches the method, and samplers have a schedule"),
         }
     }
 }
 
 /// What the sampling method takes of the model, wrapped.
-fn runner(model: &Model, config: &SampleConfig) -> Result<Runner> {
+fn runner(model: &Model, config: &SampleConfig, schedule: Option<&AnySchedule>) -> Result<Runner> {
     match &config.sampler {
-        Method::Sampler(_) => Ok(Runner::Denoiser(model.denoiser(config)?)),
+        Method::Sampler(sampler) => {
+            let denoiser = model.denoiser(config)?;
+            let schedule = schedule.ok_or_else(|| model.lacks(config))?;
+            Ok(Runner::Denoiser(denoiser, sampler.clone(), schedule.clone()))
+        }
         Method::Multistep => {
             let map = model.learned.flow_map.clone().ok_or_else(|| model.lacks(config))?;
             config

@@ -1,6 +1,6 @@
 //! Samples into files: a file's ending says how, and numbers are written while they are drawn.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use stein::{Error, Kind, Result, ensure, names};
 use stein_base::files::write_atomically;
@@ -112,19 +112,16 @@ pub fn draw_to_file(
     );
     let plan = Plan::new(model, n, seed, classes, config, matches!(ending.as_str(), "gif" | "webp"))?;
     let shape = || std::iter::once(n).chain(model.subject.shape.dims()).collect::<Vec<_>>();
-    let mut seen = Seen::default();
     let summary = match ending.as_str() {
         "npy" => {
-            let mut sink =
-                Labeled { inner: NpySink(NpyFile::new(path, &shape())?), labels: Vec::new(), seen: &mut seen };
+            let mut sink = NpySink { file: NpyFile::new(path, &shape())?, labels: Vec::new() };
             let summary = plan.draw(&mut sink, watch)?;
-            let Labeled { inner: NpySink(file), labels, .. } = sink;
-            file.finish()?;
-            write_labels(&path.with_extension("labels.npy"), &labels)?;
+            sink.file.finish()?;
+            write_labels(&path.with_extension("labels.npy"), &sink.labels)?;
             summary
         }
         "csv" => {
-            let mut sink = CsvSink { file: None, path, columns: &model.subject.columns, seen: &mut seen };
+            let mut sink = CsvSink { file: None, path, columns: &model.subject.columns };
             let summary = plan.draw(&mut sink, watch)?;
             if let Some(file) = sink.file {
                 file.finish()?;
@@ -134,7 +131,6 @@ pub fn draw_to_file(
         _ => {
             let mut kept = Kept::default();
             let summary = plan.draw(&mut kept, watch)?;
-            kept.labels.iter().flatten().for_each(|&label| seen.note(label));
             match ending.as_str() {
                 "png" => write_png(path, &picture(model, &kept.values, kept.labels.as_deref())?)?,
                 "gif" => write_gif(path, &frames(model, &kept)?, 60, 2000)?,
@@ -143,7 +139,7 @@ pub fn draw_to_file(
             summary
         }
     };
-    write_record(&path.with_extension("json"), model, &summary, &seen)?;
+    write_record(&path.with_extension("json"), model, &summary)?;
     Ok(summary)
 }
 
@@ -151,51 +147,28 @@ fn frames(model: &Model, kept: &Kept) -> Result<Vec<image::RgbImage>> {
     pictures(model, &kept.values, kept.labels.as_deref(), &kept.frames)
 }
 
-/// The classes that were drawn.
-#[derive(Debug, Default)]
-struct Seen(std::collections::BTreeSet<u32>);
-
-impl Seen {
-    fn note(&mut self, label: u32) {
-        self.0.insert(label);
-    }
+/// Numbers go to the file as they come, classes when all are there.
+struct NpySink {
+    file: NpyFile,
+    labels: Vec<i64>,
 }
-
-struct NpySink(NpyFile);
 
 impl Sink for NpySink {
     fn take(&mut self, drawing: &Drawing) -> Result<()> {
-        self.0.write(drawing.values)
+        self.labels.extend(drawing.labels.into_iter().flatten().map(|&label| i64::from(label)));
+        self.file.write(drawing.values)
     }
 }
 
-/// A sink that keeps the classes.
-struct Labeled<'a, S> {
-    inner: S,
-    labels: Vec<u32>,
-    seen: &'a mut Seen,
-}
-
-impl<S: Sink> Sink for Labeled<'_, S> {
-    fn take(&mut self, drawing: &Drawing) -> Result<()> {
-        for &label in drawing.labels.into_iter().flatten() {
-            self.labels.push(label);
-            self.seen.note(label);
-        }
-        self.inner.take(drawing)
-    }
-}
-
+/// The table is begun with the first rows, which say whether there are classes.
 struct CsvSink<'a> {
     file: Option<CsvFile>,
     path: &'a Path,
     columns: &'a [String],
-    seen: &'a mut Seen,
 }
 
 impl Sink for CsvSink<'_> {
     fn take(&mut self, drawing: &Drawing) -> Result<()> {
-        drawing.labels.into_iter().flatten().for_each(|&label| self.seen.note(label));
         let file = match self.file.take() {
             Some(file) => file,
             None => CsvFile::new(self.path, self.columns, drawing.labels.is_some())?,
@@ -204,10 +177,9 @@ impl Sink for CsvSink<'_> {
     }
 }
 
-fn write_labels(path: &Path, labels: &[u32]) -> Result<()> {
+fn write_labels(path: &Path, labels: &[i64]) -> Result<()> {
     if !labels.is_empty() {
-        let labels: Vec<i64> = labels.iter().map(|&label| i64::from(label)).collect();
-        return write_npy_i64(path, &labels);
+        return write_npy_i64(path, labels);
     }
     if path.exists() {
         // Classes of what stood here before are not those of these samples.
@@ -217,8 +189,8 @@ fn write_labels(path: &Path, labels: &[u32]) -> Result<()> {
     Ok(())
 }
 
-fn write_record(path: &PathBuf, model: &Model, summary: &Summary, seen: &Seen) -> Result<()> {
-    let classes: Vec<&String> = seen.0.iter().map(|&label| &model.subject.classes[label as usize]).collect();
+fn write_record(path: &Path, model: &Model, summary: &Summary) -> Result<()> {
+    let classes: Vec<&String> = summary.classes.iter().map(|&label| &model.subject.classes[label as usize]).collect();
     let record = serde_json::json!({
         "model": model.name,
         "family": model.family,

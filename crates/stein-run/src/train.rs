@@ -8,18 +8,18 @@ use std::{
     fs::{File, OpenOptions},
     io::Write,
     ops::Range,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Instant,
 };
 
 use burn::module::Module;
 use stein::{Condition, Device, Error, Keys, Kind, Result, ensure};
-use stein_data::{Ahead, Data, Loader, LoaderConfig, Source, Split};
+use stein_data::{Ahead, Loader, LoaderConfig, Split};
 use stein_nn::{Accumulated, AdamW, AnyNetwork, Checkpoint, Ema, LearnerState, on_tapes, state};
 
 use crate::{
-    Classes, Description, Event, Experiment, Model, RunDir, Subject, Watch,
+    Classes, Description, Event, Experiment, Model, Plan, RunDir, Subject, Watch,
     description::{described, run_metadata},
     device, draw,
     family::{Batch, Learner, Learners, Make},
@@ -69,7 +69,7 @@ struct Part {
 pub struct Prepared {
     experiment: Experiment,
     run: RunDir,
-    data: Arc<Data>,
+    loader: Loader,
     description: Description,
     device: Device,
     parts: Vec<Part>,
@@ -85,17 +85,17 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
     experiment.check()?;
     let device = device(&options.device)?;
     let run = if options.resume { RunDir::open(&options.out)? } else { RunDir::vacant(&options.out)? };
-    let data = Arc::new(load_data(&experiment.data.source, Split::Train, options.data_dir.as_deref())?);
-    loader(experiment, &data)?;
+    let data = Arc::new(experiment.data.source.load(Split::Train, options.data_dir.as_deref())?);
+    let settings = LoaderConfig { seed: experiment.seed, flip: experiment.data.flip };
+    let loader = Loader::new(Arc::clone(&data), settings)?;
     let subject = Subject::of(&data, &experiment.data)?;
     let (parts, averages) = parts(experiment, &subject, &device)?;
     let description = Description::of(experiment, subject);
     let experiment = experiment.clone();
-    let fresh = Prepared { experiment, run, data, description, device, parts, averages, step: 0 };
-    // What is wrapped around the model at the end is tried before the first step.
-    if fresh.description.sample.sampler.needs() == crate::Capability::Denoiser {
-        fresh.model()?.denoiser(&fresh.description.sample).map_err(|error| error.at("sample.wrap"))?;
-    }
+    let fresh = Prepared { experiment, run, loader, description, device, parts, averages, step: 0 };
+    // How the model will be sampled in the end is tried before the first step.
+    let model = fresh.model()?;
+    Plan::new(&model, 1, 0, &Classes::Default, &model.sample, false).map_err(|error| error.at("sample"))?;
     if options.resume {
         return resume(fresh);
     }
@@ -168,15 +168,6 @@ fn resume(mut fresh: Prepared) -> Result<Prepared> {
     Ok(fresh)
 }
 
-/// The data of an experiment.
-pub(crate) fn load_data(source: &Source, split: Split, dir: Option<&Path>) -> Result<Data> {
-    source.load(split, dir)
-}
-
-fn loader(experiment: &Experiment, data: &Arc<Data>) -> Result<Loader> {
-    Loader::new(Arc::clone(data), LoaderConfig { seed: experiment.seed, flip: experiment.data.flip })
-}
-
 impl Prepared {
     /// Parameters of all networks.
     pub fn parameters(&self) -> usize {
@@ -185,7 +176,7 @@ impl Prepared {
 
     /// Examples in the data.
     pub fn examples(&self) -> usize {
-        self.data.len()
+        self.loader.data().len()
     }
 
     /// Steps taken so far.
@@ -362,7 +353,7 @@ pub fn train(mut state: Prepared, watch: &mut dyn Watch) -> Result<Trained> {
     let mut metrics = Metrics::open(&state.run)?;
     let part = config.batch / config.accumulate;
     let position = state.step * config.batch as u64;
-    let mut batches = Ahead::new(loader(&state.experiment, &state.data)?, position, part, AHEAD * config.accumulate);
+    let mut batches = Ahead::new(state.loader.clone(), position, part, AHEAD * config.accumulate);
     let started = Instant::now();
     let mut window = Window::new(state.parts.len());
     watch.event(Event::Trained { step: state.step, steps: config.steps, progress: None });
