@@ -346,9 +346,32 @@ impl Operation for Conv {
     }
 }
 
-/// What stands for a backward that no tape asks for.
-fn untracked() -> ! {
-    unreachable!("these tangents are computed where nothing is on a tape")
+/// The tangent of an operation, computed where nothing is on a tape: an [`Operation`] that keeps nothing and whose backward
+/// is never asked for.
+pub(super) trait Tangent: fmt::Debug + Send + Sync {
+    /// The shape of the output.
+    fn shape(&self) -> Vec<usize>;
+    /// Writes the output.
+    fn forward(&self, inputs: &[FlexTensor], output: &mut [f32]);
+}
+
+impl<T: Tangent> Operation for T {
+    fn shape(&self) -> Vec<usize> {
+        Tangent::shape(self)
+    }
+
+    fn forward(&self, inputs: &[FlexTensor], _: &[bool], output: &mut [f32]) -> Saved {
+        Tangent::forward(self, inputs, output);
+        Saved::new()
+    }
+
+    fn reads(&self, _: usize, _: &[bool]) -> bool {
+        unreachable!("these tangents are computed where nothing is on a tape")
+    }
+
+    fn backward(&self, _: &Read, _: &Saved, _: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
+        unreachable!("these tangents are computed where nothing is on a tape")
+    }
 }
 
 /// What was left by the value of an operation.
@@ -370,12 +393,12 @@ pub(super) struct ConvTangent {
     pub(super) left: Left,
 }
 
-impl Operation for ConvTangent {
+impl Tangent for ConvTangent {
     fn shape(&self) -> Vec<usize> {
         self.conv.shape()
     }
 
-    fn forward(&self, inputs: &[FlexTensor], _: &[bool], output: &mut [f32]) -> Saved {
+    fn forward(&self, inputs: &[FlexTensor], output: &mut [f32]) {
         let (isa, conv) = (Isa::best(), &self.conv);
         let mut rest = inputs.iter();
         let mut next = || rest.next().expect("there are as many inputs as the fields say");
@@ -406,15 +429,6 @@ impl Operation for ConvTangent {
         let input = Input { prologue, repeat: conv.repeat, ..Input::new(&tangents) };
         let weights = conv.packed.of(isa, weight, &conv.shape);
         convolution::convolve(isa, &conv.shape, &input, &weights, &epilogue, output);
-        Saved::new()
-    }
-
-    fn reads(&self, _: usize, _: &[bool]) -> bool {
-        untracked()
-    }
-
-    fn backward(&self, _: &Read, _: &Saved, _: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
-        untracked()
     }
 }
 
@@ -530,23 +544,14 @@ pub(super) struct ActivateTangent {
     pub(super) kind: Activation,
 }
 
-impl Operation for ActivateTangent {
+impl Tangent for ActivateTangent {
     fn shape(&self) -> Vec<usize> {
         self.shape.clone()
     }
 
-    fn forward(&self, inputs: &[FlexTensor], _: &[bool], output: &mut [f32]) -> Saved {
+    fn forward(&self, inputs: &[FlexTensor], output: &mut [f32]) {
         let [x, dx] = [0, 1].map(|i| numbers(&inputs[i]));
         activation::activate_backward(Isa::best(), self.kind, x, dx, output);
-        Saved::new()
-    }
-
-    fn reads(&self, _: usize, _: &[bool]) -> bool {
-        untracked()
-    }
-
-    fn backward(&self, _: &Read, _: &Saved, _: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
-        untracked()
     }
 }
 
@@ -634,12 +639,12 @@ pub(super) struct NormTangent {
     pub(super) left: Left,
 }
 
-impl Operation for NormTangent {
+impl Tangent for NormTangent {
     fn shape(&self) -> Vec<usize> {
         self.norm.shape()
     }
 
-    fn forward(&self, inputs: &[FlexTensor], _: &[bool], output: &mut [f32]) -> Saved {
+    fn forward(&self, inputs: &[FlexTensor], output: &mut [f32]) {
         let (isa, shape, sizes) = (Isa::best(), self.norm.sizes(), self.norm.norm);
         let (parts, tangents) = ([numbers(&inputs[0])], [numbers(&inputs[1])]);
         let at = |is: bool, i: usize| is.then(|| numbers(&inputs[i]));
@@ -651,15 +656,6 @@ impl Operation for NormTangent {
             norm::tangent_coefficients(isa, shape, &parts, &tangents, &moments, gamma, beta, scale, dscale, dshift);
         let coefficients = norm::Coefficients { a: a.clone(), b: b.clone() };
         norm::normalize_tangent(isa, shape, &parts, &tangents, &coefficients, &tangent, sizes.silu, output);
-        Saved::new()
-    }
-
-    fn reads(&self, _: usize, _: &[bool]) -> bool {
-        untracked()
-    }
-
-    fn backward(&self, _: &Read, _: &Saved, _: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
-        untracked()
     }
 }
 
@@ -721,12 +717,12 @@ pub(super) struct LayerNormTangent {
     pub(super) left: Left,
 }
 
-impl Operation for LayerNormTangent {
+impl Tangent for LayerNormTangent {
     fn shape(&self) -> Vec<usize> {
         self.shape.clone()
     }
 
-    fn forward(&self, inputs: &[FlexTensor], _: &[bool], output: &mut [f32]) -> Saved {
+    fn forward(&self, inputs: &[FlexTensor], output: &mut [f32]) {
         let [x, dx, gamma, beta] = [0, 1, 2, 3].map(|i| numbers(&inputs[i]));
         let [means, scales] = &found(&self.left)[..] else { unreachable!("a layer normalization leaves these two") };
         let columns = gamma.len();
@@ -754,15 +750,6 @@ impl Operation for LayerNormTangent {
             inner.par_chunks_mut(columns).with_min_len((1 << 13) / columns + 1).enumerate().for_each(inside);
             activation::activate_backward(Isa::best(), Activation::Silu, &inner, &tangent, output);
         }
-        Saved::new()
-    }
-
-    fn reads(&self, _: usize, _: &[bool]) -> bool {
-        untracked()
-    }
-
-    fn backward(&self, _: &Read, _: &Saved, _: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
-        untracked()
     }
 }
 
@@ -845,24 +832,15 @@ pub(super) struct AttentionTangent {
     pub(super) left: Left,
 }
 
-impl Operation for AttentionTangent {
+impl Tangent for AttentionTangent {
     fn shape(&self) -> Vec<usize> {
         self.shape.clone()
     }
 
-    fn forward(&self, inputs: &[FlexTensor], _: &[bool], output: &mut [f32]) -> Saved {
+    fn forward(&self, inputs: &[FlexTensor], output: &mut [f32]) {
         let [q, k, v, out, dq, dk, dv] = [0, 1, 2, 3, 4, 5, 6].map(|i| numbers(&inputs[i]));
         let sums = &found(&self.left)[0];
         attention::attention_tangent(Isa::best(), self.sizes, self.scale, q, k, v, out, sums, dq, dk, dv, output);
-        Saved::new()
-    }
-
-    fn reads(&self, _: usize, _: &[bool]) -> bool {
-        untracked()
-    }
-
-    fn backward(&self, _: &Read, _: &Saved, _: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
-        untracked()
     }
 }
 
@@ -873,12 +851,12 @@ pub(super) struct CosSinTangent {
     pub(super) shape: [usize; 2],
 }
 
-impl Operation for CosSinTangent {
+impl Tangent for CosSinTangent {
     fn shape(&self) -> Vec<usize> {
         vec![self.shape[0], 2 * self.shape[1]]
     }
 
-    fn forward(&self, inputs: &[FlexTensor], _: &[bool], output: &mut [f32]) -> Saved {
+    fn forward(&self, inputs: &[FlexTensor], output: &mut [f32]) {
         let columns = self.shape[1];
         let [value, tangent] = [0, 1].map(|i| numbers(&inputs[i]));
         for (i, dx) in tangent.iter().enumerate() {
@@ -887,15 +865,6 @@ impl Operation for CosSinTangent {
             output[cos] = -value[sin] * dx;
             output[sin] = value[cos] * dx;
         }
-        Saved::new()
-    }
-
-    fn reads(&self, _: usize, _: &[bool]) -> bool {
-        untracked()
-    }
-
-    fn backward(&self, _: &Read, _: &Saved, _: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
-        untracked()
     }
 }
 
