@@ -13,7 +13,7 @@ use stein_simd::{
     Isa,
     activation::{self, Activation},
     attention::{self, AttentionShape},
-    convolution::{self, Epilogue, Input, Method, Shape, Weights},
+    convolution::{self, Epilogue, Input, Method, Prologue, Shape, Weights},
     norm::{self, NormShape},
     optimizer::{self, Slices, Update},
 };
@@ -60,8 +60,8 @@ pub struct NetTime {
     pub parameters: usize,
 }
 
-/// The median of `repeat` times after two calls that are not counted, in milliseconds.
-fn median(repeat: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+/// `repeat` times after two calls that are not counted, in milliseconds, the shortest first.
+fn times(repeat: usize, mut work: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
     for _ in 0..2 {
         work()?;
     }
@@ -72,6 +72,12 @@ fn median(repeat: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_by(f64::total_cmp);
+    Ok(times)
+}
+
+/// The median of [`times`].
+fn median(repeat: usize, work: impl FnMut() -> Result<()>) -> Result<f64> {
+    let times = times(repeat, work)?;
     Ok(times[times.len() / 2])
 }
 
@@ -195,6 +201,8 @@ pub struct OpTime {
     pub shape: String,
     /// Median milliseconds.
     pub ms: f64,
+    /// Shortest and longest milliseconds.
+    pub spread_ms: [f64; 2],
     /// Arithmetic a second, counted for the direct method.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gflop_per_s: Option<f64>,
@@ -216,16 +224,17 @@ enum Amount {
 pub fn bench_ops(repeat: usize, mut report: impl FnMut(OpTime) -> Result<()>) -> Result<()> {
     let isa = Isa::best();
     let mut time = |op, shape: String, amount: Amount, work: &mut dyn FnMut()| {
-        let ms = median(repeat.max(1), || {
+        let times = times(repeat.max(1), || {
             work();
             Ok(())
         })?;
+        let (ms, spread_ms) = (times[times.len() / 2], [times[0], times[times.len() - 1]]);
         let rate = |x: f64| x / ms / 1e6;
         let (gflop_per_s, gb_per_s) = match amount {
             Amount::Operations(count) => (Some(rate(count)), None),
             Amount::Bytes(count) => (None, Some(rate(count))),
         };
-        report(OpTime { op, shape, ms, gflop_per_s, gb_per_s })
+        report(OpTime { op, shape, ms, spread_ms, gflop_per_s, gb_per_s })
     };
     for (samples, channels, size) in [(8, 128, 32), (8, 256, 16), (16, 64, 32), (64, 32, 28)] {
         let shape = Shape {
@@ -250,11 +259,35 @@ pub fn bench_ops(repeat: usize, mut report: impl FnMut(OpTime) -> Result<()>) ->
                 convolution::convolve(isa, &shape, &input, &weights, &Epilogue::default(), &mut y);
             })?;
         }
+        let best = Method::of(&shape);
+        let weights = Weights::new(isa, &shape, best, &w);
+        let [a, b, q, r] = [1.0, 0.1, 0.2, 0.3].map(|number| vec![number; samples * channels]);
+        for (op, prologue) in [
+            ("convolution of a norm and silu", Prologue::Affine { a: &a, b: &b, silu: true }),
+            ("convolution of their tangent", Prologue::Tangent { x: &parts, a: &a, b: &b, q: &q, r: &r, silu: true }),
+        ] {
+            let input = Input { prologue, ..input };
+            time(op, name.clone(), all(), &mut || {
+                convolution::convolve(isa, &shape, &input, &weights, &Epilogue::default(), &mut y);
+            })?;
+        }
+        let transposed = Weights::transposed(isa, &shape, best, 0..channels, &w);
+        time("convolution, gradient of the input", name.clone(), all(), &mut || {
+            convolution::input_gradient(isa, &shape, &transposed, &x, &mut y);
+        })?;
+        for (op, method) in [
+            ("convolution, gradient of the weights, direct", Method::Direct),
+            ("convolution, gradient of the weights", best),
+        ] {
+            time(op, name.clone(), all(), &mut || {
+                convolution::weight_gradient_by(isa, &shape, method, &input, &x, &mut dw);
+            })?;
+        }
         let work = Amount::Operations(3.0 * shape.operations());
         time("convolution, forward and backward, packing included", name, work, &mut || {
-            let weights = Weights::new(isa, &shape, Method::of(&shape), &w);
+            let weights = Weights::new(isa, &shape, best, &w);
             convolution::convolve(isa, &shape, &input, &weights, &Epilogue::default(), &mut y);
-            let weights = Weights::transposed(isa, &shape, Method::of(&shape), 0..channels, &w);
+            let weights = Weights::transposed(isa, &shape, best, 0..channels, &w);
             convolution::input_gradient(isa, &shape, &weights, &x, &mut y);
             convolution::weight_gradient(isa, &shape, &input, &x, &mut dw);
         })?;
@@ -263,6 +296,9 @@ pub fn bench_ops(repeat: usize, mut report: impl FnMut(OpTime) -> Result<()>) ->
     let mut y = x.clone();
     let (name, bytes) = ("8 x 128 x 32 x 32".to_owned(), |tensors: usize| Amount::Bytes((tensors << 22) as f64));
     time("silu", name.clone(), bytes(2), &mut || activation::activate(isa, Activation::Silu, &x, &mut y))?;
+    time("silu, backward", name.clone(), bytes(3), &mut || {
+        activation::activate_backward(isa, Activation::Silu, &x, &dy, &mut y);
+    })?;
     let shape = NormShape { samples: 8, places: 1024, channels: 128, groups: 32 };
     time("group norm and silu", name.clone(), bytes(3), &mut || {
         let moments = norm::moments(isa, shape, &[&x], 1e-6);
@@ -271,6 +307,11 @@ pub fn bench_ops(repeat: usize, mut report: impl FnMut(OpTime) -> Result<()>) ->
     })?;
     let moments = norm::moments(isa, shape, &[&x], 1e-6);
     let factors = norm::coefficients(shape, &moments, None, None, None, None);
+    time("group norm and silu, tangent", name.clone(), bytes(4), &mut || {
+        let (parts, tangents) = ([&x[..]], [&dy[..]]);
+        let along = norm::tangent_coefficients(isa, shape, &parts, &tangents, &moments, None, None, None, None, None);
+        norm::normalize_tangent(isa, shape, &parts, &tangents, &factors, &along, true, &mut y);
+    })?;
     time("group norm and silu, backward", name, bytes(5), &mut || {
         let parts = [&x[..]];
         norm::normalize_backward(isa, shape, &parts, &moments, &factors, None, None, None, true, &dy, &mut [&mut y]);
@@ -278,7 +319,7 @@ pub fn bench_ops(repeat: usize, mut report: impl FnMut(OpTime) -> Result<()>) ->
     for (heads, head) in [(1, 256), (4, 64)] {
         let shape = AttentionShape { samples: 8, queries: 256, keys: 256, heads, head };
         let part = &x[..8 * 256 * 256];
-        let (mut out, mut dk, mut dv) = (part.to_vec(), part.to_vec(), part.to_vec());
+        let [mut out, mut dk, mut dv, mut tangent] = [(); 4].map(|()| part.to_vec());
         let scale = (head as f32).powf(-0.5);
         let operations = (8 * 4 * 256 * 256 * 256) as f64;
         let name = format!("8 x 256 places, {heads} x {head}");
@@ -287,6 +328,22 @@ pub fn bench_ops(repeat: usize, mut report: impl FnMut(OpTime) -> Result<()>) ->
             sums = attention::attention(isa, shape, scale, part, part, part, &mut out);
         })?;
         let mut dq = out.clone();
+        time("attention, tangent", name.clone(), Amount::Operations(2.5 * operations), &mut || {
+            attention::attention_tangent(
+                isa,
+                shape,
+                scale,
+                part,
+                part,
+                part,
+                &out,
+                &sums,
+                part,
+                part,
+                part,
+                &mut tangent,
+            );
+        })?;
         time("attention, backward", name, Amount::Operations(2.5 * operations), &mut || {
             let (dq, dk, dv) = (&mut dq, &mut dk, &mut dv);
             attention::attention_backward(
