@@ -1,6 +1,7 @@
 //! Files that are there whole or not at all.
 
 use std::{
+    fs::{self, File},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
@@ -8,6 +9,9 @@ use std::{
 use tempfile::NamedTempFile;
 
 use crate::{Error, Kind, Result};
+
+/// How the names of half-written files begin and end, so that those of a killed process are known for what they are.
+const HALF_WRITTEN: [&str; 2] = [".stein-", ".part"];
 
 /// A file that is written beside its place and takes it when it is whole: until [`commit`](Self::commit) the path holds what it held
 /// before, and dropped before that it leaves nothing behind.
@@ -35,7 +39,10 @@ impl PendingFile {
         let mut builder = tempfile::Builder::new();
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        builder.prefix(HALF_WRITTEN[0]).suffix(HALF_WRITTEN[1]);
         let file = builder.tempfile_in(directory).map_err(|error| unwritable(path, &error))?;
+        // Held as long as it is written. Where there are no locks, `remove_abandoned` removes nothing.
+        let _ = file.as_file().try_lock();
         Ok(Self { file: BufWriter::with_capacity(1 << 16, file), path: path.to_owned() })
     }
 
@@ -86,10 +93,22 @@ pub fn write_atomically(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Writ
     file.commit()
 }
 
+/// Removes the half-written files that killed processes left in a directory; those that are being written stay.
+pub fn remove_abandoned(directory: impl AsRef<Path>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let ours = name.starts_with(HALF_WRITTEN[0]) && name.ends_with(HALF_WRITTEN[1]);
+        let file = || File::options().read(true).write(true).open(entry.path());
+        if ours && entry.file_type().is_ok_and(|kind| kind.is_file()) && file().is_ok_and(|file| file.try_lock().is_ok()) {
+            // One that cannot be removed is in nobody's way.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]
@@ -109,5 +128,24 @@ mod tests {
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         let nowhere = PendingFile::new("/nowhere/at/all").unwrap_err();
         assert!(nowhere.kind() == Kind::File && nowhere.to_string().contains("create it first"));
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in [".stein-AbC123.part", ".stein-mine", "notes.part", ".tmpAbC123"] {
+            fs::write(at(name), b"half").unwrap();
+        }
+        let mut pending = PendingFile::new(at("new")).unwrap();
+        remove_abandoned(directory.path());
+        assert!(!at(".stein-AbC123.part").exists());
+        for name in [".stein-mine", "notes.part", ".tmpAbC123"] {
+            assert!(at(name).exists(), "{name}");
+        }
+        pending.write_all(b"whole").unwrap();
+        pending.commit().unwrap();
+        assert_eq!(fs::read(at("new")).unwrap(), b"whole", "a file being written was taken away");
+        remove_abandoned(at("nowhere"));
     }
 }

@@ -47,23 +47,7 @@ pub enum Command {
         settings: Vec<String>,
     },
     /// Train the model of an experiment file
-    Train {
-        /// Experiment, for example experiments/points2d/edm.toml
-        #[arg(value_name = "FILE.toml")]
-        file: PathBuf,
-        /// Change the experiment, for example train.steps=500; may be repeated
-        #[arg(long = "set", value_name = "PATH=VALUE")]
-        settings: Vec<String>,
-        /// Run directory; default runs/ and the name of the experiment
-        #[arg(long, value_name = "DIR")]
-        out: Option<PathBuf>,
-        /// Continue the run in the directory, as if it had never stopped
-        #[arg(long)]
-        resume: bool,
-        /// Directory with data sets; default the environment variable STEIN_DATA
-        #[arg(long, value_name = "DIR")]
-        data: Option<PathBuf>,
-    },
+    Train(Train),
     /// Draw samples from a model into a file
     Sample(Sample),
     /// Look at data sets or download them
@@ -104,6 +88,32 @@ pub enum Command {
         /// The shell
         shell: Shell,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Train {
+    /// Experiment, for example experiments/points2d/edm.toml; a run that goes on has its own
+    #[arg(value_name = "FILE.toml", required_unless_present_any = ["resume", "resume_from"])]
+    pub file: Option<PathBuf>,
+    /// Change the experiment, for example train.steps=500; may be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub settings: Vec<String>,
+    /// Run directory; default runs/ and the name of the experiment
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Continue the run in the directory, as if it had never stopped. Its experiment may change in train.steps,
+    /// train.rate.decay.steps, train.log_every, train.checkpoint_every, train.keep, train.sample_every and sample
+    #[arg(long, conflicts_with_all = ["resume_from", "from"])]
+    pub resume: bool,
+    /// As --resume, from an earlier checkpoint; what came after it is set aside in the directory
+    #[arg(long, value_name = "STEP", conflicts_with = "from")]
+    pub resume_from: Option<u64>,
+    /// Start from the weights of a model: a run directory, a checkpoint file, or what `stein import` wrote
+    #[arg(long, value_name = "MODEL")]
+    pub from: Option<String>,
+    /// Directory with data sets; default the environment variable STEIN_DATA
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -160,6 +170,9 @@ pub struct Sample {
     /// Scale of classifier-free guidance, for a model trained with label dropout; 1 is none
     #[arg(long, value_name = "SCALE")]
     pub guidance: Option<f64>,
+    /// Weights to sample with: those of the last step, or their average; default the average where there is one
+    #[arg(long, value_name = "WHICH")]
+    pub weights: Option<Which>,
     /// Change the sampling, for example sample.sampler.eta=0.5; may be repeated
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub settings: Vec<String>,
@@ -218,6 +231,13 @@ pub enum Work {
     Train,
     Jvp,
     Vjp,
+}
+
+/// Which weights of a model are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Which {
+    Raw,
+    Ema,
 }
 
 /// The format numbers are multiplied in.

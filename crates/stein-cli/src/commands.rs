@@ -14,13 +14,13 @@ use clap::CommandFactory;
 use stein::{AnySchedule, AnyWrapper, Error, Kind, Result, Spacing, codec::AnyCodecConfig, ensure, names};
 use stein_data::{Source, Split, Stats};
 use stein_run::{
-    AnyFamily, Changes, Classes, DEVICES, DemoOptions, Experiment, ImportOptions, Method, Model, RunDir, TrainOptions,
-    bench, demo, device, draw_to_file, export, import, prepare, train,
+    AnyFamily, Changes, Classes, DEVICES, DemoOptions, Experiment, ImportOptions, Method, Model, RunDir, Start,
+    TrainOptions, Weights, bench, demo, device, draw_to_file, export, import, prepare, train,
 };
 
 use crate::{
-    args::{Args, BenchCommand, Command, DataCommand, Import, Precision, Sample, Work},
-    bars::Bars,
+    args::{Args, BenchCommand, Command, DataCommand, Import, Precision, Sample, Train, Which, Work},
+    bars::{Bars, tell},
 };
 
 /// What a shell expects of a program stopped by Ctrl-C.
@@ -35,7 +35,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let device_name = args.machine.device;
     device(&device_name)?;
     if args.machine.precision == Precision::Bf16 && !stein_run::use_bf16() {
-        eprintln!("stein: this processor has no bf16 instructions; products are computed in f32");
+        tell("stein: this processor has no bf16 instructions; products are computed in f32");
     }
     // On one of the worker threads, which hands work to the others without going to sleep itself.
     rayon::scope(|_| execute(args.command, device_name))
@@ -45,18 +45,14 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
     match command {
         Command::Demo { out, settings } => {
             let options = DemoOptions { out: out.clone(), settings, device: device_name };
-            let outcome = demo(&options, &mut Bars::new(on_interrupt()?))?;
+            let outcome = demo(&options, &mut Bars::new(on_interrupt(TRAINING)?))?;
             say(&outcome.summary)?;
             if outcome.quality.is_none() {
                 return Ok(ExitCode::from(STOPPED));
             }
             say(&format!("pictures, report.html and the run are in {}\n", out.display()))?;
         }
-        Command::Train { file, settings, out, resume, data } => {
-            let experiment = Experiment::read(&file, &settings)?;
-            let out = out.unwrap_or_else(|| Path::new("runs").join(default_name(&file)));
-            return train_run(&experiment, TrainOptions { out, resume, data_dir: data, device: device_name });
-        }
+        Command::Train(train) => return train_run(train, device_name),
         Command::Sample(sample) => return sample_model(&sample, &device_name),
         Command::Import(Import { source, from, config, output, check }) => {
             let (report, passed) = import(&ImportOptions { source, from, config, output, check })?;
@@ -90,19 +86,24 @@ fn say(text: &str) -> Result<()> {
 /// Tells a person at a terminal how things go; silent elsewhere.
 fn announce(line: &str) {
     if std::io::stderr().is_terminal() {
-        eprintln!("{line}");
+        tell(line);
     }
 }
 
+/// What the first Ctrl-C is answered with.
+const TRAINING: &str =
+    "stopping and writing a checkpoint; Ctrl-C again ends at once, and --resume repeats the steps since the last one";
+const SAMPLING: &str = "stopping; nothing will be written";
+
 /// A flag that Ctrl-C sets; a second Ctrl-C ends the program at once.
-fn on_interrupt() -> Result<Arc<AtomicBool>> {
+fn on_interrupt(answer: &'static str) -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     let set = Arc::clone(&flag);
     ctrlc::set_handler(move || {
         if set.swap(true, Ordering::Relaxed) {
             std::process::exit(STOPPED.into());
         }
-        eprintln!("stopping after this step; Ctrl-C again stops at once");
+        tell(answer);
     })
     .map_err(|error| Error::new(format!("cannot listen for Ctrl-C: {error}")))?;
     Ok(flag)
@@ -118,21 +119,29 @@ fn default_name(file: &Path) -> PathBuf {
     }
 }
 
-fn train_run(experiment: &Experiment, options: TrainOptions) -> Result<ExitCode> {
-    let prepared = prepare(experiment, &options)?;
-    announce(&format!(
-        "{}: {} parameters, {} examples, steps {} to {}",
-        options.out.display(),
-        prepared.parameters(),
-        prepared.examples(),
-        prepared.step(),
-        experiment.train.steps
-    ));
-    let trained = train(prepared, &mut Bars::new(on_interrupt()?))?;
-    let last = trained.run.metrics()?.last().and_then(|line| line["loss"].as_f64());
+fn train_run(args: Train, device: String) -> Result<ExitCode> {
+    let Train { file, settings, out, resume, resume_from, from, data } = args;
+    let out = out.or_else(|| file.as_deref().map(|file| Path::new("runs").join(default_name(file))));
+    let Some(out) = out else {
+        return Err(Error::new("there is nothing to go on with: give the directory of a run, --out DIR"));
+    };
+    let experiment = match file {
+        Some(file) => Experiment::read(&file, &settings)?,
+        None => RunDir::open(&out)?.experiment_with(&settings)?,
+    };
+    let start = match (resume, resume_from, from) {
+        (true, ..) => Start::Resume,
+        (_, Some(step), _) => Start::ResumeFrom(step),
+        (_, _, Some(model)) => Start::From(model),
+        _ => Start::New,
+    };
+    let prepared = prepare(&experiment, &TrainOptions { out, start, data_dir: data, device })?;
+    let trained = train(prepared, &mut Bars::new(on_interrupt(TRAINING)?))?;
+    let last = trained.run.metrics()?.iter().rev().find_map(|line| line["loss"].as_f64());
     let loss = last.map(|loss| format!(", loss {loss:.4}")).unwrap_or_default();
     if trained.stopped {
-        say(&format!("stopped at step {}{loss}; the same command with --resume goes on\n", trained.step))?;
+        let out = trained.run.root().display();
+        say(&format!("stopped at step {}{loss}; stein train --resume --out {out} goes on\n", trained.step))?;
         return Ok(ExitCode::from(STOPPED));
     }
     say(&format!(
@@ -150,7 +159,15 @@ fn train_run(experiment: &Experiment, options: TrainOptions) -> Result<ExitCode>
 }
 
 fn sample_model(args: &Sample, device_name: &str) -> Result<ExitCode> {
-    let model = Model::open(&args.model, &device(device_name)?)?;
+    let device = device(device_name)?;
+    let model = match args.weights {
+        None => Model::open(&args.model, &device)?,
+        Some(Which::Raw) => Model::open_with(&args.model, Weights::Raw, &device)?,
+        Some(Which::Ema) => Model::open_with(&args.model, Weights::Ema, &device)?,
+    };
+    if let Some(caution) = model.caution() {
+        tell(format!("stein: {}: {caution}", args.model));
+    }
     let config = model.sample.with(&Changes {
         sampler: args.sampler.clone(),
         grid: args.grid.clone(),
@@ -165,10 +182,10 @@ fn sample_model(args: &Sample, device_name: &str) -> Result<ExitCode> {
         Some("none") => Classes::None,
         Some(class) => Classes::One(class.to_owned()),
     };
-    let mut bars = Bars::new(on_interrupt()?);
+    let mut bars = Bars::new(on_interrupt(SAMPLING)?);
     match draw_to_file(&args.output, &model, args.n, args.seed, &classes, &config, &mut bars) {
         Err(error) if error.kind() == Kind::Stopped => {
-            eprintln!("stein: stopped; nothing was written");
+            tell("stein: stopped; nothing was written");
             Ok(ExitCode::from(STOPPED))
         }
         Err(error) => Err(error),
@@ -193,12 +210,12 @@ fn data(command: DataCommand) -> Result<()> {
             let mut progress = |done: u64, of: Option<u64>| {
                 if shown {
                     let of = of.map(|of| format!(" of {of}")).unwrap_or_default();
-                    eprint!("\r{done}{of} bytes ");
+                    let _ = write!(std::io::stderr(), "\r{done}{of} bytes ");
                 }
             };
             let files = stein_data::get(&name, &folder, &mut progress)?;
             if shown {
-                eprintln!();
+                tell("");
             }
             files.iter().try_for_each(|file| say(&format!("{}\n", file.display())))
         }

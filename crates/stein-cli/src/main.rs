@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     match commands::run(args::Args::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("stein: {error}");
+            bars::tell(format!("stein: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -2,26 +2,32 @@
 //!
 //! The weights of a learner have keys `LEARNER.raw.NAME`, their average `LEARNER.average.NAME`, its optimizer
 //! `LEARNER.optimizer.m.NAME`, `LEARNER.optimizer.v.NAME` and `LEARNER.optimizer.step`. The file's metadata has the caller's
-//! strings, and under `stein.` the format, the step, and the SHA-256 of the tensors of each part of each learner. A file is
+//! strings, and under `stein.` the format, the step, the SHA-256 of the tensors of each part of each learner, and that of the
+//! metadata themselves, so that a digit changed anywhere in the file is found. A file is
 //! written under another name, flushed to the disk and renamed, so that whatever interrupts it there is a whole checkpoint under
 //! its name, the old one or the new. Equal states are equal files.
 
 use std::{collections::BTreeMap, path::Path};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use stein::{Result, ensure};
+use stein::{Error, Kind, Result, ensure};
 
 use crate::{
     files::{self, Opened, fault},
     state::Tensors,
 };
 
-/// The value of `stein.format`; another one is another layout.
-const FORMAT: &str = "stein checkpoint 2";
+/// What the value of `stein.format` begins with, before a number.
+const FORMAT: &str = "stein checkpoint ";
+/// The number of this layout.
+const VERSION: u32 = 3;
 /// What the keys of our own in the metadata start with.
 const OWN: &str = "stein.";
 /// Before the learner and the part in the key of a checksum.
 const SHA256: &str = "stein.sha256.";
+/// The key of the checksum of all other metadata.
+const OF_METADATA: &str = "stein.sha256";
 
 /// Everything a run needs to go on, but its config, which is in the metadata by the caller's choice.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -43,6 +49,29 @@ pub struct LearnerState {
     pub average: Option<Tensors>,
     /// The optimizer, from [`AdamW::tensors`](crate::AdamW::tensors).
     pub optimizer: Tensors,
+}
+
+/// Which weights of a learner are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Weights {
+    /// Those of the last step.
+    Raw,
+    /// Their moving average.
+    Ema,
+}
+
+/// What a checkpoint has for sampling.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SavedWeights {
+    /// The weights by learner.
+    pub learners: BTreeMap<String, Tensors>,
+    /// Whether any of them are averages.
+    pub which: Weights,
+    /// Training steps taken.
+    pub step: u64,
+    /// The caller's strings.
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// A part of a learner.
@@ -97,7 +126,7 @@ impl Checkpoint {
             ensure!(!key.starts_with(OWN), "the metadata key {key} cannot be saved: {OWN} is for the checkpoint's own");
         }
         let mut metadata = self.metadata.clone();
-        metadata.insert(format!("{OWN}format"), FORMAT.to_owned());
+        metadata.insert(format!("{OWN}format"), format!("{FORMAT}{VERSION}"));
         metadata.insert(format!("{OWN}step"), self.step.to_string());
         for (learner, state) in &self.learners {
             ensure!(
@@ -108,7 +137,28 @@ impl Checkpoint {
                 metadata.insert(format!("{SHA256}{learner}.{}", part.name()), digest(tensors));
             }
         }
+        metadata.insert(OF_METADATA.to_owned(), digest_of_strings(&metadata));
         Ok(metadata)
+    }
+
+    /// Fails if a number of it is not finite: such a state is good for nothing, and must not take the place of one that is.
+    ///
+    /// # Errors
+    /// The first tensor with such a number.
+    pub fn check_finite(&self) -> Result<()> {
+        for (learner, state) in &self.learners {
+            for (part, tensors) in state.parts() {
+                let bad = tensors.iter().find(|(_, data)| match data.as_slice::<f32>() {
+                    Ok(values) => values.iter().any(|value| !value.is_finite()),
+                    Err(_) => data.iter::<f32>().any(|value| !value.is_finite()),
+                });
+                if let Some((name, _)) = bad {
+                    let place = format!("{learner}.{}.{name}", part.name());
+                    return Err(Error::of(Kind::NotFinite, format!("{place} has numbers that are not finite")));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Reads a checkpoint from a file.
@@ -130,24 +180,25 @@ impl Checkpoint {
         Ok(Self { learners, step: file.step, metadata: file.metadata })
     }
 
-    /// Reads what there is to sample with from a file: the average of every learner, or its weights where it has no average, and
-    /// the metadata. Nothing else of the file is read.
+    /// Reads what there is to sample with from a file: the average of every learner that has one, or else its weights, or the
+    /// weights of all. Nothing else of the file is read.
     ///
     /// # Errors
     /// As [`read`](Self::read).
-    #[allow(clippy::type_complexity, reason = "two maps with a name of their own are no clearer")]
-    pub fn read_weights(path: &Path) -> Result<(BTreeMap<String, Tensors>, BTreeMap<String, String>)> {
+    pub fn read_weights(path: &Path, wanted: Weights) -> Result<SavedWeights> {
         let mut file = Parts::open(path)?;
         let parts = file.parts();
-        let mut weights = BTreeMap::new();
-        for (learner, part) in &parts {
-            let averaged = || parts.contains(&(learner.clone(), Part::Average));
-            if *part == Part::Average || (*part == Part::Raw && !averaged()) {
-                let tensors = file.read(learner, *part).map_err(|error| error.at(path.display()))?;
-                weights.insert(learner.clone(), tensors);
+        let (mut learners, mut which) = (BTreeMap::new(), Weights::Raw);
+        for (learner, _) in parts.iter().filter(|(_, part)| *part == Part::Raw) {
+            let averaged = wanted == Weights::Ema && parts.contains(&(learner.clone(), Part::Average));
+            let part = if averaged { Part::Average } else { Part::Raw };
+            if averaged {
+                which = Weights::Ema;
             }
+            let tensors = file.read(learner, part).map_err(|error| error.at(path.display()))?;
+            learners.insert(learner.clone(), tensors);
         }
-        Ok((weights, file.metadata))
+        Ok(SavedWeights { learners, which, step: file.step, metadata: file.metadata })
     }
 }
 
@@ -170,19 +221,21 @@ impl Parts {
         let (mut own, metadata): (BTreeMap<_, _>, BTreeMap<_, _>) =
             file.metadata().into_iter().partition(|(key, _)| key.starts_with(OWN));
         let format = own.remove("stein.format");
-        if format.as_deref() != Some(FORMAT) {
-            return Err(fault(match format {
-                Some(format) if format == "stein checkpoint 1" => format!(
+        let version = format.as_deref().and_then(|format| format.strip_prefix(FORMAT)?.parse::<u32>().ok());
+        if version != Some(VERSION) {
+            return Err(fault(match (format, version) {
+                (Some(format), Some(..VERSION)) => format!(
                     "it is a checkpoint of an older version ({format:?}), which this one does not read: make the run anew"
                 ),
-                Some(format) => format!(
-                    "the metadata key stein.format is {format:?}: it is not a checkpoint this version wrote ({FORMAT:?})"
+                (Some(format), _) => format!(
+                    "the metadata key stein.format is {format:?}: it is not a checkpoint this version wrote (\"{FORMAT}{VERSION}\")"
                 ),
-                None => format!(
-                    "the metadata key stein.format is missing: it is not a checkpoint this version wrote ({FORMAT:?})"
+                (None, _) => format!(
+                    "the metadata key stein.format is missing: it is not a checkpoint this version wrote (\"{FORMAT}{VERSION}\")"
                 ),
             }));
         }
+        let said = own.remove(OF_METADATA);
         let step = own.remove("stein.step").and_then(|step| step.parse().ok());
         let step =
             step.ok_or_else(|| fault("the metadata key stein.step is missing or not a number: the file is damaged"))?;
@@ -194,6 +247,8 @@ impl Parts {
             })?;
             digests.push((learner.to_owned(), part, digest));
         }
+        let mut all = file.metadata();
+        all.remove(OF_METADATA);
         for key in file.names() {
             let known = place_of(&key).is_some_and(|(learner, part, _)| {
                 digests.iter().any(|(known, kind, _)| known == learner && *kind == part)
@@ -204,6 +259,11 @@ impl Parts {
                 )));
             }
         }
+        ensure!(
+            Kind::File,
+            said.as_deref() == Some(digest_of_strings(&all).as_str()),
+            "the metadata do not have the checksum {OF_METADATA}: the file is damaged, use an earlier checkpoint"
+        );
         Ok(Self { file, step, digests, metadata })
     }
 
@@ -255,5 +315,18 @@ fn digest(tensors: &Tensors) -> String {
         hasher.update(format!("{name} {:?} {:?}\n", data.dtype(), data.shape().as_slice()));
         hasher.update(data.as_bytes());
     }
+    hexadecimal(hasher)
+}
+
+/// The SHA-256 of strings by key, in hexadecimal.
+fn digest_of_strings(strings: &BTreeMap<String, String>) -> String {
+    let mut hasher = Sha256::new();
+    for (key, text) in strings {
+        hasher.update(format!("{} {} {key} {text}\n", key.len(), text.len()));
+    }
+    hexadecimal(hasher)
+}
+
+fn hexadecimal(hasher: Sha256) -> String {
     hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

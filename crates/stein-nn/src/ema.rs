@@ -75,6 +75,19 @@ impl EmaConfig {
     }
 }
 
+impl EmaConfig {
+    /// The part of the average that is still the weights it began with, after so many updates: the product of their β.
+    pub fn initial_part(&self, updates: u64) -> f64 {
+        match *self {
+            // Far below anything that shows after a thousand updates.
+            Self::Decay { warmup: true, .. } => (1..=updates.min(1000)).map(|n| self.beta(n, 1)).product(),
+            Self::Decay { decay, warmup: false } => decay.powf(updates as f64),
+            // The first update takes in the weights whole.
+            Self::HalfLife { .. } => if updates == 0 { 1.0 } else { 0.0 },
+        }
+    }
+}
+
 /// The moving average of a network's weights. It needs no state besides them and the number of the update.
 pub struct Ema {
     config: EmaConfig,

@@ -24,7 +24,7 @@ pub mod trace;
 
 /// The engine networks are made with, so that one of one's own needs no second dependency.
 pub use burn;
-pub use checkpoint::{Checkpoint, LearnerState};
+pub use checkpoint::{Checkpoint, LearnerState, SavedWeights, Weights};
 pub use ema::{Ema, EmaConfig};
 pub use embedding::EmbeddingConfig;
 pub use files::{read_tensors, write_tensors};

@@ -2,8 +2,8 @@
 //!
 //! rate(n) = rate · min(1, (n + 1)/warmup) · d(n) for step n = 0, 1, …, with d one of
 //! - `constant`: 1;
-//! - `cosine`: floor + (1 − floor) (1 + cos π p)/2, p from 0 at the end of the warm-up to 1 at step `steps`
-//!   (Loshchilov & Hutter, arXiv:1608.03983);
+//! - `cosine`: floor + (1 − floor) (1 + cos π p)/2, p from 0 at the end of the warm-up to 1 at step `steps`, or else the end of
+//!   the training (Loshchilov & Hutter, arXiv:1608.03983);
 //! - `inverse_square_root`: 1/√max(n/reference, 1) (EDM2, Karras et al., arXiv:2312.02696).
 
 use serde::{Deserialize, Serialize};
@@ -30,8 +30,9 @@ pub enum Decay {
     Constant,
     /// Along half a cosine.
     Cosine {
-        /// The step at which it ends; more than the warm-up.
-        steps: u64,
+        /// The step at which it ends; more than the warm-up, default the last step of the training.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        steps: Option<u64>,
         /// What is left in the end, a part of the largest rate; in \[0, 1\], default 0.
         #[serde(default)]
         floor: f64,
@@ -58,8 +59,9 @@ impl RateConfig {
             Decay::Constant => {}
             Decay::Cosine { steps, floor } => {
                 ensure!(
-                    steps > warmup,
-                    "train.rate.decay.steps is {steps}: give more than the {warmup} steps of warm-up"
+                    steps.is_none_or(|steps| steps > warmup),
+                    "train.rate.decay.steps is {}: give more than the {warmup} steps of warm-up",
+                    steps.unwrap_or_default()
                 );
                 ensure!((0.0..=1.0).contains(&floor), "train.rate.decay.floor is {floor}: give a number from 0 to 1");
             }
@@ -70,15 +72,25 @@ impl RateConfig {
         Ok(())
     }
 
-    /// The learning rate of a step, counted from 0.
-    pub fn at(&self, step: u64) -> f64 {
+    /// Leaves out the end of a decay that ends with the training, so that it goes on with it when that is made longer.
+    #[must_use]
+    pub fn ending_with(mut self, training: u64) -> Self {
+        if let Decay::Cosine { steps, .. } = &mut self.decay {
+            *steps = steps.filter(|&steps| steps != training);
+        }
+        self
+    }
+
+    /// The learning rate of a step, counted from 0, of a training of so many.
+    pub fn at(&self, step: u64, training: u64) -> f64 {
         let n = step as f64;
         let warm = ((n + 1.0) / self.warmup.max(1) as f64).min(1.0);
         let decay = match self.decay {
             Decay::Constant => 1.0,
             Decay::Cosine { steps, floor } => {
-                let warmup = self.warmup as f64;
-                let past = ((n - warmup) / (steps as f64 - warmup)).clamp(0.0, 1.0);
+                let (warmup, end) = (self.warmup as f64, steps.unwrap_or(training) as f64);
+                // A training may end before its warm-up does.
+                let past = if n > warmup { ((n - warmup) / (end - warmup)).clamp(0.0, 1.0) } else { 0.0 };
                 floor + (1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * past).cos())
             }
             Decay::InverseSquareRoot { reference } => (n / reference as f64).max(1.0).powf(-0.5),

@@ -11,7 +11,7 @@ use stein_base::files::write_atomically;
 use stein_data::{Source, Split};
 
 use crate::{
-    Classes, Experiment, Model, Quality, RunDir, SampleConfig, Summary, TrainOptions, Trained, Watch, draw,
+    Classes, Experiment, Model, Quality, RunDir, SampleConfig, Start, Summary, TrainOptions, Trained, Watch, draw,
     draw_frames,
     html::{Section, report},
     picture::{Series, line_chart, to_png, write_gif},
@@ -61,8 +61,8 @@ pub fn demo(options: &DemoOptions, watch: &mut dyn Watch) -> Result<DemoOutcome>
     fs::create_dir_all(&options.out).map_err(|error| {
         Error::of(Kind::File, format!("cannot make the directory {}: {error}", options.out.display()))
     })?;
-    let training =
-        TrainOptions { resume: RunDir::is_one(&run), out: run, data_dir: None, device: options.device.clone() };
+    let start = if RunDir::is_one(&run) { Start::Resume } else { Start::New };
+    let training = TrainOptions { start, out: run, data_dir: None, device: options.device.clone() };
     let prepared = prepare(&experiment, &training)?;
     let (parameters, examples) = (prepared.parameters(), prepared.examples());
     let trained = train(prepared, watch)?;

@@ -55,6 +55,10 @@ impl Description {
 
 const DESCRIPTION: &str = "model";
 const EXPERIMENT: &str = "experiment";
+/// The checkpoint the first weights of a run were taken from.
+pub(crate) const FROM: &str = "from";
+/// What a run has measured since its last line of metrics.
+pub(crate) const WINDOW: &str = "window";
 /// Where an imported model comes from.
 pub(crate) const SOURCE: &str = "source";
 

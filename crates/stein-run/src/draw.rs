@@ -1,9 +1,13 @@
 //! Drawing samples from a model, batch by batch, into whatever takes them.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use stein::{
-    AnySampler, AnySchedule, Condition, Denoiser, Error, FlowMap, Kernel, Kind, Progress, Request, Result, Sampled,
+    AnySampler, AnySchedule, Condition, Denoiser, Dual, Error, Estimate, FlowMap, Kernel, Levels, Kind, Progress, Request, Result, Sampled,
     ensure, guidance::Clamped, names, sample, sample_map,
 };
 
@@ -254,22 +258,25 @@ impl<'a> Plan<'a> {
         let of = (self.n.div_ceil(batch) * steps) as u64;
         let started = Instant::now();
         let (mut evaluations, mut done, mut classes) = (0, 0, BTreeSet::new());
+        let watch = Mutex::new(watch);
+        let watch = || watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let going = || watch().going();
         for first in (0..self.n).step_by(batch) {
             let rows = batch.min(self.n - first);
             let request = self.request(first, rows);
             let mut frames = vec![Vec::new(); self.shown.len()];
             let mut observe = |progress: &Progress| -> Result<()> {
-                watch.going()?;
+                going()?;
                 if progress.step > 0 {
                     done += 1;
-                    watch.event(Event::Sampled { done, of });
+                    watch().event(Event::Sampled { done, of });
                 }
                 if let Some(k) = self.shown.iter().position(|&step| step == progress.step) {
                     frames[k] = visible(progress, model)?;
                 }
                 Ok(())
             };
-            let sampled = self.run(&request, &mut observe)?;
+            let sampled = self.run(&request, &going, &mut observe)?;
             evaluations = evaluations.max(sampled.evaluations);
             let mut values = model.subject.decode(sampled.x)?;
             ensure!(
@@ -313,10 +320,16 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn run(&self, request: &Request, observe: &mut dyn FnMut(&Progress) -> Result<()>) -> Result<Sampled> {
+    fn run(
+        &self,
+        request: &Request,
+        going: &Going,
+        observe: &mut dyn FnMut(&Progress) -> Result<()>,
+    ) -> Result<Sampled> {
         match &self.runner {
             Runner::Denoiser(denoiser, sampler, schedule) => {
-                sample(denoiser, &**schedule, &self.kernels, &**sampler, request, observe)
+                let denoiser = Asking { denoiser, going };
+                sample(&denoiser, &**schedule, &self.kernels, &**sampler, request, observe)
             }
             Runner::FlowMap(map) => sample_map(map, &self.kernels, request, observe),
             Runner::Generator(generator) => {
@@ -325,6 +338,22 @@ impl<'a> Plan<'a> {
                 Ok(Sampled { x, evaluations: 1 })
             }
         }
+    }
+}
+
+/// Whether the work should go on.
+type Going<'a> = dyn Fn() -> Result<()> + Sync + 'a;
+
+/// A denoiser that asks before every evaluation whether to go on: a step of a sampler may take many.
+struct Asking<'a> {
+    denoiser: &'a dyn Denoiser,
+    going: &'a Going<'a>,
+}
+
+impl Denoiser for Asking<'_> {
+    fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
+        (self.going)()?;
+        self.denoiser.estimate(x, at, given)
     }
 }
 

@@ -117,10 +117,24 @@ impl Experiment {
     pub fn parse(text: &str, settings: &[String]) -> Result<Self> {
         let as_written: Self = with_settings(parse_toml(text)?, &[])?;
         // Settings meet the defaults too, so that what the file leaves out can be named.
-        let table = Table::try_from(&as_written).expect("an experiment consists of tables, numbers and strings");
-        let experiment: Self = with_settings(table, settings)?;
+        let experiment = with_settings::<Self>(as_written.settled().table(), settings)?.settled();
         experiment.check()?;
         Ok(experiment)
+    }
+
+    /// A decay that ends with the training follows it, however that is said.
+    fn settled(mut self) -> Self {
+        self.train.rate = self.train.rate.ending_with(self.train.steps);
+        self
+    }
+
+    fn table(&self) -> Table {
+        Table::try_from(self).expect("an experiment consists of tables, numbers and strings")
+    }
+
+    /// The keys in which another experiment differs from this one.
+    pub(crate) fn differences(&self, other: &Self) -> Vec<Difference> {
+        differences(&self.table(), &other.table())
     }
 
     /// Fails if the parts do not fit each other.
@@ -131,10 +145,11 @@ impl Experiment {
         self.sample.check_for(&self.family)?;
         self.sample.resolve(self.family.schedule(), true)?;
         let train = &self.train;
-        if let Decay::Cosine { steps, floor } = train.rate.decay {
+        if let Decay::Cosine { steps: Some(steps), floor } = train.rate.decay {
             ensure!(
                 steps >= train.steps || floor > 0.0,
-                "train.rate.decay.steps = {steps} ends before train.steps = {}: the rate would be 0 from there on, set both",
+                "train.rate.decay.steps = {steps} ends before train.steps = {}, and the rate would be 0 from there on: leave it out, \
+                 so that the decay ends with the training, or set both",
                 train.steps
             );
         }
@@ -156,6 +171,58 @@ impl Experiment {
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("an experiment consists of tables, numbers and strings")
     }
+}
+
+/// A key that has one value here and another there.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Difference {
+    /// The path of the key.
+    pub(crate) key: String,
+    before: Option<Value>,
+    now: Option<Value>,
+}
+
+impl Difference {
+    /// The keys in which two families differ.
+    pub(crate) fn between_families(before: &AnyFamily, now: &AnyFamily) -> Vec<Self> {
+        let table = |family: &AnyFamily| {
+            Table::from_iter([("family".to_owned(), Value::try_from(family).expect("a family is a table"))])
+        };
+        differences(&table(before), &table(now))
+    }
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = |value: &Option<Value>| match value {
+            Some(value) => {
+                let text = value.to_string();
+                let start: String = text.chars().take(60).collect();
+                if start.len() < text.len() { start + "…" } else { text }
+            }
+            None => "absent".to_owned(),
+        };
+        write!(f, "{} is {} and was {}", self.key, shown(&self.now), shown(&self.before))
+    }
+}
+
+/// The keys in which two tables differ, down to values that are no tables.
+pub(crate) fn differences(before: &Table, now: &Table) -> Vec<Difference> {
+    let mut found = Vec::new();
+    let keys: std::collections::BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    for key in keys {
+        match (before.get(key), now.get(key)) {
+            (Some(Value::Table(before)), Some(Value::Table(now))) => {
+                let inner = differences(before, now).into_iter();
+                found.extend(inner.map(|inner| Difference { key: format!("{key}.{}", inner.key), ..inner }));
+            }
+            (before, now) if before != now => {
+                found.push(Difference { key: key.clone(), before: before.cloned(), now: now.cloned() });
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 /// Reads a table after applying settings.
@@ -252,6 +319,32 @@ mod tests {
         assert_eq!(experiment.train.steps, 7);
         assert_eq!(experiment.sample.sampler.kind(), "ddim");
         assert_eq!(experiment.sample.grid.steps, 9);
+    }
+
+    #[test]
+    fn a_decay_that_ends_with_the_training_follows_it() {
+        let decay = |settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|s| s.to_string()).collect();
+            let text = MINIMAL.replace("[train]", "[train]\nsteps = 400\nrate.decay = { kind = \"cosine\", steps = 400 }");
+            Experiment::parse(&text, &settings).map(|experiment| experiment.train.rate.decay)
+        };
+        let open = Decay::Cosine { steps: None, floor: 0.0 };
+        assert_eq!(decay(&[]).unwrap(), open);
+        assert_eq!(decay(&["train.steps=800"]).unwrap(), open);
+        assert_eq!(decay(&["train.rate.decay.steps=900"]).unwrap(), Decay::Cosine { steps: Some(900), floor: 0.0 });
+        let early = decay(&["train.steps=800", "train.rate.decay.steps=500"]).unwrap_err().to_string();
+        assert!(early.contains("leave it out"), "{early}");
+    }
+
+    #[test]
+    fn differences_are_keys_with_both_values() {
+        let [before, now] = [&[][..], &["train.batch=3".into(), "sample.sampler=ddim".into(), "train.optimizer.clip=1".into()]]
+            .map(|settings| Experiment::parse(MINIMAL, settings).unwrap());
+        let found: Vec<String> = before.differences(&now).iter().map(Difference::to_string).collect();
+        assert!(found.contains(&"train.batch is 3 and was 128".to_owned()), "{found:?}");
+        assert!(found.contains(&"train.optimizer.clip is 1.0 and was absent".to_owned()), "{found:?}");
+        assert!(found.contains(&"sample.sampler.kind is \"ddim\" and was \"heun\"".to_owned()), "{found:?}");
+        assert!(before.differences(&before).is_empty());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use stein::{AnyWrapper, DType, Error, Kind as ErrorKind, Result, TensorData, ensure, guidance::Clamp};
 use stein_data::Shape;
 use stein_nn::{
-    Checkpoint, LearnerState, Tensors,
+    Checkpoint, LearnerState, SavedWeights, Tensors, Weights,
     import::{self, Checked, Kind, Published, Role, Setting, Source},
     write_tensors,
 };
@@ -186,7 +186,7 @@ fn description(name: &str, setting: &Setting) -> Description {
 /// # Errors
 /// When the checkpoint was not imported, is damaged, or the output cannot be written.
 pub fn export(checkpoint: &Path, output: &Path) -> Result<String> {
-    let (mut learners, metadata) = Checkpoint::read_weights(checkpoint)?;
+    let SavedWeights { mut learners, metadata, .. } = Checkpoint::read_weights(checkpoint, Weights::Ema)?;
     let text = metadata.get(SOURCE).ok_or_else(|| {
         Error::new(format!(
             "{} was not imported, so there are no other names for its weights: it is a safetensors file itself",

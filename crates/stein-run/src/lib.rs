@@ -39,11 +39,12 @@ pub use import::{ImportOptions, export, import};
 pub use model::Model;
 pub use output::{check_output, draw_to_file};
 pub use quality::{Neighbors, Quality, within_class_spread};
-pub use run_dir::RunDir;
+pub use run_dir::{Claim, RunDir};
 pub use sampling::{Changes, Method, SampleConfig};
 pub use stein::{Error, Result};
 pub use subject::{DataConfig, Subject};
-pub use train::{Prepared, TrainOptions, Trained, prepare, train};
+pub use stein_nn::Weights;
+pub use train::{Prepared, RESUMABLE, Start, TrainOptions, Trained, prepare, train};
 pub use watch::{Event, Silent, Watch};
 
 /// Version of this program.

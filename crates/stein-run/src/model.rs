@@ -14,11 +14,11 @@ use stein::{
     guidance::{Surroundings, wrap},
 };
 use stein_data::{Shape, Source};
-use stein_nn::{Checkpoint, Tensors, state};
+use stein_nn::{Checkpoint, SavedWeights, Tensors, Weights, state};
 
 use crate::{
-    Capability, Description, Learned, RunDir, SampleConfig, Subject,
-    description::{described, experiment_of},
+    Capability, Description, Experiment, Learned, RunDir, SampleConfig, Subject,
+    description::{FROM, described, experiment_of},
     family::{Make, Networks, lacks},
 };
 
@@ -28,6 +28,10 @@ pub struct Model {
     pub name: String,
     /// The checkpoint file it was read from.
     pub checkpoint: Option<PathBuf>,
+    /// Which of the weights it was read with; an exact model has none.
+    pub weights: Option<Weights>,
+    /// The training steps behind the weights, and the part of them that is still what a run began with and has learned nothing.
+    unlearned: Option<(u64, f64)>,
     /// The name of its family.
     pub family: String,
     /// What its family serves.
@@ -51,25 +55,31 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens a run directory (its newest checkpoint), a checkpoint file, or `exact:FILE.json`.
+    /// Opens a run directory (its newest checkpoint), a checkpoint file, or `exact:FILE.json`: with the average of the weights where
+    /// there is one.
     ///
     /// # Errors
     /// When it is none of these, or is damaged.
     pub fn open(name: &str, device: &Device) -> Result<Self> {
-        if let Some(file) = name.strip_prefix("exact:") {
-            return Self::exact(name, Path::new(file));
+        match name.strip_prefix("exact:") {
+            Some(file) => Self::exact(name, Path::new(file)),
+            None => Self::read(name, &checkpoint_of(name)?, Weights::Ema, device),
         }
-        let path = Path::new(name);
-        if path.is_dir() {
-            return Self::read(name, &RunDir::open(path)?.latest()?, device);
-        }
-        if path.is_file() {
-            return Self::read(name, path, device);
-        }
-        Err(Error::of(
-            Kind::File,
-            format!("there is no model at {name}: give a run directory, a checkpoint file, or exact:FILE.json"),
-        ))
+    }
+
+    /// As [`open`](Self::open), with the weights that are asked for.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and weights that it does not have.
+    pub fn open_with(name: &str, weights: Weights, device: &Device) -> Result<Self> {
+        ensure!(!name.starts_with("exact:"), "{name} is an exact model, which has no weights: leave out --weights");
+        let model = Self::read(name, &checkpoint_of(name)?, weights, device)?;
+        ensure!(
+            Kind::Unsupported,
+            model.weights == Some(weights),
+            "{name} has no average of its weights: leave out --weights, or give --weights raw"
+        );
+        Ok(model)
     }
 
     fn exact(name: &str, path: &Path) -> Result<Self> {
@@ -104,6 +114,8 @@ impl Model {
         Ok(Self {
             name: name.to_owned(),
             checkpoint: None,
+            weights: None,
+            unlearned: None,
             family: "exact mixture".to_owned(),
             serves: &[Capability::Denoiser],
             // A mixture without a class is the whole of it.
@@ -118,13 +130,15 @@ impl Model {
         })
     }
 
-    fn read(name: &str, path: &Path, device: &Device) -> Result<Self> {
+    fn read(name: &str, path: &Path, wanted: Weights, device: &Device) -> Result<Self> {
         let at = |error: Error| error.at(path.display());
-        let (weights, metadata) = Checkpoint::read_weights(path)?;
+        let SavedWeights { learners, which, step, metadata } = Checkpoint::read_weights(path, wanted)?;
         let description = described(&metadata).map_err(at)?;
-        let networks = networks(&description, &weights, device).map_err(at)?;
-        let truth = experiment_of(&metadata).and_then(|experiment| known_density(&experiment.data.source));
-        Ok(Self { checkpoint: Some(path.to_owned()), truth, ..Self::of(name, networks, &description, device)? })
+        let networks = networks(&description, &learners, device).map_err(at)?;
+        let model = Self { checkpoint: Some(path.to_owned()), ..Self::of(name, networks, &description, device)? };
+        let Some(experiment) = experiment_of(&metadata) else { return Ok(Self { weights: Some(which), ..model }) };
+        let model = model.with_weights_of_step(which, step, &experiment, metadata.contains_key(FROM));
+        Ok(model.with_truth_of(&experiment.data.source))
     }
 
     /// The model of networks in training, just trained or imported.
@@ -136,6 +150,8 @@ impl Model {
         Ok(Self {
             name: name.to_owned(),
             checkpoint: None,
+            weights: None,
+            unlearned: None,
             family: family.kind().to_owned(),
             serves: family.serves(),
             learned: family.learned(networks)?,
@@ -155,6 +171,30 @@ impl Model {
         Self { truth: known_density(source), ..self }
     }
 
+    /// Whose weights are those of a step of a run, which may have begun from another model.
+    #[must_use]
+    pub(crate) fn with_weights_of_step(self, which: Weights, step: u64, of: &Experiment, from_model: bool) -> Self {
+        let part = match which {
+            Weights::Ema => of.train.ema.initial_part(step),
+            Weights::Raw => if step == 0 { 1.0 } else { 0.0 },
+        };
+        let unlearned = (!from_model).then_some((step, part));
+        Self { weights: Some(which), unlearned, ..self }
+    }
+
+    /// What to know before looking at its samples: that much of the weights is still what a run began with.
+    pub fn caution(&self) -> Option<String> {
+        let (step, part) = self.unlearned.filter(|(_, part)| *part > 0.1)?;
+        Some(match self.weights {
+            Some(Weights::Ema) if step > 0 => format!(
+                "{:.0} % of the averaged weights is still what they were before training, {step} steps ago, and samples show it: \
+                 sample with --weights raw until the average has caught up",
+                100.0 * part
+            ),
+            _ => "the weights have learned nothing yet: samples are noise".to_owned(),
+        })
+    }
+
     /// The denoiser with what a configuration wraps around it.
     ///
     /// # Errors
@@ -169,6 +209,23 @@ impl Model {
         let by = format!("sampler {}", config.sampler.kind());
         lacks(&self.name, &self.family, self.serves, config.sampler.needs(), &by)
     }
+}
+
+/// The checkpoint of a run directory, its newest, or of a file.
+///
+/// # Errors
+/// When it is none of these.
+pub(crate) fn checkpoint_of(name: &str) -> Result<PathBuf> {
+    let path = Path::new(name);
+    if path.is_dir() {
+        return RunDir::open(path)?.latest();
+    }
+    ensure!(
+        Kind::File,
+        path.is_file(),
+        "there is no model at {name}: give a run directory, a checkpoint file, or exact:FILE.json"
+    );
+    Ok(path.to_owned())
 }
 
 /// What wrappers can ask of a model.

@@ -189,12 +189,13 @@ fn write_labels(path: &Path, labels: &[i64]) -> Result<()> {
     Ok(())
 }
 
-fn write_record(path: &Path, model: &Model, summary: &Summary) -> Result<()> {
+pub(crate) fn write_record(path: &Path, model: &Model, summary: &Summary) -> Result<()> {
     let classes: Vec<&String> = summary.classes.iter().map(|&label| &model.subject.classes[label as usize]).collect();
     let record = serde_json::json!({
         "model": model.name,
         "family": model.family,
         "checkpoint": model.checkpoint,
+        "weights": model.weights,
         "data": model.subject.name,
         "n": summary.n,
         "seed": summary.seed,

@@ -3,12 +3,80 @@
 //! A file is a row of TFRecords, each a length and a message with their checksums; a message is a protocol buffer of
 //! the type `tensorflow.Event`, of which only the fields needed here are written.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use stein::Kind;
+
 use crate::{Error, Result};
+
+/// How the names of event files begin, by which TensorBoard knows them.
+const NAME: &str = "events.out.tfevents.";
+/// Between the time and the number in the names of ours.
+const OURS: &str = ".stein.";
+
+/// Whether a path is called as the event files written here are.
+pub fn is_event_file(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with(NAME) && name.contains(OURS)
+}
+
+/// Cuts the event files of a directory behind the last step that counts, and at a record that is not whole, so that a run that goes
+/// on from there writes every point once. Files without a point are deleted.
+///
+/// # Errors
+/// A file that cannot be read, cut or deleted.
+pub fn cut(directory: impl AsRef<Path>, last: u64) -> Result<()> {
+    let directory = directory.as_ref();
+    let entries = fs::read_dir(directory)
+        .map_err(|e| Error::new(format!("the directory cannot be read: {e}")).at(directory.display()))?;
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| is_event_file(path)) {
+        let shorten = || {
+            let file = File::options().read(true).write(true).open(&path)?;
+            match kept(BufReader::new(&file), last)? {
+                (0 | 1, _) => fs::remove_file(&path),
+                (_, length) if length < file.metadata()?.len() => file.set_len(length),
+                _ => Ok(()),
+            }
+        };
+        shorten().map_err(|e| Error::of(Kind::File, format!("it cannot be cut: {e}")).at(path.display()))?;
+    }
+    Ok(())
+}
+
+/// The number of whole records before the first behind step `last`, and their length in bytes.
+fn kept(mut file: impl Read, last: u64) -> io::Result<(u64, u64)> {
+    let (mut records, mut end) = (0, 0);
+    loop {
+        let mut head = Vec::new();
+        file.by_ref().take(12).read_to_end(&mut head)?;
+        let Some((length, sum)) = head.split_first_chunk::<8>() else { break };
+        let size = u64::from_le_bytes(*length);
+        if sum != masked_crc(length) {
+            break;
+        }
+        let mut rest = Vec::new();
+        file.by_ref().take(size.saturating_add(4)).read_to_end(&mut rest)?;
+        if rest.len() as u64 != size.saturating_add(4) || step_of(&rest) > last {
+            break;
+        }
+        (records, end) = (records + 1, end + 16 + size);
+    }
+    Ok((records, end))
+}
+
+/// The step of an event as they are written here: behind the nine bytes of the time. The first event has none.
+fn step_of(message: &[u8]) -> u64 {
+    match message.get(9..) {
+        Some([key, step @ ..]) if *key == 2 << 3 => {
+            let end = step.iter().take(9).take_while(|byte| **byte >= 0x80).count();
+            step[..=end.min(step.len() - 1)].iter().rev().fold(0, |sum, byte| sum << 7 | u64::from(byte & 0x7f))
+        }
+        _ => 0,
+    }
+}
 
 /// Writes one event file.
 pub struct EventWriter {
@@ -26,13 +94,13 @@ impl EventWriter {
         }
         let start = now();
         // A second writer within one second takes the next free number.
-        let names = (0..1000).map(|n| directory.join(format!("events.out.tfevents.{:010}.stein.{n}", start as u64)));
+        let names = (0..1000).map(|n| directory.join(format!("{NAME}{:010}{OURS}{n}", start as u64)));
         let (path, file) = names
             .map(|path| (File::create_new(&path), path))
             .find(|(file, _)| !matches!(file, Err(e) if e.kind() == io::ErrorKind::AlreadyExists))
             .map(|(file, path)| (path, file))
             .ok_or_else(|| Error::new("it holds too many event files of this second").at(directory.display()))?;
-        let file = file.map_err(|e| Error::new(format!("it cannot be created: {e}")).at(path.display()))?;
+        let file = file.map_err(|e| Error::of(Kind::File, format!("it cannot be created: {e}")).at(path.display()))?;
         let mut writer = Self { path, file: BufWriter::new(file) };
         let mut version = wall_time();
         bytes_field(&mut version, 3, b"brain.Event:2");
@@ -98,7 +166,7 @@ impl EventWriter {
     }
 
     fn failed(&self, error: io::Error) -> Error {
-        Error::new(format!("it cannot be written: {error}")).at(self.path.display())
+        Error::of(Kind::File, format!("it cannot be written: {error}")).at(self.path.display())
     }
 }
 
@@ -186,6 +254,46 @@ mod tests {
         assert_eq!(messages.len(), 2);
         assert!(messages[0].ends_with(b"\x1a\x0dbrain.Event:2"));
         assert_eq!(&messages[1][9..], b"\x10\x03\x2a\x0d\x0a\x0b\x0a\x04loss\x15\x00\x00\x00\x3f");
+    }
+
+    /// The records of a file: each message.
+    fn messages(path: &Path) -> Vec<Vec<u8>> {
+        let bytes = std::fs::read(path).unwrap();
+        let (mut rest, mut messages) = (&bytes[..], Vec::new());
+        while !rest.is_empty() {
+            let length = u64::from_le_bytes(rest[..8].try_into().unwrap()) as usize;
+            messages.push(rest[12..12 + length].to_vec());
+            rest = &rest[16 + length..];
+        }
+        messages
+    }
+
+    #[test]
+    fn what_lies_behind_a_step_is_cut_and_halves_of_records_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = EventWriter::create(directory.path()).unwrap();
+        for step in [1, 100, 128, 129, 70_000] {
+            writer.scalar("loss", step, 0.5).unwrap();
+        }
+        writer.flush().unwrap();
+        let path = writer.path().to_owned();
+        let whole = std::fs::read(&path).unwrap();
+        let all = messages(&path);
+        for (last, left) in [(1, 2), (127, 3), (128, 4), (69_999, 5), (70_000, 6)] {
+            std::fs::write(&path, &whole).unwrap();
+            cut(directory.path(), last).unwrap();
+            assert_eq!(messages(&path), all[..left], "up to {last}");
+        }
+        for missing in 1..20 {
+            std::fs::write(&path, &whole[..whole.len() - missing]).unwrap();
+            cut(directory.path(), u64::MAX).unwrap();
+            assert_eq!(messages(&path), all[..5], "{missing} bytes are missing");
+        }
+        // A file without a point is no use; one of another program is none of ours.
+        let foreign = directory.path().join("events.out.tfevents.1.host");
+        std::fs::write(&foreign, &whole).unwrap();
+        cut(directory.path(), 0).unwrap();
+        assert!(!path.exists() && std::fs::read(&foreign).unwrap() == whole);
     }
 
     #[test]

@@ -10,21 +10,27 @@ use std::{
     ops::Range,
     path::PathBuf,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use burn::module::Module;
 use stein::{Condition, Device, Error, Keys, Kind, Result, ensure};
 use stein_data::{Ahead, Loader, LoaderConfig, Split};
-use stein_nn::{Accumulated, AdamW, AnyNetwork, Checkpoint, Ema, LearnerState, on_tapes, state};
+use stein_nn::{
+    Accumulated, AdamW, AnyNetwork, Checkpoint, Ema, LearnerState, SavedWeights, Weights, on_tapes, state,
+};
 
 use crate::{
     Classes, Description, Event, Experiment, Model, Plan, RunDir, Subject, Watch,
-    description::{described, run_metadata},
+    description::{FROM, WINDOW, described, run_metadata},
     device, draw,
-    family::{Batch, Learner, Learners, Make},
+    experiment::Difference,
+    family::{Batch, Learner, Learners, Make, Networks},
+    model::checkpoint_of,
+    output::write_record,
     picture::{to_png, write_png},
-    sheet::picture,
+    run_dir::Claim,
+    sheet::{has_pictures, picture},
     tensorboard::EventWriter,
 };
 
@@ -33,13 +39,38 @@ use crate::{
 pub struct TrainOptions {
     /// The run directory.
     pub out: PathBuf,
-    /// Whether to continue the run there.
-    pub resume: bool,
+    /// What training starts from.
+    pub start: Start,
     /// Where data sets lie, instead of `STEIN_DATA`.
     pub data_dir: Option<PathBuf>,
     /// Name of the device.
     pub device: String,
 }
+
+/// What training starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// Fresh weights, in a new run.
+    New,
+    /// The weights of a model, in a new run: a run directory, a checkpoint file, or an imported model. Where it has an average of
+    /// its weights, that; the optimizer is new.
+    From(String),
+    /// Where the run stopped, as if it never had.
+    Resume,
+    /// An earlier checkpoint of the run, by its step. What came after is set aside in the run directory.
+    ResumeFrom(u64),
+}
+
+/// The keys of an experiment that may change when a run goes on; a table stands for all that is in it.
+pub const RESUMABLE: &[&str] = &[
+    "train.steps",
+    "train.rate.decay.steps",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep",
+    "train.sample_every",
+    "sample",
+];
 
 /// A finished or stopped run.
 pub struct Trained {
@@ -69,12 +100,19 @@ struct Part {
 pub struct Prepared {
     experiment: Experiment,
     run: RunDir,
+    claim: Option<Claim>,
     loader: Loader,
+    held_out: Option<HeldOut>,
     description: Description,
     device: Device,
     parts: Vec<Part>,
     averages: BTreeMap<String, Ema>,
     step: u64,
+    window: Window,
+    /// What the first weights were taken from.
+    from: Option<String>,
+    /// What a person may want to know before training begins.
+    notes: Vec<String>,
 }
 
 /// Opens or makes the run: all that can fail because of the experiment, the data or the directory fails here.
@@ -84,25 +122,80 @@ pub struct Prepared {
 pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepared> {
     experiment.check()?;
     let device = device(&options.device)?;
-    let run = if options.resume { RunDir::open(&options.out)? } else { RunDir::vacant(&options.out)? };
-    let data = Arc::new(experiment.data.source.load(Split::Train, options.data_dir.as_deref())?);
+    let (run, claim) = match options.start {
+        Start::New | Start::From(_) => (RunDir::vacant(&options.out)?, None),
+        Start::Resume | Start::ResumeFrom(_) => {
+            let run = RunDir::open(&options.out)?;
+            let claim = run.claim()?;
+            (run, Some(claim))
+        }
+    };
+    let mut notes = Vec::new();
+    let load = |split| experiment.data.source.load(split, options.data_dir.as_deref());
+    let data = Arc::new(load(Split::Train)?);
+    let held_out = match load(Split::Test).and_then(|held_out| HeldOut::of(&held_out, &data, experiment)) {
+        Ok(held_out) => Some(held_out),
+        Err(error) => {
+            notes.push(format!("no data are held out, so no loss is measured on them ({error})"));
+            None
+        }
+    };
     let settings = LoaderConfig { seed: experiment.seed, flip: experiment.data.flip };
     let loader = Loader::new(Arc::clone(&data), settings)?;
     let subject = Subject::of(&data, &experiment.data)?;
     let (parts, averages) = parts(experiment, &subject, &device)?;
     let description = Description::of(experiment, subject);
     let experiment = experiment.clone();
-    let fresh = Prepared { experiment, run, loader, description, device, parts, averages, step: 0 };
+    let window = Window::new(parts.len());
+    let mut fresh = Prepared {
+        experiment, run, claim, loader, held_out, description, device, parts, averages, step: 0, window, from: None, notes,
+    };
     // How the model will be sampled in the end is tried before the first step.
     let model = fresh.model()?;
     Plan::new(&model, 1, 0, &Classes::Default, &model.sample, false).map_err(|error| error.at("sample"))?;
-    if options.resume {
-        return resume(fresh);
+    match &options.start {
+        Start::Resume => return fresh.resumed(None),
+        Start::ResumeFrom(step) => return fresh.resumed(Some(*step)),
+        Start::From(model) => fresh.take_weights(model)?,
+        Start::New => {}
     }
-    fresh.run.make_folders()?;
+    fresh.claim = Some(fresh.run.begin()?);
     fresh.write_checkpoint()?;
     fresh.run.set_experiment(&fresh.experiment)?;
     Ok(fresh)
+}
+
+/// Examples that are not trained on, always the same with the same noise.
+struct HeldOut {
+    /// How many there are in all.
+    all: usize,
+    /// Those that are looked at.
+    batch: stein_data::Batch,
+}
+
+/// Most held-out examples that are looked at, and most numbers in them.
+const HELD_OUT: (usize, usize) = (512, 1 << 24);
+
+impl HeldOut {
+    /// An even part of the data, so small that looking at it takes no twentieth of the time between two checkpoints: a loss without
+    /// its gradient takes about a third of the time.
+    fn of(data: &stein_data::Data, trained: &stein_data::Data, experiment: &Experiment) -> Result<Self> {
+        ensure!(
+            Kind::Mismatch,
+            (data.shape, &data.class_names) == (trained.shape, &trained.class_names),
+            "those of {} have another shape or other classes than those to train on",
+            data.name
+        );
+        let between = experiment.train.checkpoint_every.saturating_mul(experiment.train.batch as u64);
+        let affordable = usize::try_from(between / 20 * 3).unwrap_or(usize::MAX);
+        let count = HELD_OUT.0.min(HELD_OUT.1 / data.dim()).min(affordable).clamp(1, data.len());
+        let index: Vec<usize> = (0..count).map(|i| i * data.len() / count).collect();
+        let labels = data.labels.as_ref().map(|labels| index.iter().map(|&i| labels[i]).collect());
+        // No training comes that far: the noise of these examples is their own.
+        let first = 1 << 63;
+        let positions = first..first + count as u64;
+        Ok(Self { all: data.len(), batch: stein_data::Batch { x: data.rows(&index)?, index, positions, labels } })
+    }
 }
 
 /// The learners of a family with their optimizers and averages.
@@ -124,51 +217,119 @@ fn parts(experiment: &Experiment, subject: &Subject, device: &Device) -> Result<
     Ok((parts, averages))
 }
 
-/// Brings a fresh state to where the run stopped.
-fn resume(mut fresh: Prepared) -> Result<Prepared> {
-    let mut before = fresh.run.experiment()?;
-    before.train.steps = fresh.experiment.train.steps;
-    ensure!(
-        Kind::Mismatch,
-        before == fresh.experiment,
-        "the experiment differs from the one {} was started with, and only train.steps may change: give the same settings, or \
-         start anew with another --out",
-        fresh.run.root().display()
-    );
-    let path = fresh.run.latest()?;
-    let checkpoint = Checkpoint::read(&path)?;
-    let at = |error: Error| error.at(path.display());
-    ensure!(
-        fresh.experiment.train.steps >= checkpoint.step,
-        "{} is at step {} already: give train.steps of at least that",
-        fresh.run.root().display(),
-        checkpoint.step
-    );
-    let described = described(&checkpoint.metadata).map_err(at)?;
-    ensure!(
-        Kind::Mismatch,
-        described.subject == fresh.description.subject,
-        "the data of {} are not those it was started with: bring them back, or start anew with another --out",
-        fresh.run.root().display()
-    );
-    for part in &mut fresh.parts {
-        let saved = checkpoint.learners.get(&part.name).ok_or_else(|| {
-            at(Error::of(Kind::Mismatch, format!("there is no learner `{}`: the file is damaged", part.name)))
-        })?;
-        part.network = state::load(part.network.clone(), &saved.weights).map_err(at)?;
-        part.optimizer =
-            AdamW::restore(part.optimizer.config().clone(), &part.network, &saved.optimizer).map_err(at)?;
-        if let (Some(average), Some(saved)) = (fresh.averages.get_mut(&part.name), &saved.average) {
-            average.load(saved).map_err(at)?;
-        }
-    }
-    fresh.step = checkpoint.step;
-    fresh.run.set_experiment(&fresh.experiment)?;
-    fresh.run.cut_metrics(fresh.step)?;
-    Ok(fresh)
-}
-
 impl Prepared {
+    /// Brings a fresh state to where the run stopped, or to an earlier checkpoint.
+    fn resumed(mut self, step: Option<u64>) -> Result<Self> {
+        let root = self.run.root().display().to_string();
+        self.check_resumable(&root)?;
+        let known = self.run.checkpoints()?;
+        let path = match step {
+            None => self.run.latest()?,
+            Some(step) if known.contains(&step) => self.run.checkpoint_path(step),
+            Some(step) => {
+                return Err(Error::new(format!("{root} has no checkpoint of step {step}: it has those of {}", list(&known))));
+            }
+        };
+        let checkpoint = Checkpoint::read(&path).map_err(|error| {
+            let others: Vec<u64> = known.iter().copied().filter(|&other| self.run.checkpoint_path(other) != path).collect();
+            let advice = match others.as_slice() {
+                [] => "start anew with another --out".to_owned(),
+                others => format!("go on from an earlier one with --resume-from STEP ({})", list(others)),
+            };
+            Error::of(error.kind(), format!("{error}; {advice}"))
+        })?;
+        let at = |error: Error| error.at(path.display());
+        ensure!(
+            self.experiment.train.steps >= checkpoint.step,
+            "{root} is at step {} already: give train.steps of at least that",
+            checkpoint.step
+        );
+        let described = described(&checkpoint.metadata).map_err(at)?;
+        ensure!(
+            Kind::Mismatch,
+            described.subject == self.description.subject,
+            "the data of {root} are not those it was started with: bring them back, or start anew with another --out"
+        );
+        for part in &mut self.parts {
+            let saved = checkpoint.learners.get(&part.name).ok_or_else(|| at(lacks_learner(&part.name)))?;
+            part.network = state::load(part.network.clone(), &saved.weights).map_err(at)?;
+            part.optimizer =
+                AdamW::restore(part.optimizer.config().clone(), &part.network, &saved.optimizer).map_err(at)?;
+            if let (Some(average), Some(saved)) = (self.averages.get_mut(&part.name), &saved.average) {
+                average.load(saved).map_err(at)?;
+            }
+        }
+        self.step = checkpoint.step;
+        self.from = checkpoint.metadata.get(FROM).cloned();
+        if let Some(window) = checkpoint.metadata.get(WINDOW) {
+            self.window.restore(window).map_err(at)?;
+        }
+        if step.is_some()
+            && let Some(aside) = self.run.set_aside_after(self.step)?
+        {
+            self.notes.push(format!("what came after step {} is in {} now", self.step, aside.display()));
+        }
+        self.run.set_experiment(&self.experiment)?;
+        self.notes.extend(self.run.cut_metrics(self.step)?);
+        Ok(self)
+    }
+
+    /// Fails if the experiment differs from the run's in more than [`RESUMABLE`] keys.
+    fn check_resumable(&self, root: &str) -> Result<()> {
+        let may = |key: &str| {
+            RESUMABLE.iter().any(|known| key.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+        };
+        let differences = self.run.experiment()?.differences(&self.experiment).into_iter();
+        let others: Vec<String> = differences.filter(|it| !may(&it.key)).map(|it| it.to_string()).collect();
+        ensure!(
+            Kind::Mismatch,
+            others.is_empty(),
+            "the experiment differs from the one {root} was started with: {}; only {} may change: give the same settings, or start \
+             anew with another --out",
+            others.join(", "),
+            RESUMABLE.join(", ")
+        );
+        Ok(())
+    }
+
+    /// Starts from the weights of a model instead of fresh ones.
+    fn take_weights(&mut self, model: &str) -> Result<()> {
+        let path = checkpoint_of(model)?;
+        let at = |error: Error| error.at(path.display());
+        let SavedWeights { learners, metadata, .. } = Checkpoint::read_weights(&path, Weights::Ema)?;
+        for part in &mut self.parts {
+            let weights = learners.get(&part.name).ok_or_else(|| at(lacks_learner(&part.name)))?;
+            part.network = state::load(part.network.clone(), weights).map_err(at)?;
+            if let Some(average) = self.averages.get_mut(&part.name) {
+                average.load(weights).map_err(at)?;
+            }
+        }
+        // Weights mean something else where what surrounds the network differs.
+        let theirs = described(&metadata).map_err(at)?.family;
+        let own = ["family.network", "family.objective", "family.label_dropout"];
+        let differences = Difference::between_families(&theirs, &self.experiment.family).into_iter();
+        let differences = differences.filter(|it| !own.iter().any(|key| it.key.starts_with(key)));
+        self.notes.extend(differences.map(|it| format!("{model} was trained otherwise: {it}")));
+        self.from = Some(path.display().to_string());
+        Ok(())
+    }
+
+    /// What a person wants to know before it starts.
+    fn opening(&self) -> String {
+        let held_out = match &self.held_out {
+            Some(held_out) => format!("{} held out", held_out.all),
+            None => "none held out".to_owned(),
+        };
+        format!(
+            "{}: {} parameters, {} examples to train on, {held_out}, steps {} to {}",
+            self.run.root().display(),
+            self.parameters(),
+            self.examples(),
+            self.step,
+            self.experiment.train.steps
+        )
+    }
+
     /// Parameters of all networks.
     pub fn parameters(&self) -> usize {
         self.parts.iter().map(|part| part.network.parameters()).sum()
@@ -193,13 +354,25 @@ impl Prepared {
             };
             (part.name.clone(), saved)
         };
-        let checkpoint = Checkpoint {
-            learners: self.parts.iter().map(learner).collect(),
-            step: self.step,
-            metadata: run_metadata(&self.description, &self.experiment),
-        };
+        let mut metadata = run_metadata(&self.description, &self.experiment);
+        metadata.extend(self.from.clone().map(|from| (FROM.to_owned(), from)));
+        metadata.extend(self.window.saved().map(|window| (WINDOW.to_owned(), window)));
+        let learners = self.parts.iter().map(learner).collect();
+        let checkpoint = Checkpoint { learners, step: self.step, metadata };
+        checkpoint.check_finite().map_err(|error| self.not_finite(self.step, &error.to_string()))?;
         checkpoint.write(&self.run.checkpoint_path(self.step))?;
         self.run.prune(self.experiment.train.keep)
+    }
+
+    fn not_finite(&self, step: u64, what: &str) -> Error {
+        let good = match self.run.latest() {
+            Ok(path) => format!("the last good checkpoint is {}", path.display()),
+            Err(_) => "there is no checkpoint yet".to_owned(),
+        };
+        let sentence = format!(
+            "training stopped at step {step}: {what}; {good}; lower train.rate.rate, or set train.optimizer.clip"
+        );
+        Error::of(Kind::NotFinite, sentence)
     }
 
     fn model(&self) -> Result<Model> {
@@ -212,7 +385,10 @@ impl Prepared {
             (part.name.clone(), network)
         };
         let networks = self.parts.iter().map(network).collect();
-        Ok(Model::of(&name, networks, &self.description, &self.device)?.with_truth_of(&self.experiment.data.source))
+        let model = Model::of(&name, networks, &self.description, &self.device)?;
+        let model = model.with_truth_of(&self.experiment.data.source);
+        let which = if self.averages.is_empty() { Weights::Raw } else { Weights::Ema };
+        Ok(model.with_weights_of_step(which, self.step, &self.experiment, self.from.is_some()))
     }
 
     /// What the learners see in the turn of one of them: its network trainable, the others constants.
@@ -221,17 +397,27 @@ impl Prepared {
         self.parts.iter().enumerate().map(network).collect()
     }
 
-    /// The gradient of one learner's loss on a batch, and the loss; `None` where the learner rests.
-    fn gradient(&self, turn: usize, batches: &[stein_data::Batch]) -> Result<Option<(Accumulated, f64)>> {
+    /// The gradient of one learner's loss on a batch, and the loss; `None` where the learner rests. The watch can end the first
+    /// turn, before which nothing has changed.
+    fn gradient(
+        &self,
+        turn: usize,
+        batches: &[stein_data::Batch],
+        watch: &dyn Watch,
+    ) -> Result<Option<(Accumulated, f64)>> {
+        let device = self.device.clone().autodiff();
         let mut gradients = Accumulated::new();
         let (mut loss, mut counted) = (0.0, 0);
         for batch in batches {
+            if turn == 0 {
+                watch.going()?;
+            }
             let count = batch.index.len();
             let tapes = on_tapes(self.turn(turn), count, |networks, rows| {
                 let names = self.parts.iter().map(|part| part.name.clone());
                 let learners = Learners { networks: names.zip(networks).collect(), averages: &self.averages };
                 let name = &self.parts[turn].name;
-                let term = self.experiment.family.loss(name, &learners, &self.batch(batch, rows)?)?;
+                let term = self.experiment.family.loss(name, &learners, &self.batch(batch, rows, &device)?)?;
                 let Some(term) = term else { return Ok(None) };
                 let backward = term.backward();
                 Ok::<_, Error>(Some((learners.networks.get(name)?.clone(), backward, term.into_scalar::<f64>())))
@@ -247,12 +433,35 @@ impl Prepared {
         Ok((counted > 0).then(|| (gradients, loss / f64::from(counted))))
     }
 
+    /// The mean loss of every learner on the held-out examples, measured as in training.
+    fn held_out_losses(&self) -> Result<Vec<(String, f64)>> {
+        let Some(HeldOut { batch, .. }) = &self.held_out else { return Ok(Vec::new()) };
+        let (count, at_once) = (batch.index.len(), self.experiment.train.batch / self.experiment.train.accumulate);
+        let networks: Networks = self.parts.iter().map(|part| (part.name.clone(), part.network.valid())).collect();
+        let learners = Learners { networks, averages: &self.averages };
+        let mut losses = Vec::new();
+        for part in &self.parts {
+            let (mut sum, mut seen) = (0.0, 0);
+            for start in (0..count).step_by(at_once) {
+                let rows = start..count.min(start + at_once);
+                let term = self.experiment.family.loss(&part.name, &learners, &self.batch(batch, rows.clone(), &self.device)?)?;
+                if let Some(term) = term {
+                    sum += term.into_scalar::<f64>() * rows.len() as f64;
+                    seen += rows.len();
+                }
+            }
+            if seen > 0 {
+                losses.push((named("held_out_loss", part, &self.parts), sum / seen as f64));
+            }
+        }
+        Ok(losses)
+    }
+
     /// Some rows of a batch of data as a batch of states.
-    fn batch(&self, batch: &stein_data::Batch, rows: Range<usize>) -> Result<Batch> {
+    fn batch(&self, batch: &stein_data::Batch, rows: Range<usize>, device: &Device) -> Result<Batch> {
         let dim = self.description.subject.dim();
         let keys = Keys::range(self.experiment.seed, batch.positions.start + rows.start as u64, rows.len());
-        let device = self.device.clone().autodiff();
-        let x = self.description.subject.encode(&batch.x[rows.start * dim..rows.end * dim], &keys, &device)?;
+        let x = self.description.subject.encode(&batch.x[rows.start * dim..rows.end * dim], &keys, device)?;
         let labels = batch.labels.as_ref().filter(|_| self.experiment.data.conditional);
         let given = match labels {
             Some(labels) => Condition::classes(labels[rows].iter().map(|&label| label as u32)),
@@ -262,28 +471,21 @@ impl Prepared {
     }
 
     /// One step of every learner in its turn: the loss, the gradient's norm and the rate of those that moved.
-    fn take_step(&mut self, batches: &[stein_data::Batch]) -> Result<Vec<Moved>> {
+    fn take_step(&mut self, batches: &[stein_data::Batch], watch: &dyn Watch) -> Result<Vec<Moved>> {
         let batch = self.experiment.train.batch;
         let mut moved = Vec::new();
         for turn in 0..self.parts.len() {
-            let Some((gradients, loss)) = self.gradient(turn, batches)? else { continue };
+            let Some((gradients, loss)) = self.gradient(turn, batches, watch)? else { continue };
             // Taken out, so that the step has the only handle on the weights and changes them in place.
             let mut part = self.parts.remove(turn);
-            let rate = part.rate.at(self.step);
+            let rate = part.rate.at(self.step, self.experiment.train.steps);
             let average = self.averages.get_mut(&part.name).map(|average| (average, batch));
             let (network, norm) = part.optimizer.step(part.network, gradients, rate, average);
             part.network = network;
             self.parts.insert(turn, part);
             if !(loss.is_finite() && norm.is_finite()) {
-                return Err(Error::of(
-                    Kind::NotFinite,
-                    format!(
-                        "training stopped at step {}: the loss is {loss} and the gradient's norm {norm}; the last good checkpoint \
-                         is {}; lower train.rate.rate, or set train.optimizer.clip",
-                        self.step + 1,
-                        self.run.latest()?.display()
-                    ),
-                ));
+                let what = format!("the loss is {loss} and the gradient's norm {norm}");
+                return Err(self.not_finite(self.step + 1, &what));
             }
             moved.push(Moved { turn, loss, norm, rate });
         }
@@ -300,9 +502,24 @@ struct Moved {
     rate: f64,
 }
 
+/// A learner that the family has and a checkpoint has not.
+fn lacks_learner(name: &str) -> Error {
+    Error::of(Kind::Mismatch, format!("there is no learner `{name}`: it is a model of another family, or damaged"))
+}
+
+fn list(steps: &[u64]) -> String {
+    steps.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The name of a number in the metrics: where several learn, theirs stand behind.
+fn named(what: &str, part: &Part, parts: &[Part]) -> String {
+    if parts.len() > 1 { format!("{what}/{}", part.name) } else { what.to_owned() }
+}
+
 /// The metrics of a run, in both formats.
 struct Metrics {
     lines: File,
+    path: PathBuf,
     events: EventWriter,
 }
 
@@ -313,7 +530,7 @@ impl Metrics {
             OpenOptions::new().create(true).append(true).open(&path).map_err(|error| {
                 Error::of(Kind::File, format!("cannot write the metrics {}: {error}", path.display()))
             })?;
-        Ok(Self { lines, events: EventWriter::create(run.root())? })
+        Ok(Self { lines, path, events: EventWriter::create(run.root())? })
     }
 
     fn write(&mut self, step: u64, numbers: &[(String, f64)]) -> Result<()> {
@@ -323,8 +540,14 @@ impl Metrics {
             self.events.scalar(name, step as i64, *value as f32)?;
         }
         self.events.flush()?;
-        writeln!(self.lines, "{}", serde_json::Value::Object(line))
-            .map_err(|error| Error::of(Kind::File, format!("cannot write the metrics: {error}; is the disk full?")))
+        // In one call, so that no line is ever in the middle of another.
+        let line = format!("{}\n", serde_json::Value::Object(line));
+        self.lines.write_all(line.as_bytes()).map_err(|error| {
+            Error::of(
+                Kind::File,
+                format!("cannot write the metrics {}: {error}; is the disk full?", self.path.display()),
+            )
+        })
     }
 }
 
@@ -335,11 +558,11 @@ const AHEAD: usize = 4;
 ///
 /// ```no_run
 /// use std::path::Path;
-/// use stein_run::{Experiment, Silent, TrainOptions, prepare, train};
+/// use stein_run::{Experiment, Silent, Start, TrainOptions, prepare, train};
 ///
 /// let experiment = Experiment::read(Path::new("experiments/points2d/edm.toml"), &[])?;
 /// let options =
-///     TrainOptions { out: "runs/moons".into(), resume: false, data_dir: None, device: "cpu".into() };
+///     TrainOptions { out: "runs/moons".into(), start: Start::New, data_dir: None, device: "cpu".into() };
 /// let trained = train(prepare(&experiment, &options)?, &mut Silent)?;
 /// println!("{} steps, the model is in {}", trained.step, trained.run.root().display());
 /// # Ok::<(), stein::Error>(())
@@ -355,31 +578,47 @@ pub fn train(mut state: Prepared, watch: &mut dyn Watch) -> Result<Trained> {
     let position = state.step * config.batch as u64;
     let mut batches = Ahead::new(state.loader.clone(), position, part, AHEAD * config.accumulate);
     let started = Instant::now();
-    let mut window = Window::new(state.parts.len());
-    watch.event(Event::Trained { step: state.step, steps: config.steps, progress: None });
+    watch.event(Event::Note(&state.opening()));
+    state.notes.iter().for_each(|note| watch.event(Event::Note(note)));
+    watch.event(state.progress(None));
+    if state.sheet_is_due() && !state.run.sample_path(state.step).exists() {
+        // It was interrupted.
+        write_sheet(&state, &mut metrics, watch);
+    }
+    state.window.since = Instant::now();
     while state.step < config.steps && goes_on(watch)? {
         let batch = (0..config.accumulate).map(|_| batches.next()).collect::<Result<Vec<_>>>()?;
-        window.add(&state.take_step(&batch)?, config.batch);
-        let mut progress = None;
-        if state.step.is_multiple_of(config.log_every) || state.step == config.steps {
-            let numbers = window.close(&state.parts);
+        let moved = match state.take_step(&batch, &*watch) {
+            Err(error) if error.kind() == Kind::Stopped => break,
+            moved => moved?,
+        };
+        state.window.add(&moved, config.batch);
+        let (last, mut numbers, mut progress) = (state.step == config.steps, Vec::new(), None);
+        if last || state.step.is_multiple_of(config.log_every) {
+            numbers = state.window.close(&state.parts);
             progress = Some((numbers[0].1, numbers[numbers.len() - 1].1));
+        }
+        let saves = last || state.step.is_multiple_of(config.checkpoint_every);
+        if saves {
+            let from = Instant::now();
+            numbers.extend(state.held_out_losses()?);
+            state.window.away += from.elapsed();
+        }
+        if !numbers.is_empty() {
             metrics.write(state.step, &numbers)?;
         }
-        watch.event(Event::Trained { step: state.step, steps: config.steps, progress });
-        if state.step.is_multiple_of(config.checkpoint_every) {
+        watch.event(state.progress(progress));
+        if saves {
             state.write_checkpoint()?;
         }
-        if config.sample_every > 0 && state.step.is_multiple_of(config.sample_every) {
-            write_sheet(&state, &mut metrics, watch)?;
-            window = Window::new(state.parts.len());
+        if state.sheet_is_due() {
+            let from = Instant::now();
+            write_sheet(&state, &mut metrics, watch);
+            state.window.away += from.elapsed();
         }
     }
     if !state.run.checkpoint_path(state.step).exists() {
         state.write_checkpoint()?;
-    }
-    if state.step == config.steps && !state.run.sample_path(state.step).exists() {
-        write_sheet(&state, &mut metrics, watch)?;
     }
     Ok(Trained {
         model: state.model()?,
@@ -399,44 +638,89 @@ fn goes_on(watch: &dyn Watch) -> Result<bool> {
     }
 }
 
-/// Draws a sheet of samples of the averaged weights into the run and the events. Early weights may give no finite samples, and
-/// a stop may come: neither ends the training, which goes on without the picture.
-fn write_sheet(state: &Prepared, metrics: &mut Metrics, watch: &mut dyn Watch) -> Result<()> {
-    let model = state.model()?;
-    let subject = &model.subject;
-    if !crate::sheet::has_pictures(subject) {
-        return Ok(());
+impl Prepared {
+    fn progress(&self, progress: Option<(f64, f64)>) -> Event<'static> {
+        let (step, steps, every) = (self.step, self.experiment.train.steps, self.experiment.train.sample_every);
+        let between = if every > 0 { steps.saturating_sub(1) / every - step.min(steps.saturating_sub(1)) / every } else { 0 };
+        let pictures = has_pictures(&self.description.subject) && step < steps;
+        Event::Trained { step, steps, sheets: if pictures { between + 1 } else { 0 }, progress }
     }
-    let n = match subject.image() {
-        Some(_) if subject.classes.is_empty() => 64,
-        Some(_) => 8 * subject.classes.len(),
-        None => 2000,
-    };
-    let drawn = match draw(&model, n, state.experiment.seed, &Classes::Default, &model.sample, watch) {
-        Ok(drawn) => drawn,
-        Err(error) => {
-            watch.event(Event::Note(&format!("there is no picture of step {}: {error}", state.step)));
-            return Ok(());
-        }
-    };
-    let sheet = picture(&model, &drawn.values, drawn.labels.as_deref())?;
-    write_png(state.run.sample_path(state.step), &sheet)?;
-    let (width, height) = (sheet.width() as usize, sheet.height() as usize);
-    metrics.events.image_png("samples", state.step as i64, height, width, 3, &to_png(&sheet)?)?;
-    metrics.events.flush()
+
+    /// Whether a sheet of samples is to be made after this step.
+    fn sheet_is_due(&self) -> bool {
+        let (step, config) = (self.step, &self.experiment.train);
+        step == config.steps || (step > 0 && config.sample_every > 0 && step.is_multiple_of(config.sample_every))
+    }
 }
 
-/// What the learners did since the last line of metrics, and how fast.
+/// Draws a sheet of samples into the run and the events. Early weights may give no finite samples, samples no picture, the picture
+/// may find no place, and a stop may come: none of these ends the training, which goes on without the picture.
+fn write_sheet(state: &Prepared, metrics: &mut Metrics, watch: &mut dyn Watch) {
+    let said = match try_sheet(state, metrics, watch) {
+        Ok(None) => return,
+        Ok(Some(said)) => said,
+        Err(error) if error.kind() == Kind::Stopped => {
+            format!("the picture of step {} is left for when training goes on", state.step)
+        }
+        Err(error) => format!("there is no picture of step {}: {error}", state.step),
+    };
+    watch.event(Event::Note(&said));
+}
+
+/// What is to be said of the sheet; nothing where samples have no pictures.
+fn try_sheet(state: &Prepared, metrics: &mut Metrics, watch: &mut dyn Watch) -> Result<Option<String>> {
+    let model = state.model()?;
+    let subject = &model.subject;
+    if !has_pictures(subject) {
+        return Ok(None);
+    }
+    let n = match (subject.image(), subject.classes.len()) {
+        (Some(_), classes @ 1..=25) => 8 * classes,
+        (Some(_), _) => 64,
+        (None, _) => 2000,
+    };
+    let drawn = draw(&model, n, state.experiment.seed, &Classes::Default, &model.sample, watch)?;
+    let sheet = picture(&model, &drawn.values, drawn.labels.as_deref())?;
+    let path = state.run.sample_path(state.step);
+    write_png(&path, &sheet)?;
+    write_record(&path.with_extension("png.json"), &model, &drawn.summary)?;
+    let (width, height) = (sheet.width() as usize, sheet.height() as usize);
+    metrics.events.image_png("samples", state.step as i64, height, width, 3, &to_png(&sheet)?)?;
+    metrics.events.flush()?;
+    let which = if model.weights == Some(Weights::Ema) { "the average of the weights" } else { "the weights" };
+    let caution = model.caution().map(|caution| format!("; {caution}")).unwrap_or_default();
+    Ok(Some(format!("{} shows {which}{caution}", path.display())))
+}
+
+/// What the learners did since the last line of metrics, and how fast. It goes into checkpoints, so that the lines of a run that was
+/// stopped are those of one that was not.
 struct Window {
     since: Instant,
+    /// What of that time was spent on other things.
+    away: Duration,
     examples: usize,
     /// Sum of losses, steps, last norm and rate of each learner.
-    learners: Vec<(f64, usize, f64, f64)>,
+    learners: Vec<(f64, u64, f64, f64)>,
 }
 
 impl Window {
     fn new(learners: usize) -> Self {
-        Self { since: Instant::now(), examples: 0, learners: vec![(0.0, 0, 0.0, 0.0); learners] }
+        Self { since: Instant::now(), away: Duration::ZERO, examples: 0, learners: vec![(0.0, 0, 0.0, 0.0); learners] }
+    }
+
+    /// What a checkpoint keeps of it, if anything happened since the last line.
+    fn saved(&self) -> Option<String> {
+        let any = self.learners.iter().any(|learner| learner.1 > 0);
+        any.then(|| serde_json::to_string(&self.learners).expect("numbers have a place in JSON"))
+    }
+
+    /// Takes up what [`saved`](Self::saved) kept.
+    fn restore(&mut self, saved: &str) -> Result<()> {
+        let learners: Option<Vec<(f64, u64, f64, f64)>> = serde_json::from_str(saved).ok();
+        self.learners = learners.filter(|learners| learners.len() == self.learners.len()).ok_or_else(|| {
+            Error::of(Kind::File, format!("the metadata key {WINDOW} is not that of these learners: the file is damaged"))
+        })?;
+        Ok(())
     }
 
     fn add(&mut self, moved: &[Moved], examples: usize) {
@@ -447,19 +731,18 @@ impl Window {
         }
     }
 
-    /// Mean losses, last norms and rates, examples per second, and a new start. Where several learn, their names stand behind.
+    /// Mean losses, last norms and rates, examples per second, and a new start.
     fn close(&mut self, parts: &[Part]) -> Vec<(String, f64)> {
         let closed = std::mem::replace(self, Self::new(parts.len()));
         let mut numbers = Vec::new();
         for (part, (losses, steps, norm, rate)) in parts.iter().zip(closed.learners) {
-            let behind = if parts.len() > 1 { format!("/{}", part.name) } else { String::new() };
             if steps > 0 {
-                let named = [("loss", losses / steps as f64), ("gradient_norm", norm), ("rate", rate)];
-                numbers.extend(named.map(|(name, value)| (format!("{name}{behind}"), value)));
+                let own = [("loss", losses / steps as f64), ("gradient_norm", norm), ("rate", rate)];
+                numbers.extend(own.map(|(what, value)| (named(what, part, parts), value)));
             }
         }
-        let per_second = closed.examples as f64 / closed.since.elapsed().as_secs_f64();
-        numbers.push(("examples_per_second".to_owned(), per_second));
+        let seconds = closed.since.elapsed().saturating_sub(closed.away).as_secs_f64();
+        numbers.push(("examples_per_second".to_owned(), closed.examples as f64 / seconds));
         numbers
     }
 }

@@ -14,6 +14,8 @@ pub enum Event<'a> {
         step: u64,
         /// Steps of the whole run.
         steps: u64,
+        /// Sheets of samples still to be made.
+        sheets: u64,
         /// The mean loss and the examples per second since the last line of metrics, when one is written.
         progress: Option<(f64, f64)>,
     },
@@ -28,12 +30,13 @@ pub enum Event<'a> {
     Note(&'a str),
 }
 
-/// Whoever watches long work.
-pub trait Watch {
+/// Whoever watches long work; from the thread that does it.
+pub trait Watch: Send {
     /// Hears of what happens.
     fn event(&mut self, event: Event<'_>);
 
-    /// Whether the work should go on: looked at after every step.
+    /// Whether the work should go on: asked before every part of a training step, and at every evaluation of a model that is
+    /// sampled.
     ///
     /// # Errors
     /// [`Error::stopped`] to end it with all saved that can be.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use burn::tensor::{Device, TensorData};
 use stein::Kind;
-use stein_nn::{AdamW, AdamWConfig, Checkpoint, Ema, EmaConfig, LearnerState, state};
+use stein_nn::{AdamW, AdamWConfig, Checkpoint, Ema, EmaConfig, LearnerState, SavedWeights, Weights, state};
 
 use crate::{small_mlp, training::train};
 
@@ -40,13 +40,16 @@ fn a_checkpoint_comes_back_bit_for_bit() {
     checkpoint.step = 4;
     checkpoint.write(&path).unwrap();
     assert_eq!(Checkpoint::read(&path).unwrap().step, 4);
-    let (weights, metadata) = Checkpoint::read_weights(&path).unwrap();
-    assert_eq!(metadata, checkpoint.metadata);
     let [critic, generator] = ["critic_2", "generator"].map(|name| &checkpoint.learners[name]);
-    let wanted = [("critic_2", &critic.weights), ("generator", generator.average.as_ref().unwrap())];
-    let wanted: BTreeMap<_, _> = wanted.map(|(name, tensors)| (name.to_owned(), tensors.clone())).into();
-    assert_eq!(weights, wanted);
-    assert_ne!(weights["generator"], generator.weights);
+    for (which, of_generator) in
+        [(Weights::Ema, generator.average.as_ref().unwrap()), (Weights::Raw, &generator.weights)]
+    {
+        let learners = [("critic_2", &critic.weights), ("generator", of_generator)];
+        let learners: BTreeMap<_, _> = learners.map(|(name, tensors)| (name.to_owned(), tensors.clone())).into();
+        let metadata = checkpoint.metadata.clone();
+        assert_eq!(Checkpoint::read_weights(&path, which).unwrap(), SavedWeights { learners, which, step: 4, metadata });
+    }
+    assert_ne!(generator.average.as_ref().unwrap(), &generator.weights);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left of writing");
 }
 
@@ -111,13 +114,15 @@ fn a_damaged_or_foreign_file_is_refused() {
         fs::write(&path, bytes).unwrap();
     };
     let (format, step, sum) =
-        (("stein.format", "stein checkpoint 2"), ("stein.step", "1"), ("stein.sha256.a.raw", "00"));
+        (("stein.format", "stein checkpoint 3"), ("stein.step", "1"), ("stein.sha256.a.raw", "00"));
     foreign(&["model.weight"], &[]);
     fails(&path, "stein.format is missing");
     foreign(&["raw.a"], &[("stein.format", "stein checkpoint 9"), step]);
     fails(&path, "stein checkpoint 9");
-    foreign(&["raw.a"], &[("stein.format", "stein checkpoint 1"), step]);
-    fails(&path, "make the run anew");
+    for old in ["stein checkpoint 1", "stein checkpoint 2"] {
+        foreign(&["raw.a"], &[("stein.format", old), step]);
+        fails(&path, "make the run anew");
+    }
     foreign(&["a.raw.b"], &[format]);
     fails(&path, "stein.step");
     for key in ["model.weight", "b.raw.a", "a.average.a"] {
@@ -129,7 +134,44 @@ fn a_damaged_or_foreign_file_is_refused() {
         fails(&path, key);
     }
     foreign(&["a.raw.b"], &[format, step, sum]);
-    fails(&path, "do not have the checksum stein.sha256.a.raw");
+    fails(&path, "the metadata do not have the checksum stein.sha256");
+}
+
+#[test]
+fn a_digit_changed_anywhere_in_the_header_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("last.safetensors");
+    let tensors = |value: f32| [("a.weight".to_owned(), TensorData::from([value, 2.0]))].into();
+    let state = LearnerState { weights: tensors(1.0), average: Some(tensors(0.5)), optimizer: tensors(0.1) };
+    let checkpoint = Checkpoint {
+        learners: [("denoiser".to_owned(), state)].into(),
+        step: 1234,
+        metadata: [("model".to_owned(), "sigma_max = 80.25\nsigma_data = 0.5".to_owned())].into(),
+    };
+    checkpoint.write(&path).unwrap();
+    let whole = fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let digits: Vec<usize> = (8..header).filter(|&i| whole[i].is_ascii_digit()).collect();
+    assert!(digits.len() > 200);
+    for i in digits {
+        let mut bytes = whole.clone();
+        bytes[i] = b'0' + (bytes[i] - b'0' + 1) % 10;
+        fs::write(&path, bytes).unwrap();
+        assert!(Checkpoint::read(&path).is_err(), "byte {i} of the header");
+    }
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_named() {
+    let mut checkpoint = trained();
+    checkpoint.check_finite().unwrap();
+    let generator = checkpoint.learners.get_mut("generator").unwrap();
+    let average = generator.average.as_mut().unwrap();
+    let name = average.keys().next().unwrap().clone();
+    average.insert(name.clone(), TensorData::from([1.0, f32::NAN]));
+    let error = checkpoint.check_finite().unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFinite);
+    assert!(error.to_string().starts_with(&format!("generator.average.{name}")), "{error}");
 }
 
 #[test]

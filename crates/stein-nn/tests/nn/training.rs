@@ -360,28 +360,59 @@ fn the_learning_rate_has_its_shape() {
     let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-15, "{a} for {b}");
     let with = |decay| RateConfig { rate: 0.1, warmup: 10, decay };
     let constant = with(Decay::Constant);
-    near(constant.at(0), 0.01);
-    near(constant.at(4), 0.05);
-    near(constant.at(9), 0.1);
-    near(constant.at(1000), 0.1);
-    near(RateConfig::default().at(0), 1e-3);
-    let cosine = with(Decay::Cosine { steps: 110, floor: 0.2 });
-    near(cosine.at(4), 0.05);
-    near(cosine.at(10), 0.1);
-    near(cosine.at(60), 0.06);
-    near(cosine.at(110), 0.02);
-    near(cosine.at(1000), 0.02);
+    near(constant.at(0, 5000), 0.01);
+    near(constant.at(4, 5000), 0.05);
+    near(constant.at(9, 5000), 0.1);
+    near(constant.at(1000, 5000), 0.1);
+    near(RateConfig::default().at(0, 5000), 1e-3);
+    let cosine = with(Decay::Cosine { steps: Some(110), floor: 0.2 });
+    near(cosine.at(4, 5000), 0.05);
+    near(cosine.at(10, 5000), 0.1);
+    near(cosine.at(60, 5000), 0.06);
+    near(cosine.at(110, 5000), 0.02);
+    near(cosine.at(1000, 5000), 0.02);
+    // Without an end of its own it ends with the training, and one that ends there is one without an end of its own.
+    let open = with(Decay::Cosine { steps: None, floor: 0.2 });
+    assert_eq!(cosine.clone().ending_with(110), open);
+    assert_eq!(cosine.clone().ending_with(111), cosine);
+    (0..200).for_each(|step| near(open.at(step, 110), cosine.at(step, 5000)));
+    // A training that ends within the warm-up knows nothing else.
+    near(open.at(2, 5), 0.03);
     let root = with(Decay::InverseSquareRoot { reference: 100 });
-    near(root.at(100), 0.1);
-    near(root.at(400), 0.05);
-    for config in [&constant, &cosine, &root] {
+    near(root.at(100, 5000), 0.1);
+    near(root.at(400, 5000), 0.05);
+    for config in [&constant, &cosine, &open, &root] {
         config.check().unwrap();
         assert_eq!(&toml::from_str::<RateConfig>(&toml::to_string(config).unwrap()).unwrap(), config);
     }
-    assert!(with(Decay::Cosine { steps: 10, floor: 0.0 }).check().is_err());
-    assert!(with(Decay::Cosine { steps: 20, floor: 2.0 }).check().is_err());
+    assert!(with(Decay::Cosine { steps: Some(10), floor: 0.0 }).check().is_err());
+    assert!(with(Decay::Cosine { steps: Some(20), floor: 2.0 }).check().is_err());
     assert!(with(Decay::InverseSquareRoot { reference: 0 }).check().is_err());
     assert!(RateConfig { rate: -1.0, ..RateConfig::default() }.check().is_err());
     assert!(toml::from_str::<RateConfig>("warm = 3").is_err());
     assert!(toml::from_str::<RateConfig>("decay = { kind = \"cosine\", steps = 3, flor = 1.0 }").is_err());
+}
+
+#[test]
+fn what_is_left_of_the_first_weights_in_an_average_is_known() {
+    let configs = [
+        EmaConfig::Decay { decay: 0.9999, warmup: false },
+        EmaConfig::Decay { decay: 0.9999, warmup: true },
+        EmaConfig::Decay { decay: 0.5, warmup: true },
+        EmaConfig::HalfLife { images: 500.0, ramp: 0.05 },
+    ];
+    for config in configs {
+        // A weight that is 1 at first and 0 ever after: its average is the part that is asked for.
+        let mut average = 1.0;
+        for update in 0..=1500 {
+            if update > 0 {
+                average *= config.beta(update, 16);
+            }
+            let part = config.initial_part(update);
+            assert!((part - average).abs() < 1e-12, "{config:?} after {update}: {part} for {average}");
+        }
+    }
+    // By default next to nothing is left after a hundred steps, so that early samples show what was learned.
+    assert!(EmaConfig::default().initial_part(100) < 1e-9);
+    assert!(toml::from_str::<EmaConfig>("kind = \"decay\"").unwrap().initial_part(100) < 1e-9);
 }

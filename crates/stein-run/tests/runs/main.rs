@@ -13,7 +13,7 @@ use std::{
 use stein::{AnySampler, Kind, Result};
 use stein_nn::Checkpoint;
 use stein_run::{
-    AnyFamily, Changes, Classes, Experiment, Method, Model, RunDir, Silent, TrainOptions, check_output, draw,
+    AnyFamily, Changes, Classes, Experiment, Method, Model, RunDir, Silent, Start, TrainOptions, check_output, draw,
     draw_to_file, prepare, train,
 };
 
@@ -47,7 +47,8 @@ const TINY: &str = r#"
 "#;
 
 fn options(out: PathBuf, resume: bool) -> TrainOptions {
-    TrainOptions { out, resume, data_dir: None, device: "cpu".into() }
+    let start = if resume { Start::Resume } else { Start::New };
+    TrainOptions { out, start, data_dir: None, device: "cpu".into() }
 }
 
 fn tiny(settings: &[&str]) -> Experiment {
@@ -122,7 +123,7 @@ fn a_run_is_not_overwritten_or_continued_as_another() {
     assert!(again.contains("--resume"), "{again}");
     let other =
         prepare(&tiny(&["train.batch=12"]), &options(folder.path().to_owned(), true)).err().unwrap().to_string();
-    assert!(other.contains("only train.steps may change"), "{other}");
+    assert!(other.contains("train.batch is 12 and was 24; only train.steps"), "{other}");
     let fewer = prepare(&tiny(&["train.steps=0"]), &options(folder.path().to_owned(), true)).err().unwrap().to_string();
     assert!(fewer.contains("at step 1 already"), "{fewer}");
     let none = prepare(&tiny(&[]), &options(folder.path().join("nowhere"), true)).err().unwrap().to_string();
