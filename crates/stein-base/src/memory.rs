@@ -53,7 +53,11 @@ fn in_words(bytes: u128) -> String {
     let steps = units.len() - 1;
     let step = (0..steps).find(|step| bytes < 10 * 1000u128.pow(*step as u32 + 1)).unwrap_or(steps);
     let number = bytes / 1000u128.pow(step as u32);
-    if number > 1_000_000 { format!("more than a million {}", units[step]) } else { format!("{number} {}", units[step]) }
+    if number > 1_000_000 {
+        format!("more than a million {}", units[step])
+    } else {
+        format!("{number} {}", units[step])
+    }
 }
 
 #[cfg(test)]
@@ -70,7 +74,8 @@ mod tests {
 
     #[test]
     fn numbers_of_bytes_have_two_digits_or_more() {
-        let cases = [(0, "0 bytes"), (9_999, "9999 bytes"), (10_000, "10 kB"), (25_500_000_000, "25 GB"), (9 << 40, "9895 GB")];
+        let cases =
+            [(0, "0 bytes"), (9_999, "9999 bytes"), (10_000, "10 kB"), (25_500_000_000, "25 GB"), (9 << 40, "9895 GB")];
         for (bytes, words) in cases {
             assert_eq!(in_words(bytes), words);
         }
