@@ -37,8 +37,10 @@ impl Error {
     }
 
     /// An error of this kind with this sentence.
+    ///
+    /// Of a sentence that repeats something very long, a value of a foreign file for example, the middle is left out.
     pub fn of(kind: Kind, sentence: impl Into<String>) -> Self {
-        Self { kind, sentence: sentence.into() }
+        Self { kind, sentence: without_middle(sentence.into()) }
     }
 
     /// Someone asked to stop.
@@ -53,8 +55,19 @@ impl Error {
 
     /// Puts a place in front of the sentence, `place: sentence`; the kind stays.
     pub fn at(self, place: impl fmt::Display) -> Self {
-        Self { sentence: format!("{place}: {}", self.sentence), ..self }
+        Self::of(self.kind, format!("{place}: {}", self.sentence))
     }
+}
+
+/// A text of bearable length.
+fn without_middle(text: String) -> String {
+    const LONGEST: usize = 2000;
+    const KEPT: usize = 900;
+    if text.len() <= LONGEST {
+        return text;
+    }
+    let (first, last) = (text.floor_char_boundary(KEPT), text.ceil_char_boundary(text.len() - KEPT));
+    format!("{} … {}", &text[..first], &text[last..])
 }
 
 impl fmt::Display for Error {
@@ -87,6 +100,12 @@ macro_rules! ensure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sentence_does_not_repeat_a_file() {
+        let long = Error::new(format!("start {} end", "é".repeat(1_000_000))).at("x.csv").to_string();
+        assert!(long.starts_with("x.csv: start é") && long.ends_with("é end") && long.len() < 2100, "{}", long.len());
+    }
 
     #[test]
     fn a_place_keeps_the_kind() {

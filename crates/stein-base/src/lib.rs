@@ -3,7 +3,9 @@
 
 mod error;
 pub mod files;
+pub mod memory;
 pub mod names;
+pub mod numbers;
 pub mod random;
 pub mod registry;
 pub mod settings;

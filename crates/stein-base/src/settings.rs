@@ -76,7 +76,7 @@ impl Fault {
     }
 
     fn into_error(self) -> Error {
-        let path: Vec<String> = self.path.into_iter().rev().collect();
+        let path: Vec<String> = self.path.iter().rev().map(|key| names::short(key)).collect();
         let error = Error::new(self.what);
         if path.is_empty() { error } else { error.at(path.join(".")) }
     }
@@ -96,11 +96,11 @@ impl de::Error for Fault {
     }
 
     fn invalid_type(found: de::Unexpected, expected: &dyn de::Expected) -> Self {
-        Self::new(format!("it is {found}, and {expected} is expected"))
+        Self::new(format!("it is {}, and {expected} is expected", names::short(&found.to_string())))
     }
 
     fn invalid_value(found: de::Unexpected, expected: &dyn de::Expected) -> Self {
-        Self::new(format!("it is {found}, and {expected} is expected"))
+        Self::invalid_type(found, expected)
     }
 
     fn unknown_variant(name: &str, known: &'static [&'static str]) -> Self {
@@ -109,7 +109,7 @@ impl de::Error for Fault {
 
     fn unknown_field(name: &str, known: &'static [&'static str]) -> Self {
         match known {
-            [] => Self::new(format!("there is no key called `{name}`: none is known here")),
+            [] => Self::new(format!("there is no key called `{}`: none is known here", names::short(name))),
             known => Self::new(names::unknown("key", name, known).to_string()),
         }
     }
@@ -129,6 +129,7 @@ impl<'de> de::Deserializer<'de> for Reader {
         match self.0 {
             Value::String(text) => visitor.visit_string(text),
             Value::Integer(number) => visitor.visit_i64(number),
+            Value::Float(number) if number.is_nan() => Err(Fault::new("it is NaN: give a number".to_owned())),
             Value::Float(number) => visitor.visit_f64(number),
             Value::Boolean(flag) => visitor.visit_bool(flag),
             Value::Datetime(time) => visitor.visit_string(time.to_string()),

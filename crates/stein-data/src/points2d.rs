@@ -13,7 +13,9 @@ use std::{
     path::Path,
 };
 use stein_base::{
-    Key, Purpose, Result, names,
+    Key, Purpose, Result,
+    memory::ensure_fits,
+    names,
     random::{below, uniform},
 };
 
@@ -167,6 +169,8 @@ impl Points2d {
 
 impl DataSet for Points2d {
     fn load(&self, split: Split, _: Option<&Path>) -> Result<Data> {
+        // Both coordinates and the class, as they are drawn and as they are kept.
+        ensure_fits(&format!("points2d of count = {}", self.count), 40 * self.count as u128)?;
         let mixture = self.mixture();
         // The step keeps the splits apart.
         let key = Key::new(self.seed, Purpose::Point).step(split as u64);

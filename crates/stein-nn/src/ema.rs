@@ -9,7 +9,10 @@
 
 use burn::{module::Module, tensor::Tensor};
 use serde::{Deserialize, Serialize};
-use stein::{Result, ensure};
+use stein::{
+    Result,
+    numbers::{above, ensure_within},
+};
 
 use crate::state::{self, Flat, Tensors};
 
@@ -28,7 +31,7 @@ pub enum EmaConfig {
     },
     /// A half-life counted in samples, whatever the batch size.
     HalfLife {
-        /// Samples after which the average has forgotten half; positive, default 500 000.
+        /// Samples after which the average has forgotten half; positive and at most 1e15, default 500 000.
         #[serde(default = "images")]
         images: f64,
         /// Bound of the half-life over the samples seen so far; positive, default 0.05, infinite for none.
@@ -60,6 +63,17 @@ impl Default for EmaConfig {
 }
 
 impl EmaConfig {
+    /// Fails unless all numbers are in their ranges.
+    pub fn check(&self) -> Result<()> {
+        match *self {
+            Self::Decay { decay, .. } => ensure_within("train.ema.decay", decay, 0.0..1.0),
+            Self::HalfLife { images, ramp } => {
+                ensure_within("train.ema.images", images, above(0.0, 1e15))?;
+                ensure_within("train.ema.ramp", ramp, above(0.0, f64::INFINITY))
+            }
+        }
+    }
+
     /// β of the update after optimizer step `update`, counted from 1, of `batch` samples each.
     pub fn beta(&self, update: u64, batch: usize) -> f64 {
         let n = update as f64;
@@ -100,15 +114,7 @@ impl Ema {
     /// # Errors
     /// When a number of the config is out of its range.
     pub fn new<M: Module>(config: EmaConfig, network: &M) -> Result<Self> {
-        match config {
-            EmaConfig::Decay { decay, .. } => {
-                ensure!((0.0..1.0).contains(&decay), "ema.decay is {decay}: give a number from 0 to below 1");
-            }
-            EmaConfig::HalfLife { images, ramp } => {
-                ensure!(images > 0.0, "ema.images is {images}: give a positive number of samples");
-                ensure!(ramp > 0.0, "ema.ramp is {ramp}: give a positive ratio, such as 0.05");
-            }
-        }
+        config.check()?;
         Ok(Self { config, average: state::flat(network) })
     }
 

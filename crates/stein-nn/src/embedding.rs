@@ -27,13 +27,13 @@ use crate::{
 pub enum EmbeddingConfig {
     /// Random frequencies, for noise numbers within a few units of zero such as ln(σ)/4 or a time in \[0, 1\].
     Fourier {
-        /// Standard deviation of the frequencies, in cycles per unit of the noise number; positive, default 1.
+        /// Standard deviation of the frequencies, in cycles per unit of the noise number; positive and at most 1e6, default 1.
         #[serde(default = "scale")]
         scale: f64,
     },
     /// Geometric frequencies, for noise numbers that count steps, such as 0 to 1000.
     Positional {
-        /// The longest period over 2π, in units of the noise number; above 1, default 10 000.
+        /// The longest period over 2π, in units of the noise number; above 1 and at most 1e12, default 10 000.
         #[serde(default = "max_period")]
         max_period: f64,
         /// What is taken from K in the exponent −k/(K − shift); 0 (default) or 1, which makes the last frequency
@@ -66,6 +66,7 @@ impl EmbeddingConfig {
     /// # Errors
     /// When a number of the config is out of its range.
     pub fn frequencies(&self, count: usize, init: &mut Init) -> Result<Frequencies> {
+        check_count(count)?;
         match *self {
             Self::Fourier { scale } => {
                 check_scale(scale)?;
@@ -74,8 +75,8 @@ impl EmbeddingConfig {
             }
             Self::Positional { max_period, shift, sine_first } => {
                 ensure!(
-                    max_period > 1.0 && max_period.is_finite(),
-                    "embedding.max_period is {max_period}: give a number above 1"
+                    max_period > 1.0 && max_period <= 1e12,
+                    "embedding.max_period is {max_period}: give a number above 1, at most 1e12"
                 );
                 ensure!(shift < 2, "embedding.shift is {shift}: give 0 or 1");
                 ensure!(shift < count, "embedding.shift is 1, which {count} frequency does not allow: give 0");
@@ -88,7 +89,18 @@ impl EmbeddingConfig {
 }
 
 fn check_scale(scale: f64) -> Result<()> {
-    ensure!(scale > 0.0 && scale.is_finite(), "embedding.scale is {scale}: give a positive number");
+    ensure!(scale > 0.0 && scale <= 1e6, "embedding.scale is {scale}: give a positive number, at most 1e6");
+    Ok(())
+}
+
+/// Most frequencies of an embedding.
+const MOST: usize = 1 << 20;
+
+fn check_count(count: usize) -> Result<()> {
+    ensure!(
+        (1..=MOST).contains(&count),
+        "the embedding of the noise has {count} frequencies: give a width of it that makes 1 to {MOST}"
+    );
     Ok(())
 }
 
@@ -109,6 +121,7 @@ impl Frequencies {
     /// # Errors
     /// When the scale is not a positive number.
     pub fn cycles(count: usize, scale: f64, sine_first: bool, init: &mut Init) -> Result<Self> {
+        check_count(count)?;
         check_scale(scale)?;
         let values = init.normals(count, scale);
         Ok(Self { drawn: Some(init.frozen(values)), given: Vec::new(), unit: std::f64::consts::TAU, sine_first })

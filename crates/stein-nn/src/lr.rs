@@ -7,13 +7,16 @@
 //! - `inverse_square_root`: 1/√max(n/reference, 1) (EDM2, Karras et al., arXiv:2312.02696).
 
 use serde::{Deserialize, Serialize};
-use stein::{Result, ensure};
+use stein::{
+    Result, ensure,
+    numbers::{above, ensure_within},
+};
 
 /// The learning rate over a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RateConfig {
-    /// The largest learning rate; positive, default 1e-3.
+    /// The largest learning rate; positive and at most 1e6, default 1e-3.
     pub rate: f64,
     /// Steps of linear warm-up; default 0.
     pub warmup: u64,
@@ -54,7 +57,7 @@ impl RateConfig {
     /// Fails unless all numbers are in their ranges.
     pub fn check(&self) -> Result<()> {
         let Self { rate, warmup, .. } = *self;
-        ensure!(rate > 0.0 && rate.is_finite(), "train.rate.rate is {rate}: give a positive number, such as 1e-3");
+        ensure_within("train.rate.rate", rate, above(0.0, 1e6))?;
         match self.decay {
             Decay::Constant => {}
             Decay::Cosine { steps, floor } => {
@@ -63,7 +66,7 @@ impl RateConfig {
                     "train.rate.decay.steps is {}: give more than the {warmup} steps of warm-up",
                     steps.unwrap_or_default()
                 );
-                ensure!((0.0..=1.0).contains(&floor), "train.rate.decay.floor is {floor}: give a number from 0 to 1");
+                ensure_within("train.rate.decay.floor", floor, 0.0..=1.0)?;
             }
             Decay::InverseSquareRoot { reference } => {
                 ensure!(reference > 0, "train.rate.decay.reference is 0: give the step at which the decay begins");

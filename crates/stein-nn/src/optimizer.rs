@@ -19,7 +19,10 @@ use burn::{
     tensor::{DType, Gradients, Tensor, TensorData},
 };
 use serde::{Deserialize, Serialize};
-use stein::{Error, Kind, Result, ensure};
+use stein::{
+    Error, Kind, Result, ensure,
+    numbers::{above, ensure_within},
+};
 use stein_simd::{
     Isa,
     optimizer::{Slices, Update, adam, sum_of_squares},
@@ -39,11 +42,11 @@ pub struct AdamWConfig {
     pub beta1: f64,
     /// Decay of the mean of squared gradients per step; in \[0, 1), default 0.999.
     pub beta2: f64,
-    /// ε, added to the root of the mean of squares; positive, default 1e-8.
+    /// ε, added to the root of the mean of squares; positive and at most 1, default 1e-8.
     pub epsilon: f64,
-    /// Decoupled weight decay of all parameters, times the learning rate per step; not negative, default 0.
+    /// Decoupled weight decay of all parameters, times the learning rate per step; from 0 to 1000, default 0.
     pub weight_decay: f64,
-    /// The largest global gradient norm used as it is; positive, default none (no clipping).
+    /// The largest global gradient norm used as it is; positive and at most 1e12, default none (no clipping).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip: Option<f64>,
     /// Whether early steps are rectified, as in RAdam; default false.
@@ -53,6 +56,17 @@ pub struct AdamWConfig {
 impl Default for AdamWConfig {
     fn default() -> Self {
         Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, clip: None, rectify: false }
+    }
+}
+
+impl AdamWConfig {
+    /// Fails unless all numbers are in their ranges.
+    pub fn check(&self) -> Result<()> {
+        ensure_within("train.optimizer.beta1", self.beta1, 0.0..1.0)?;
+        ensure_within("train.optimizer.beta2", self.beta2, 0.0..1.0)?;
+        ensure_within("train.optimizer.epsilon", self.epsilon, above(0.0, 1.0))?;
+        ensure_within("train.optimizer.weight_decay", self.weight_decay, 0.0..=1e3)?;
+        ensure_within("train.optimizer.clip", self.clip.unwrap_or(1.0), above(0.0, 1e12))
     }
 }
 
@@ -131,15 +145,7 @@ impl AdamW {
     /// # Errors
     /// When a constant is out of its range.
     pub fn new(config: AdamWConfig) -> Result<Self> {
-        let AdamWConfig { beta1, beta2, epsilon, weight_decay, clip, .. } = config;
-        for (name, beta) in [("beta1", beta1), ("beta2", beta2)] {
-            ensure!((0.0..1.0).contains(&beta), "optimizer.{name} is {beta}: give a number from 0 to below 1");
-        }
-        ensure!(epsilon > 0.0, "optimizer.epsilon is {epsilon}: give a small positive number, such as 1e-8");
-        ensure!(weight_decay >= 0.0, "optimizer.weight_decay is {weight_decay}: give 0 or a positive number");
-        if let Some(clip) = clip {
-            ensure!(clip > 0.0, "optimizer.clip is {clip}: give a positive norm or leave it out");
-        }
+        config.check()?;
         Ok(Self { config, steps: 0, means: BTreeMap::new() })
     }
 

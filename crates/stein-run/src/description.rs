@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use stein::{Error, Kind, Result};
+use stein_nn::NetworkSize;
 
 use crate::{
     AnyFamily, Experiment, SampleConfig, Subject,
@@ -41,10 +42,20 @@ impl Description {
     /// Fails if the parts do not fit each other.
     pub fn check(&self) -> Result<()> {
         self.family.check()?;
-        self.subject.state_shape()?;
+        self.subject.check()?;
         self.sample.check_for(&self.family)?;
         self.sample.resolve(self.family.schedule(), true)?;
         Ok(())
+    }
+
+    /// How large the networks are, as far as the family names them.
+    ///
+    /// # Errors
+    /// Networks that are none for such data, or do not fit into memory.
+    pub fn sizes(&self) -> Result<Vec<NetworkSize>> {
+        let shape = self.subject.state_shape()?;
+        let networks = self.family.networks();
+        networks.into_iter().map(|network| network.size(&shape, self.subject.classes.len())).collect()
     }
 
     /// Everything, as TOML.

@@ -1,6 +1,6 @@
 //! Which machine part computes: the CPU always, a GPU where the program was built with its feature.
 
-use stein::{Device, Error, Result};
+use stein::{Device, Error, Result, numbers::ensure_within};
 use stein_nn::ops::Precision;
 
 /// The devices this build knows, the default first.
@@ -43,11 +43,15 @@ pub fn device(name: &str) -> Result<Device> {
     }
 }
 
+/// Most worker threads.
+const MOST_THREADS: usize = 1024;
+
 /// Limits the worker threads of the whole process; results do not depend on their number.
 ///
 /// # Errors
-/// When threads were started already.
+/// More threads than any machine has processors, and threads that were started already.
 pub fn limit_threads(threads: usize) -> Result<()> {
+    ensure_within("--threads", threads, ..=MOST_THREADS)?;
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build_global()

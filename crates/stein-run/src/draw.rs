@@ -10,6 +10,7 @@ use stein::{
     AnySampler, AnySchedule, Condition, Denoiser, Dual, Error, Estimate, FlowMap, Kernel, Levels, Kind, Progress, Request, Result, Sampled,
     ensure, guidance::Clamped, names, sample, sample_map,
 };
+use stein_base::memory::ensure_fits;
 
 use crate::{Event, Generator, Method, Model, SampleConfig, Watch, model::Around};
 
@@ -243,7 +244,12 @@ impl<'a> Plan<'a> {
         let steps = kernels.len().saturating_sub(1);
         let shown =
             if frames { (0..=FRAMES.min(steps)).map(|k| k * steps / FRAMES.min(steps)).collect() } else { vec![] };
-        let state = model.subject.state_shape()?.iter().product();
+        let state: usize = model.subject.state_shape()?.iter().product();
+        let rows = config.batch.min(n);
+        let networks = model.sizes.iter().map(|size| size.sampling(rows)).fold(0, u128::saturating_add);
+        // The states before and after a step, their noise, estimate and values, and the way there.
+        let bytes = (rows as u128 * state as u128).saturating_mul(4 * (8 + shown.len() as u128));
+        ensure_fits(&format!("sampling {rows} at a time (sample.batch)"), bytes.saturating_add(networks))?;
         let classes = classes.of(model, n)?;
         Ok(Self { model, n, seed, classes, config, schedule, kernels, shown, runner, state })
     }
@@ -296,6 +302,9 @@ impl<'a> Plan<'a> {
     }
 
     fn draw_into_memory(self, watch: &mut dyn Watch) -> Result<Drawn> {
+        let copies = 1 + self.shown.len() as u128;
+        let bytes = 4 * self.n as u128 * self.model.subject.dim() as u128;
+        ensure_fits(&format!("keeping {} samples", self.n), bytes.saturating_mul(copies))?;
         let mut kept = Kept::default();
         let summary = self.draw(&mut kept, watch)?;
         let Kept { values, labels, frames } = kept;

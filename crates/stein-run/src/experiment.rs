@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use stein::{Error, Kind, Result, ensure, settings};
+use stein::{Error, Kind, Result, ensure, names, numbers::ensure_within, settings};
 use stein_nn::{AdamWConfig, Decay, EmaConfig, RateConfig};
 use toml::{Table, Value};
 
@@ -32,9 +32,9 @@ pub struct Experiment {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Optimizer steps; default 10,000.
+    /// Optimizer steps; at most 1e12, default 10,000.
     pub steps: u64,
-    /// Examples per step; default 128.
+    /// Examples per step; from 1 to 1e9, default 128.
     pub batch: usize,
     /// Parts the batch is cut into, their gradients summed; default 1. More parts need less memory.
     pub accumulate: usize,
@@ -53,6 +53,10 @@ pub struct TrainConfig {
     /// Steps between pictures of samples; default 0, none but the last.
     pub sample_every: u64,
 }
+
+/// Most steps and most examples of one that mean anything; what fits into memory is found with the data.
+const MOST_STEPS: u64 = 1_000_000_000_000;
+const MOST_BATCH: usize = 1_000_000_000;
 
 impl Default for TrainConfig {
     fn default() -> Self {
@@ -142,6 +146,8 @@ impl Experiment {
         self.family.check().map_err(|error| error.at("family"))?;
         self.family.check_training()?;
         self.train.rate.check()?;
+        self.train.optimizer.check()?;
+        self.train.ema.check()?;
         self.sample.check_for(&self.family)?;
         self.sample.resolve(self.family.schedule(), true)?;
         let train = &self.train;
@@ -153,17 +159,17 @@ impl Experiment {
                 train.steps
             );
         }
-        ensure!(train.batch >= 1, "train.batch is 0: give the number of examples per step");
+        ensure_within("train.steps", train.steps, ..=MOST_STEPS)?;
+        ensure_within("train.batch", train.batch, 1..=MOST_BATCH)?;
         ensure!(
             train.accumulate >= 1 && train.batch.is_multiple_of(train.accumulate),
             "train.accumulate = {} must divide train.batch = {}",
             train.accumulate,
             train.batch
         );
-        ensure!(
-            train.log_every >= 1 && train.checkpoint_every >= 1 && train.keep >= 1,
-            "train.log_every, train.checkpoint_every and train.keep must be at least 1"
-        );
+        ensure_within("train.log_every", train.log_every, 1..)?;
+        ensure_within("train.checkpoint_every", train.checkpoint_every, 1..)?;
+        ensure_within("train.keep", train.keep, 1..)?;
         Ok(())
     }
 
@@ -278,7 +284,7 @@ fn set(table: &mut Table, setting: &str) -> Result<()> {
 fn located(text: &str, error: &toml::de::Error) -> Error {
     let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
     let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-    Error::new(format!("{place}{}", error.message().replace('\n', " ")))
+    Error::new(format!("{place}{}", names::short(error.message())))
 }
 
 #[cfg(test)]
@@ -360,7 +366,7 @@ mod tests {
             error(&["sample.sampler=huen"])
         );
         assert!(error(&["sample.sampler.eta=1"]).contains("`eta`"), "{}", error(&["sample.sampler.eta=1"]));
-        assert!(error(&["train.batch=0"]).contains("train.batch is 0"));
+        assert!(error(&["train.batch=0"]).contains("train.batch is 0: give a number of at least 1"));
         assert!(error(&["family.schedule.sigma_min=-1"]).contains("sigma_min"));
         assert!(error(&["nonsense"]).contains("give a path and a value"));
     }

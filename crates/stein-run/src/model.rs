@@ -14,7 +14,7 @@ use stein::{
     guidance::{Surroundings, wrap},
 };
 use stein_data::{Shape, Source};
-use stein_nn::{Checkpoint, SavedWeights, Tensors, Weights, state};
+use stein_nn::{Checkpoint, NetworkSize, SavedWeights, Tensors, Weights, state};
 
 use crate::{
     Capability, Description, Experiment, Learned, RunDir, SampleConfig, Subject,
@@ -42,6 +42,8 @@ pub struct Model {
     pub schedule: Option<AnySchedule>,
     /// Whether it was trained, and so knows only the levels of its schedule.
     pub trained: bool,
+    /// How large its networks are.
+    pub sizes: Vec<NetworkSize>,
     /// What it models.
     pub subject: Subject,
     /// How it is sampled by default.
@@ -122,6 +124,7 @@ impl Model {
             learned: Learned { denoiser: Some(denoiser), knows_no_class: true, ..Learned::default() },
             schedule: Some(Edm::default().into()),
             trained: false,
+            sizes: Vec::new(),
             subject,
             sample,
             truth: Some(mixture),
@@ -157,6 +160,7 @@ impl Model {
             learned: family.learned(networks)?,
             schedule: family.schedule().cloned(),
             trained: true,
+            sizes: description.sizes()?,
             truth: None,
             subject: subject.clone(),
             sample: sample.clone(),
@@ -259,6 +263,14 @@ impl Surroundings for Around<'_> {
 
 /// The networks of a description with these weights, by learner.
 fn networks(description: &Description, weights: &BTreeMap<String, Tensors>, device: &Device) -> Result<Networks> {
+    // Found out before there is room for a network of any size.
+    let described: usize = description.sizes()?.iter().map(|size| size.parameters).sum();
+    let found: usize = weights.values().flat_map(Tensors::values).map(|data| data.num_elements()).sum();
+    ensure!(
+        Kind::Mismatch,
+        described == 0 || described == found,
+        "the description is one of {described} weights, and there are {found}: the file is damaged"
+    );
     let shape = description.subject.state_shape()?;
     let make = Make { shape: &shape, classes: description.subject.classes.len(), seed: 0, device };
     let load = |learner: crate::Learner| {

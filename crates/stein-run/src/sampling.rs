@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use stein::{
-    AnySampler, AnySchedule, AnyWrapper, Error, Grid, Result, ensure, guidance::ClassifierFree, names, settings,
+    AnySampler, AnySchedule, AnyWrapper, Error, Grid, Result, ensure, guidance::ClassifierFree, names,
+    numbers::ensure_within, settings,
 };
 use toml::{Table, Value};
 
@@ -118,10 +119,13 @@ pub struct SampleConfig {
     /// What is wrapped around the denoiser, the outermost last: guidance, clamping; default nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wrap: Vec<AnyWrapper>,
-    /// Samples at a time; default 128. It changes speed and memory, not the samples.
+    /// Samples at a time; from 1 to 1e9, default 128. It changes speed and memory, not the samples.
     #[serde(default = "default_batch")]
     pub batch: usize,
 }
+
+/// Most samples at a time that mean anything.
+const MOST_BATCH: usize = 1_000_000_000;
 
 fn default_batch() -> usize {
     128
@@ -197,7 +201,7 @@ impl SampleConfig {
     /// # Errors
     /// Parameters out of range, and a grid that does not fit.
     pub fn resolve(&self, own: Option<&AnySchedule>, trained: bool) -> Result<(Option<AnySchedule>, Self)> {
-        ensure!(self.batch >= 1, "sample.batch is 0: give the number of samples to work on at a time");
+        ensure_within("sample.batch", self.batch, 1..=MOST_BATCH)?;
         let Some(own) = own.filter(|_| self.sampler != Method::Generate) else {
             // Without levels there is nothing to lay a grid on.
             return Ok((None, self.clone()));
@@ -207,7 +211,6 @@ impl SampleConfig {
         if let Method::Sampler(sampler) = &self.sampler {
             sampler.check()?;
         }
-        ensure!(self.grid.steps <= 1_000_000, "the grid has {} steps: give at most 1000000", self.grid.steps);
         let mut resolved = self.clone();
         resolved.grid.steps = self.grid.intervals();
         if self.sampler.adaptive() {

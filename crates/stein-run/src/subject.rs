@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 use stein::{
     Device, Keys, Result,
     codec::{AnyCodecConfig, Chain, Codec, DataSample, Symmetric},
-    ensure, rows,
+    ensure,
+    numbers::ensure_within,
+    rows,
 };
 use stein_data::{Data, Shape, Source};
 
@@ -46,6 +48,9 @@ pub struct Subject {
     pub variance: f64,
 }
 
+/// Most values of a sample.
+const MOST_VALUES: usize = 1 << 40;
+
 /// Most numbers of the data that are looked at to fit codecs and measure the variance.
 const MEASURED: usize = 1 << 23;
 
@@ -77,8 +82,8 @@ impl Subject {
             codec,
             variance: 0.0,
         };
-        subject.state_shape()?;
         subject.variance = subject.measure(&values)?;
+        subject.check()?;
         Ok(subject)
     }
 
@@ -106,6 +111,25 @@ impl Subject {
         let n = seen as f64;
         let variance = sums.iter().zip(&squares).map(|(sum, square)| square / n - (sum / n).powi(2));
         Ok(variance.sum::<f64>().max(0.0) / sums.len() as f64)
+    }
+
+    /// Fails unless all numbers are in their ranges: a file may say anything.
+    ///
+    /// # Errors
+    /// See above, and codecs that are none for such data.
+    pub fn check(&self) -> Result<()> {
+        let countable = |shape: &[usize]| {
+            let count = shape.iter().try_fold(1usize, |count, size| count.checked_mul(*size));
+            ensure!(
+                count.is_some_and(|count| (1..=MOST_VALUES).contains(&count)),
+                "a sample of shape {shape:?} is none: it has from 1 to {MOST_VALUES} values"
+            );
+            Ok(())
+        };
+        countable(&self.shape.dims())?;
+        self.codec.check()?;
+        countable(&self.state_shape()?)?;
+        ensure_within("the variance of the data", self.variance, 0.0..=f64::MAX)
     }
 
     /// Numbers in a sample of the data.

@@ -15,6 +15,7 @@ use std::{
 
 use burn::module::Module;
 use stein::{Condition, Device, Error, Keys, Kind, Result, ensure};
+use stein_base::memory::ensure_fits;
 use stein_data::{Ahead, Loader, LoaderConfig, Split};
 use stein_nn::{
     Accumulated, AdamW, AnyNetwork, Checkpoint, Ema, LearnerState, SavedWeights, Weights, on_tapes, state,
@@ -201,6 +202,13 @@ impl HeldOut {
 /// The learners of a family with their optimizers and averages.
 fn parts(experiment: &Experiment, subject: &Subject, device: &Device) -> Result<(Vec<Part>, BTreeMap<String, Ema>)> {
     let shape = subject.state_shape()?;
+    let rows = experiment.train.batch / experiment.train.accumulate;
+    // As they are read, as states and noisy.
+    let mut bytes = 12 * (experiment.train.batch as u128) * shape.iter().product::<usize>() as u128;
+    for network in experiment.family.networks() {
+        bytes = bytes.saturating_add(network.size(&shape, subject.classes.len())?.training(rows));
+    }
+    ensure_fits(&format!("training with {rows} examples at a time (train.batch / train.accumulate)"), bytes)?;
     let device = device.clone().autodiff();
     let make = Make { shape: &shape, classes: subject.classes.len(), seed: experiment.seed, device: &device };
     let config = &experiment.train;

@@ -10,8 +10,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnySchedule, Condition, Context, Dual, FlowMap, Kernel, Levels, Network, NoiseInput, Result, denoiser::Asked,
-    ensure, rows,
+    AnySchedule, Condition, Context, Dual, FlowMap, Kernel, Levels, Network, NoiseInput, Result,
+    denoiser::Asked,
+    ensure,
+    numbers::{above, ensure_within},
+    rows,
 };
 
 /// What surrounds the network of a consistency function.
@@ -51,11 +54,7 @@ impl Scalings {
 impl Consistency {
     /// Fails if the parts do not fit each other or the schedule.
     pub fn check(&self, schedule: &AnySchedule) -> Result<()> {
-        ensure!(
-            self.sigma_data > 0.0 && self.sigma_data.is_finite(),
-            "consistency: sigma_data = {} must be positive",
-            self.sigma_data
-        );
+        ensure_within("consistency: sigma_data", self.sigma_data, above(0.0, 1e6))?;
         ensure!(
             schedule.kernel(schedule.span().1).alpha > 0.0,
             "a consistency function is trained where there is signal; schedule {} reaches alpha = 0",

@@ -6,7 +6,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Kernel, Result, Schedule, ensure};
+use crate::{
+    Kernel, Result, Schedule, ensure,
+    numbers::{above, ensure_within},
+};
+
+/// Most steps of a grid, and of what a sampler does at one of its levels.
+pub(crate) const MOST_STEPS: usize = 1_000_000;
 
 /// How the levels are spaced.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,7 +22,7 @@ pub enum Spacing {
     Uniform {},
     /// Equal steps of (σ/α)^(1/ρ) (Karras et al. 2022, eq. 5).
     Karras {
-        /// ρ; the larger, the shorter the steps near the clean end. Published: 7.
+        /// ρ; the larger, the shorter the steps near the clean end; positive and at most 1000. Published: 7.
         #[serde(default = "default_rho")]
         rho: f64,
     },
@@ -91,7 +97,7 @@ impl Spacing {
 pub struct Grid {
     /// Spacing; default uniform.
     pub spacing: Spacing,
-    /// Number of intervals, the last one to σ = 0 included; default 100.
+    /// Number of intervals, the last one to σ = 0 included; from 1 to 1,000,000, default 100.
     pub steps: usize,
     /// Noisiest time; default the end of the schedule's span.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,6 +163,7 @@ impl Grid {
                 _ => "ask for at least 1",
             }
         );
+        ensure_within("the number of steps of the grid", steps, ..=MOST_STEPS)?;
         let (first, last) = schedule.span();
         let (start, end) = (self.start.unwrap_or(last), self.end.unwrap_or(first));
         ensure!(
@@ -172,7 +179,7 @@ impl Grid {
         let mut times = match &self.spacing {
             Spacing::Uniform {} => ends.spread(start, end).collect(),
             &Spacing::Karras { rho } => {
-                ensure!(rho > 0.0, "grid karras: rho = {rho} must be positive");
+                ensure_within("grid karras: rho", rho, above(0.0, 1e3))?;
                 ends.in_noise(schedule, |noise| noise.powf(1.0 / rho), |root| root.powf(rho))?
             }
             Spacing::LogSnr {} => ends.in_noise(schedule, f64::ln, f64::exp)?,

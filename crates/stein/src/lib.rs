@@ -79,7 +79,7 @@ pub use preconditioned::{InputScale, NoiseInput, Precondition, Preconditioned};
 pub use prediction::Prediction;
 pub use sampler::*;
 pub use schedule::*;
-pub use stein_base::{Error, Key, Keys, Kind, Purpose, Result, ensure, names, random, settings};
+pub use stein_base::{Error, Key, Keys, Kind, Purpose, Result, ensure, names, numbers, random, settings};
 
 /// The README's and the guide's code, run as tests.
 #[cfg(doctest)]

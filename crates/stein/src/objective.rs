@@ -8,7 +8,9 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Condition, Factors, Kernel, Keys, Levels, Network, Preconditioned, Purpose, Result, Schedule, ensure, noise, rows,
+    Condition, Factors, Kernel, Keys, Levels, Network, Preconditioned, Purpose, Result, Schedule, ensure, noise,
+    numbers::{above, ensure_within},
+    rows,
 };
 
 /// How the level of a training example is drawn.
@@ -111,7 +113,7 @@ impl Objective {
             LevelDistribution::Uniform { t_min } | LevelDistribution::Importance { t_min } => {
                 let low = t_min.unwrap_or(first);
                 ensure!(
-                    low < last && schedule.kernel(low).sigma > 0.0,
+                    low < last && schedule.kernel(low).sigma > 1e-12,
                     "objective: t_min = {low} must be a noisy time below {last}"
                 );
             }
@@ -119,10 +121,8 @@ impl Objective {
                 ensure!(schedule.levels().is_some(), "objective: discrete_uniform levels need the discrete schedule")
             }
             LevelDistribution::LogNormal { mean, std } => {
-                ensure!(
-                    mean.is_finite() && std > 0.0 && std.is_finite(),
-                    "objective: the log-normal's mean = {mean} must be finite and its std = {std} positive"
-                )
+                ensure_within("objective: the mean of the log-normal", mean, -20.0..=20.0)?;
+                ensure_within("objective: the std of the log-normal", std, above(0.0, 10.0))?;
             }
         }
         let infinite = schedule.kernel(last).alpha == 0.0;
@@ -136,10 +136,10 @@ impl Objective {
         );
         match self.weighting {
             Weighting::MinSnr { gamma } => {
-                ensure!(gamma > 0.0, "objective: min_snr's gamma = {gamma} must be positive")
+                ensure_within("objective: gamma of min_snr", gamma, above(0.0, 1e9))?;
             }
             Weighting::Edm { sigma_data } => {
-                ensure!(sigma_data > 0.0, "objective: edm's sigma_data = {sigma_data} must be positive")
+                ensure_within("objective: sigma_data of edm", sigma_data, above(0.0, 1e6))?;
             }
             _ => {}
         }

@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AnySchedule, Condition, Context, Denoiser, Dual, Estimate, Kernel, Keys, Levels, Network, Prediction, Result,
-    denoiser::Asked, ensure, rows,
+    denoiser::Asked,
+    ensure,
+    numbers::{above, ensure_within},
+    rows,
 };
 
 /// How x is scaled before the network.
@@ -33,7 +36,7 @@ pub enum NoiseInput {
     QuarterLogNoise {},
     /// ln σ (what NCSN++'s Fourier embedding takes), times a factor (consistency models: 250).
     LogSigma {
-        /// The factor.
+        /// The factor, from −1e6 to 1e6.
         #[serde(default = "default_factor")]
         factor: f64,
     },
@@ -41,7 +44,7 @@ pub enum NoiseInput {
     Sigma {},
     /// Time, times a factor (Score-SDE's VP and sub-VP: 999; flow matching: 1).
     Time {
-        /// The factor.
+        /// The factor, from −1e6 to 1e6.
         #[serde(default = "default_factor")]
         factor: f64,
     },
@@ -78,6 +81,9 @@ impl NoiseInput {
 
     /// Fails if the schedule has no such number.
     pub(crate) fn check(&self, schedule: &AnySchedule) -> Result<()> {
+        if let Self::LogSigma { factor } | Self::Time { factor } | Self::Level { factor, .. } = *self {
+            ensure_within("the factor of noise_input", factor, -1e6..=1e6)?;
+        }
         ensure!(
             !matches!(self, Self::Level { .. }) || schedule.levels().is_some(),
             "noise_input level feeds the index of a trained level: it needs the discrete schedule, not {}",
@@ -124,10 +130,7 @@ impl Precondition {
     pub fn check(&self, schedule: &AnySchedule) -> Result<()> {
         self.prediction.check()?;
         if let InputScale::UnitVariance { sigma_data } = self.input_scale {
-            ensure!(
-                sigma_data > 0.0 && sigma_data.is_finite(),
-                "input_scale unit_variance: sigma_data = {sigma_data} must be positive"
-            );
+            ensure_within("input_scale unit_variance: sigma_data", sigma_data, above(0.0, 1e6))?;
         }
         self.noise_input.check(schedule)?;
         let reaches_zero = schedule.kernel(schedule.span().1).alpha == 0.0;

@@ -14,7 +14,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Kernel, Result, ensure};
+use crate::{
+    Kernel, Result,
+    numbers::{above, ensure_within},
+};
 
 /// What the network's raw output stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -92,10 +95,7 @@ impl Prediction {
     /// Fails if a parameter is out of range.
     pub fn check(&self) -> Result<()> {
         if let Self::Edm { sigma_data } = *self {
-            ensure!(
-                sigma_data > 0.0 && sigma_data.is_finite(),
-                "prediction edm: sigma_data = {sigma_data} must be positive"
-            );
+            ensure_within("prediction edm: sigma_data", sigma_data, above(0.0, 1e6))?;
         }
         Ok(())
     }

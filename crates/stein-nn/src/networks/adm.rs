@@ -106,6 +106,7 @@ impl AdmConfig {
         let walk = contracting.walk;
         let mut up: Vec<Step> = Vec::new();
         let last = walk.up(self.width(walk.levels - 1), skips, |at, parts| {
+            init.at_level(at.level(walk));
             if let At::Up { level, .. } = at {
                 up.push(Step { unit: Some(self.unit(parts.iter().sum(), level, true, init)?), resize: None });
                 return Ok(self.width(level));
@@ -170,8 +171,8 @@ impl AdmConfig {
             "network.channels is {channels}: give a positive even number, such as 128"
         );
         ensure!(
-            !multipliers.is_empty() && multipliers.iter().all(|m| *m > 0.0 && m.is_finite()),
-            "network.multipliers is {multipliers:?}: give a positive number for every level, such as [1, 2, 3, 4]"
+            !multipliers.is_empty() && multipliers.iter().all(|m| *m > 0.0 && *m <= 1024.0),
+            "network.multipliers is {multipliers:?}: give a positive number of at most 1024 for every level, such as [1, 2, 3, 4]"
         );
         ensure!(blocks > 0, "network.blocks is 0: give the number of residual blocks per level, such as 2");
         let factors: Vec<usize> = (0..multipliers.len()).map(|level| 1 << level).collect();
@@ -259,6 +260,7 @@ impl Contracting {
         let (mut down, mut skips) = (Vec::new(), vec![first]);
         let leave = |channels: &usize| skips.push(*channels);
         let last = walk.down(first, leave, |at, parts| {
+            init.at_level(at.level(walk));
             let inputs = parts[0];
             let (unit, resize, outputs) = match at {
                 At::Down { level, .. } => (Some(config.unit(inputs, level, false, init)?), None, config.width(level)),

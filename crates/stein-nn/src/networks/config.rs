@@ -1,7 +1,8 @@
 //! Which network, by name.
 
 use burn::tensor::Device;
-use stein::{Network, Result, ensure};
+use stein::{Network, Result, ensure, settings};
+use toml::Value;
 
 use super::{
     AdmConfig as Adm, AnyNetwork, DdpmConfig as Ddpm, DhariwalUnetConfig as DhariwalUnet, MlpConfig as Mlp,
@@ -56,7 +57,8 @@ impl NetworkConfig {
     /// # Ok::<(), stein::Error>(())
     /// ```
     pub fn build(&self, shape: &[usize], classes: usize, seed: u64, device: &Device) -> Result<AnyNetwork> {
-        self.checked(shape, classes, &mut Init::new(seed, device))
+        self.size(shape, classes)?;
+        self.build_any(shape, classes, &mut Init::new(seed, device))
     }
 
     /// The number of values in all parameters, frozen ones included, without making them.
@@ -64,16 +66,92 @@ impl NetworkConfig {
     /// # Errors
     /// As [`build`](Self::build).
     pub fn parameters(&self, shape: &[usize], classes: usize) -> Result<usize> {
-        Ok(self.checked(shape, classes, &mut Init::blank(&Device::flex()))?.parameters())
+        Ok(self.size(shape, classes)?.parameters)
     }
 
-    fn checked(&self, shape: &[usize], classes: usize, init: &mut Init) -> Result<AnyNetwork> {
+    /// How large the network is, without making it.
+    ///
+    /// ```
+    /// use stein_nn::{MlpConfig, NetworkConfig};
+    ///
+    /// let small = NetworkConfig::from(MlpConfig::default());
+    /// assert!(small.size(&[2], 0)?.training(128) < 100_000_000);
+    /// let large = NetworkConfig::from(MlpConfig { hidden: 1_000_000, ..MlpConfig::default() });
+    /// assert!(large.size(&[2], 0).unwrap_err().to_string().starts_with("this network needs 32 TB"));
+    /// # Ok::<(), stein::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn size(&self, shape: &[usize], classes: usize) -> Result<NetworkSize> {
         ensure!(
             !shape.is_empty() && shape.iter().all(|size| *size > 0),
             "a sample of shape {shape:?} has no values: give [D] for rows, [length, channels] for series or [height, width, channels] \
              for images"
         );
-        self.build_any(shape, classes, init)
+        let values = shape.iter().try_fold(1usize, |values, size| values.checked_mul(*size));
+        ensure!(values.is_some(), "a sample of shape {shape:?} has more values than can be counted");
+        if !matches!(self, Self::Own(_)) {
+            check_numbers("network", &settings::write(self)?)?;
+        }
+        let device = Device::flex();
+        let mut init = Init::blank(&device).of_samples(shape);
+        let network = self.build_any(shape, classes, &mut init)?;
+        Ok(NetworkSize { outputs: init.fits()?, parameters: network.parameters() })
+    }
+}
+
+/// Most that any number of a config may be, so that products of some of them can be counted, and most items of a list.
+const LARGEST: i64 = 1 << 20;
+const LONGEST: usize = 64;
+
+/// Fails if a number or a list of the settings of a network is larger than any network has.
+fn check_numbers(path: &str, value: &Value) -> Result<()> {
+    match value {
+        Value::Integer(number) => {
+            ensure!(*number <= LARGEST, "{path} is {number}: give at most {LARGEST}");
+        }
+        Value::Float(number) => ensure!(
+            number.abs() <= f64::from(f32::MAX),
+            "{path} is {number}: give a finite number that single precision can hold"
+        ),
+        Value::Array(items) => {
+            ensure!(items.len() <= LONGEST, "{path} lists {} numbers: give at most {LONGEST}", items.len());
+            items.iter().enumerate().try_for_each(|(i, item)| check_numbers(&format!("{path}.{i}"), item))?;
+        }
+        Value::Table(table) => {
+            table.iter().try_for_each(|(key, value)| check_numbers(&format!("{path}.{key}"), value))?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// How large a network is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetworkSize {
+    /// Values in all parameters, frozen ones included.
+    pub parameters: usize,
+    /// Values that the layers give for one sample.
+    pub outputs: u128,
+}
+
+impl NetworkSize {
+    /// Bytes that training takes with this many samples on a tape: of the weights with their gradient, the two means of the
+    /// optimizer and an average, and of what the layers give, which the backward pass needs.
+    pub fn training(&self, rows: usize) -> u128 {
+        self.bytes(5, self.outputs, rows)
+    }
+
+    /// Bytes that sampling takes with this many samples at a time: of the weights, and of what is alive at once of what the layers
+    /// give, about a quarter.
+    pub fn sampling(&self, rows: usize) -> u128 {
+        self.bytes(1, self.outputs / 4, rows)
+    }
+
+    fn bytes(&self, copies: u128, values: u128, rows: usize) -> u128 {
+        let weights = (self.parameters as u128).saturating_mul(copies);
+        values.saturating_mul(rows as u128).saturating_add(weights).saturating_mul(4)
     }
 }
 

@@ -118,7 +118,9 @@ impl DitConfig {
             embeddings: (0..embeddings)
                 .map(|_| Embedding::new(&self.embedding, FEATURES, channels, known, init))
                 .collect::<Result<_>>()?,
-            blocks: (0..blocks).map(|_| Block::new(channels, heads, epsilon, init)).collect(),
+            blocks: (0..blocks)
+                .map(|_| init.check().map(|()| Block::new(channels, heads, epsilon, init)))
+                .collect::<Result<_>>()?,
             modulation: Linear::zero(channels, 2 * channels, init),
             output: Linear::zero(channels, patch * patch * outputs, init),
             side: size / patch,

@@ -111,7 +111,10 @@ impl EdmBlock {
         let residual = units.block([inputs, outputs], size.with(&form.filter), init)?;
         let heads = match form.heads {
             Heads::Count(count) => count,
-            Heads::Channels(channels) => outputs / channels,
+            Heads::Channels(channels) => {
+                ensure!(channels > 0, "the heads of attention have 0 channels: give a positive number, such as 64");
+                outputs / channels
+            }
         };
         let attends = attends && heads > 0;
         let attention = attends.then(|| units.attention(&units.norms, outputs, heads, init)).transpose()?;
@@ -206,8 +209,9 @@ impl Trunk {
         let attends = |level: usize| plan.attention.contains(&(plan.height >> level));
         let [mut down, mut up] = [walk.stages::<Stage>(), walk.stages()];
         let mut middle = Vec::new();
-        let mut block = |channels, size, attends| EdmBlock::new(channels, size, attends, form, init);
         walk.all(plan.first, |at, parts| {
+            init.at_level(at.level(walk));
+            let mut block = |channels, size, attends| EdmBlock::new(channels, size, attends, form, init);
             let inputs = parts.iter().sum();
             let (to, outputs, attends) = match at {
                 At::Halve { level } => {

@@ -73,7 +73,9 @@ impl MlpConfig {
             embedding: embedding(classes)?,
             second_level: self.second_level.then(|| embedding(0)).transpose()?,
             input: Linear::new(dim, hidden, init),
-            blocks: (0..blocks).map(|_| Block::new(hidden, embedding_dim, init)).collect(),
+            blocks: (0..blocks)
+                .map(|_| init.check().map(|()| Block::new(hidden, embedding_dim, init)))
+                .collect::<Result<_>>()?,
             norm: LayerNorm::new(hidden, init),
             output: Linear::zero(hidden, dim, init),
         })

@@ -260,6 +260,7 @@ impl NcsnppConfig {
         // Channels of the image as the way down sees it, and of what the way up has given of the output.
         let (mut seen, mut given) = (self.image_channels, 0);
         let last = walk.all(self.channels, |at, parts| {
+            init.at_level(at.level(walk));
             let now = parts[0];
             Ok(match at {
                 At::Down { level, .. } => {

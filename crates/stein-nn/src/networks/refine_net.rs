@@ -103,7 +103,9 @@ impl RefineNet {
         let input = Conv::new(inputs, channels, init);
         let mut now = channels;
         let mut down = Vec::new();
-        for (&width, &(_, change)) in widths.iter().zip(stages) {
+        let halvings = |stages: &[(usize, StageKind)]| stages.iter().filter(|(_, it)| *it == StageKind::Halve).count();
+        for (stage, (&width, &(_, change))) in widths.iter().zip(stages).enumerate() {
+            init.at_level(halvings(&stages[..=stage]));
             let within = if change == StageKind::Halve { StageKind::Keep } else { change };
             let first = Block::new([now, width], change, change != StageKind::Keep, known, init);
             down.push(vec![first, Block::new([width, width], within, false, known, init)]);
@@ -112,13 +114,13 @@ impl RefineNet {
         let refine = (0..stages.len())
             .rev()
             .map(|stage| {
+                init.at_level(halvings(&stages[..=stage]));
                 let lowest = stage + 1 == stages.len();
                 let inputs = if lowest { vec![now] } else { vec![widths[stage], now] };
                 now = if lowest { now } else { widths[stage.saturating_sub(1)] };
                 Refine::new(&inputs, now, stage == 0, known, init)
             })
             .collect();
-        let halvings = stages.iter().filter(|(_, change)| *change == StageKind::Halve).count();
         Ok(Self {
             input,
             stages: down,
@@ -127,7 +129,7 @@ impl RefineNet {
             output: Conv::new(now, outputs, init),
             inputs,
             levels,
-            divisor: 1 << halvings,
+            divisor: 1 << halvings(stages),
             centers,
         })
     }

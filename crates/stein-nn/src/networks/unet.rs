@@ -51,7 +51,7 @@ pub struct UnetConfig {
     /// divisor of the channels that is at most a quarter of them and 32.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub groups: Option<usize>,
-    /// What group normalizations add to the variance; positive, default 1e-5.
+    /// What group normalizations add to the variance; positive and at most 1, default 1e-5.
     pub epsilon: f64,
     /// Whether halving an image pads it below and right only, as DDPM's code does, not all around; default false.
     pub pad_after: bool,
@@ -143,6 +143,7 @@ impl UnetConfig {
         let [mut down, mut up] = [walk.stages::<Stage>(), walk.stages()];
         let mut middle = Vec::new();
         let last = walk.all(channels, |at, parts| {
+            init.at_level(at.level(walk));
             let inputs = parts.iter().sum();
             let (to, outputs, attends) = match at {
                 At::Halve { level } => {

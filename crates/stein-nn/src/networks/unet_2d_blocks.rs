@@ -317,42 +317,45 @@ impl BodyPlan<'_> {
         let embedding = Embedding::of(frequencies, self.features, 4 * first, self.classes, init);
         let input = Conv::new(self.inputs, first, init);
         let mut built = Built::new(walk);
-        let last = walk.all(first, |at, parts| match at {
-            At::Down { level, .. } => {
-                let channels = self.channels[level];
-                let attends = self.attention.contains(&level);
-                let mix = attends.then(|| self.mixing.at(level, channels, &form, init)).transpose()?;
-                built.unit(at, form.unit([parts[0], channels], mix, init)?);
-                Ok(channels)
-            }
-            At::Middle { unit } => {
-                let mix = || self.mixing.at(walk.levels - 1, parts[0], &middle_form, init);
-                let mix = (unit == 0).then(mix).transpose()?;
-                built.unit(at, middle_form.unit([parts[0]; 2], mix, init)?);
-                Ok(parts[0])
-            }
-            At::Up { level, unit, .. } => {
-                built.unit(at, self.unit_up(&form, [parts[0], parts[1]], level, unit, init)?);
-                Ok(self.channels[level])
-            }
-            At::Halve { level } if self.filters => {
-                built.down[level].halve = Some(Halve::Filter(FilterDown {
-                    block: form.blocks.block([parts[0]; 2], Resample::halving(&TAPS), init)?,
-                    image: Linear::new(self.inputs, parts[0], init),
-                }));
-                Ok(parts[0])
-            }
-            At::Double { stage } if self.filters => {
-                built.up[stage].double = Some(Double::Filter(FilterUp {
-                    norm: form.blocks.norms.of(parts[0], init)?,
-                    image: Conv::new(parts[0], self.outputs, init),
-                    block: form.blocks.block([parts[0]; 2], Resample::doubling(&TAPS), init)?,
-                }));
-                Ok(parts[0])
-            }
-            At::Halve { .. } | At::Double { .. } => {
-                built.conv(at, parts[0], init);
-                Ok(parts[0])
+        let last = walk.all(first, |at, parts| {
+            init.at_level(at.level(walk));
+            match at {
+                At::Down { level, .. } => {
+                    let channels = self.channels[level];
+                    let attends = self.attention.contains(&level);
+                    let mix = attends.then(|| self.mixing.at(level, channels, &form, init)).transpose()?;
+                    built.unit(at, form.unit([parts[0], channels], mix, init)?);
+                    Ok(channels)
+                }
+                At::Middle { unit } => {
+                    let mix = || self.mixing.at(walk.levels - 1, parts[0], &middle_form, init);
+                    let mix = (unit == 0).then(mix).transpose()?;
+                    built.unit(at, middle_form.unit([parts[0]; 2], mix, init)?);
+                    Ok(parts[0])
+                }
+                At::Up { level, unit, .. } => {
+                    built.unit(at, self.unit_up(&form, [parts[0], parts[1]], level, unit, init)?);
+                    Ok(self.channels[level])
+                }
+                At::Halve { level } if self.filters => {
+                    built.down[level].halve = Some(Halve::Filter(FilterDown {
+                        block: form.blocks.block([parts[0]; 2], Resample::halving(&TAPS), init)?,
+                        image: Linear::new(self.inputs, parts[0], init),
+                    }));
+                    Ok(parts[0])
+                }
+                At::Double { stage } if self.filters => {
+                    built.up[stage].double = Some(Double::Filter(FilterUp {
+                        norm: form.blocks.norms.of(parts[0], init)?,
+                        image: Conv::new(parts[0], self.outputs, init),
+                        block: form.blocks.block([parts[0]; 2], Resample::doubling(&TAPS), init)?,
+                    }));
+                    Ok(parts[0])
+                }
+                At::Halve { .. } | At::Double { .. } => {
+                    built.conv(at, parts[0], init);
+                    Ok(parts[0])
+                }
             }
         })?;
         let Built { down, middle, up } = built;

@@ -1,7 +1,7 @@
 //! What stands along the [walk](super::walk) of most U-Nets here: residual blocks with attention, and changes of size.
 
 use burn::module::Module;
-use stein::{Result, ensure};
+use stein::{Result, ensure, numbers::ensure_within};
 
 use crate::{
     init::Init,
@@ -22,8 +22,12 @@ pub(super) struct Norms {
 impl Norms {
     /// The normalization of these channels.
     pub(super) fn of(&self, channels: usize, init: &mut Init) -> Result<GroupNorm> {
+        init.check()?;
         let Self { groups, epsilon } = *self;
-        ensure!(epsilon > 0.0, "network.epsilon is {epsilon}: give a small positive number, such as 1e-5");
+        ensure!(
+            epsilon > 0.0 && epsilon <= 1.0,
+            "network.epsilon is {epsilon}: give a small positive number, at most 1, such as 1e-5"
+        );
         ensure!(channels > 0, "a normalization has no channels: give positive network.channels");
         let fitting = || (1..=(channels / 4).min(32)).rev().find(|groups| channels.is_multiple_of(*groups));
         let groups = groups.unwrap_or_else(|| fitting().unwrap_or(1));
@@ -167,13 +171,12 @@ pub(super) fn check_multipliers(multipliers: &[usize]) -> Result<()> {
 
 /// Fails unless a probability of dropping values is one.
 pub(super) fn check_dropout(dropout: f64) -> Result<()> {
-    ensure!((0.0..1.0).contains(&dropout), "network.dropout is {dropout}: give a probability from 0 to below 1");
-    Ok(())
+    ensure_within("network.dropout", dropout, 0.0..1.0)
 }
 
 /// Fails unless height and width of images can be halved this many times.
 pub(super) fn check_halvings([height, width]: [usize; 2], halvings: usize) -> Result<()> {
-    let divisor = 1 << halvings;
+    let divisor = 1usize.checked_shl(halvings as u32).unwrap_or(usize::MAX);
     ensure!(
         height % divisor == 0 && width % divisor == 0,
         "images of {height} x {width} cannot be halved {halvings} times: height and width have to be divisible by \

@@ -37,6 +37,18 @@ pub(super) enum At {
     Double { stage: usize },
 }
 
+impl At {
+    /// The level of the images that the step gives.
+    pub(super) fn level(self, walk: Walk) -> usize {
+        match self {
+            Self::Down { level, .. } | Self::Up { level, .. } => level,
+            Self::Halve { level } => level + 1,
+            Self::Middle { .. } => walk.halvings(),
+            Self::Double { stage } => walk.halvings() - stage - 1,
+        }
+    }
+}
+
 /// The path of what stands there, in a network of stages with `units` and a `change`.
 impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

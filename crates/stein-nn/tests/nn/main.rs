@@ -7,6 +7,7 @@ mod networks;
 mod operations;
 mod own;
 mod pickles;
+mod sizes;
 mod tangents;
 mod training;
 

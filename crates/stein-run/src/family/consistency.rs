@@ -59,6 +59,10 @@ impl Family for ConsistencyModel {
         Ok(vec![Learner::new(NETWORK, network)])
     }
 
+    fn networks(&self) -> Vec<&NetworkConfig> {
+        vec![&self.network]
+    }
+
     fn loss(&self, _: &str, _: &Learners, _: &Batch) -> Result<Option<Tensor<1>>> {
         self.check_training().map(|()| None)
     }

@@ -87,6 +87,10 @@ impl Family for Diffusion {
         Ok(vec![Learner::new(NETWORK, network)])
     }
 
+    fn networks(&self) -> Vec<&NetworkConfig> {
+        vec![&self.network]
+    }
+
     fn loss(&self, _: &str, learners: &Learners, batch: &Batch) -> Result<Option<Tensor<1>>> {
         let Some(objective) = &self.objective else {
             return Err(Error::new("family.objective is missing: this model is not trained"));

@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use stein::{AnySchedule, Condition, Denoiser, Device, Error, FlowMap, Keys, Kind, Purpose, Request, Result, Tensor};
 use stein_base::registry;
-use stein_nn::{AdamWConfig, AnyNetwork, Ema, RateConfig};
+use stein_nn::{AdamWConfig, AnyNetwork, Ema, NetworkConfig, RateConfig};
 
 /// A family of models: its settings, read from an experiment's `[family]`.
 ///
@@ -35,6 +35,12 @@ pub trait Family: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// Settings that are none of a network for such data.
     fn learners(&self, make: &Make) -> Result<Vec<Learner>>;
+
+    /// The networks of the learners, so that what they need can be compared with the memory there is before they are made; a family
+    /// that names none is not looked at.
+    fn networks(&self) -> Vec<&NetworkConfig> {
+        Vec::new()
+    }
 
     /// The loss one learner takes a step on, on the batch; `None` where it rests at this step. Its network is trainable and all others
     /// are constants.

@@ -10,9 +10,9 @@ use crate::{Keys, Result, ensure};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Affine {
-    /// The factor, not 0; default 1.
+    /// The factor, not 0, of a size from 1e-12 to 1e12; default 1.
     pub scale: f64,
-    /// What is added after it; default 0.
+    /// What is added after it, from −1e12 to 1e12; default 0.
     pub shift: f64,
 }
 
@@ -24,17 +24,22 @@ impl Default for Affine {
 
 impl FitCodec for Affine {
     fn fit(&self, _: &DataSample) -> Result<AnyCodec> {
-        ensure!(
-            self.scale != 0.0 && self.scale.is_finite() && self.shift.is_finite(),
-            "codec affine: scale = {} must be a number other than 0, and shift = {} a number",
-            self.scale,
-            self.shift
-        );
+        self.check()?;
         Ok((*self).into())
     }
 }
 
 impl Codec for Affine {
+    fn check(&self) -> Result<()> {
+        ensure!(
+            (1e-12..=1e12).contains(&self.scale.abs()) && self.shift.abs() <= 1e12,
+            "codec affine: scale = {} must be a number other than 0, and shift = {} a number, from -1e12 to 1e12",
+            self.scale,
+            self.shift
+        );
+        Ok(())
+    }
+
     fn encode(&self, x: Tensor<2>, _: &Keys) -> Result<Tensor<2>> {
         Ok(x.mul_scalar(self.scale).add_scalar(self.shift))
     }

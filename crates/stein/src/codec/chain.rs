@@ -46,6 +46,10 @@ impl Chain {
 }
 
 impl Codec for Chain {
+    fn check(&self) -> Result<()> {
+        self.0.iter().try_for_each(|codec| codec.check())
+    }
+
     fn state(&self, data: &[usize]) -> Result<Vec<usize>> {
         self.0.iter().try_fold(data.to_vec(), |shape, codec| codec.state(&shape))
     }

@@ -12,13 +12,13 @@ use burn::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{AnyCodec, Codec, DataSample, FitCodec};
-use crate::{Keys, Purpose, Result, ensure, rows};
+use crate::{Keys, Purpose, Result, ensure, numbers::ensure_within, rows};
 
 /// Levels spread over their intervals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dequantize {
-    /// How many values a number can have; default what the data say.
+    /// How many values a number can have, from 2 to 65,536; default what the data say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub levels: Option<u32>,
 }
@@ -30,8 +30,9 @@ impl FitCodec for Dequantize {
                 "codec dequantize: these data do not say how many values their numbers can have: give levels",
             ));
         };
-        ensure!(levels >= 2, "codec dequantize: levels = {levels} must be at least 2");
-        Ok(Dequantized { levels }.into())
+        let codec = Dequantized { levels };
+        codec.check()?;
+        Ok(codec.into())
     }
 }
 
@@ -70,6 +71,10 @@ impl Dequantized {
 }
 
 impl Codec for Dequantized {
+    fn check(&self) -> Result<()> {
+        ensure_within("codec dequantize: levels", self.levels, 2..=1 << 16)
+    }
+
     fn encode(&self, x: Tensor<2>, keys: &Keys) -> Result<Tensor<2>> {
         let [count, dim] = x.dims();
         ensure!(keys.len() == count, "codec dequantize: {} keys were given for {count} rows", keys.len());

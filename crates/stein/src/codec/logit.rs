@@ -37,16 +37,21 @@ impl Logit {
 
 impl FitCodec for Logit {
     fn fit(&self, _: &DataSample) -> Result<AnyCodec> {
-        ensure!(
-            self.margin > 0.0 && self.margin < 0.5,
-            "codec logit: margin = {} must lie between 0 and 0.5",
-            self.margin
-        );
+        self.check()?;
         Ok((*self).into())
     }
 }
 
 impl Codec for Logit {
+    fn check(&self) -> Result<()> {
+        ensure!(
+            self.margin >= 1e-12 && self.margin < 0.5,
+            "codec logit: margin = {} must lie between 0 and 0.5, and not below 1e-12",
+            self.margin
+        );
+        Ok(())
+    }
+
     fn encode(&self, x: Tensor<2>, _: &Keys) -> Result<Tensor<2>> {
         let [s, rest] = self.parts(&x)?;
         Ok(s.log() - rest.log())

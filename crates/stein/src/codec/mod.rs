@@ -52,6 +52,14 @@ use crate::{Error, Keys, Result, ensure};
 
 /// A map from data to states and back, which knows all it needs.
 pub trait Codec: std::fmt::Debug + Send + Sync {
+    /// Fails, saying which number and what it may be, if it is none of a codec: one that a file describes may be anything.
+    ///
+    /// # Errors
+    /// See above.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// The shape of the state of a sample whose data have this shape; here the same.
     ///
     /// # Errors

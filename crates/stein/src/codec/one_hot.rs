@@ -15,6 +15,9 @@ pub struct OneHot {
     pub columns: Vec<usize>,
 }
 
+/// Most classes of a column.
+const MOST: usize = 65_536;
+
 impl FitCodec for OneHot {
     fn fit(&self, sample: &DataSample) -> Result<AnyCodec> {
         sample.check()?;
@@ -28,7 +31,7 @@ impl FitCodec for OneHot {
         let classes = self.columns.iter().map(|&column| {
             let largest = sample.column(column).try_fold(0.0, |largest: f64, class| {
                 ensure!(
-                    class >= 0.0 && class.fract() == 0.0 && class < 65_536.0,
+                    class >= 0.0 && class.fract() == 0.0 && class < MOST as f64,
                     "codec one_hot: column {column} has the value {class}, and classes are 0, 1, 2, …"
                 );
                 Ok(largest.max(class))
@@ -83,8 +86,9 @@ impl OneHots {
             columns.len() == classes.len()
                 && columns.windows(2).all(|pair| pair[0] < pair[1])
                 && columns.last().is_none_or(|&last| last < dim)
-                && classes.iter().all(|&count| count > 0),
-            "codec one_hot: it needs rising columns below {dim} and a number of classes for each"
+                && dim > 0
+                && classes.iter().all(|count| (1..=MOST).contains(count)),
+            "codec one_hot: it needs rising columns below {dim} and a number of classes for each, from 1 to {MOST}"
         );
         Ok(Self { dim, columns, classes })
     }
@@ -96,7 +100,7 @@ impl OneHots {
 
     /// Numbers in a state.
     fn width(&self) -> usize {
-        self.dim - self.columns.len() + self.classes.iter().sum::<usize>()
+        (self.dim - self.columns.len()).saturating_add(self.classes.iter().sum())
     }
 }
 

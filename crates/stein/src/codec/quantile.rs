@@ -10,13 +10,13 @@ use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::{AnyCodec, Codec, DataSample, FitCodec, check_width};
-use crate::{Error, Keys, Result, ensure, rows};
+use crate::{Error, Keys, Result, ensure, numbers::ensure_within, rows};
 
 /// Every column to a standard normal by its quantiles.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quantile {
-    /// Most knots per column, at least 2; default 1000.
+    /// Most knots per column, from 2 to 1,048,576; default 1000.
     pub knots: usize,
 }
 
@@ -28,7 +28,7 @@ impl Default for Quantile {
 
 impl FitCodec for Quantile {
     fn fit(&self, sample: &DataSample) -> Result<AnyCodec> {
-        ensure!(self.knots >= 2, "codec quantile: knots = {} must be at least 2", self.knots);
+        ensure_within("codec quantile: knots", self.knots, 2..=1 << 20)?;
         sample.check()?;
         let columns = (0..sample.dim).map(|column| knots(sample.column(column).collect(), self.knots));
         Ok(Quantiles { columns: columns.collect() }.into())
@@ -84,11 +84,14 @@ impl TryFrom<Columns> for Quantiles {
     type Error = Error;
 
     fn try_from(Columns { columns }: Columns) -> Result<Self> {
-        let rises = |values: &[f64]| values.windows(2).all(|pair| pair[0] < pair[1]);
+        ensure!(!columns.is_empty(), "codec quantile: it needs the knots of at least one column");
+        let rises = |values: &[f64]| {
+            values.windows(2).all(|pair| pair[0] < pair[1]) && values.iter().all(|value| value.is_finite())
+        };
         for (column, Knots { data, normal }) in columns.iter().enumerate() {
             ensure!(
                 !data.is_empty() && data.len() == normal.len() && rises(data) && rises(normal),
-                "codec quantile: the knots of column {column} must rise, with a normal value for each"
+                "codec quantile: the knots of column {column} must be finite and rise, with a normal value for each"
             );
         }
         Ok(Self { columns })

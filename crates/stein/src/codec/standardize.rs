@@ -6,13 +6,17 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{AnyCodec, Codec, DataSample, FitCodec, check_width};
-use crate::{Error, Keys, Result, ensure, rows};
+use crate::{
+    Error, Keys, Result, ensure,
+    numbers::{above, ensure_within},
+    rows,
+};
 
 /// Every column to mean 0 and a standard deviation. A constant column is only centered.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Standardize {
-    /// The standard deviation of the states; default 1.
+    /// The standard deviation of the states; positive and at most 1e6, default 1.
     pub std: f64,
 }
 
@@ -24,7 +28,7 @@ impl Default for Standardize {
 
 impl FitCodec for Standardize {
     fn fit(&self, sample: &DataSample) -> Result<AnyCodec> {
-        ensure!(self.std > 0.0 && self.std.is_finite(), "codec standardize: std = {} must be positive", self.std);
+        ensure_within("codec standardize: std", self.std, above(0.0, 1e6))?;
         sample.check()?;
         let count = sample.rows() as f64;
         let (mean, scale) = (0..sample.dim)
@@ -61,8 +65,11 @@ impl TryFrom<Columns> for Standardized {
 
     fn try_from(Columns { mean, scale }: Columns) -> Result<Self> {
         ensure!(
-            mean.len() == scale.len() && scale.iter().all(|scale| *scale > 0.0),
-            "codec standardize: it needs a mean and a positive scale per column"
+            !mean.is_empty()
+                && mean.len() == scale.len()
+                && mean.iter().all(|mean| mean.is_finite())
+                && scale.iter().all(|scale| *scale > 0.0 && scale.is_finite()),
+            "codec standardize: it needs a mean and a positive scale per column, all finite"
         );
         Ok(Self { mean, scale })
     }

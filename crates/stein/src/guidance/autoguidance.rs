@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Surroundings, Wrapper, extrapolate};
-use crate::{Condition, Denoiser, Dual, Estimate, Levels, Result, ensure, estimate};
+use super::{MOST_SCALE, Surroundings, Wrapper, extrapolate};
+use crate::{Condition, Denoiser, Dual, Estimate, Levels, Result, ensure, estimate, numbers::ensure_within};
 
 /// Guidance by a worse model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,7 +14,7 @@ use crate::{Condition, Denoiser, Dual, Estimate, Levels, Result, ensure, estimat
 pub struct Autoguidance {
     /// The worse model: a run directory, such as an early one, or a checkpoint file.
     pub model: String,
-    /// 1 is no guidance; default 2.
+    /// 1 is no guidance; from −1e6 to 1e6, default 2.
     pub scale: f64,
 }
 
@@ -31,7 +31,7 @@ impl Wrapper for Autoguidance {
         _: &Arc<dyn Denoiser>,
         around: &dyn Surroundings,
     ) -> Result<Arc<dyn Denoiser>> {
-        ensure!(self.scale.is_finite(), "scale = {} must be a finite number", self.scale);
+        ensure_within("scale", self.scale, -MOST_SCALE..=MOST_SCALE)?;
         ensure!(!self.model.is_empty(), "give the worse model of the same data, model = \"PATH\"");
         Ok(Arc::new(Guided { inner, worse: around.denoiser(&self.model)?, scale: self.scale }))
     }

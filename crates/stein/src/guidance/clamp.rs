@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Surroundings, Wrapper};
+use super::{MOST_SCALE, Surroundings, Wrapper};
 use crate::{Condition, Denoiser, Dual, Estimate, FlowMap, Kernel, Levels, Result, ensure, estimate};
 
 /// Keeps estimates of x_0 inside an interval. Default: the range of the data, which pictures have.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Clamp {
-    /// The lower bound, in the units the model works in; default that of the data.
+    /// The lower bound, in the units the model works in, from −1e6 to 1e6; default that of the data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub low: Option<f64>,
-    /// The upper bound; default that of the data.
+    /// The upper bound, as the lower one; default that of the data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub high: Option<f64>,
 }
@@ -30,7 +30,10 @@ impl Clamp {
         let Some((low, high)) = bounds else {
             return Err(crate::Error::new("these data have no range to keep estimates in: give low and high"));
         };
-        ensure!(low < high, "low = {low} must be below high = {high}");
+        ensure!(
+            low < high && low.abs().max(high.abs()) <= MOST_SCALE,
+            "low = {low} must be below high = {high}, and both from -{MOST_SCALE} to {MOST_SCALE}"
+        );
         Ok((low, high))
     }
 }

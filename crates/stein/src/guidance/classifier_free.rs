@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Surroundings, Wrapper, extrapolate};
-use crate::{Condition, Denoiser, Dual, Estimate, Levels, Result, ensure, estimate};
+use super::{MOST_SCALE, Surroundings, Wrapper, extrapolate};
+use crate::{Condition, Denoiser, Dual, Estimate, Levels, Result, ensure, estimate, numbers::ensure_within};
 
 /// Classifier-free guidance, for a model trained with label dropout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClassifierFree {
-    /// 1 is no guidance, 0 the model without its class; default 1.
+    /// 1 is no guidance, 0 the model without its class; from −1e6 to 1e6, default 1.
     pub scale: f64,
 }
 
@@ -33,7 +33,7 @@ impl Wrapper for ClassifierFree {
         _: &Arc<dyn Denoiser>,
         around: &dyn Surroundings,
     ) -> Result<Arc<dyn Denoiser>> {
-        ensure!(self.scale.is_finite(), "scale = {} must be a finite number", self.scale);
+        ensure_within("scale", self.scale, -MOST_SCALE..=MOST_SCALE)?;
         ensure!(
             around.knows_no_class(),
             "this model was not trained to do without its class: train it with family.label_dropout = 0.1"

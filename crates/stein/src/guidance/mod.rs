@@ -22,6 +22,9 @@ use stein_base::registry;
 
 use crate::{Denoiser, Dual, Estimate, Result};
 
+/// The largest scale of guidance and bound of estimates.
+const MOST_SCALE: f64 = 1e6;
+
 /// What a wrapper can ask of the program around it.
 pub trait Surroundings {
     /// Lowest and highest value of the data in the units denoisers work in, where data have a range, as pictures do.

@@ -7,19 +7,19 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{Eval, Past, Sampler, eval::eps};
-use crate::{Kernel, Result, ensure};
+use crate::{Kernel, Result, ensure, numbers::ensure_within};
 
 /// EDM's Heun. Default: no churn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Heun {
-    /// γ = `churn`, the relative rise of the noise level before a step: their S_churn/N; default 0. At most √2 − 1 is used.
+    /// γ = `churn`, the relative rise of the noise level before a step: their S_churn/N; from 0 to 1000, default 0. At most √2 − 1 is used.
     pub churn: f64,
     /// Smallest σ/α at which noise is added: their S_tmin; default 0.
     pub churn_min: f64,
     /// Largest σ/α at which noise is added: their S_tmax; default ∞.
     pub churn_max: f64,
-    /// Factor on the standard deviation of the added noise: their S_noise; default 1.
+    /// Factor on the standard deviation of the added noise: their S_noise; from 0 to 1000, default 1.
     pub churn_noise: f64,
 }
 
@@ -60,13 +60,12 @@ impl Sampler for Heun {
 
     fn check(&self) -> Result<()> {
         ensure!(
-            self.churn >= 0.0 && self.churn_noise >= 0.0 && self.churn_min <= self.churn_max,
-            "sampler heun: churn = {} and churn_noise = {} must be at least 0, and churn_min = {} at most churn_max = {}",
-            self.churn,
-            self.churn_noise,
+            self.churn_min <= self.churn_max,
+            "sampler heun: churn_min = {} must be at most churn_max = {}",
             self.churn_min,
             self.churn_max
         );
-        Ok(())
+        ensure_within("sampler heun: churn", self.churn, 0.0..=1e3)?;
+        ensure_within("sampler heun: churn_noise", self.churn_noise, 0.0..=1e3)
     }
 }

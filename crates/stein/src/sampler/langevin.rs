@@ -11,7 +11,11 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{Eval, Past, Sampler};
-use crate::{Kernel, Result, ensure};
+use crate::{
+    Kernel, Result,
+    grid::MOST_STEPS,
+    numbers::{above, ensure_within},
+};
 
 /// Whose step size `epsilon` means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,12 +76,9 @@ impl Sampler for Langevin {
     }
 
     fn check(&self) -> Result<()> {
-        ensure!(
-            self.epsilon.is_none_or(|epsilon| epsilon > 0.0 && epsilon.is_finite()),
-            "sampler langevin: epsilon = {} must be positive",
-            self.epsilon.unwrap_or_default()
-        );
-        ensure!(self.steps >= 1, "sampler langevin: steps = 0, at least one step per level is needed");
-        Ok(())
+        if let Some(epsilon) = self.epsilon {
+            ensure_within("sampler langevin: epsilon", epsilon, above(0.0, 1e9))?;
+        }
+        ensure_within("sampler langevin: steps", self.steps, 1..=MOST_STEPS)
     }
 }

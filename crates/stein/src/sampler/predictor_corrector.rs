@@ -19,7 +19,11 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{AnySampler, Eval, Past, ReverseDiffusion, Sampler};
-use crate::{Kernel, Result, ensure};
+use crate::{
+    Kernel, Result, ensure,
+    grid::MOST_STEPS,
+    numbers::{above, ensure_within},
+};
 
 /// How the corrector chooses its step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,9 +46,9 @@ pub struct PredictorCorrector {
     pub predictor: Box<AnySampler>,
     /// The corrector; default `annealed`.
     pub corrector: Corrector,
-    /// Corrector steps per level; default 1. With 0 this is the predictor.
+    /// Corrector steps per level; at most 1,000,000, default 1. With 0 this is the predictor.
     pub steps: usize,
-    /// Target signal-to-noise ratio r of a corrector step; default 0.16.
+    /// Target signal-to-noise ratio r of a corrector step; positive and at most 1000, default 0.16.
     pub snr: f64,
     /// Whether the corrector acts before the predictor; default true.
     pub corrector_first: bool,
@@ -119,11 +123,8 @@ impl Sampler for PredictorCorrector {
             "sampler predictor_corrector: {} cannot be its predictor, which must step on a grid by itself",
             self.predictor.kind()
         );
-        ensure!(
-            self.snr > 0.0 && self.snr.is_finite(),
-            "sampler predictor_corrector: snr = {} must be positive",
-            self.snr
-        );
+        ensure_within("sampler predictor_corrector: snr", self.snr, above(0.0, 1e3))?;
+        ensure_within("sampler predictor_corrector: steps", self.steps, ..=MOST_STEPS)?;
         self.predictor.check()
     }
 }

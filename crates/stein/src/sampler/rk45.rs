@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Eval, Past, Sampler};
 use crate::{
-    Kernel, Result, ensure,
+    Kernel, Result,
+    grid::MOST_STEPS,
+    numbers::{above, ensure_within},
     ode::{DORMAND_PRINCE, Steps},
 };
 
@@ -16,11 +18,11 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rk45 {
-    /// Relative tolerance of a step; default 0.00001.
+    /// Relative tolerance of a step; positive, infinite for steps of any error, default 0.00001.
     pub rtol: f64,
-    /// Absolute tolerance of a step, in the units of x; default 0.00001.
+    /// Absolute tolerance of a step, in the units of x; positive, infinite for steps of any error, default 0.00001.
     pub atol: f64,
-    /// Most attempted steps of a sample in one interval of the grid before the run gives up; default 10,000.
+    /// Most attempted steps of a sample in one interval of the grid before the run gives up; from 1 to 1,000,000, default 10,000.
     pub max_steps: usize,
 }
 
@@ -57,13 +59,8 @@ impl Sampler for Rk45 {
     }
 
     fn check(&self) -> Result<()> {
-        ensure!(
-            self.rtol > 0.0 && self.atol > 0.0,
-            "sampler rk45: rtol = {} and atol = {} must be positive",
-            self.rtol,
-            self.atol
-        );
-        ensure!(self.max_steps >= 1, "sampler rk45: max_steps must be at least 1");
-        Ok(())
+        ensure_within("sampler rk45: rtol", self.rtol, above(0.0, f64::INFINITY))?;
+        ensure_within("sampler rk45: atol", self.atol, above(0.0, f64::INFINITY))?;
+        ensure_within("sampler rk45: max_steps", self.max_steps, 1..=MOST_STEPS)
     }
 }

@@ -8,13 +8,13 @@ use std::f64::consts::FRAC_PI_2;
 use serde::{Deserialize, Serialize};
 
 use super::Schedule;
-use crate::{Kernel, Result, ensure};
+use crate::{Kernel, Result, numbers::ensure_within};
 
 /// The cosine schedule on \[t_min, 1\].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cosine {
-    /// Offset s that keeps the first steps from being too small; default 0.008.
+    /// Offset s that keeps the first steps from being too small; from 0 to 1, default 0.008.
     pub offset: f64,
     /// Cleanest time, above 0 because dσ/dt is infinite there; default 0.001.
     pub t_min: f64,
@@ -59,11 +59,7 @@ impl Schedule for Cosine {
     }
 
     fn check(&self) -> Result<()> {
-        ensure!(
-            self.offset >= 0.0 && self.offset.is_finite(),
-            "schedule cosine: offset = {} must be at least 0",
-            self.offset
-        );
+        ensure_within("schedule cosine: offset", self.offset, 0.0..=1.0)?;
         super::check_t_min("cosine", self.t_min)
     }
 }

@@ -6,8 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Schedule;
-use crate::{Error, Kernel, Result, ensure};
+use super::{LARGEST_SIGMA, SMALLEST_SIGMA, Schedule};
+use crate::{Error, Kernel, Result, ensure, numbers::ensure_within};
 
 /// How the list of levels is made. Betas are those of the published `count`; a list of another length covers the same
 /// range in fewer, unscaled steps.
@@ -74,7 +74,21 @@ pub enum LevelList {
     },
 }
 
+/// Most levels of a list.
+const MOST: usize = 1_000_000;
+
 impl LevelList {
+    fn count(&self) -> usize {
+        match *self {
+            Self::Linear { count, .. }
+            | Self::SqrtLinear { count, .. }
+            | Self::Cosine { count, .. }
+            | Self::Sigmoid { count, .. }
+            | Self::Geometric { count, .. } => count,
+            Self::Betas { ref values } | Self::Sigmas { ref values } => values.len(),
+        }
+    }
+
     /// The betas and `true`, or the sigmas and `false`, cleanest level first.
     fn values(&self) -> (Vec<f64>, bool) {
         let line = |from: f64, to: f64, count: usize| -> Vec<f64> {
@@ -151,8 +165,8 @@ impl Discrete {
     /// # Errors
     /// Fewer than two levels, a beta outside (0, 1), or sigmas that are not positive and growing.
     pub fn new(settings: LevelList) -> Result<Self> {
+        ensure_within("schedule discrete: the number of levels", settings.count(), 2..=MOST)?;
         let (values, preserving) = settings.values();
-        ensure!(values.len() >= 2, "schedule discrete: {} level(s) given, at least 2 are needed", values.len());
         let log_noise: Vec<f64> = if preserving {
             let mut log_alpha_bar = 0.0;
             let mut levels = Vec::with_capacity(values.len());
@@ -172,8 +186,9 @@ impl Discrete {
             ensure!(
                 values[0] > 0.0
                     && values.windows(2).all(|pair| pair[0] < pair[1])
-                    && values.iter().all(|s| s.is_finite()),
-                "schedule discrete: sigmas must be positive and grow from the first (cleanest) to the last"
+                    && values.iter().all(|sigma| (SMALLEST_SIGMA..=LARGEST_SIGMA).contains(sigma)),
+                "schedule discrete: sigmas must lie between {SMALLEST_SIGMA:e} and {LARGEST_SIGMA:e} and grow from the first \
+                 (cleanest) to the last"
             );
             values.iter().map(|sigma| sigma.ln()).collect()
         };

@@ -11,9 +11,9 @@ use crate::{Kernel, Result};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Edm {
-    /// Smallest noise, in the units of the data; default 0.002.
+    /// Smallest noise, in the units of the data; at least 1e-9, default 0.002.
     pub sigma_min: f64,
-    /// Largest noise; default 80.
+    /// Largest noise; above `sigma_min` and at most 1e9, default 80.
     pub sigma_max: f64,
 }
 

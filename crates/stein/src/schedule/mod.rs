@@ -18,7 +18,10 @@ pub use vp::Vp;
 
 use stein_base::registry;
 
-use crate::{Kernel, Result, ensure};
+use crate::{
+    Kernel, Result, ensure,
+    numbers::{above, ensure_within},
+};
 
 /// A noise schedule.
 ///
@@ -96,17 +99,21 @@ registry! {
     }
 }
 
-/// Fails unless 0 < sigma_min < sigma_max < ∞.
+/// The largest and the smallest noise that single precision works with at ease.
+const LARGEST_SIGMA: f64 = 1e9;
+const SMALLEST_SIGMA: f64 = 1e-9;
+
+/// Fails unless 0 < sigma_min < sigma_max, neither too small nor too large.
 fn check_sigmas(kind: &str, sigma_min: f64, sigma_max: f64) -> Result<()> {
-    ensure!(
-        0.0 < sigma_min && sigma_min < sigma_max && sigma_max.is_finite(),
-        "schedule {kind}: sigma_min = {sigma_min} and sigma_max = {sigma_max} must satisfy 0 < sigma_min < sigma_max"
-    );
-    Ok(())
+    ensure_within(&format!("schedule {kind}: sigma_min"), sigma_min, SMALLEST_SIGMA..=LARGEST_SIGMA)?;
+    ensure_within(&format!("schedule {kind}: sigma_max"), sigma_max, above(sigma_min, LARGEST_SIGMA))
 }
 
 /// Fails unless the cleanest time lies inside (0, 1).
 fn check_t_min(kind: &str, t_min: f64) -> Result<()> {
-    ensure!(0.0 < t_min && t_min < 1.0, "schedule {kind}: t_min = {t_min} must lie between 0 and 1");
+    ensure!(
+        (1e-9..1.0).contains(&t_min),
+        "schedule {kind}: t_min = {t_min} must lie between 0 and 1, and not below 1e-9"
+    );
     Ok(())
 }

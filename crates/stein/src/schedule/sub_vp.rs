@@ -11,9 +11,9 @@ use crate::{Kernel, Result};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SubVp {
-    /// β at t = 0; default 0.1.
+    /// β at t = 0; at least 1e-9, default 0.1.
     pub beta_min: f64,
-    /// β at t = 1; default 20.
+    /// β at t = 1; from `beta_min` to 100, default 20.
     pub beta_max: f64,
     /// Cleanest time; default 0.001, at which σ = 0.00011.
     pub t_min: f64,

@@ -11,9 +11,9 @@ use crate::{Kernel, Result, ensure};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Vp {
-    /// β at t = 0; default 0.1.
+    /// β at t = 0; at least 1e-9, default 0.1.
     pub beta_min: f64,
-    /// β at t = 1; default 20.
+    /// β at t = 1; from `beta_min` to 100, default 20.
     pub beta_max: f64,
     /// Cleanest time, above 0 because dσ/dt is infinite there; default 0.001, at which σ = 0.0105.
     pub t_min: f64,
@@ -44,8 +44,8 @@ impl Vp {
     /// The check shared with sub-VP, whose parameters these are.
     pub(super) fn check_as(&self, kind: &str) -> Result<()> {
         ensure!(
-            0.0 < self.beta_min && self.beta_min <= self.beta_max && self.beta_max.is_finite(),
-            "schedule {kind}: beta_min = {} and beta_max = {} must satisfy 0 < beta_min <= beta_max",
+            1e-9 <= self.beta_min && self.beta_min <= self.beta_max && self.beta_max <= 100.0,
+            "schedule {kind}: beta_min = {} and beta_max = {} must satisfy 1e-9 <= beta_min <= beta_max <= 100",
             self.beta_min,
             self.beta_max
         );
