@@ -1,7 +1,7 @@
 //! Reads two epochs of a folder of pictures as a training loop would, and says how fast, how much memory it took, and
 //! how long the loop waited.
 //!
-//!     cargo run --release -p stein-data --example epoch -- FOLDER [COUNT] [MEMORY]
+//!     cargo run --release --example epoch -- FOLDER [COUNT] [MEMORY]
 //!
 //! Without the folder, COUNT JPEGs of 500x375 pixels (default 2000) are made in it first. Sets of more than MEMORY MiB
 //! (default 0, so that all stream) are read as they are used.

@@ -1,6 +1,6 @@
 //! A network and a training loop of one's own, on points of a spiral, with nothing but `stein` and `stein-nn`.
 //!
-//! `cargo run --release -p stein-nn --example own_network`
+//! `cargo run --release --example own_network`
 
 use stein::{
     Condition, Context, Device, Dual, Edm, Grid, Heun, Keys, LevelDistribution, Network, Objective, Precondition,

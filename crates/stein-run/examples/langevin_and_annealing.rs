@@ -1,7 +1,7 @@
 //! Why noise levels: on 1/5 N((−5,−5), I) + 4/5 N((5,5), I) with its exact score, Langevin dynamics started anywhere gets the
 //! weights of the modes wrong, and annealed Langevin dynamics gets them right (Song & Ermon 2019, figure 3).
 //!
-//! `cargo run --release -p stein-run --example langevin_and_annealing -- langevin.png` writes the picture of both.
+//! `cargo run --release --example langevin_and_annealing -- langevin.png` writes the picture of both.
 
 use stein::{
     Discrete, Grid, Kernel, Keys, Langevin, LevelList, Purpose, Request, Result, Sampler, Schedule,

@@ -2,7 +2,7 @@
 //! free, hears of the progress, and could stop it.
 //!
 //! `stein train experiments/points2d/edm.toml --out runs/moons`, then
-//! `cargo run --release -p stein-run --example sample_in_a_thread -- runs/moons`
+//! `cargo run --release --example sample_in_a_thread -- runs/moons`
 
 use std::{sync::mpsc, thread};
 

@@ -1,4 +1,4 @@
-//! Exact likelihoods by the probability-flow ODE: `cargo run --release -p stein --example likelihood`.
+//! Exact likelihoods by the probability-flow ODE: `cargo run --release --example likelihood`.
 //!
 //! Along dx/dt = v the density follows d ln p/dt = −∇·v (Chen et al. 2018; Song et al. 2021, eq. 39): data are carried to the
 //! noisiest level, where their density is known, and the divergence is added up on the way. The model here is a mixture whose density is

@@ -1,4 +1,4 @@
-//! A denoiser and a sampler of one's own: `cargo run --release -p stein --example own_sampler`.
+//! A denoiser and a sampler of one's own: `cargo run --release --example own_sampler`.
 //!
 //! The data are coin flips, x_0 = 1 or −1, whose denoiser is E[x_0 given x] = tanh(α x/σ²). The sampler is the midpoint rule
 //! for dx̄/dσ̄ = (x̄ − D)/σ̄ in x̄ = x/α and σ̄ = σ/α, with the place of the midpoint as its one setting.
