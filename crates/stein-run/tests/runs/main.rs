@@ -189,9 +189,14 @@ fn every_ending_is_written_and_says_how_it_was_drawn() {
     }
 }
 
+/// The root of the repository.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
 /// The folder of the experiment files.
 fn experiments() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments")
+    root().join("experiments")
 }
 
 fn experiment_files() -> Vec<PathBuf> {
@@ -199,6 +204,7 @@ fn experiment_files() -> Vec<PathBuf> {
         .unwrap()
         .flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap())
         .map(|file| file.unwrap().path())
+        .filter(|file| file.extension().is_some_and(|ending| ending == "toml"))
         .collect();
     files.sort();
     files
@@ -242,20 +248,29 @@ fn what_a_checkpoint_says_of_its_data_comes_back_bit_for_bit() {
 
 #[test]
 fn every_small_experiment_trains_a_step_at_full_size_and_samples() {
-    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
-    let small = ["digits", "fashion-mnist", "points2d"];
+    let shared = root().join("../shared/data");
+    let (downloaded, own) =
+        (["mnist", "fashion-mnist", "cifar10"], ["digits", "points2d", "table", "series", "photos"]);
     for file in experiment_files() {
         let name = file.strip_prefix(experiments()).unwrap().display().to_string();
-        if !small.iter().any(|folder| name.starts_with(folder)) {
+        let folder = name.split(std::path::is_separator).next().unwrap();
+        if !downloaded.contains(&folder) && !own.contains(&folder) {
             continue;
         }
-        if name.starts_with("fashion-mnist") && !shared.is_dir() {
+        if downloaded.contains(&folder) && !shared.is_dir() {
             println!("skipped {name}: its data are not on this machine");
             continue;
         }
         // Two steps of DDIM for the sheet that ends a run: the slow samplers would take minutes.
         let quick = ["train.steps=1", "train.batch=2", "sample.sampler=ddim", "sample.grid.steps=2"].map(String::from);
-        let experiment = Experiment::read(&file, &quick).unwrap();
+        let mut experiment = Experiment::read(&file, &quick).unwrap();
+        // Their paths are relative to the root of the repository.
+        match &mut experiment.data.source {
+            stein_data::Source::Table(table) => table.path = root().join(&table.path),
+            stein_data::Source::Series(series) => series.path = root().join(&series.path),
+            stein_data::Source::Images(images) => images.path = root().join(&images.path),
+            _ => {}
+        }
         let folder = tempfile::tempdir().unwrap();
         let mut options = options(folder.path().to_owned(), false);
         options.data_dir = Some(shared.clone());
@@ -332,7 +347,8 @@ fn published_networks_have_their_number_of_parameters() {
         let experiment = Experiment::read(&file, &[]).unwrap();
         let AnyFamily::Diffusion(family) = &experiment.family else { panic!("{name} is no diffusion") };
         let network = &family.network;
-        if matches!(network, stein_nn::NetworkConfig::Mlp(_) | stein_nn::NetworkConfig::Unet(_)) {
+        use stein_nn::NetworkConfig::{Mlp, Unet, Unet1d};
+        if matches!(network, Mlp(_) | Unet(_) | Unet1d(_)) {
             continue;
         }
         let shape = match &experiment.data.source {
