@@ -601,7 +601,12 @@ pub fn train(mut state: Prepared, watch: &mut dyn Watch) -> Result<Trained> {
         let saves = last || state.step.is_multiple_of(config.checkpoint_every);
         if saves {
             let from = Instant::now();
-            numbers.extend(state.held_out_losses()?);
+            let losses = state.held_out_losses()?;
+            if let Some((name, loss)) = losses.iter().find(|(_, loss)| !loss.is_finite()) {
+                // The loss of the step was that before it, and says nothing of the weights that would be saved.
+                return Err(state.not_finite(state.step, &format!("{name} is {loss}")));
+            }
+            numbers.extend(losses);
             state.window.away += from.elapsed();
         }
         if !numbers.is_empty() {
