@@ -176,7 +176,13 @@ impl Model {
     pub(crate) fn with_weights_of_step(self, which: Weights, step: u64, of: &Experiment, from_model: bool) -> Self {
         let part = match which {
             Weights::Ema => of.train.ema.initial_part(step),
-            Weights::Raw => if step == 0 { 1.0 } else { 0.0 },
+            Weights::Raw => {
+                if step == 0 {
+                    1.0
+                } else {
+                    0.0
+                }
+            }
         };
         let unlearned = (!from_model).then_some((step, part));
         Self { weights: Some(which), unlearned, ..self }

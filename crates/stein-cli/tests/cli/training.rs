@@ -90,7 +90,9 @@ fn a_run_goes_on_without_its_file_and_from_an_earlier_checkpoint() {
     assert!(refuse(&["train", "--resume", "--out", &run, "--set", "seed=1"]).contains("seed is 1 and was 0"));
     assert!(refuse(&["train", "--resume"]).contains("--out"));
     assert!(refuse(&["train", "--resume", "--out", "nowhere"]).contains("no run directory"));
-    for conflict in [&["train"][..], &["train", "--resume", "--resume-from", "3"], &["train", "--resume", "--from", "x"]] {
+    for conflict in
+        [&["train"][..], &["train", "--resume", "--resume-from", "3"], &["train", "--resume", "--from", "x"]]
+    {
         assert_eq!(stein(conflict).status.code(), Some(2), "{conflict:?}");
     }
     let help = out(&stein(&["train", "--help"]));
@@ -114,7 +116,10 @@ fn progress_is_told_where_there_is_no_terminal_and_nobody_listens() {
     let output = stein(&small(&at("told"), &[]));
     let said = err(&output);
     assert!(said.contains("examples to train on") && said.contains("held out, steps 0 to 200"), "{said}");
-    assert!(said.lines().any(|line| line.starts_with("step 200 of 200, loss ") && line.contains("examples/s")), "{said}");
+    assert!(
+        said.lines().any(|line| line.starts_with("step 200 of 200, loss ") && line.contains("examples/s")),
+        "{said}"
+    );
     // A stderr that takes nothing changes nothing.
     let full = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stein"));

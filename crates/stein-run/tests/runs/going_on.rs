@@ -13,8 +13,8 @@ use stein::{Condition, Error, Keys, Kind, Preconditioned, Result};
 use stein_data::Split;
 use stein_nn::{Checkpoint, Weights, state};
 use stein_run::{
-    AnyFamily, Changes, Classes, Event, Experiment, Model, RESUMABLE, RunDir, Silent, Start, TrainOptions, Trained, Watch,
-    draw, prepare, train,
+    AnyFamily, Changes, Classes, Event, Experiment, Model, RESUMABLE, RunDir, Silent, Start, TrainOptions, Trained,
+    Watch, draw, prepare, train,
 };
 
 use crate::{options, run, tiny};
@@ -105,7 +105,8 @@ fn of_many_starts_in_one_directory_one_trains() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let started: Vec<_> = std::thread::scope(|scope| {
-        let starts: Vec<_> = (0..8).map(|_| scope.spawn(|| prepare(&tiny(&[]), &options(out.clone(), false)))).collect();
+        let starts: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| prepare(&tiny(&[]), &options(out.clone(), false)))).collect();
         starts.into_iter().map(|start| start.join().unwrap()).collect()
     });
     let (trained, refused): (Vec<_>, Vec<_>) = started.into_iter().partition(|started| started.is_ok());
@@ -154,7 +155,8 @@ fn files_that_are_no_checkpoints_of_ours_do_not_count() {
     let folder = tempfile::tempdir().unwrap();
     run(&tiny(&["train.steps=4"]), folder.path(), false).unwrap();
     let checkpoints = folder.path().join("checkpoints");
-    let foreign = ["99.safetensors", "+99.safetensors", "000000099.safetensors", "00000099.safetensors.bak", "last.safetensors"];
+    let foreign =
+        ["99.safetensors", "+99.safetensors", "000000099.safetensors", "00000099.safetensors.bak", "last.safetensors"];
     foreign.iter().for_each(|name| fs::write(checkpoints.join(name), b"mine").unwrap());
     fs::create_dir(checkpoints.join("00000098.safetensors")).unwrap();
     let directory = RunDir::open(folder.path()).unwrap();
@@ -181,7 +183,10 @@ fn a_damaged_checkpoint_is_gone_behind_and_what_came_after_is_kept() {
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&newest, &bytes).unwrap();
     let sentence = refused(&experiment, &out, Start::Resume);
-    assert!(sentence.contains("00000012.safetensors") && sentence.contains("--resume-from STEP (0, 4, 8)"), "{sentence}");
+    assert!(
+        sentence.contains("00000012.safetensors") && sentence.contains("--resume-from STEP (0, 4, 8)"),
+        "{sentence}"
+    );
     let sentence = refused(&experiment, &out, Start::ResumeFrom(5));
     assert!(sentence.contains("no checkpoint of step 5: it has those of 0, 4, 8, 12"), "{sentence}");
 
@@ -298,7 +303,8 @@ fn weights_that_are_not_finite_are_never_saved() {
     run(&good, folder.path(), false).unwrap();
     // The fourth step throws the weights out of the range of floats; its loss and gradient are still those of good ones.
     let wild = "train.rate={rate=1e39, warmup=0}";
-    for (out, from, step) in [("new", Start::New, 0), ("from", Start::From(folder.path().to_str().unwrap().into()), 0)] {
+    for (out, from, step) in [("new", Start::New, 0), ("from", Start::From(folder.path().to_str().unwrap().into()), 0)]
+    {
         let out = folder.path().join(out);
         let sentence = refused(&tiny(&["train.checkpoint_every=1", "train.keep=1", wild]), &out, from);
         assert!(sentence.contains("not finite") || sentence.contains("held_out_loss is"), "{sentence}");
@@ -374,7 +380,8 @@ fn a_run_begins_from_the_weights_of_another_model() {
     let sentence = refused(&tiny(&[]), &at("other"), Start::From("nowhere".into()));
     assert!(sentence.contains("no model at nowhere"), "{sentence}");
 
-    let tuned = tiny(&["train.steps=2", "seed=9", "train.keep=9", "family.prediction={kind=\"eps\"}", "train.rate.rate=1e-4"]);
+    let tuned =
+        tiny(&["train.steps=2", "seed=9", "train.keep=9", "family.prediction={kind=\"eps\"}", "train.rate.rate=1e-4"]);
     let mut spy = Spy::new(|_, _| false);
     start(&tuned, &at("tuned"), Start::From(first), &mut spy).unwrap();
     assert!(spy.said("family.prediction.kind is \"eps\" and was \"edm\""), "{:?}", spy.notes);
