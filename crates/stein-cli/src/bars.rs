@@ -60,7 +60,7 @@ impl Bars {
         let every = if self.terminal { TEXT } else { LINE };
         let ends = step == steps && self.progress.is_some();
         if self.terminal {
-            let bar = self.training.get_or_insert_with(|| self.screen.add(bar(steps, "training")));
+            let bar = self.training.get_or_insert_with(|| self.screen.add(bar(steps, "training", "{msg}")));
             bar.set_position(step);
         }
         if !ends && self.said.elapsed() < every {
@@ -81,7 +81,7 @@ impl Bars {
             pace.sampled();
         }
         if self.terminal {
-            let bar = self.sampling.get_or_insert_with(|| self.screen.add(bar(of, "sampling")));
+            let bar = self.sampling.get_or_insert_with(|| self.screen.add(bar(of, "sampling", "{eta} left")));
             bar.set_length(of);
             bar.set_position(done);
         } else if self.said.elapsed() >= LINE {
@@ -97,10 +97,9 @@ impl Drop for Bars {
     }
 }
 
-fn bar(length: u64, what: &'static str) -> ProgressBar {
-    let end = if what == "sampling" { "{eta} left" } else { "{msg}" };
+fn bar(length: u64, what: &'static str, end: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(&format!("{{prefix}} {{wide_bar}} {{pos}}/{{len}} {end}"))
-        .expect("the template is a constant that parses");
+        .expect("the templates are constants that parse");
     ProgressBar::new(length).with_style(style).with_prefix(what)
 }
 

@@ -72,7 +72,6 @@ impl Model {
     /// # Errors
     /// As [`open`](Self::open), and weights that it does not have.
     pub fn open_with(name: &str, weights: Weights, device: &Device) -> Result<Self> {
-        ensure!(!name.starts_with("exact:"), "{name} is an exact model, which has no weights: leave out --weights");
         let model = Self::read(name, &checkpoint_of(name)?, weights, device)?;
         ensure!(
             Kind::Unsupported,
@@ -222,6 +221,7 @@ impl Model {
 /// # Errors
 /// When it is none of these.
 pub(crate) fn checkpoint_of(name: &str) -> Result<PathBuf> {
+    ensure!(!name.starts_with("exact:"), "{name} is an exact model, which has no weights: give a run or a checkpoint");
     let path = Path::new(name);
     if path.is_dir() {
         return RunDir::open(path)?.latest();

@@ -187,8 +187,8 @@ struct HeldOut {
 const HELD_OUT: (usize, usize) = (512, 1 << 24);
 
 impl HeldOut {
-    /// An even part of the data, so small that looking at it takes no twentieth of the time between two checkpoints: a loss without
-    /// its gradient takes about a third of the time.
+    /// An even part of the data, so small that looking at it takes less than a twentieth of the time between two checkpoints: a loss
+    /// without its gradient takes about a third of the time of a loss with it.
     fn of(data: &stein_data::Data, trained: &stein_data::Data, experiment: &Experiment) -> Result<Self> {
         ensure!(
             Kind::Mismatch,
