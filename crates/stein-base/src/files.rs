@@ -100,7 +100,10 @@ pub fn remove_abandoned(directory: impl AsRef<Path>) {
         let name = name.to_string_lossy();
         let ours = name.starts_with(HALF_WRITTEN[0]) && name.ends_with(HALF_WRITTEN[1]);
         let file = || File::options().read(true).write(true).open(entry.path());
-        if ours && entry.file_type().is_ok_and(|kind| kind.is_file()) && file().is_ok_and(|file| file.try_lock().is_ok()) {
+        if ours
+            && entry.file_type().is_ok_and(|kind| kind.is_file())
+            && file().is_ok_and(|file| file.try_lock().is_ok())
+        {
             // One that cannot be removed is in nobody's way.
             let _ = fs::remove_file(entry.path());
         }

@@ -18,7 +18,7 @@ pub struct Args {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed, with the reason on stderr; 2 the command line was not understood;
-130 stopped by Ctrl-C with everything saved.";
+130 stopped by Ctrl-C, with everything saved unless it was pressed twice.";
 
 #[derive(Debug, ClapArgs)]
 pub struct Machine {

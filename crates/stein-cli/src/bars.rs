@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use stein::{Error, Result};
 use stein_run::{Event, Watch};
 
@@ -22,6 +22,7 @@ pub fn tell(line: impl Display) {
 /// Watches long work on behalf of the person at the terminal.
 pub struct Bars {
     stop: Arc<AtomicBool>,
+    screen: MultiProgress,
     training: Option<ProgressBar>,
     sampling: Option<ProgressBar>,
     pace: Option<Pace>,
@@ -39,8 +40,8 @@ const TEXT: Duration = Duration::from_millis(200);
 impl Bars {
     /// With the flag that Ctrl-C sets.
     pub fn new(stop: Arc<AtomicBool>) -> Self {
-        let (terminal, said) = (stderr().is_terminal(), Instant::now());
-        Self { stop, training: None, sampling: None, pace: None, progress: None, terminal, said }
+        let (screen, terminal, said) = (MultiProgress::new(), stderr().is_terminal(), Instant::now());
+        Self { stop, screen, training: None, sampling: None, pace: None, progress: None, terminal, said }
     }
 
     /// Takes the bars off the screen.
@@ -59,7 +60,7 @@ impl Bars {
         let every = if self.terminal { TEXT } else { LINE };
         let ends = step == steps && self.progress.is_some();
         if self.terminal {
-            let bar = self.training.get_or_insert_with(|| bar(steps, "training"));
+            let bar = self.training.get_or_insert_with(|| self.screen.add(bar(steps, "training", "{msg}")));
             bar.set_position(step);
         }
         if !ends && self.said.elapsed() < every {
@@ -80,7 +81,7 @@ impl Bars {
             pace.sampled();
         }
         if self.terminal {
-            let bar = self.sampling.get_or_insert_with(|| bar(of, "sampling"));
+            let bar = self.sampling.get_or_insert_with(|| self.screen.add(bar(of, "sampling", "{eta} left")));
             bar.set_length(of);
             bar.set_position(done);
         } else if self.said.elapsed() >= LINE {
@@ -96,10 +97,9 @@ impl Drop for Bars {
     }
 }
 
-fn bar(length: u64, what: &'static str) -> ProgressBar {
-    let end = if what == "sampling" { "{eta} left" } else { "{msg}" };
+fn bar(length: u64, what: &'static str, end: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(&format!("{{prefix}} {{wide_bar}} {{pos}}/{{len}} {end}"))
-        .expect("the template is a constant that parses");
+        .expect("the templates are constants that parse");
     ProgressBar::new(length).with_style(style).with_prefix(what)
 }
 
@@ -138,9 +138,9 @@ impl Pace {
     /// How long that many steps and sheets will take; nothing is known before the first step.
     fn left(&self, steps: u64, sheets: u64) -> Option<Duration> {
         let taken = self.steps.1 - self.steps.0;
-        let part = |spent: Duration, of: f64, left: u64| if of > 0.0 { spent.as_secs_f64() / of * left as f64 } else { 0.0 };
-        let seconds =
-            part(self.training, taken as f64, steps) + part(self.sampling, f64::from(self.sheets), sheets);
+        let part =
+            |spent: Duration, of: f64, left: u64| if of > 0.0 { spent.as_secs_f64() / of * left as f64 } else { 0.0 };
+        let seconds = part(self.training, taken as f64, steps) + part(self.sampling, f64::from(self.sheets), sheets);
         // A run of ages has no end that could be told.
         Duration::try_from_secs_f64(seconds).ok().filter(|_| taken > 0 && steps > 0)
     }
@@ -154,10 +154,7 @@ impl Watch for Bars {
                 self.trained(step, steps, sheets);
             }
             Event::Sampled { done, of } => self.sampled(done, of),
-            Event::Note(sentence) => match &self.training {
-                Some(bar) => bar.suspend(|| tell(format!("stein: {sentence}"))),
-                None => tell(format!("stein: {sentence}")),
-            },
+            Event::Note(sentence) => self.screen.suspend(|| tell(format!("stein: {sentence}"))),
             _ => {}
         }
     }

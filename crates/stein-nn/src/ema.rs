@@ -97,7 +97,13 @@ impl EmaConfig {
             Self::Decay { warmup: true, .. } => (1..=updates.min(1000)).map(|n| self.beta(n, 1)).product(),
             Self::Decay { decay, warmup: false } => decay.powf(updates as f64),
             // The first update takes in the weights whole.
-            Self::HalfLife { .. } => if updates == 0 { 1.0 } else { 0.0 },
+            Self::HalfLife { .. } => {
+                if updates == 0 {
+                    1.0
+                } else {
+                    0.0
+                }
+            }
         }
     }
 }

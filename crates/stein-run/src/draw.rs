@@ -7,8 +7,8 @@ use std::{
 };
 
 use stein::{
-    AnySampler, AnySchedule, Condition, Denoiser, Dual, Error, Estimate, FlowMap, Kernel, Levels, Kind, Progress, Request, Result, Sampled,
-    ensure, guidance::Clamped, names, sample, sample_map,
+    AnySampler, AnySchedule, Condition, Denoiser, Dual, Error, Estimate, FlowMap, Kernel, Kind, Levels, Progress,
+    Request, Result, Sampled, ensure, guidance::Clamped, names, sample, sample_map,
 };
 use stein_base::memory::ensure_fits;
 

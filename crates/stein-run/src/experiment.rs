@@ -331,7 +331,8 @@ mod tests {
     fn a_decay_that_ends_with_the_training_follows_it() {
         let decay = |settings: &[&str]| {
             let settings: Vec<String> = settings.iter().map(|s| s.to_string()).collect();
-            let text = MINIMAL.replace("[train]", "[train]\nsteps = 400\nrate.decay = { kind = \"cosine\", steps = 400 }");
+            let text =
+                MINIMAL.replace("[train]", "[train]\nsteps = 400\nrate.decay = { kind = \"cosine\", steps = 400 }");
             Experiment::parse(&text, &settings).map(|experiment| experiment.train.rate.decay)
         };
         let open = Decay::Cosine { steps: None, floor: 0.0 };
@@ -344,8 +345,9 @@ mod tests {
 
     #[test]
     fn differences_are_keys_with_both_values() {
-        let [before, now] = [&[][..], &["train.batch=3".into(), "sample.sampler=ddim".into(), "train.optimizer.clip=1".into()]]
-            .map(|settings| Experiment::parse(MINIMAL, settings).unwrap());
+        let [before, now] =
+            [&[][..], &["train.batch=3".into(), "sample.sampler=ddim".into(), "train.optimizer.clip=1".into()]]
+                .map(|settings| Experiment::parse(MINIMAL, settings).unwrap());
         let found: Vec<String> = before.differences(&now).iter().map(Difference::to_string).collect();
         assert!(found.contains(&"train.batch is 3 and was 128".to_owned()), "{found:?}");
         assert!(found.contains(&"train.optimizer.clip is 1.0 and was absent".to_owned()), "{found:?}");

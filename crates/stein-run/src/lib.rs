@@ -42,8 +42,8 @@ pub use quality::{Neighbors, Quality, within_class_spread};
 pub use run_dir::{Claim, RunDir};
 pub use sampling::{Changes, Method, SampleConfig};
 pub use stein::{Error, Result};
-pub use subject::{DataConfig, Subject};
 pub use stein_nn::Weights;
+pub use subject::{DataConfig, Subject};
 pub use train::{Prepared, RESUMABLE, Start, TrainOptions, Trained, prepare, train};
 pub use watch::{Event, Silent, Watch};
 

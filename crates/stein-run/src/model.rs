@@ -74,7 +74,6 @@ impl Model {
     /// # Errors
     /// As [`open`](Self::open), and weights that it does not have.
     pub fn open_with(name: &str, weights: Weights, device: &Device) -> Result<Self> {
-        ensure!(!name.starts_with("exact:"), "{name} is an exact model, which has no weights: leave out --weights");
         let model = Self::read(name, &checkpoint_of(name)?, weights, device)?;
         ensure!(
             Kind::Unsupported,
@@ -180,7 +179,13 @@ impl Model {
     pub(crate) fn with_weights_of_step(self, which: Weights, step: u64, of: &Experiment, from_model: bool) -> Self {
         let part = match which {
             Weights::Ema => of.train.ema.initial_part(step),
-            Weights::Raw => if step == 0 { 1.0 } else { 0.0 },
+            Weights::Raw => {
+                if step == 0 {
+                    1.0
+                } else {
+                    0.0
+                }
+            }
         };
         let unlearned = (!from_model).then_some((step, part));
         Self { weights: Some(which), unlearned, ..self }
@@ -220,6 +225,7 @@ impl Model {
 /// # Errors
 /// When it is none of these.
 pub(crate) fn checkpoint_of(name: &str) -> Result<PathBuf> {
+    ensure!(!name.starts_with("exact:"), "{name} is an exact model, which has no weights: give a run or a checkpoint");
     let path = Path::new(name);
     if path.is_dir() {
         return RunDir::open(path)?.latest();

@@ -278,11 +278,14 @@ impl RunDir {
     /// # Errors
     /// When a file cannot be read or written.
     pub fn cut_metrics(&self, step: u64) -> Result<Vec<String>> {
-        tensorboard::cut(&self.root, step)?;
+        // The picture is written last: without it the sheet is made again.
+        tensorboard::cut(&self.root, step, self.sample_path(step).exists())?;
         let (whole, damaged) = self.metric_lines()?;
         if !whole.is_empty() || !damaged.is_empty() {
             let kept = whole.iter().filter(|line| line["step"].as_u64() <= Some(step));
-            write_atomically(self.metrics_path(), |file| kept.into_iter().try_for_each(|line| writeln!(file, "{line}")))?;
+            write_atomically(self.metrics_path(), |file| {
+                kept.into_iter().try_for_each(|line| writeln!(file, "{line}"))
+            })?;
         }
         Ok(damaged)
     }
@@ -294,8 +297,7 @@ impl RunDir {
     /// When something cannot be moved.
     pub fn set_aside_after(&self, step: u64) -> Result<Option<PathBuf>> {
         let later = |files: Vec<(u64, PathBuf)>| files.into_iter().filter(|(own, _)| *own > step).map(|(_, path)| path);
-        let lines: Vec<Value> =
-            self.metrics()?.into_iter().filter(|line| line["step"].as_u64() > Some(step)).collect();
+        let lines: Vec<Value> = self.metrics()?.into_iter().filter(|line| line["step"].as_u64() > Some(step)).collect();
         let samples = later(self.samples()?);
         // The newest first, so that what is left is always a run that was.
         let checkpoints = later(self.of_steps(CHECKPOINTS, |ending| ending == "safetensors")?).rev();
@@ -315,8 +317,9 @@ impl RunDir {
         })?;
         for path in files {
             let place = aside.join(path.strip_prefix(&self.root).expect("the files are in the run"));
-            fs::rename(&path, &place)
-                .map_err(|error| file_error(format!("cannot move {} to {}: {error}", path.display(), place.display())))?;
+            fs::rename(&path, &place).map_err(|error| {
+                file_error(format!("cannot move {} to {}: {error}", path.display(), place.display()))
+            })?;
         }
         Ok(Some(aside))
     }

@@ -24,18 +24,24 @@ pub fn is_event_file(path: &Path) -> bool {
 }
 
 /// Cuts the event files of a directory behind the last step that counts, and at a record that is not whole, so that a run that goes
-/// on from there writes every point once. Files without a point are deleted.
+/// on from there writes every point once. Of the last step the numbers are kept, and where `images` count, those too. Files without a
+/// point are deleted.
 ///
 /// # Errors
 /// A file that cannot be read, cut or deleted.
-pub fn cut(directory: impl AsRef<Path>, last: u64) -> Result<()> {
+pub fn cut(directory: impl AsRef<Path>, last: u64, images: bool) -> Result<()> {
     let directory = directory.as_ref();
     let entries = fs::read_dir(directory)
         .map_err(|e| Error::new(format!("the directory cannot be read: {e}")).at(directory.display()))?;
+    let counts = |event: &[u8]| match place_of(event) {
+        Some((step, image)) => step < last || (step == last && (images || !image)),
+        // The first event of a file has no place.
+        None => true,
+    };
     for path in entries.flatten().map(|entry| entry.path()).filter(|path| is_event_file(path)) {
         let shorten = || {
             let file = File::options().read(true).write(true).open(&path)?;
-            match kept(BufReader::new(&file), last)? {
+            match kept(BufReader::new(&file), &counts)? {
                 (0 | 1, _) => fs::remove_file(&path),
                 (_, length) if length < file.metadata()?.len() => file.set_len(length),
                 _ => Ok(()),
@@ -46,8 +52,8 @@ pub fn cut(directory: impl AsRef<Path>, last: u64) -> Result<()> {
     Ok(())
 }
 
-/// The number of whole records before the first behind step `last`, and their length in bytes.
-fn kept(mut file: impl Read, last: u64) -> io::Result<(u64, u64)> {
+/// The number of whole records before the first that does not count, and their length in bytes.
+fn kept(mut file: impl Read, counts: &dyn Fn(&[u8]) -> bool) -> io::Result<(u64, u64)> {
     let (mut records, mut end) = (0, 0);
     loop {
         let mut head = Vec::new();
@@ -59,7 +65,7 @@ fn kept(mut file: impl Read, last: u64) -> io::Result<(u64, u64)> {
         }
         let mut rest = Vec::new();
         file.by_ref().take(size.saturating_add(4)).read_to_end(&mut rest)?;
-        if rest.len() as u64 != size.saturating_add(4) || step_of(&rest) > last {
+        if rest.len() as u64 != size.saturating_add(4) || !counts(&rest) {
             break;
         }
         (records, end) = (records + 1, end + 16 + size);
@@ -67,15 +73,30 @@ fn kept(mut file: impl Read, last: u64) -> io::Result<(u64, u64)> {
     Ok((records, end))
 }
 
-/// The step of an event as they are written here: behind the nine bytes of the time. The first event has none.
-fn step_of(message: &[u8]) -> u64 {
-    match message.get(9..) {
-        Some([key, step @ ..]) if *key == 2 << 3 => {
-            let end = step.iter().take(9).take_while(|byte| **byte >= 0x80).count();
-            step[..=end.min(step.len() - 1)].iter().rev().fold(0, |sum, byte| sum << 7 | u64::from(byte & 0x7f))
+/// The step of an event as they are written here, and whether it is of an image.
+fn place_of(event: &[u8]) -> Option<(u64, bool)> {
+    // Nine bytes of time before the step; then the lengths of summary, value and tag, each behind a key of one byte.
+    let mut rest = event.get(9..)?;
+    let mut number = |key: u64| {
+        rest.split_off_first().filter(|found| u64::from(**found) == key).and_then(|_| take_varint(&mut rest))
+    };
+    let step = number(2 << 3)?;
+    let [_summary, _value, tag] = [number(5 << 3 | 2)?, number(1 << 3 | 2)?, number(1 << 3 | 2)?];
+    let key = rest.get(usize::try_from(tag).ok()?)?;
+    Some((step, u64::from(*key) == 4 << 3 | 2))
+}
+
+/// Takes a number off the front, as [`varint`] writes it.
+fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for place in 0..10 {
+        let byte = *bytes.split_off_first()?;
+        value |= u64::from(byte & 0x7f) << (7 * place);
+        if byte < 0x80 {
+            return Some(value);
         }
-        _ => 0,
     }
+    None
 }
 
 /// Writes one event file.
@@ -275,24 +296,27 @@ mod tests {
         for step in [1, 100, 128, 129, 70_000] {
             writer.scalar("loss", step, 0.5).unwrap();
         }
+        writer.image_png("samples", 70_000, 1, 1, 3, &[0; 500]).unwrap();
         writer.flush().unwrap();
         let path = writer.path().to_owned();
         let whole = std::fs::read(&path).unwrap();
         let all = messages(&path);
-        for (last, left) in [(1, 2), (127, 3), (128, 4), (69_999, 5), (70_000, 6)] {
+        let cuts =
+            [(1, true, 2), (127, true, 3), (128, false, 4), (69_999, true, 5), (70_000, false, 6), (70_000, true, 7)];
+        for (last, images, left) in cuts {
             std::fs::write(&path, &whole).unwrap();
-            cut(directory.path(), last).unwrap();
+            cut(directory.path(), last, images).unwrap();
             assert_eq!(messages(&path), all[..left], "up to {last}");
         }
         for missing in 1..20 {
             std::fs::write(&path, &whole[..whole.len() - missing]).unwrap();
-            cut(directory.path(), u64::MAX).unwrap();
-            assert_eq!(messages(&path), all[..5], "{missing} bytes are missing");
+            cut(directory.path(), u64::MAX, true).unwrap();
+            assert_eq!(messages(&path), all[..6], "{missing} bytes are missing");
         }
         // A file without a point is no use; one of another program is none of ours.
         let foreign = directory.path().join("events.out.tfevents.1.host");
         std::fs::write(&foreign, &whole).unwrap();
-        cut(directory.path(), 0).unwrap();
+        cut(directory.path(), 0, true).unwrap();
         assert!(!path.exists() && std::fs::read(&foreign).unwrap() == whole);
     }
 

@@ -47,7 +47,10 @@ fn a_checkpoint_comes_back_bit_for_bit() {
         let learners = [("critic_2", &critic.weights), ("generator", of_generator)];
         let learners: BTreeMap<_, _> = learners.map(|(name, tensors)| (name.to_owned(), tensors.clone())).into();
         let metadata = checkpoint.metadata.clone();
-        assert_eq!(Checkpoint::read_weights(&path, which).unwrap(), SavedWeights { learners, which, step: 4, metadata });
+        assert_eq!(
+            Checkpoint::read_weights(&path, which).unwrap(),
+            SavedWeights { learners, which, step: 4, metadata }
+        );
     }
     assert_ne!(generator.average.as_ref().unwrap(), &generator.weights);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left of writing");

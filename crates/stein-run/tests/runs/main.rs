@@ -1,6 +1,7 @@
 //! Whole runs on small models: training, resuming, sampling, and every experiment file.
 
 mod families;
+mod going_on;
 mod imports;
 mod own;
 
