@@ -3,6 +3,7 @@
 
 mod error;
 pub mod files;
+pub mod memory;
 pub mod names;
 pub mod random;
 pub mod registry;
