@@ -105,6 +105,13 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
     Ok(fresh)
 }
 
+impl Prepared {
+    /// What a person should know of how the data were read.
+    pub fn notes(&self) -> &[String] {
+        &self.loader.data().notes
+    }
+}
+
 /// The learners of a family with their optimizers and averages.
 fn parts(experiment: &Experiment, subject: &Subject, device: &Device) -> Result<(Vec<Part>, BTreeMap<String, Ema>)> {
     let shape = subject.state_shape()?;
