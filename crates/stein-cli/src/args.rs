@@ -111,7 +111,7 @@ pub struct Train {
     /// Start from the weights of a model: a run directory, a checkpoint file, or what `stein import` wrote
     #[arg(long, value_name = "MODEL")]
     pub from: Option<String>,
-    /// Directory with data sets; default the environment variable STEIN_DATA
+    /// Directory with data sets; default the environment variable STEIN_DATA, or else `data`
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
 }
@@ -181,12 +181,20 @@ pub struct Sample {
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
     /// Print shape, count, sigma_data, the largest distance and the noise levels that follow from them
-    Stats {
-        /// Name of the data set, for example digits, points2d/moons, images/FOLDER or table/FILE.csv
-        name: String,
-        /// Directory with data sets; default the environment variable STEIN_DATA
-        #[arg(long, value_name = "DIR")]
-        data: Option<PathBuf>,
+    Stats(DataSource),
+    /// Draw some samples as a model is given them: turned, cut, resized and through data.codec and back
+    Show {
+        #[command(flatten)]
+        source: DataSource,
+        /// Picture to write, .png
+        #[arg(short, long, value_name = "FILE.png")]
+        output: PathBuf,
+        /// Number of samples; default some of each class, 64 pictures, 24 series or 2000 rows
+        #[arg(short, long, value_name = "N")]
+        n: Option<usize>,
+        /// Replace the file if it exists
+        #[arg(long)]
+        force: bool,
     },
     /// Download a published data set and verify its checksums
     Get {
@@ -196,6 +204,23 @@ pub enum DataCommand {
         #[arg(long, value_name = "DIR")]
         data: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct DataSource {
+    /// A data set, for example digits or points2d/moons, a folder or file such as FOLDER or FILE.csv (where it may be several
+    /// things, images/PATH, table/PATH or series/PATH), or an experiment, FILE.toml
+    #[arg(value_name = "NAME|PATH")]
+    pub name: String,
+    /// Change how the data are read, for example source.height=64 or codec='[{kind="standardize"}]'; may be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub settings: Vec<String>,
+    /// Look at what is held out instead of what is trained on
+    #[arg(long)]
+    pub held_out: bool,
+    /// Directory with data sets; default the environment variable STEIN_DATA, or else `data`
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

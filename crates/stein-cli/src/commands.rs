@@ -12,14 +12,14 @@ use std::{
 
 use clap::CommandFactory;
 use stein::{AnySchedule, AnyWrapper, Error, Kind, Result, Spacing, codec::AnyCodecConfig, ensure, names};
-use stein_data::{Source, Split, Stats};
+use stein_data::{Data, Source, Split, Stats};
 use stein_run::{
-    AnyFamily, Changes, Classes, DEVICES, DemoOptions, Experiment, ImportOptions, Method, Model, RunDir, Start,
-    TrainOptions, Weights, bench, demo, device, draw_to_file, export, import, prepare, train,
+    AnyFamily, Changes, Classes, DEVICES, DataConfig, DemoOptions, Experiment, ImportOptions, Method, Model, RunDir, Start,
+    Subject, TrainOptions, Weights, bench, demo, device, draw_to_file, export, import, picture, prepare, preview, train,
 };
 
 use crate::{
-    args::{Args, BenchCommand, Command, DataCommand, Import, Precision, Sample, Train, Which, Work},
+    args::{Args, BenchCommand, Command, DataCommand, DataSource, Import, Precision, Sample, Train, Which, Work},
     bars::{Bars, tell},
 };
 
@@ -197,15 +197,43 @@ fn sample_model(args: &Sample, device_name: &str) -> Result<ExitCode> {
     }
 }
 
+/// The data that are meant, and how they reach a model.
+fn load(source: &DataSource) -> Result<(Data, DataConfig)> {
+    let config = DataConfig::named(&source.name, &source.settings)?;
+    let split = if source.held_out { Split::Test } else { Split::Train };
+    Ok((config.source.load(split, source.data.as_deref())?, config))
+}
+
+/// Says what a person should know of the data.
+fn tell_notes(data: &Data) {
+    data.notes.iter().for_each(|note| tell(format!("stein: {note}")));
+}
+
 fn data(command: DataCommand) -> Result<()> {
     match command {
-        DataCommand::Stats { name, data } => {
-            let data = Source::named(&name)?.load(Split::Train, data.as_deref())?;
-            say(&Stats::of(&data)?.to_string())
+        DataCommand::Stats(source) => {
+            let (data, config) = load(&source)?;
+            say(&Stats::of(&data)?.to_string())?;
+            if !config.codec.is_empty() {
+                let subject = Subject::of(&data, &config)?;
+                let sizes: Vec<String> = subject.state_shape()?.iter().map(usize::to_string).collect();
+                let std = subject.variance.sqrt();
+                say(&format!("{:<26}{}\n{:<26}{std:.4}\n", "shape after codec", sizes.join("x"), "std after codec"))?;
+            }
+            Ok(())
+        }
+        DataCommand::Show { source, output, n, force } => {
+            let at = output.display();
+            let is_png = output.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png"));
+            ensure!(is_png, "{at} is no name of a picture: end it with .png");
+            ensure!(force || !output.exists(), "{at} exists already: choose another name, or replace it with --force");
+            let (data, config) = load(&source)?;
+            picture::write_png(&output, &preview(&data, &config, n)?)?;
+            tell_notes(&data);
+            Ok(())
         }
         DataCommand::Get { name, data } => {
-            let folder =
-                data.or_else(|| std::env::var_os("STEIN_DATA").map(PathBuf::from)).unwrap_or_else(|| "data".into());
+            let folder = stein_data::data_folder(data.as_deref());
             let shown = std::io::stderr().is_terminal();
             let mut progress = |done: u64, of: Option<u64>| {
                 if shown {

@@ -1,16 +1,19 @@
 //! Arrays of numpy: `.npy` and `.npz` files, for the tables, series and images stored in them.
+//!
+//! A `.npy` file is 6 bytes of magic, a version, the length of a header, the header `{'descr': '<f4', 'fortran_order': False,
+//! 'shape': (3, 2), }`, and the numbers. What a shape needs is compared with the file and with memory before it is read.
 
 use crate::{
+    listing::open,
     positioned::Positioned,
     samples::{Depth, Samples},
+    source::{first_ten, nearest, short},
 };
-use npyz::{Endianness, NpyFile, NpyHeader, Order, TypeChar};
 use std::{
-    fs::File,
     io::{self, BufReader, Read, Seek},
     path::Path,
 };
-use stein_base::{Error, Kind, Result, ensure, names};
+use stein_base::{Error, Kind, Result, ensure, memory};
 
 /// An array in row-major order.
 #[derive(Debug)]
@@ -65,21 +68,18 @@ impl Stored {
     /// The array of a `.npy` file, if its numbers lie there as they are used: in row-major order and little-endian,
     /// bytes, words or 32-bit floats. Of anything else, and of what is damaged, [`read`] is the judge.
     pub fn open(path: &Path) -> Option<Self> {
-        let mut from = BufReader::new(File::open(path).ok()?);
-        let header = NpyHeader::from_reader(&mut from).ok()?;
-        let npyz::DType::Plain(kind) = header.dtype() else { return None };
-        let depth = match (kind.type_char(), kind.size_field()) {
-            (TypeChar::Uint, 1) => Depth::U8,
-            (TypeChar::Uint, 2) => Depth::U16,
-            (TypeChar::Float, 4) => Depth::F32,
+        let mut from = BufReader::new(open(path).ok()?);
+        let header = Header::read(&mut from).ok()?;
+        let depth = match header.code.as_str() {
+            "u1" => Depth::U8,
+            "u2" => Depth::U16,
+            "f4" => Depth::F32,
             _ => return None,
         };
-        let shape: Vec<usize> = header.shape().iter().map(|&n| n as usize).collect();
         let start = from.stream_position().ok()?;
-        let bytes = shape.iter().try_fold(depth.bytes(), |bytes, &n| bytes.checked_mul(n))?;
-        let whole = from.get_ref().metadata().ok()?.len() >= start.checked_add(bytes as u64)?;
-        let usable = whole && header.order() == Order::C && kind.endianness() != Endianness::Big;
-        usable.then(|| Self { shape, depth, file: Positioned::new(from.into_inner()), start })
+        let (_, bytes) = header.fits(from.get_ref().metadata().ok()?.len().checked_sub(start)?).ok()?;
+        let usable = bytes > 0 && !header.fortran && !header.big;
+        usable.then(|| Self { shape: header.shape, depth, file: Positioned::new(from.into_inner()), start })
     }
 
     /// The numbers of the first index `i`.
@@ -96,35 +96,43 @@ pub(crate) fn is_array(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("npy") || ending.eq_ignore_ascii_case("npz"))
 }
 
+/// The number of dimensions of the array in a `.npy` file.
+pub(crate) fn dimensions(path: &Path) -> Option<usize> {
+    Some(Header::read(&mut BufReader::new(open(path).ok()?)).ok()?.shape.len())
+}
+
 /// The array of a `.npy` file, or of a `.npz` file the array called `array` (by default `x`, or the only one beside the
 /// labels) and the labels in the one called `label` (by default `y` or `labels` where there is one), as text, one for
 /// each first index. In a `.npy` file `label` means nothing.
 pub(crate) fn read(path: &Path, array: Option<&str>, label: Option<&str>) -> Result<(Array, Option<Vec<String>>)> {
     let at = path.display();
     let broken = |e: &dyn std::fmt::Display| Error::of(Kind::File, format!("{at} cannot be read as npz: {e}"));
-    let file = File::open(path).map_err(|e| Error::of(Kind::File, format!("{at} cannot be read: {e}")))?;
+    let unreadable = |e| Error::of(Kind::File, format!("{at} cannot be read: {e}"));
+    let file = open(path).map_err(unreadable)?;
+    let size = file.metadata().map_err(unreadable)?.len();
     let file = BufReader::new(file);
     if !path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("npz")) {
-        return Ok((npy(file, &at.to_string())?, None));
+        return Ok((npy(file, size, &at.to_string())?, None));
     }
     let mut archive = zip::ZipArchive::new(file).map_err(|e| broken(&e))?;
     let files: zip::result::ZipResult<Vec<String>> = archive.file_names().map(|name| Ok(name?.into_owned())).collect();
     let files = files.map_err(|e| broken(&e))?;
-    let known: Vec<&str> = files.iter().filter_map(|file| npyz::npz::array_name_from_file_name(file)).collect();
+    let known: Vec<&str> = files.iter().filter_map(|file| file.strip_suffix(".npy")).collect();
     let label = label.or_else(|| ["y", "labels"].into_iter().find(|name| known.contains(name)));
     let others: Vec<&str> = known.iter().copied().filter(|&name| Some(name) != label).collect();
     let array = match (array, &others[..]) {
         (Some(array), _) => array,
         (None, [only]) => only,
         (None, _) if known.contains(&"x") => "x",
-        _ => return Err(Error::new(format!("{at} holds the arrays {}: name one by `array`", known.join(", ")))),
+        _ => return Err(Error::new(format!("{at} holds the arrays {}: name one by `array`", first_ten(&known)))),
     };
     let mut read = |name: &str| {
-        let Ok(file) = archive.by_name(&npyz::npz::file_name_from_array_name(name)) else {
-            let known = names::nearest_first(name, &known);
+        let Ok(file) = archive.by_name(&format!("{name}.npy")) else {
+            let (name, known) = (short(name), nearest(name, &known));
             return Err(Error::new(format!("{at} has no array `{name}` that can be read: choose from {known}")));
         };
-        npy(file, &format!("{at} (array `{name}`)"))
+        let size = file.size();
+        npy(file, size, &format!("{at} (array `{}`)", short(name)))
     };
     let labels = match label {
         Some(name) => {
@@ -147,46 +155,120 @@ pub(crate) fn read(path: &Path, array: Option<&str>, label: Option<&str>) -> Res
     Ok((array, labels))
 }
 
-fn npy(source: impl Read, at: &str) -> Result<Array> {
-    let broken = |e: io::Error| Error::of(Kind::File, format!("{at} cannot be read as npy: {e}"));
-    let file = NpyFile::new(source).map_err(broken)?;
-    let shape: Vec<usize> = file.shape().iter().map(|&n| n as usize).collect();
-    let fortran = file.order() == Order::Fortran;
-    let dtype = file.dtype();
-    let kind = match &dtype {
-        npyz::DType::Plain(kind) => Some((kind.type_char(), kind.size_field())),
-        _ => None,
-    };
+/// What stands before the numbers.
+struct Header {
+    /// Kind and size of a number, as in `f4`.
+    code: String,
+    /// Whether the largest byte comes first.
+    big: bool,
+    /// Whether the first index runs fastest.
+    fortran: bool,
+    shape: Vec<usize>,
+}
+
+impl Header {
+    /// The longest header that numpy reads without being asked to is 10,000 bytes.
+    const LONGEST: usize = 1 << 16;
+
+    fn read(source: &mut impl Read) -> std::result::Result<Self, String> {
+        let ends = |_| "it ends within its header".to_owned();
+        let mut start = [0; 10];
+        source.read_exact(&mut start).map_err(ends)?;
+        let [magic @ .., version, _, a, b] = start;
+        if magic != *b"\x93NUMPY" {
+            return Err("it does not begin as npy files do".into());
+        }
+        let length = match version {
+            1 => u16::from_le_bytes([a, b]).into(),
+            _ => {
+                let mut more = [0; 2];
+                source.read_exact(&mut more).map_err(ends)?;
+                u32::from_le_bytes([a, b, more[0], more[1]]) as usize
+            }
+        };
+        if length > Self::LONGEST {
+            return Err(format!("its header would have {length} bytes"));
+        }
+        let mut text = vec![0; length];
+        source.read_exact(&mut text).map_err(ends)?;
+        let text = String::from_utf8_lossy(&text);
+        Self::parse(&text).ok_or_else(|| format!("its header is not understood: {}", short(&text)))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let value = |key: &str| Some(text.split_once(key)?.1.trim_start().strip_prefix(':')?.trim_start());
+        let descr = value("'descr'")?;
+        // Records are described by a list, which no code is.
+        let code = descr.strip_prefix('\'').and_then(|rest| Some(rest.split_once('\'')?.0)).unwrap_or(descr);
+        let shape = value("'shape'")?.strip_prefix('(')?.split_once(')')?.0;
+        let shape = shape.split(',').map(str::trim).filter(|size| !size.is_empty());
+        Some(Self {
+            code: code.trim_start_matches(['<', '>', '|', '=']).to_owned(),
+            big: code.starts_with('>'),
+            fortran: value("'fortran_order'")?.starts_with("True"),
+            shape: shape.map(|size| size.parse().ok()).collect::<Option<_>>()?,
+        })
+    }
+
+    /// How many numbers there are and how many bytes they take, if a source of `size` bytes can have them.
+    fn fits(&self, size: u64) -> std::result::Result<(usize, usize), String> {
+        let width: usize = self.code.get(1..).and_then(|width| width.parse().ok()).unwrap_or(1);
+        let count = self.shape.iter().try_fold(1usize, |count, &n| count.checked_mul(n));
+        let both = count.and_then(|count| Some((count, count.checked_mul(width)?)));
+        match both.filter(|&(_, bytes)| bytes as u64 <= size) {
+            Some((0, _)) => Err(format!("it is empty, with the shape {:?}", self.shape)),
+            Some(both) => Ok(both),
+            None => {
+                Err(format!("it ends before its numbers do: the shape {:?} needs more than {size} bytes", self.shape))
+            }
+        }
+    }
+}
+
+/// The array of a npy file of `size` bytes.
+fn npy(mut source: impl Read, size: u64, at: &str) -> Result<Array> {
+    let broken = |e: String| Error::of(Kind::File, format!("{at} cannot be read as npy: {e}"));
+    let header = Header::read(&mut source).map_err(broken)?;
+    let (count, size) = header.fits(size).map_err(broken)?;
+    // As they are stored, and as double precision.
+    memory::ensure_fits(at, size as u128 + 8 * count as u128)?;
+    let mut bytes = Vec::new();
+    source.take(size as u64).read_to_end(&mut bytes).map_err(|e| broken(e.to_string()))?;
+    ensure!(Kind::File, bytes.len() == size, "{at} cannot be read as npy: it ends before its numbers do");
+    let Header { code, big, fortran, shape } = header;
     macro_rules! read {
         ($t:ty) => {{
-            let values = file.into_vec::<$t>().map_err(broken)?;
-            if fortran { row_major(&values, &shape) } else { values }
+            let chunks = bytes.as_chunks().0.iter();
+            let values =
+                chunks.map(|&it| if big { <$t>::from_be_bytes(it) } else { <$t>::from_le_bytes(it) }).collect();
+            if fortran { row_major(values, &shape) } else { values }
         }};
         ($t:ty as f64) => {
             Numbers::Whole(read!($t).into_iter().map(|value| value as f64).collect())
         };
     }
-    let numbers = match kind {
-        Some((TypeChar::Float, 4)) => Numbers::F32(read!(f32)),
-        Some((TypeChar::Float, 8)) => Numbers::F64(read!(f64)),
-        Some((TypeChar::Uint, 1)) => Numbers::U8(read!(u8)),
-        Some((TypeChar::Uint, 2)) => Numbers::U16(read!(u16)),
-        Some((TypeChar::Uint, 4)) => read!(u32 as f64),
-        Some((TypeChar::Uint, 8)) => read!(u64 as f64),
-        Some((TypeChar::Int, 1)) => read!(i8 as f64),
-        Some((TypeChar::Int, 2)) => read!(i16 as f64),
-        Some((TypeChar::Int, 4)) => read!(i32 as f64),
-        Some((TypeChar::Int, 8)) => read!(i64 as f64),
-        _ => {
-            let dtype = dtype.descr();
-            return Err(Error::of(Kind::File, format!("{at} holds {dtype}: store it as f32, f64 or integers")));
+    let numbers = match code.as_str() {
+        "f4" => Numbers::F32(read!(f32)),
+        "f8" => Numbers::F64(read!(f64)),
+        "u1" => Numbers::U8(read!(u8)),
+        "u2" => Numbers::U16(read!(u16)),
+        "u4" => read!(u32 as f64),
+        "u8" => read!(u64 as f64),
+        "i1" => read!(i8 as f64),
+        "i2" => read!(i16 as f64),
+        "i4" => read!(i32 as f64),
+        "i8" => read!(i64 as f64),
+        "b1" => read!(u8 as f64),
+        other => {
+            let sentence = format!("{at} holds `{}`: store it as f32, f64 or integers", short(other));
+            return Err(Error::of(Kind::File, sentence));
         }
     };
     Ok(Array { shape, numbers })
 }
 
 /// Values whose first index runs fastest, with the last one running fastest.
-fn row_major<T: Copy>(values: &[T], shape: &[usize]) -> Vec<T> {
+fn row_major<T: Copy>(values: Vec<T>, shape: &[usize]) -> Vec<T> {
     let place = |mut k: usize| {
         // The indices of the k-th value, the last first, on their way to its place in the other order.
         let (mut at, mut step) = (0, values.len());
@@ -211,7 +293,6 @@ mod tests {
         let fortran: Vec<i32> =
             (0..2).flat_map(|k| (0..3).flat_map(move |j| (0..2).map(move |i| value(i, j, k)))).collect();
         let c: Vec<i32> = (0..2).flat_map(|i| (0..3).flat_map(move |j| (0..2).map(move |k| value(i, j, k)))).collect();
-        assert_eq!(row_major(&fortran, &[2, 3, 2]), c);
-        assert!(row_major::<u8>(&[], &[0, 3]).is_empty());
+        assert_eq!(row_major(fortran, &[2, 3, 2]), c);
     }
 }

@@ -4,38 +4,53 @@
 //! present if its checksum is that of its values, so the checksums are the record of what is there: what was never
 //! written is zeros, which no checksum is, and what a killed process or a full disk left half written is decoded again.
 //! Two processes that write the same record write the same bytes. Nothing here fails: without a cache, samples are
-//! decoded every time.
+//! decoded every time. Of the files of one folder, which its changes and other settings leave behind, the last few used are kept.
 
 use crate::positioned::Positioned;
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
+    time::SystemTime,
 };
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 const CHECKSUM: usize = 8;
 
+/// Files of a family that are kept.
+const KEPT: usize = 4;
+
 /// Records of decoded samples.
 #[derive(Debug)]
 pub(crate) struct Cache {
     file: Positioned,
+    path: PathBuf,
     /// Bytes of the values of a record.
     size: usize,
     writable: AtomicBool,
 }
 
 impl Cache {
-    /// The file of this name in `dir` with `count` records of `size` bytes; made if absent, and read only if it cannot
-    /// be written. `None` if there can be none.
-    pub fn open(dir: &Path, name: &str, count: usize, size: usize) -> Option<Self> {
-        let path = dir.join(name);
-        let (file, writable) = match create(dir, &path, count as u64 * (CHECKSUM + size) as u64) {
+    /// The file `family` + `name` in `dir` with `count` records of `size` bytes; made if absent, and read only if it cannot
+    /// be written. `None` if there can be none. Older files of the family are removed.
+    pub fn open(dir: &Path, family: &str, name: &str, count: usize, size: usize) -> Option<Self> {
+        let path = dir.join(format!("{family}{name}"));
+        let bytes = (count as u64).checked_mul((CHECKSUM + size) as u64)?;
+        let (file, writable) = match create(dir, &path, bytes) {
             Ok(file) => (file, true),
             Err(_) => (File::open(&path).ok()?, false),
         };
-        Some(Self { file: Positioned::new(file), size, writable: AtomicBool::new(writable) })
+        if writable {
+            // Read files count as used too. What fails here costs room and nothing else.
+            let _ = file.set_modified(SystemTime::now()).and_then(|()| remove_old(dir, family));
+        }
+        Some(Self { file: Positioned::new(file), path, size, writable: AtomicBool::new(writable) })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The values of record `i`, if they are there.
@@ -83,6 +98,19 @@ fn create(dir: &Path, path: &Path, len: u64) -> io::Result<File> {
     Ok(file)
 }
 
+/// Removes all but the files of the family that were used last.
+fn remove_old(dir: &Path, family: &str) -> io::Result<()> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(family.as_bytes()) {
+            files.push((entry.metadata()?.modified()?, entry.path()));
+        }
+    }
+    files.sort_unstable_by(|a, b| b.cmp(a));
+    files.into_iter().skip(KEPT).try_for_each(|(_, path)| fs::remove_file(path))
+}
+
 /// The checksum of the values of record `i`, never all zeros; a record that stands at another's place has a wrong one.
 fn checksum(i: usize, values: &[u8]) -> [u8; CHECKSUM] {
     xxh3_64_with_seed(values, i as u64).max(1).to_le_bytes()
@@ -93,7 +121,7 @@ mod tests {
     use super::*;
 
     fn open(dir: &Path) -> Cache {
-        Cache::open(dir, "rows", 3, 5).unwrap()
+        Cache::open(dir, "", "rows", 3, 5).unwrap()
     }
 
     #[test]
@@ -124,10 +152,23 @@ mod tests {
     }
 
     #[test]
+    fn the_last_few_of_a_family_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("other"), "").unwrap();
+        for name in ["a", "b", "c", "d", "a", "e", "f"] {
+            Cache::open(dir.path(), "set-", name, 1, 1).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(10)); // another time, on systems with coarse ones
+        }
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["other", "set-a", "set-d", "set-e", "set-f"]);
+    }
+
+    #[test]
     fn without_a_place_there_is_none() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
-        assert!(Cache::open(&dir.path().join("file"), "rows", 1, 1).is_none());
+        assert!(Cache::open(&dir.path().join("file"), "", "rows", 1, 1).is_none());
     }
 
     #[test]
@@ -135,8 +176,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         open(dir.path()).write(0, b"hello");
         // Opened for reading only, which fails at the first write as a full disk does.
-        let file = Positioned::new(File::open(dir.path().join("rows")).unwrap());
-        let cache = Cache { file, size: 5, writable: AtomicBool::new(true) };
+        let path = dir.path().join("rows");
+        let file = Positioned::new(File::open(&path).unwrap());
+        let cache = Cache { file, path, size: 5, writable: AtomicBool::new(true) };
         cache.write(1, b"other");
         assert!(!cache.writable.load(Ordering::Relaxed));
         cache.write(2, b"third");

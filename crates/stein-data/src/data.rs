@@ -107,6 +107,8 @@ pub struct Data {
     pub class_names: Vec<String>,
     /// The names of the columns of a row; empty for all else.
     pub columns: Vec<String>,
+    /// What a person should know of how they were read, such as what was left out and what is held out: sentences.
+    pub notes: Vec<String>,
     values: Values,
 }
 
@@ -240,7 +242,8 @@ impl Data {
         labels: Option<Vec<usize>>,
         class_names: Vec<String>,
     ) -> Result<Self> {
-        let dim = shape.len();
+        // A shape that overflows is one of no samples.
+        let dim = shape.dims().into_iter().try_fold(1, usize::checked_mul).unwrap_or(0);
         let fits = match &values {
             Values::Held { samples, .. } => dim > 0 && samples.len() > 0 && samples.len().is_multiple_of(dim),
             Values::Streamed(rows) => dim > 0 && rows.count() > 0,
@@ -250,10 +253,11 @@ impl Data {
             "{name} has {} values, not one or more samples of {dim}: check the file, the split and its fraction",
             match &values {
                 Values::Held { samples, .. } => samples.len(),
-                Values::Streamed(rows) => rows.count() * dim,
+                Values::Streamed(rows) => rows.count().saturating_mul(dim),
             }
         );
-        let data = Self { name: name.into(), shape, labels, class_names, columns: Vec::new(), values };
+        let data =
+            Self { name: name.into(), shape, labels, class_names, columns: Vec::new(), notes: Vec::new(), values };
         let (n, classes) = (data.len(), data.classes());
         if let Some(labels) = &data.labels {
             ensure!(
@@ -340,6 +344,19 @@ impl Data {
     /// The number of classes; 0 where there are no labels.
     pub fn classes(&self) -> usize {
         self.class_names.len()
+    }
+
+    /// The number of samples in each class, `[classes]`; of a split a class may have none.
+    pub fn class_counts(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.classes()];
+        self.labels.iter().flatten().for_each(|&label| counts[label] += 1);
+        counts
+    }
+
+    /// With notes behind those it has.
+    pub(crate) fn noted(mut self, notes: impl IntoIterator<Item = String>) -> Self {
+        self.notes.extend(notes);
+        self
     }
 
     /// Whether a sample is an image.

@@ -35,7 +35,12 @@ fn read<const HEAD: usize>(
     }
     ensure!(
         Kind::File,
-        head[0] == magic && bytes.len() == 4 * HEAD + head[1..].iter().product::<usize>(),
+        head[0] == magic
+            && head[1..]
+                .iter()
+                .try_fold(1, |bytes: usize, &n| bytes.checked_mul(n))
+                .and_then(|n| n.checked_add(4 * HEAD))
+                == Some(bytes.len()),
         "{} is not an idx file with the header {magic}: fetch it again",
         path.display()
     );

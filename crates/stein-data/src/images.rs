@@ -1,7 +1,7 @@
 //! Pictures: a folder or a tar file of PNG, JPEG, WebP and TIFF, or an array of numpy.
 //!
-//! The pictures are taken in the order of their paths, transparency dropped. Where they lie in sub-folders, the first
-//! folder below the path is the class. Values of 8 and 16 bits are given over the largest one, floating-point ones as
+//! The pictures are taken in the order of their paths, turned as their Exif data say, transparency dropped. Where they lie
+//! in sub-folders, the first folder below the path is the class. Values of 8 and 16 bits are given over the largest one, floating-point ones as
 //! they are; all pictures of a set are of one kind. Every tenth picture is held out for the test split.
 //!
 //! A set that fits into `memory` is decoded once, at the start. A larger one is a stream: only the names and, where
@@ -15,9 +15,9 @@ use crate::{
     cache::Cache,
     data::first_error,
     listing::{ENDINGS, Listing},
-    picture::{self, Head, Picture},
+    picture::{self, Head, LARGEST, Picture},
     samples::{Depth, Samples},
-    source::{classes_of, labels_of, one_tenth},
+    source::{Part, classes_of, hundred, labels_of, one_tenth},
 };
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use stein_base::{Error, Kind, Result, ensure};
+use stein_base::{Error, Kind, Result, ensure, memory};
 
 /// Pictures of a folder, a tar file, or an array.
 ///
@@ -66,6 +66,9 @@ pub struct Images {
     /// The array of an npz file that holds the classes, `[N]`; by default `y` or `labels` where there is one.
     #[serde(default)]
     pub label: Option<String>,
+    /// The most classes that labels in an npz file may make; default 100. Sub-folders may be any number.
+    #[serde(default = "hundred")]
+    pub max_classes: usize,
     /// MiB of decoded pictures that are held in memory; a larger folder, tar or npy file is read as it is used. Default
     /// 512.
     #[serde(default = "half_a_gib")]
@@ -87,6 +90,7 @@ impl Default for Images {
             test_fraction: one_tenth(),
             array: None,
             label: None,
+            max_classes: hundred(),
             memory: half_a_gib(),
             cache: None,
         }
@@ -129,18 +133,21 @@ impl Images {
         // The heads of all are read for either split, so that both agree on what a picture is.
         let heads = self.heads(&listing)?;
         let target = self.target(&listing, &heads)?;
-        let (labels, class_names) = self.classes(&listing.names)?;
-        let own = split.own(listing.len(), self.test_fraction);
-        let labels = labels.map(|labels| own.iter().map(|&i| labels[i]).collect());
+        let (labels, class_names) = self.classes(&listing)?;
+        let part = Part::of(split, listing.len(), self.test_fraction, labels.as_deref())?;
+        let labels = part.labels(labels);
         let Target { height, width, channels, .. } = target;
         let shape = Shape::Image { height, width, channels };
         let name = self.name();
-        if self.fits_memory(own.len(), &target) {
-            let samples = target.gather(&own, |i| target.read(&listing, i))?;
-            return Data::held(&name, shape, samples, labels, class_names);
+        let notes = listing.note().into_iter().chain([part.note]);
+        if self.fits_memory(part.own.len(), &target) {
+            let samples = target.gather(&part.own, |i| target.read(&listing, i))?;
+            return Ok(Data::held(&name, shape, samples, labels, class_names)?.noted(notes));
         }
         let cache = self.open_cache(&listing, target);
-        Data::from_stream(&name, shape, Arc::new(Pictures { listing, own, target, cache }), labels, class_names)
+        let kept = cache.as_ref().map(|cache| format!("decoded pictures are kept in {}", cache.path().display()));
+        let rows = Pictures { listing, own: part.own, target, cache };
+        Ok(Data::from_stream(&name, shape, Arc::new(rows), labels, class_names)?.noted(notes.chain(kept)))
     }
 
     fn name(&self) -> String {
@@ -151,9 +158,9 @@ impl Images {
     fn heads(&self, listing: &Listing) -> Result<Vec<Option<Head>>> {
         let sized = self.height.is_some() && self.width.is_some() && self.channels.is_some();
         let head = |i: usize| {
-            let ending = listing.names[i].rsplit('.').next().unwrap_or_default().to_lowercase();
+            let ending = listing.names[i].extension().unwrap_or_default().to_ascii_lowercase();
             // These have 8 bits always, and gray or color.
-            if sized && matches!(self.channels, Some(1 | 3)) && ["jpg", "jpeg", "webp"].contains(&ending.as_str()) {
+            if sized && matches!(self.channels, Some(1 | 3)) && ["jpg", "jpeg", "webp"].iter().any(|it| ending == *it) {
                 return Ok(None);
             }
             let head = listing.open(i).map_err(|e| e.to_string()).and_then(picture::head);
@@ -166,7 +173,7 @@ impl Images {
     fn target(&self, listing: &Listing, heads: &[Option<Head>]) -> Result<Target> {
         let path = self.path.display();
         let differ = |i: usize, what: &dyn Fn(Option<Head>) -> String, advice: &str| {
-            let (one, other) = (&listing.names[i], &listing.names[0]);
+            let (one, other) = (listing.name(i), listing.name(0));
             let sentence = format!("{path}: {one} is {} where {other} is {}: {advice}", what(heads[i]), what(heads[0]));
             Err(Error::of(Kind::File, sentence))
         };
@@ -207,15 +214,14 @@ impl Images {
         .checked(&self.path)
     }
 
-    fn classes(&self, names: &[String]) -> Result<(Option<Vec<usize>>, Vec<String>)> {
-        let folder = |name: &String| name.split_once('/').map(|(folder, _)| folder.to_string());
-        let folders: Vec<String> = names.iter().filter_map(folder).collect();
+    fn classes(&self, listing: &Listing) -> Result<(Option<Vec<usize>>, Vec<String>)> {
+        let folders: Vec<String> = (0..listing.len()).filter_map(|i| listing.folder(i)).collect();
         if folders.is_empty() {
             return Ok((None, Vec::new()));
         }
         ensure!(
             Kind::File,
-            folders.len() == names.len(),
+            folders.len() == listing.len(),
             "{} has pictures both beside and inside its sub-folders: put all inside (classes) or all beside",
             self.path.display()
         );
@@ -228,11 +234,13 @@ impl Images {
         let folder = self.cache.clone().unwrap_or_else(|| {
             std::env::var_os("STEIN_CACHE").map_or_else(std::env::temp_dir, PathBuf::from).join("stein")
         });
-        let mut digest = listing.digest().ok()?;
+        let hex = |digest: sha2::Sha256, bytes| -> String {
+            digest.finalize().iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
+        };
         // Another way of decoding is another number here.
-        digest.update(format!("1 {target:?}"));
-        let key: String = digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        Cache::open(&folder, &format!("{}-{key}.rows", self.name()), listing.len(), target.len() * target.depth.bytes())
+        let key = hex(listing.digest().ok()?.chain_update(format!("2 {target:?}")), 16);
+        let family = format!("{}-{}-", self.name(), hex(listing.place().ok()?, 8));
+        Cache::open(&folder, &family, &format!("{key}.rows"), listing.len(), target.bytes())
     }
 
     fn load_array(&self, split: Split) -> Result<Data> {
@@ -241,14 +249,14 @@ impl Images {
             && let Ok([n, h, w, c]) = self.array_shape(&stored.shape)
             && self.label.is_none()
         {
-            let own = split.own(n, self.test_fraction);
+            let Part { own, note } = Part::of(split, n, self.test_fraction, None)?;
             let target = self.array_target([h, w, c], stored.depth)?;
             if !own.is_empty() && !self.fits_memory(own.len(), &target) {
                 let Target { height, width, channels, .. } = target;
                 let rows = StoredImages { path: self.path.clone(), stored, size: [h, w, c], own, target };
                 rows.read(0)?; // so that settings that do not fit are said at once
                 let shape = Shape::Image { height, width, channels };
-                return Data::from_stream(&self.name(), shape, Arc::new(rows), None, Vec::new());
+                return Ok(Data::from_stream(&self.name(), shape, Arc::new(rows), None, Vec::new())?.noted([note]));
             }
         }
         let (array, labels) = array::read(&self.path, self.array.as_deref(), self.label.as_deref())?;
@@ -268,16 +276,17 @@ impl Images {
             }
             numbers => Samples::F32(numbers.into_f32()),
         };
-        let own = split.own(n, self.test_fraction);
+        let (labels, class_names) = labels_of(labels, self.max_classes, path)?;
+        let part = Part::of(split, n, self.test_fraction, labels.as_deref())?;
         let target = self.array_target([h, w, c], samples.depth())?;
         let dim = h * w * c;
-        let all = target.gather(&own, |i| {
-            let picture = Picture { height: h, width: w, channels: c, samples: samples.select(dim, &[i]) };
+        let all = target.gather(&part.own, |i| {
+            let picture = Picture { height: h, width: w, channels: c, samples: samples.select(dim, &[i]), room: None };
             target.fit(picture).map_err(|why| no_image(&self.path, i, why))
         })?;
-        let (labels, class_names) = labels_of(labels, &own);
         let Target { height, width, channels, .. } = target;
-        Data::held(&self.name(), Shape::Image { height, width, channels }, all, labels, class_names)
+        let (shape, labels) = (Shape::Image { height, width, channels }, part.labels(labels));
+        Ok(Data::held(&self.name(), shape, all, labels, class_names)?.noted([part.note]))
     }
 
     /// `[N, H, W, C]` of an array.
@@ -300,7 +309,9 @@ impl Images {
 
     /// Whether this many pictures may be held in memory.
     fn fits_memory(&self, count: usize, target: &Target) -> bool {
-        count * target.len() * target.depth.bytes() <= self.memory.saturating_mul(1 << 20)
+        let (bytes, most) = (count.saturating_mul(target.bytes()), self.memory.saturating_mul(1 << 20));
+        // No more than half of the memory there is, whatever the settings say.
+        bytes <= most && (bytes <= 1 << 30 || memory::available().is_none_or(|here| bytes as u64 <= here / 2))
     }
 }
 
@@ -328,15 +339,22 @@ struct Target {
 }
 
 impl Target {
-    /// Refuses sizes that no memory holds, so that what follows can multiply them.
+    /// Refuses sizes above the largest, so that what follows can multiply them.
     fn checked(self, path: &Path) -> Result<Self> {
-        let (path, Self { height, width, channels, .. }) = (path.display(), self);
-        let values = [height, width, channels].into_iter().try_fold(1, usize::checked_mul);
+        let (path, Self { height, width, channels, depth }) = (path.display(), self);
+        let bytes = [height, width, channels].into_iter().try_fold(depth.bytes(), usize::checked_mul);
         ensure!(
-            values.is_some_and(|values| u32::try_from(values).is_ok()),
-            "images {path} would have {height}x{width} pixels of {channels} channels: give a smaller `height` and `width`"
+            bytes.is_some_and(|bytes| bytes as u64 <= LARGEST),
+            "images {path} would have {height}x{width} pixels of {channels} channels, more than {} MiB each: give a \
+             smaller `height` and `width`",
+            LARGEST >> 20
         );
         Ok(self)
+    }
+
+    /// Bytes of one picture.
+    fn bytes(&self) -> usize {
+        self.len() * self.depth.bytes()
     }
 
     /// Values of one picture.
@@ -429,7 +447,7 @@ impl StoredImages {
     fn read(&self, i: usize) -> Result<Samples> {
         let (i, [height, width, channels]) = (self.own[i], self.size);
         let samples = self.stored.read(i).map_err(|e| no_image(&self.path, i, e))?;
-        let picture = Picture { height, width, channels, samples };
+        let picture = Picture { height, width, channels, samples, room: None };
         self.target.fit(picture).map_err(|why| no_image(&self.path, i, why))
     }
 }

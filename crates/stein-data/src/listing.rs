@@ -1,24 +1,44 @@
 //! The pictures of a folder or a tar file: where each one is, and nothing of what is in it.
 
-use crate::positioned::{Positioned, Section};
+use crate::{
+    positioned::{Positioned, Section},
+    source::first_ten,
+};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    ffi::OsStr,
     fs::{self, File},
-    io::{self, BufRead, BufReader, Seek},
-    path::{Path, PathBuf},
+    io::{self, BufRead, BufReader, Read, Seek},
+    path::{Component, Path, PathBuf},
 };
-use stein_base::{Error, Kind, Result};
+use stein_base::{Error, Kind, Result, memory};
 
 /// The endings of the files that are taken for pictures.
 pub(crate) const ENDINGS: [&str; 6] = ["png", "jpg", "jpeg", "webp", "tif", "tiff"];
+
+/// Opens a file for reading. A pipe, a socket or a device, which may never give anything or never end, is refused.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    match fs::metadata(path)? {
+        it if it.is_file() => File::open(path),
+        it if it.is_dir() => Err(io::Error::other("it is a folder")),
+        _ => Err(io::Error::other("it is a pipe, a socket or a device and no file")),
+    }
+}
+
+/// A name as text; bytes that are no text are escaped, so that different names stay different.
+pub(crate) fn text(name: &OsStr) -> String {
+    name.to_str().map_or_else(|| format!("{name:?}").trim_matches('"').to_owned(), str::to_owned)
+}
 
 /// Pictures in the order of their paths.
 #[derive(Debug)]
 pub(crate) struct Listing {
     root: PathBuf,
-    /// The path of each below the folder, parts joined by `/`.
-    pub names: Vec<String>,
+    /// The path of each below the folder.
+    pub names: Vec<PathBuf>,
+    left_out: LeftOut,
     packed: Option<Packed>,
 }
 
@@ -30,6 +50,67 @@ struct Packed {
     spans: Vec<(u64, u64)>,
 }
 
+/// What was found beside the pictures.
+#[derive(Debug, Default)]
+struct LeftOut {
+    /// Files with other endings, by ending.
+    endings: BTreeMap<String, usize>,
+    /// What begins with a dot.
+    hidden: usize,
+    /// Pipes, sockets and devices, and what is no file in a tar file, under names of pictures.
+    no_files: usize,
+    /// Links to folders that are read already.
+    circles: usize,
+    /// Pictures that a later one in the tar file replaces.
+    replaced: usize,
+    /// Folders of the first level without a picture.
+    empty: Vec<String>,
+}
+
+impl LeftOut {
+    /// Takes a name for one of a picture, or notes why not.
+    fn takes(&mut self, path: &Path) -> bool {
+        if path.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b".")) {
+            self.hidden += 1;
+            return false;
+        }
+        let ending = path.extension().map(|ending| text(ending).to_lowercase()).unwrap_or_default();
+        let known = ENDINGS.contains(&ending.as_str());
+        if !known {
+            *self.endings.entry(ending).or_default() += 1;
+        }
+        known
+    }
+
+    /// One sentence, if there is anything to say.
+    fn note(&self) -> Option<String> {
+        let mut parts: Vec<String> = Vec::new();
+        let mut endings: Vec<_> = self.endings.iter().collect();
+        endings.sort_by(|a, b| b.1.cmp(a.1));
+        parts.extend(endings.iter().take(10).map(|(ending, count)| match ending.as_str() {
+            "" => format!("{count} without an ending"),
+            ending => format!("{count} .{}", crate::source::short(ending)),
+        }));
+        let others: usize = endings.iter().skip(10).map(|(_, count)| *count).sum();
+        for (count, what) in [
+            (others, "with other endings"),
+            (self.hidden, "hidden"),
+            (self.no_files, "that are no files"),
+            (self.circles, "links to folders that are read already"),
+            (self.replaced, "replaced by later ones of the same name"),
+        ] {
+            if count > 0 {
+                parts.push(format!("{count} {what}"));
+            }
+        }
+        if !self.empty.is_empty() {
+            parts.push(format!("folders without a picture: {}", first_ten(&self.empty)));
+        }
+        (!parts.is_empty())
+            .then(|| format!("left out beside the pictures ({}): {}", ENDINGS.join(", "), parts.join(", ")))
+    }
+}
+
 /// A file that is open for reading.
 pub(crate) trait Opened: BufRead + Seek {}
 impl<T: BufRead + Seek> Opened for T {}
@@ -38,9 +119,9 @@ impl Listing {
     /// What is in the folder or tar file `root`.
     pub fn of(root: &Path) -> Result<Self> {
         if root.is_dir() {
-            let mut names = walk(root)?;
+            let (mut names, left_out) = walk(root)?;
             names.par_sort_unstable();
-            return Ok(Self { root: root.into(), names, packed: None });
+            return Ok(Self { root: root.into(), names, left_out, packed: None });
         }
         let unreadable = |e: io::Error| {
             let sentence = format!("{} is neither a folder nor a readable tar file ({e}): name one", root.display());
@@ -53,10 +134,27 @@ impl Listing {
         self.names.len()
     }
 
+    /// What was left out, in a sentence.
+    pub fn note(&self) -> Option<String> {
+        self.left_out.note()
+    }
+
+    /// The folder of the first level that each picture is in; none where it is in the root itself.
+    pub fn folder(&self, i: usize) -> Option<String> {
+        let mut parts = self.names[i].components();
+        let first = parts.next()?;
+        parts.next().map(|_| text(first.as_os_str()))
+    }
+
+    /// The name of picture `i` for a sentence.
+    pub fn name(&self, i: usize) -> impl std::fmt::Display + '_ {
+        self.names[i].display()
+    }
+
     /// Opens picture `i`.
     pub fn open(&self, i: usize) -> io::Result<Box<dyn Opened + '_>> {
         match &self.packed {
-            None => Ok(Box::new(BufReader::new(File::open(self.root.join(&self.names[i]))?))),
+            None => Ok(Box::new(BufReader::new(open(&self.root.join(&self.names[i]))?))),
             Some(Packed { file, spans }) => Ok(Box::new(BufReader::new(Section::new(file, spans[i].0, spans[i].1)))),
         }
     }
@@ -64,8 +162,15 @@ impl Listing {
     /// All bytes of picture `i`.
     pub fn bytes(&self, i: usize) -> io::Result<Vec<u8>> {
         match &self.packed {
-            None => fs::read(self.root.join(&self.names[i])),
+            None => {
+                let mut file = open(&self.root.join(&self.names[i]))?;
+                let mut bytes = Vec::new();
+                bytes.try_reserve_exact(room(file.metadata()?.len())?)?;
+                file.read_to_end(&mut bytes)?;
+                Ok(bytes)
+            }
             Some(Packed { file, spans }) => {
+                room(spans[i].1)?;
                 let mut bytes = vec![0; spans[i].1 as usize];
                 file.read_exact_at(&mut bytes, spans[i].0)?;
                 Ok(bytes)
@@ -75,14 +180,18 @@ impl Listing {
 
     /// The error for picture `i`.
     pub fn unreadable(&self, i: usize, why: impl std::fmt::Display) -> Error {
-        let (root, name) = (self.root.display(), &self.names[i]);
+        let (root, name) = (self.root.display(), self.name(i));
         Error::of(Kind::File, format!("{root}: {name} cannot be read as a picture ({why}): mend or remove it"))
+    }
+
+    /// A digest of where the pictures are.
+    pub fn place(&self) -> io::Result<Sha256> {
+        Ok(Sha256::new().chain_update(self.root.canonicalize()?.as_os_str().as_encoded_bytes()))
     }
 
     /// A digest of where the pictures are, and of their names, sizes and times of change.
     pub fn digest(&self) -> io::Result<Sha256> {
-        let mut digest = Sha256::new();
-        digest.update(self.root.canonicalize()?.to_string_lossy().as_bytes());
+        let mut digest = self.place()?;
         let stamp = |path: &Path| {
             let metadata = fs::metadata(path)?;
             // What has no time has one: then the size alone must tell.
@@ -99,6 +208,7 @@ impl Listing {
             }
         };
         for (name, (a, b)) in self.names.iter().zip(stamps) {
+            let name = name.as_os_str().as_encoded_bytes();
             digest.update((name.len() as u64).to_le_bytes());
             digest.update(name);
             digest.update(a.to_le_bytes());
@@ -108,59 +218,95 @@ impl Listing {
     }
 }
 
-/// Whether a file's name is that of a picture; what begins with a dot is hidden.
-fn is_picture(name: &str) -> bool {
-    let ending = Path::new(name).extension().map(|e| e.to_string_lossy().to_lowercase());
-    !name.split('/').any(|part| part.starts_with('.')) && ending.is_some_and(|e| ENDINGS.contains(&e.as_str()))
+/// The size of a file that is read whole; an error where no memory holds it.
+fn room(size: u64) -> io::Result<usize> {
+    // Only what is too large for a picture is worth asking the system.
+    if size > crate::picture::LARGEST {
+        memory::ensure_fits("the file", size.into()).map_err(io::Error::other)?;
+    }
+    usize::try_from(size).map_err(io::Error::other)
 }
 
-/// The pictures below `root`.
-fn walk(root: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    let mut folders = vec![String::new()];
-    while let Some(folder) = folders.pop() {
+/// The pictures below `root`. Links are followed after all that is there itself, and never to a folder that was read.
+fn walk(root: &Path) -> Result<(Vec<PathBuf>, LeftOut)> {
+    let (mut names, mut left_out, mut read, mut tops) =
+        (Vec::new(), LeftOut::default(), HashSet::new(), BTreeSet::new());
+    let (mut folders, mut links) = (vec![PathBuf::new()], BTreeSet::new());
+    while let Some(folder) = folders.pop().or_else(|| links.pop_first()) {
         let unreadable = |e| Error::of(Kind::File, format!("{} cannot be listed: {e}", root.join(&folder).display()));
+        if !read.insert(root.join(&folder).canonicalize().map_err(unreadable)?) {
+            left_out.circles += 1;
+            continue;
+        }
         for entry in fs::read_dir(root.join(&folder)).map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
-            let name = format!("{folder}{}", entry.file_name().to_string_lossy());
-            let kind = entry.file_type().map_err(unreadable)?;
-            // Only links need to be looked at by themselves.
-            if kind.is_dir() || (kind.is_symlink() && entry.path().is_dir()) {
-                folders.push(name + "/");
-            } else if is_picture(&name) {
-                names.push(name);
+            let (name, own) = (folder.join(entry.file_name()), entry.file_type().map_err(unreadable)?);
+            // Only links need to be looked at by themselves. One that leads nowhere is met as a picture that cannot be read.
+            let kind = if own.is_symlink() { fs::metadata(entry.path()).map_or(own, |it| it.file_type()) } else { own };
+            if kind.is_dir() && !entry.file_name().as_encoded_bytes().starts_with(b".") {
+                if folder.as_os_str().is_empty() {
+                    tops.insert(text(&entry.file_name()));
+                }
+                if own.is_symlink() {
+                    links.insert(name);
+                } else {
+                    folders.push(name);
+                }
+            } else if left_out.takes(&name) {
+                if kind.is_file() || kind.is_symlink() {
+                    names.push(name);
+                } else {
+                    left_out.no_files += 1;
+                }
             }
         }
     }
-    Ok(names)
+    for name in &names {
+        if let Some(Component::Normal(top)) = name.components().next() {
+            tops.remove(&text(top));
+        }
+    }
+    left_out.empty = tops.into_iter().collect();
+    Ok((names, left_out))
 }
 
 /// The pictures of a tar file; a folder that holds all of them is left out of the paths.
 fn untar(root: &Path) -> io::Result<Listing> {
-    let file = File::open(root)?;
+    let file = open(root)?;
     let size = file.metadata()?.len();
     let mut archive = tar::Archive::new(file);
-    let mut found = Vec::new();
+    let (mut found, mut left_out) = (BTreeMap::new(), LeftOut::default());
     for entry in archive.entries_with_seek()? {
         let entry = entry?;
-        let name = entry.path()?.to_string_lossy().trim_start_matches("./").to_string();
-        if entry.header().entry_type().is_file() && is_picture(&name) {
-            let (start, len) = (entry.raw_file_position(), entry.size());
-            if start.checked_add(len).is_none_or(|end| end > size) {
-                return Err(io::Error::other(format!("it ends in the middle of {name}")));
-            }
-            found.push((name, (start, len)));
+        let kind = entry.header().entry_type();
+        let path = entry.path()?;
+        let name: PathBuf = path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+        if kind.is_dir() || !left_out.takes(&name) {
+            continue;
         }
+        if !kind.is_file() {
+            left_out.no_files += 1;
+            continue;
+        }
+        let (start, len) = (entry.raw_file_position(), entry.size());
+        if start.checked_add(len).is_none_or(|end| end > size) {
+            return Err(io::Error::other(format!("it ends in the middle of {}", name.display())));
+        }
+        left_out.replaced += usize::from(found.insert(name, (start, len)).is_some());
     }
-    found.sort();
-    let top = found.first().and_then(|(name, _)| Some(format!("{}/", name.split_once('/')?.0)));
-    if let Some(top) = top.filter(|top| found.iter().all(|(name, _)| name.starts_with(top))) {
-        found.iter_mut().for_each(|(name, _)| *name = name[top.len()..].to_string());
+    let (mut names, spans): (Vec<PathBuf>, Vec<(u64, u64)>) = found.into_iter().unzip();
+    let top = names.first().and_then(|name| Some(name.components().next()?.as_os_str().to_owned()));
+    let below = |name: &PathBuf| {
+        let rest = name.strip_prefix(top.as_ref()?).ok()?;
+        (!rest.as_os_str().is_empty()).then(|| rest.to_owned())
+    };
+    if let Some(inner) = names.iter().map(below).collect() {
+        names = inner;
     }
-    let (names, spans) = found.into_iter().unzip();
     Ok(Listing {
         root: root.into(),
         names,
+        left_out,
         packed: Some(Packed { file: Positioned::new(archive.into_inner()), spans }),
     })
 }

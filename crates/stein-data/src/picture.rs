@@ -1,22 +1,37 @@
 //! One picture: what its first bytes say of it, its pixels, and these cut and resized.
 //!
-//! PNG, JPEG and WebP are read by `image`, TIFF by `tiff`, which also has floating-point values and any number of
-//! bands.
+//! JPEG is read by `zune-jpeg`, PNG and WebP by `image`, TIFF by `tiff`, which also has floating-point values and any
+//! number of bands. A picture is turned as its Exif data say. One that is cut short is refused: decoders fill what is
+//! missing with gray.
 
 use crate::samples::{Depth, Samples, each};
 use fast_image_resize as fir;
-use image::{ColorType, DynamicImage, ImageBuffer, ImageDecoder, ImageReader};
-use std::io::{BufRead, Cursor, Read, Seek};
-use tiff::decoder::{Decoder, DecodingResult, DecodingSampleType};
+use image::{ColorType, DynamicImage, ImageBuffer, ImageDecoder, ImageReader, metadata::Orientation};
+use std::{
+    io::{BufRead, Cursor, Read, Seek, SeekFrom},
+    sync::{Condvar, Mutex},
+};
+use tiff::{
+    decoder::{Decoder, DecodingResult, DecodingSampleType, Limits},
+    tags::Tag,
+};
+use zune_jpeg::{
+    JpegDecoder,
+    zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions},
+};
 
 /// What a picture is, before its pixels are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {
+    /// As it is shown.
     pub height: usize,
+    /// As it is shown.
     pub width: usize,
     /// Without transparency.
     pub channels: usize,
     pub depth: Depth,
+    /// How what is stored is turned to be shown.
+    turn: Orientation,
 }
 
 /// Pixels, `[height, width, channels]`.
@@ -26,10 +41,16 @@ pub(crate) struct Picture {
     pub width: usize,
     pub channels: usize,
     pub samples: Samples,
+    /// What it takes of the room for decoded pictures, until it has become small; none of what was in memory before.
+    #[expect(dead_code, reason = "it is there to be dropped")]
+    pub room: Option<Taken>,
 }
 
 /// Why a picture cannot be read, for the middle of a sentence.
 type Result<T> = std::result::Result<T, String>;
+
+/// The most bytes of a decoded picture, and of all that are decoded at a time.
+pub(crate) const LARGEST: u64 = 512 << 20;
 
 /// The bytes of a JPEG file that are read first: enough unless a preview or a profile stands before its size.
 const JPEG_HEAD: u64 = 1 << 12;
@@ -40,19 +61,19 @@ pub(crate) fn head(mut from: impl BufRead + Seek) -> Result<Head> {
     if is_tiff(start) {
         return tiff_head(&mut Decoder::new(from).map_err(text)?);
     }
-    if start.starts_with(&[0xff, 0xd8]) {
+    if is_jpeg(start) {
         // The decoder reads all that it is given, so it is given more and more.
         let (mut bytes, mut more) = (Vec::new(), JPEG_HEAD);
         loop {
             let read = from.by_ref().take(more).read_to_end(&mut bytes).map_err(text)?;
-            let head = other_head(Cursor::new(&bytes));
+            let head = open_jpeg(&bytes).map(|(_, head)| head);
             if head.is_ok() || read == 0 {
                 return head;
             }
             more *= 16;
         }
     }
-    other_head(from)
+    open_other(from).map(|(_, head)| head)
 }
 
 /// Decodes a picture from all bytes of its file.
@@ -60,28 +81,218 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Picture> {
     if is_tiff(bytes) {
         return decode_tiff(bytes);
     }
-    let image = image::load_from_memory(bytes).map_err(text)?;
-    let (height, width, color) = (image.height() as usize, image.width() as usize, image.color());
-    let channels = if color.has_color() { 3 } else { 1 };
-    let samples = match (depth_of(color), channels) {
+    if is_jpeg(bytes) {
+        return decode_jpeg(bytes);
+    }
+    let (decoder, head) = open_other(Cursor::new(bytes))?;
+    let room = ROOM.take(head.bytes());
+    let image = DynamicImage::from_decoder(decoder).map_err(text)?;
+    let samples = match (head.depth, head.channels) {
         (Depth::U8, 1) => Samples::U8(image.into_luma8().into_raw()),
         (Depth::U8, _) => Samples::U8(image.into_rgb8().into_raw()),
         (Depth::U16, 1) => Samples::U16(image.into_luma16().into_raw()),
         (Depth::U16, _) => Samples::U16(image.into_rgb16().into_raw()),
         (Depth::F32, _) => Samples::F32(image.into_rgb32f().into_raw()),
     };
-    Ok(Picture { height, width, channels, samples })
+    Ok(head.shown(samples, room))
 }
 
 fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
+    // Of one line, whatever a decoder puts into it.
+    error.to_string().replace('\n', " ")
 }
 
-fn other_head(from: impl BufRead + Seek) -> Result<Head> {
-    let decoder = ImageReader::new(from).with_guessed_format().map_err(text)?.into_decoder().map_err(text)?;
+impl Head {
+    /// Of a picture stored with this height and width, where a decoded picture of that size may be held.
+    fn of([height, width]: [usize; 2], channels: usize, depth: Depth, turn: Orientation) -> Result<Self> {
+        let (height, width) = if turned(turn) { (width, height) } else { (height, width) };
+        let head = Self { height, width, channels, depth, turn };
+        match head.bytes() {
+            0 => Err("it has no pixels".into()),
+            bytes if bytes > LARGEST => Err(format!(
+                "its {width}x{height} pixels (width x height) take {} MiB, above the {} of the largest that is read",
+                bytes >> 20,
+                LARGEST >> 20
+            )),
+            _ => Ok(head),
+        }
+    }
+
+    /// Bytes of the decoded picture.
+    fn bytes(&self) -> u64 {
+        let sizes = [self.width, self.channels, self.depth.bytes()];
+        sizes.into_iter().fold(self.height as u64, |bytes, size| bytes.saturating_mul(size as u64))
+    }
+
+    /// The picture of what is stored, turned as it is shown.
+    fn shown(&self, stored: Samples, room: Taken) -> Picture {
+        use Orientation as O;
+        let Self { height, width, channels, turn, .. } = *self;
+        let place = |y: usize, x: usize| {
+            // Of the stored picture, whose rows may be the columns here.
+            let (row, column, rows, columns) = if turned(turn) { (x, y, width, height) } else { (y, x, height, width) };
+            let up = matches!(turn, O::Rotate180 | O::FlipVertical | O::Rotate90 | O::Rotate270FlipH);
+            let left = matches!(turn, O::Rotate180 | O::FlipHorizontal | O::Rotate270 | O::Rotate270FlipH);
+            let row = if up { rows - 1 - row } else { row };
+            let column = if left { columns - 1 - column } else { column };
+            (row * columns + column) * channels
+        };
+        let places = || (0..height).flat_map(|y| (0..width).map(move |x| (y, x)));
+        let samples = match turn {
+            O::NoTransforms => stored,
+            _ => each!(stored, values => {
+                places().flat_map(|(y, x)| &values[place(y, x)..][..channels]).copied().collect()
+            }),
+        };
+        Picture { height, width, channels, samples, room: Some(room) }
+    }
+}
+
+/// Whether rows become columns.
+fn turned(turn: Orientation) -> bool {
+    use Orientation as O;
+    matches!(turn, O::Rotate90 | O::Rotate270 | O::Rotate90FlipH | O::Rotate270FlipH)
+}
+
+/// How Exif data say that a picture is turned.
+fn turn_of(exif: Option<&[u8]>) -> Orientation {
+    let exif = exif.map(|exif| exif.strip_prefix(b"Exif\0\0").unwrap_or(exif));
+    exif.and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms)
+}
+
+/// Room for pictures that are decoded at the same time, in bytes.
+struct Room {
+    left: Mutex<u64>,
+    freed: Condvar,
+}
+
+static ROOM: Room = Room { left: Mutex::new(LARGEST), freed: Condvar::new() };
+
+/// A part of the room; it is given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Taken(u64);
+
+impl Room {
+    /// Waits until there is room for `bytes`, at most [`LARGEST`]. Whoever holds some is decoding and waits for nobody.
+    fn take(&self, bytes: u64) -> Taken {
+        let left = self.left.lock().unwrap_or_else(|poison| poison.into_inner());
+        let enough = self.freed.wait_while(left, |left| *left < bytes);
+        *enough.unwrap_or_else(|poison| poison.into_inner()) -= bytes;
+        Taken(bytes)
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        *ROOM.left.lock().unwrap_or_else(|poison| poison.into_inner()) += self.0;
+        ROOM.freed.notify_all();
+    }
+}
+
+fn is_jpeg(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0xff, 0xd8])
+}
+
+fn open_jpeg(bytes: &[u8]) -> Result<(JpegDecoder<ZCursor<&[u8]>>, Head)> {
+    // Of what stands before the pixels, much is harmless; among the pixels nothing is.
+    let [lenient, strict] = [false, true].map(|strict| {
+        DecoderOptions::default().set_strict_mode(strict).set_max_width(usize::MAX).set_max_height(usize::MAX)
+    });
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), lenient);
+    decoder.decode_headers().map_err(text)?;
+    let (width, height) = decoder.dimensions().ok_or("it has no size")?;
+    let (colors, channels) = match decoder.input_colorspace() {
+        Some(ColorSpace::Luma) => (ColorSpace::Luma, 1),
+        _ => (ColorSpace::RGB, 3),
+    };
+    decoder.set_options(strict.jpeg_set_out_colorspace(colors));
+    let turn = turn_of(decoder.exif().map(Vec::as_slice));
+    Ok((decoder, Head::of([height, width], channels, Depth::U8, turn)?))
+}
+
+fn decode_jpeg(bytes: &[u8]) -> Result<Picture> {
+    let (mut decoder, head) = open_jpeg(bytes)?;
+    if !jpeg_ends(bytes) {
+        return Err("it is cut short: its end marker is missing".into());
+    }
+    let room = ROOM.take(head.bytes());
+    let values = decoder.decode().map_err(text)?;
+    if values.len() as u64 != head.bytes() {
+        return Err(format!("it holds {} values for {} pixels", values.len(), head.width * head.height));
+    }
+    Ok(head.shown(Samples::U8(values), room))
+}
+
+/// Whether a JPEG goes on to its end marker.
+///
+/// It is segments with their lengths, and coded data in which a byte of ones is followed by 0 or the number of a restart.
+fn jpeg_ends(bytes: &[u8]) -> bool {
+    let mut rest = &bytes[2..];
+    loop {
+        let marker = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0 | 1 | 0xd0..=0xd7 | 0xff);
+        let Some(at) = rest.windows(2).position(marker) else { return false };
+        if rest[at + 1] == 0xd9 {
+            return true;
+        }
+        rest = &rest[at + 2..];
+        let Some(length) = rest.first_chunk() else { return false };
+        let Some(behind) = rest.get(usize::from(u16::from_be_bytes(*length))..) else { return false };
+        rest = behind;
+    }
+}
+
+/// PNG and WebP; what else `image` knows, it may read too.
+fn open_other<'a, R: BufRead + Seek + 'a>(mut from: R) -> Result<(impl ImageDecoder + 'a, Head)> {
+    let mut start = Vec::new();
+    from.by_ref().take(12).read_to_end(&mut start).map_err(text)?;
+    let late = match start.as_slice() {
+        [0x89, b'P', b'N', b'G', ..] => png_exif(&mut from)?,
+        [b'R', b'I', b'F', b'F', a, b, c, d, b'W', b'E', b'B', b'P'] => {
+            let (size, whole) = (from.seek(SeekFrom::End(0)).map_err(text)?, u32::from_le_bytes([*a, *b, *c, *d]));
+            if size < u64::from(whole) + 8 {
+                return Err(format!("it is cut short: it has {size} bytes of {}", u64::from(whole) + 8));
+            }
+            None
+        }
+        _ => None,
+    };
+    from.rewind().map_err(text)?;
+    let mut reader = ImageReader::new(from).with_guessed_format().map_err(text)?;
+    reader.no_limits(); // there is one on the decoded picture, which names its size
+    let mut decoder = reader.into_decoder().map_err(text)?;
+    let exif = match late {
+        Some(exif) => Some(exif),
+        None => decoder.exif_metadata().map_err(text)?,
+    };
     let ((width, height), color) = (decoder.dimensions(), decoder.color_type());
     let channels = if color.has_color() { 3 } else { 1 };
-    Ok(Head { height: height as usize, width: width as usize, channels, depth: depth_of(color) })
+    let size = [height as usize, width as usize];
+    let head = Head::of(size, channels, depth_of(color), turn_of(exif.as_deref()))?;
+    Ok((decoder, head))
+}
+
+/// The Exif data of a PNG, which may stand before or behind its pixels.
+fn png_exif(from: &mut (impl BufRead + Seek)) -> Result<Option<Vec<u8>>> {
+    let cut = |_| "it is cut short: its end chunk is missing".to_owned();
+    let (size, mut exif, mut at) = (from.seek(SeekFrom::End(0)).map_err(text)?, None, 8);
+    from.seek(SeekFrom::Start(at)).map_err(text)?;
+    loop {
+        let mut chunk = [0; 8];
+        from.read_exact(&mut chunk).map_err(cut)?;
+        let [a, b, c, d, kind @ ..] = chunk;
+        let length = u32::from_be_bytes([a, b, c, d]);
+        at += 12 + u64::from(length);
+        match &kind {
+            b"IEND" => return Ok(exif),
+            b"eXIf" if at <= size => {
+                let mut bytes = vec![0; length as usize];
+                from.read_exact(&mut bytes).map_err(cut)?;
+                exif = Some(bytes);
+                from.seek_relative(4).map_err(text)?;
+            }
+            _ => from.seek_relative(i64::from(length) + 4).map_err(text)?,
+        }
+    }
 }
 
 fn depth_of(color: ColorType) -> Depth {
@@ -119,12 +330,19 @@ fn tiff_head<R: Read + Seek>(decoder: &mut Decoder<R>) -> Result<Head> {
             ));
         }
     };
-    Ok(Head { height: height as usize, width: width as usize, channels, depth })
+    let turn = decoder.find_tag(Tag::Orientation).map_err(text)?.and_then(|tag| tag.into_u16().ok());
+    let turn = turn.and_then(|tag| Orientation::from_exif(tag.try_into().ok()?)).unwrap_or(Orientation::NoTransforms);
+    Head::of([height as usize, width as usize], channels, depth, turn)
 }
 
 fn decode_tiff(bytes: &[u8]) -> Result<Picture> {
     let mut decoder = Decoder::new(Cursor::new(bytes)).map_err(text)?;
-    let Head { height, width, channels, .. } = tiff_head(&mut decoder)?;
+    let head = tiff_head(&mut decoder)?;
+    let mut limits = Limits::default();
+    // Doubles become floats, and transparency is left out.
+    limits.decoding_buffer_size = 4 * LARGEST as usize;
+    let mut decoder = decoder.with_limits(limits);
+    let room = ROOM.take(head.bytes());
     let mut values = DecodingResult::U8(Vec::new());
     let layout = decoder.read_image_to_buffer(&mut values).map_err(text)?;
     let samples = match values {
@@ -135,11 +353,12 @@ fn decode_tiff(bytes: &[u8]) -> Result<Picture> {
         DecodingResult::F64(values) => Samples::F32(values.into_iter().map(|value| value as f32).collect()),
         _ => return Err("its values are neither unsigned nor floats".into()),
     };
+    let Head { height, width, channels, .. } = head;
     let pixels = height * width;
     let planar = layout.planes > 1;
     // Stored with transparency, which is left out.
-    let stored = samples.len() / pixels.max(1);
-    if samples.len() != stored * pixels || stored < channels || pixels == 0 {
+    let stored = samples.len() / pixels;
+    if samples.len() != stored * pixels || stored < channels {
         return Err(format!("it holds {} values for {height}x{width} pixels of {channels} channels", samples.len()));
     }
     let place = |k: usize| match planar {
@@ -150,7 +369,7 @@ fn decode_tiff(bytes: &[u8]) -> Result<Picture> {
         true => each!(samples, values => (0..pixels * channels).map(|k| values[place(k)]).collect()),
         false => samples,
     };
-    Ok(Picture { height, width, channels, samples })
+    Ok(head.shown(samples, room))
 }
 
 impl Picture {
@@ -239,7 +458,7 @@ mod tests {
     #[test]
     fn floats_beyond_one_survive_resizing() {
         let samples = Samples::F32([-3.0, 250.0].repeat(64));
-        let picture = Picture { height: 8, width: 8, channels: 2, samples };
+        let picture = Picture { height: 8, width: 8, channels: 2, samples, room: None };
         let Samples::F32(small) = picture.fit(3, 5) else { panic!("floats stay floats") };
         assert_eq!(small.len(), 3 * 5 * 2);
         // A constant stays one, up to the rounding of the weights.
@@ -254,7 +473,7 @@ mod tests {
         // Five application segments of 60000 bytes, right behind the first marker.
         let segment = [&[0xff, 0xe5, (60_000u16 >> 8) as u8, 60_000u16 as u8][..], &[7; 59_998]].concat();
         let long = [&bytes[..2], &segment.repeat(5), &bytes[2..]].concat();
-        let expected = Head { height: 40, width: 60, channels: 3, depth: Depth::U8 };
+        let expected = Head::of([40, 60], 3, Depth::U8, Orientation::NoTransforms).unwrap();
         for bytes in [bytes, long] {
             assert_eq!(head(Cursor::new(&bytes)), Ok(expected));
             assert!(head(Cursor::new(&bytes[..bytes.len().min(100)])).is_err(), "without its size");

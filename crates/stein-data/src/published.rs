@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
 };
 use stein_base::{Error, Kind, Result, ensure};
@@ -37,18 +37,14 @@ pub struct PublishedFile {
 }
 
 impl Published {
-    /// The file's path and its verified bytes, from the set's folder in `dir` (or in `STEIN_DATA`) or from `dir`
-    /// itself; `FILE.xz` will do and is unpacked.
+    /// The file's path and its verified bytes, from the set's folder in `dir` (by default that of [`data_folder`]) or from
+    /// `dir` itself; `FILE.xz` will do and is unpacked.
     ///
     /// # Errors
     /// When the file is in neither, cannot be read, or is not what was published.
     pub fn find(&self, file: &PublishedFile, dir: Option<&Path>) -> Result<(PathBuf, Vec<u8>)> {
         let what = format!("{} needs {} ({} bytes, published at {})", self.name, file.name, file.bytes, self.publisher);
-        let Some(dir) = dir.map(Path::to_path_buf).or_else(|| std::env::var_os("STEIN_DATA").map(PathBuf::from)) else {
-            let advice =
-                format!("run `stein data get {}`, then name the data directory or set STEIN_DATA to it", self.name);
-            return Err(Error::of(Kind::File, format!("{what}: {advice}")));
-        };
+        let dir = data_folder(dir);
         for folder in [dir.join(self.folder), dir.clone()] {
             for ending in ["", ".xz"] {
                 let path = folder.join(format!("{}{ending}", file.name));
@@ -60,10 +56,19 @@ impl Published {
             }
         }
         let (dir, folder, name) = (dir.display(), self.folder, self.name);
-        let sentence =
-            format!("{what}, but it is not in {dir} nor in its folder {folder}: run `stein data get {name}`");
+        let sentence = format!(
+            "{what}, but it is not in {dir} nor in its folder {folder}: run `stein data get {name}`, or name the directory \
+             that has it by --data or STEIN_DATA"
+        );
         Err(Error::of(Kind::File, sentence))
     }
+}
+
+/// The directory with published data sets, where they are put and where they are looked for: the given one, or else what the
+/// environment variable `STEIN_DATA` names, or else `data`.
+pub fn data_folder(given: Option<&Path>) -> PathBuf {
+    let named = || env::var_os("STEIN_DATA").filter(|folder| !folder.is_empty());
+    given.map(Path::to_path_buf).or_else(|| named().map(PathBuf::from)).unwrap_or_else(|| "data".into())
 }
 
 /// The bytes of a file, unpacked where its name ends with `.xz`.

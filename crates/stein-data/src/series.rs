@@ -4,7 +4,7 @@
 
 use crate::{
     Data, DataSet, Split, array,
-    source::{labels_of, one_tenth},
+    source::{Part, hundred, labels_of, one_tenth},
 };
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -23,6 +23,9 @@ pub struct Series {
     /// The array of an npz file that holds the classes, `[N]`; by default `y` or `labels` where there is one.
     #[serde(default)]
     pub label: Option<String>,
+    /// The most classes that labels may make; default 100.
+    #[serde(default = "hundred")]
+    pub max_classes: usize,
     /// The part, 0 to 1, held out for the test split, spread evenly; default 0.1.
     #[serde(default = "one_tenth")]
     pub test_fraction: f64,
@@ -30,7 +33,8 @@ pub struct Series {
 
 impl Default for Series {
     fn default() -> Self {
-        Self { path: PathBuf::new(), array: None, label: None, test_fraction: one_tenth() }
+        let (max_classes, test_fraction) = (hundred(), one_tenth());
+        Self { path: PathBuf::new(), array: None, label: None, max_classes, test_fraction }
     }
 }
 
@@ -66,11 +70,12 @@ impl DataSet for Series {
                 ),
             ));
         }
-        let own = split.own(n, self.test_fraction);
-        let values = own.iter().flat_map(|&i| &values[i * dim..(i + 1) * dim]).copied().collect();
-        let (labels, class_names) = labels_of(labels, &own);
+        let (labels, class_names) = labels_of(labels, self.max_classes, path)?;
+        let part = Part::of(split, n, self.test_fraction, labels.as_deref())?;
+        let values = part.own.iter().flat_map(|&i| &values[i * dim..(i + 1) * dim]).copied().collect();
         let name = self.path.file_stem().map_or("series".into(), |name| name.to_string_lossy());
-        Data::from_series(&name, [length, channels], values, labels, class_names)
+        let labels = part.labels(labels);
+        Ok(Data::from_series(&name, [length, channels], values, labels, class_names)?.noted([part.note]))
     }
 
     fn shorthand(&self, rest: &str) -> Option<(&'static str, String)> {

@@ -1,9 +1,13 @@
 //! Which data: the registry of the data sets, by name and by settings.
 
-use crate::{Cifar10, Data, Digits, FashionMnist, Images, Mnist, Points2d, Published, Series, Table};
+use crate::{Cifar10, Data, Digits, FashionMnist, Images, Mnist, Points2d, Published, Series, Table, array};
 use serde::{Deserialize, Serialize};
-use std::{fmt, path::Path};
-use stein_base::{Error, Result, registry};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    path::Path,
+};
+use stein_base::{Error, Kind, Result, ensure, names, registry};
 
 /// Which part of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -16,16 +20,35 @@ pub enum Split {
     Test,
 }
 
-impl Split {
-    /// Whether sample `i` of an undivided set belongs here when `fraction` of it is held out: for 0.1, every tenth.
-    pub(crate) fn holds(self, i: usize, fraction: f64) -> bool {
-        let held = ((i + 1) as f64 * fraction).floor() > (i as f64 * fraction).floor();
-        held == (self == Self::Test)
+/// What belongs to a split of a set that its authors did not divide.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// The samples, in order.
+    pub own: Vec<usize>,
+    /// How many are on either side, in a sentence.
+    pub note: String,
+}
+
+impl Part {
+    /// The part of `count` samples of which `fraction` is held out, spread evenly: for 0.1, every tenth. Of the samples of a
+    /// class at least one is trained on.
+    pub fn of(split: Split, count: usize, fraction: f64, labels: Option<&[usize]>) -> Result<Self> {
+        ensure!((0.0..=1.0).contains(&fraction), "test_fraction = {fraction}: give a part between 0 and 1");
+        let whole = |i: usize| (i as f64 * fraction).floor();
+        let mut held: Vec<bool> = (0..count).map(|i| whole(i + 1) > whole(i)).collect();
+        if let Some(labels) = labels.filter(|_| fraction < 1.0) {
+            let mut trained: HashSet<usize> = (0..count).filter(|&i| !held[i]).map(|i| labels[i]).collect();
+            held.iter_mut().zip(labels).for_each(|(held, &label)| *held &= !trained.insert(label));
+        }
+        let test = held.iter().filter(|&&held| held).count();
+        let note = format!("{} samples to train on, {test} held out (test_fraction = {fraction})", count - test);
+        let own = (0..count).filter(|&i| held[i] == (split == Split::Test)).collect();
+        Ok(Self { own, note })
     }
 
-    /// Those of `count` samples that belong here.
-    pub(crate) fn own(self, count: usize, fraction: f64) -> Vec<usize> {
-        (0..count).filter(|&i| self.holds(i, fraction)).collect()
+    /// The labels of these samples.
+    pub fn labels(&self, labels: Option<Vec<usize>>) -> Option<Vec<usize>> {
+        labels.map(|labels| self.own.iter().map(|&i| labels[i]).collect())
     }
 }
 
@@ -34,8 +57,8 @@ impl Split {
 /// One of your own is a type with this trait and serde's; [`Source::register`] adds it to those that are read from
 /// files.
 pub trait DataSet: fmt::Debug + Send + Sync {
-    /// Brings in the data. `dir` is where the published sets lie, by default what the environment variable `STEIN_DATA`
-    /// says; their checksums are verified. Sets with a `path` have their own.
+    /// Brings in the data. `dir` is where the published sets lie, by default the [`data_folder`](crate::data_folder);
+    /// their checksums are verified. Sets with a `path` have their own.
     ///
     /// # Errors
     /// When a file is missing, damaged or not what it should be, or a setting does not fit it.
@@ -87,12 +110,19 @@ registry! {
 
 impl Source {
     /// The source called `name` with its default settings; `-` is read as `_`. What follows a first slash is the shape
-    /// of `points2d/moons`, or the path of `images/my/folder`, `series/data.npy` and `table/data.csv`.
+    /// of `points2d/moons`, or the path of `images/my/folder`, `series/data.npy` and `table/data.csv`. A path alone will do
+    /// where it can be one thing only: a folder or tar file of pictures, a csv file, an npy file of two or four dimensions.
     ///
     /// # Errors
     /// When there is no such name: the sentence lists those there are, the nearest first.
     pub fn named(name: &str) -> Result<Self> {
         let (kind, rest) = name.split_once('/').map_or((name, None), |(kind, rest)| (kind, Some(rest)));
+        // A folder may be called as a kind is: what is there is meant.
+        let known = Self::names().contains(&kind.replace('-', "_"))
+            && rest.is_none_or(|rest| rest.is_empty() || Path::new(rest).exists() || !Path::new(name).exists());
+        if !known && Path::new(name).exists() {
+            return Self::at(Path::new(name));
+        }
         let source = Self::of_kind(&kind.replace('-', "_"))?;
         let Some(rest) = rest else { return Ok(source) };
         let Some((key, value)) = source.shorthand(rest) else {
@@ -103,6 +133,21 @@ impl Source {
         let settings = [(key.to_owned(), value.into())].into_iter().collect();
         Self::with_settings(source.kind(), settings)
     }
+
+    /// The data at a path, by what is there.
+    fn at(path: &Path) -> Result<Self> {
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
+        Ok(match (ending.as_str(), array::dimensions(path)) {
+            _ if path.is_dir() => Images { path: path.into(), ..Images::default() }.into(),
+            ("tar", _) | ("npy", Some(4)) => Images { path: path.into(), ..Images::default() }.into(),
+            ("csv" | "tsv", _) | ("npy", Some(1 | 2)) => Table { path: path.into(), ..Table::default() }.into(),
+            _ => {
+                let at = path.display();
+                let sentence = format!("{at} may be several things: say images/{at}, table/{at} or series/{at}");
+                return Err(Error::new(sentence));
+            }
+        })
+    }
 }
 
 /// The default `test_fraction`.
@@ -110,11 +155,72 @@ pub(crate) fn one_tenth() -> f64 {
     0.1
 }
 
-/// The classes of the samples `own`, and the names of the classes of all samples.
-pub(crate) fn labels_of(labels: Option<Vec<String>>, own: &[usize]) -> (Option<Vec<usize>>, Vec<String>) {
-    let Some(labels) = labels else { return (None, Vec::new()) };
+/// The default `max_classes`.
+pub(crate) fn hundred() -> usize {
+    100
+}
+
+/// The classes of labels in a file and their names. Numbers are compared as numbers: 1.0 is 1.
+///
+/// # Errors
+/// A missing label, and more than `most` classes, which a column of measurements has; `what` holds the labels.
+pub(crate) fn labels_of(
+    labels: Option<Vec<String>>,
+    most: usize,
+    what: impl fmt::Display,
+) -> Result<(Option<Vec<usize>>, Vec<String>)> {
+    let Some(mut labels) = labels else { return Ok((None, Vec::new())) };
+    let missing = labels.iter().filter(|label| is_missing(label)).count();
+    if let Some(first) = labels.iter().position(|label| is_missing(label)) {
+        let (n, first) = (labels.len(), first + 1);
+        let sentence = format!("{what}: {missing} of {n} labels are missing, the first in row {first}: fill them in");
+        return Err(Error::of(Kind::File, sentence));
+    }
+    let number = |label: &String| label.parse::<f64>().ok().filter(|number| number.is_finite());
+    if labels.iter().all(|label| number(label).is_some()) {
+        // What is written without a point keeps its zeros, as codes have.
+        let fractions = labels.iter_mut().filter(|label| label.contains(['.', 'e', 'E']));
+        fractions.for_each(|label| *label = number(label).expect("all are numbers").to_string());
+    }
     let (labels, names) = classes_of(&labels);
-    (Some(own.iter().map(|&i| labels[i]).collect()), names)
+    ensure!(
+        names.len() <= most,
+        "{what}: {} different labels, where at most {most} classes are expected ({}): name a column of classes, or set \
+         `max_classes = {}`",
+        names.len(),
+        first_ten(&names),
+        names.len()
+    );
+    Ok((Some(labels), names))
+}
+
+/// Whether a cell says that nothing is known.
+pub(crate) fn is_missing(cell: &str) -> bool {
+    const WORDS: [&str; 13] = ["", "-", "--", "?", ".", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "missing"];
+    cell.len() <= 8 && WORDS.contains(&cell.to_lowercase().as_str())
+}
+
+/// At most 40 characters of a text, in one line, for a sentence.
+pub(crate) fn short(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let start: String = text.chars().take(40).map(plain).collect();
+    if start.len() < text.len() { start + "…" } else { start }
+}
+
+/// The first ten of some names, and how many more there are.
+pub(crate) fn first_ten<S: AsRef<str>>(names: &[S]) -> String {
+    let ten: Vec<String> = names.iter().take(10).map(|name| short(name.as_ref())).collect();
+    match names.len() {
+        0..=10 => ten.join(", "),
+        more => format!("{} and {} more", ten.join(", "), more - 10),
+    }
+}
+
+/// The ten names most like one that is not among them.
+pub(crate) fn nearest(wanted: &str, known: &[impl AsRef<str>]) -> String {
+    let known: Vec<String> = known.iter().map(|name| short(name.as_ref())).collect();
+    let near = names::nearest_first(&short(wanted), &known);
+    first_ten(&near.split(", ").collect::<Vec<_>>())
 }
 
 /// Labels as class indices: the distinct values in order, by number where all are numbers.
@@ -127,8 +233,7 @@ pub(crate) fn classes_of(labels: &[String]) -> (Vec<usize>, Vec<String>) {
         names.sort();
     }
     names.dedup();
-    let index: std::collections::HashMap<&str, usize> =
-        names.iter().enumerate().map(|(i, n)| (n.as_str(), i)).collect();
+    let index: HashMap<&str, usize> = names.iter().enumerate().map(|(i, n)| (n.as_str(), i)).collect();
     (labels.iter().map(|label| index[label.as_str()]).collect(), names.clone())
 }
 
@@ -193,10 +298,51 @@ mod tests {
 
     #[test]
     fn a_fraction_is_spread_evenly() {
-        let held = |fraction| Split::Test.own(100, fraction);
+        let part = |split, fraction| Part::of(split, 100, fraction, None).unwrap().own;
+        let held = |fraction| part(Split::Test, fraction);
         assert_eq!(held(0.1), (0..10).map(|k| 10 * k + 9).collect::<Vec<_>>());
         assert_eq!((held(0.0).len(), held(0.25).len(), held(1.0).len()), (0, 25, 100));
-        assert!((0..100).all(|i| Split::Train.holds(i, 0.3) != Split::Test.holds(i, 0.3)));
+        let mut both = [held(0.3), part(Split::Train, 0.3)].concat();
+        both.sort();
+        assert!(both.into_iter().eq(0..100));
+        for wrong in [-0.1, 1.5, f64::NAN, f64::INFINITY] {
+            assert!(Part::of(Split::Train, 1, wrong, None).unwrap_err().to_string().contains("between 0 and 1"));
+        }
+    }
+
+    #[test]
+    fn a_class_keeps_a_sample_to_train_on() {
+        // Samples 9 and 19 would be held out: 9 is the only one of class 1.
+        let labels: Vec<usize> = (0..20).map(|i| usize::from(i == 9)).collect();
+        let part = |split| Part::of(split, 20, 0.1, Some(&labels)).unwrap();
+        assert_eq!(part(Split::Test).own, [19]);
+        assert!(part(Split::Train).own.contains(&9));
+        assert_eq!(part(Split::Train).note, "19 samples to train on, 1 held out (test_fraction = 0.1)");
+    }
+
+    #[test]
+    fn labels_that_are_no_classes_are_refused() {
+        let labels = |labels: &[&str]| labels_of(Some(labels.iter().map(|l| l.to_string()).collect()), 3, "t.csv");
+        assert_eq!(
+            labels(&["2.0", "1", "10", "1.0"]),
+            Ok((Some(vec![1, 0, 2, 0]), vec!["1".into(), "2".into(), "10".into()]))
+        );
+        assert_eq!(labels(&["01", "1"]).unwrap().1, ["01", "1"]);
+        let said = labels(&["a", "b", "c", "d"]).unwrap_err().to_string();
+        assert!(said.contains("4 different labels") && said.contains("max_classes = 4"), "{said}");
+        for missing in ["", "nan", "NA", "NULL", "?"] {
+            let said = labels(&["a", "a", missing]).unwrap_err().to_string();
+            assert!(said.contains("1 of 3 labels are missing, the first in row 3"), "{said}");
+        }
+    }
+
+    #[test]
+    fn sentences_stay_short() {
+        assert_eq!(short("a\nb"), "a b");
+        assert_eq!(short(&"x".repeat(1 << 20)).chars().count(), 41);
+        let names: Vec<String> = (0..5000).map(|i| format!("n{i}")).collect();
+        assert!(first_ten(&names).ends_with("n9 and 4990 more"));
+        assert!(nearest("n4999", &names).starts_with("n4999, "));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a noise schedule needs to know of the data.
 
-use crate::{Data, Moments, Ncsnv2, Shape, data::COUNTED, ncsnv2};
+use crate::{Data, Moments, Ncsnv2, Shape, data::COUNTED, ncsnv2, source::first_ten};
 use rayon::prelude::*;
 use std::fmt;
 use stein_base::{Result, ensure};
@@ -18,8 +18,10 @@ pub struct Stats {
     pub shape: Shape,
     /// The number of samples.
     pub count: usize,
-    /// The number of classes; 0 where there are no labels.
-    pub classes: usize,
+    /// The number of samples in each class; empty where there are no labels.
+    pub classes: Vec<(String, usize)>,
+    /// [`Data::notes`].
+    pub notes: Vec<String>,
     /// The number of gray levels of quantized images.
     pub levels: Option<u32>,
     /// The number of samples that mean and standard deviation were taken over; fewer than all of a stream.
@@ -88,7 +90,8 @@ impl Stats {
             name: data.name.clone(),
             shape: data.shape,
             count: data.len(),
-            classes: data.classes(),
+            classes: data.class_names.iter().cloned().zip(data.class_counts()).collect(),
+            notes: data.notes.clone(),
             levels: data.levels(),
             counted: moments.counted,
             mean,
@@ -225,8 +228,12 @@ impl fmt::Display for Stats {
         if let Some(levels) = self.levels {
             line("gray levels", levels.to_string())?;
         }
-        if self.classes > 0 {
-            line("classes", self.classes.to_string())?;
+        if !self.classes.is_empty() {
+            let counts: Vec<String> = self.classes.iter().map(|(name, count)| format!("{name}: {count}")).collect();
+            line("classes", format!("{} ({})", counts.len(), first_ten(&counts)))?;
+        }
+        for note in &self.notes {
+            line("note", note.clone())?;
         }
         let range = if self.levels.is_some() { " on [0, 1]" } else { "" };
         if self.counted < self.count {

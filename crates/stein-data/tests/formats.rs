@@ -184,8 +184,8 @@ fn arrays_of_images() {
     assert_eq!((&data.labels, &data.class_names[..]), (&Some(vec![1, 0]), &["3".into(), "9".into()][..]));
     let large = load(&Images { height: Some(6), width: Some(6), ..set.clone() }).unwrap();
     assert_eq!((large.shape.dims(), large.len()), (vec![6, 6, 5], 2));
-    let test = Images { test_fraction: 0.5, ..set }.load(Split::Test, None).unwrap();
-    assert_eq!((test.len(), test.labels), (1, Some(vec![0])));
+    let test = Images { test_fraction: 1.0, ..set }.load(Split::Test, None).unwrap();
+    assert_eq!((test.len(), test.labels), (2, Some(vec![1, 0])));
 
     let floats: Vec<f32> = (0..12).map(|v| v as f32 - 3.25).collect();
     let data = load(&array("floats.npy", npy(&[1, 2, 2, 3], Order::C, &floats))).unwrap();

@@ -170,10 +170,12 @@ fn without_a_cache_all_is_decoded() {
 fn a_bad_picture_is_met_in_its_batch_and_named() -> Result<()> {
     let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     pictures(dir.path());
-    // The head is whole, the rest is not: only decoding tells.
+    // The head is whole, the pixels are not: only decoding tells.
     let path = dir.path().join("cats/05.png");
-    let bytes = fs::read(&path).unwrap();
-    fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0xff;
+    fs::write(&path, bytes).unwrap();
     let sentence = held(dir.path()).load(Split::Train, None).unwrap_err().to_string();
     assert!(sentence.contains("cats/05.png cannot be read"), "{sentence}");
 

@@ -20,6 +20,7 @@ mod import;
 mod model;
 mod output;
 pub mod picture;
+mod preview;
 mod quality;
 mod run_dir;
 mod sampling;
@@ -38,6 +39,7 @@ pub use family::{AnyFamily, Capability, ConsistencyModel, Diffusion, Family, Gen
 pub use import::{ImportOptions, export, import};
 pub use model::Model;
 pub use output::{check_output, draw_to_file};
+pub use preview::preview;
 pub use quality::{Neighbors, Quality, within_class_spread};
 pub use run_dir::{Claim, RunDir};
 pub use sampling::{Changes, Method, SampleConfig};

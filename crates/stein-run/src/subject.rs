@@ -1,5 +1,7 @@
 //! What a model is a model of: the data of an experiment, how they become states, and all that sampling needs to know of them.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use stein::{
     Device, Keys, Result,
@@ -9,6 +11,8 @@ use stein::{
     rows,
 };
 use stein_data::{Data, Shape, Source};
+
+use crate::{Experiment, experiment::with_settings};
 
 /// Data and how they reach the model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +30,33 @@ pub struct DataConfig {
     /// Mirror images at random; default false.
     #[serde(default)]
     pub flip: bool,
+}
+
+impl DataConfig {
+    /// The data of an experiment file, or of a [name](Source::named), after `path=value` settings: those of an experiment, with or
+    /// without `data.` in front.
+    ///
+    /// # Errors
+    /// A file that is no experiment, and a name, a key or a value that is not known.
+    pub fn named(name: &str, settings: &[String]) -> Result<Self> {
+        #[derive(Serialize, Deserialize)]
+        struct Part {
+            data: DataConfig,
+        }
+        let inside = |setting: &String| match setting.starts_with("data.") {
+            true => setting.clone(),
+            false => format!("data.{setting}"),
+        };
+        let settings: Vec<String> = settings.iter().map(inside).collect();
+        let path = Path::new(name);
+        if path.extension().is_some_and(|ending| ending == "toml") {
+            return Ok(Experiment::read(path, &settings)?.data);
+        }
+        let source = Source::named(name)?;
+        let part = Part { data: Self { source, codec: Vec::new(), conditional: false, flip: false } };
+        let table = stein::settings::write(&part)?.try_into().expect("a struct is a table");
+        Ok(with_settings::<Part>(table, &settings)?.data)
+    }
 }
 
 /// What a model is a model of.

@@ -129,9 +129,9 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
             (run, Some(claim))
         }
     };
-    let mut notes = Vec::new();
     let load = |split| experiment.data.source.load(split, options.data_dir.as_deref());
     let data = Arc::new(load(Split::Train)?);
+    let mut notes = data.notes.clone();
     let held_out = match load(Split::Test).and_then(|held_out| HeldOut::of(&held_out, &data, experiment)) {
         Ok(held_out) => Some(held_out),
         Err(error) => {

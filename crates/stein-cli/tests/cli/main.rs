@@ -1,5 +1,6 @@
 //! The program as its users meet it: help texts, errors, exit codes, files.
 
+mod data;
 mod training;
 
 use std::{
@@ -32,13 +33,14 @@ fn refuse(arguments: &[&str]) -> String {
 
 #[test]
 fn help_texts_are_the_ones_in_the_documentation() {
-    let commands: [&[&str]; 13] = [
+    let commands: [&[&str]; 14] = [
         &[],
         &["demo"],
         &["train"],
         &["sample"],
         &["data"],
         &["data", "stats"],
+        &["data", "show"],
         &["data", "get"],
         &["show"],
         &["list"],

@@ -1,0 +1,69 @@
+//! Data as a model is given them, as a picture: after what their source does to them, and through the codecs and back.
+
+use image::RgbImage;
+use stein::{AnySampler, DType, Device, Grid, Heun, Keys, Result, ensure};
+use stein_data::{Data, Shape};
+
+use crate::{DataConfig, Learned, Model, SampleConfig, Subject, sheet};
+
+/// Most classes with a row of pictures each.
+const CLASSES: usize = 16;
+/// Pictures of a class.
+const EACH: usize = 8;
+
+/// A picture of `count` samples, evenly spaced, by default as many as are well seen: pictures in rows by class, points, series.
+///
+/// # Errors
+/// Codecs that are none for such data, data that cannot be read, and samples that make no picture.
+pub fn preview(data: &Data, config: &DataConfig, count: Option<usize>) -> Result<RgbImage> {
+    ensure!(count != Some(0), "a picture of 0 samples shows nothing: give at least 1");
+    let config = DataConfig { conditional: data.labels.is_some(), ..config.clone() };
+    let subject = Subject::of(data, &config)?;
+    let usual = match data.shape {
+        Shape::Image { .. } => 64,
+        Shape::Series { .. } => 24,
+        Shape::Row { .. } => 2000,
+    };
+    let counts = data.class_counts();
+    let by_class = data.is_image() && (1..=CLASSES).contains(&counts.len()) && !counts.contains(&0);
+    let places: Vec<usize> = match (&data.labels, count) {
+        (Some(labels), None) if by_class => {
+            let each = counts.iter().copied().fold(EACH, usize::min);
+            let of = |class: usize| labels.iter().enumerate().filter(move |(_, label)| **label == class);
+            (0..counts.len()).flat_map(|class| of(class).map(|(i, _)| i).take(each).collect::<Vec<_>>()).collect()
+        }
+        _ => {
+            let count = count.unwrap_or(usual).min(data.len());
+            (0..count).map(|k| (k as u128 * data.len() as u128 / count as u128) as usize).collect()
+        }
+    };
+    let labels: Option<Vec<u32>> =
+        data.labels.as_ref().map(|labels| places.iter().map(|&i| labels[i] as u32).collect());
+    let states = subject.encode(&data.rows(&places)?, &Keys::range(0, 0, places.len()), &Device::flex())?;
+    let values = subject.decode(states)?;
+    sheet::picture(&untrained(subject), &values, labels.as_deref())
+}
+
+/// A model of the data that has learned nothing: what pictures are made for.
+fn untrained(subject: Subject) -> Model {
+    Model {
+        name: subject.name.clone(),
+        checkpoint: None,
+        family: "data".to_owned(),
+        serves: &[],
+        learned: Learned::default(),
+        schedule: None,
+        trained: false,
+        subject,
+        sample: SampleConfig {
+            sampler: AnySampler::from(Heun::default()).into(),
+            grid: Grid::karras(18),
+            schedule: None,
+            wrap: Vec::new(),
+            batch: 1,
+        },
+        truth: None,
+        device: Device::flex(),
+        dtype: DType::F32,
+    }
+}
