@@ -10,11 +10,12 @@
 use burn::{module::Module, tensor::Tensor};
 use serde::{Deserialize, Serialize};
 use stein::{Result, ensure};
+use stein_base::Explain;
 
 use crate::state::{self, Flat, Tensors};
 
 /// How fast the average forgets.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum EmaConfig {
     /// A factor per update.
@@ -27,6 +28,7 @@ pub enum EmaConfig {
         warmup: bool,
     },
     /// A half-life counted in samples, whatever the batch size.
+    #[serde(alias = "halflife")]
     HalfLife {
         /// Samples after which the average has forgotten half; positive, default 500 000.
         #[serde(default = "images")]

@@ -21,6 +21,7 @@ mod model;
 mod output;
 pub mod picture;
 mod quality;
+pub mod reference;
 mod run_dir;
 mod sampling;
 mod sheet;
@@ -51,6 +52,3 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Commit it was built from, or `unknown`.
 pub const COMMIT: &str = env!("STEIN_COMMIT");
-
-/// Names of the networks that are built in.
-pub const NETWORKS: &[&str] = stein_nn::NetworkConfig::NAMES;

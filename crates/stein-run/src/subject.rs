@@ -6,10 +6,11 @@ use stein::{
     codec::{AnyCodecConfig, Chain, Codec, DataSample, Symmetric},
     ensure, rows,
 };
+use stein_base::Explain;
 use stein_data::{Data, Shape, Source};
 
 /// Data and how they reach the model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
     /// The data set.

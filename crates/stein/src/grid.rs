@@ -5,24 +5,28 @@
 //! little noise leaves that noise in the picture.
 
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use crate::{Kernel, Result, Schedule, ensure};
 
 /// How the levels are spaced.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Spacing {
     /// Equal steps of time (Song et al. 2021).
+    #[serde(alias = "linspace")]
     Uniform {},
     /// Equal steps of (σ/α)^(1/ρ) (Karras et al. 2022, eq. 5).
     Karras {
-        /// ρ; the larger, the shorter the steps near the clean end. Published: 7.
+        /// ρ, above 0; the larger, the shorter the steps near the clean end. Published: 7.
         #[serde(default = "default_rho")]
         rho: f64,
     },
     /// Equal steps of log-SNR (Lu et al. 2022, DPM-Solver).
+    #[serde(alias = "logsnr", alias = "lambda")]
     LogSnr {},
     /// Equal ratios of σ (Song & Ermon 2019).
+    #[serde(alias = "exponential")]
     Geometric {},
     /// Trained levels `offset`, `offset` + k, `offset` + 2k, … with k = levels div steps (Song, Meng & Ermon 2021,
     /// section 4.2, linear).
@@ -35,6 +39,7 @@ pub enum Spacing {
     /// Trained levels counted down from the noisiest in equal steps (Lin et al. 2024).
     Trailing {},
     /// Trained levels at squares of equal steps up to √(0.8 levels) (Song, Meng & Ermon 2021, appendix D.2, quadratic).
+    #[serde(alias = "quad")]
     Quadratic {},
     /// Levels listed one by one.
     Given {
@@ -67,7 +72,7 @@ impl Spacing {
     /// # Errors
     /// An unknown name, answered with the known ones, nearest first.
     pub fn named(kind: &str) -> Result<Self> {
-        Ok(match kind {
+        Ok(match stein_base::explain::ours::<Self>(kind).as_str() {
             "uniform" => Self::Uniform {},
             "karras" => Self::Karras { rho: default_rho() },
             "log_snr" => Self::LogSnr {},
@@ -86,12 +91,12 @@ impl Spacing {
 }
 
 /// A grid over any schedule.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Grid {
     /// Spacing; default uniform.
     pub spacing: Spacing,
-    /// Number of intervals, the last one to σ = 0 included; default 100.
+    /// Number of intervals, the last one to σ = 0 included, from 1 to 1,000,000; default 100.
     pub steps: usize,
     /// Noisiest time; default the end of the schedule's span.
     #[serde(skip_serializing_if = "Option::is_none")]

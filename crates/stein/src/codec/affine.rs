@@ -2,17 +2,18 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{AnyCodec, Codec, DataSample, FitCodec};
 use crate::{Keys, Result, ensure};
 
 /// A factor and a shift. Default: neither.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Affine {
     /// The factor, not 0; default 1.
     pub scale: f64,
-    /// What is added after it; default 0.
+    /// What is added after it, any number; default 0.
     pub shift: f64,
 }
 

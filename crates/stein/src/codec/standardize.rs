@@ -4,15 +4,16 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{AnyCodec, Codec, DataSample, FitCodec, check_width};
 use crate::{Error, Keys, Result, ensure, rows};
 
 /// Every column to mean 0 and a standard deviation. A constant column is only centered.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Standardize {
-    /// The standard deviation of the states; default 1.
+    /// The standard deviation of the states, above 0; default 1.
     pub std: f64,
 }
 
@@ -42,14 +43,14 @@ impl FitCodec for Standardize {
 }
 
 /// [`Standardize`], fitted.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(try_from = "Columns", into = "Columns")]
 pub struct Standardized {
     mean: Vec<f64>,
     scale: Vec<f64>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 struct Columns {
     mean: Vec<f64>,

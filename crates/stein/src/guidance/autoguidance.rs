@@ -4,17 +4,18 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{Surroundings, Wrapper, extrapolate};
 use crate::{Condition, Denoiser, Dual, Estimate, Levels, Result, ensure, estimate};
 
 /// Guidance by a worse model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Autoguidance {
     /// The worse model: a run directory, such as an early one, or a checkpoint file.
     pub model: String,
-    /// 1 is no guidance; default 2.
+    /// How far to go, any number: 1 is no guidance; default 2.
     pub scale: f64,
 }
 

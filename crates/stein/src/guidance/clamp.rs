@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{Surroundings, Wrapper};
 use crate::{Condition, Denoiser, Dual, Estimate, FlowMap, Kernel, Levels, Result, ensure, estimate};
 
 /// Keeps estimates of x_0 inside an interval. Default: the range of the data, which pictures have.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Clamp {
     /// The lower bound, in the units the model works in; default that of the data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub low: Option<f64>,
-    /// The upper bound; default that of the data.
+    /// The upper bound, above `low`; default that of the data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub high: Option<f64>,
 }

@@ -8,15 +8,16 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{Surroundings, Wrapper, extrapolate};
 use crate::{Condition, Denoiser, Dual, Estimate, Levels, Result, ensure, estimate};
 
 /// Classifier-free guidance, for a model trained with label dropout.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClassifierFree {
-    /// 1 is no guidance, 0 the model without its class; default 1.
+    /// How far to go, any number: 1 is no guidance, 0 the model without its class; default 1.
     pub scale: f64,
 }
 

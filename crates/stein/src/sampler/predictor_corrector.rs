@@ -17,12 +17,13 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{AnySampler, Eval, Past, ReverseDiffusion, Sampler};
 use crate::{Kernel, Result, ensure};
 
 /// How the corrector chooses its step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Explain)]
 #[serde(rename_all = "snake_case")]
 pub enum Corrector {
     /// From the norms of noise and score, sample by sample; for data of many dimensions.
@@ -35,16 +36,16 @@ pub enum Corrector {
 }
 
 /// A predictor and a corrector.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct PredictorCorrector {
     /// Any sampler that steps on a grid; default reverse diffusion.
     pub predictor: Box<AnySampler>,
     /// The corrector; default `annealed`.
     pub corrector: Corrector,
-    /// Corrector steps per level; default 1. With 0 this is the predictor.
+    /// Corrector steps per level, from 0; default 1. With 0 this is the predictor.
     pub steps: usize,
-    /// Target signal-to-noise ratio r of a corrector step; default 0.16.
+    /// Target signal-to-noise ratio r of a corrector step, above 0; default 0.16.
     pub snr: f64,
     /// Whether the corrector acts before the predictor; default true.
     pub corrector_first: bool,

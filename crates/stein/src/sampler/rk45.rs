@@ -5,6 +5,7 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{Eval, Past, Sampler};
 use crate::{
@@ -13,14 +14,14 @@ use crate::{
 };
 
 /// Adaptive Dormand–Prince.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rk45 {
-    /// Relative tolerance of a step; default 0.00001.
+    /// Relative tolerance of a step, above 0; default 0.00001.
     pub rtol: f64,
-    /// Absolute tolerance of a step, in the units of x; default 0.00001.
+    /// Absolute tolerance of a step, in the units of x, above 0; default 0.00001.
     pub atol: f64,
-    /// Most attempted steps of a sample in one interval of the grid before the run gives up; default 10,000.
+    /// Most attempted steps of a sample in one interval of the grid before the run gives up, at least 1; default 10,000.
     pub max_steps: usize,
 }
 
