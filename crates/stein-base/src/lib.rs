@@ -2,6 +2,7 @@
 //! settings read from files.
 
 mod error;
+pub mod explain;
 pub mod files;
 pub mod memory;
 pub mod names;
@@ -11,7 +12,9 @@ pub mod registry;
 pub mod settings;
 
 pub use error::{Error, Kind, Result};
+pub use explain::Explain;
 pub use random::{Key, Keys, Purpose};
+pub use stein_derive::Explain;
 
 /// What [`registry!`] expands to needs these crates, whatever the crate that calls it depends on.
 #[doc(hidden)]

@@ -1,6 +1,29 @@
-//! Names and texts of others in sentences: the one that nobody knows, and those that are too long or too many to repeat.
+//! Names as people type them, and in sentences: the one that nobody knows, and texts that are too long or too many to repeat.
 
 use crate::Error;
+
+/// Whether two names are one in different spellings: case and the marks between words do not count, and `+` is a `p`.
+///
+/// ```
+/// use stein_base::names::same;
+///
+/// assert!(same("DPM-Solver++", "dpm_solver_pp") && same("CIFAR-10", "cifar10") && !same("ve", "vp"));
+/// ```
+pub fn same(one: &str, other: &str) -> bool {
+    letters(one).eq(letters(other))
+}
+
+fn letters(name: &str) -> impl Iterator<Item = char> {
+    let kept = name.chars().filter(|letter| !matches!(letter, '-' | '_' | ' '));
+    kept.flat_map(char::to_lowercase).map(|letter| if letter == '+' { 'p' } else { letter })
+}
+
+/// Our name for what was typed, given our names with their aliases: whatever the spelling; `None` for one that is neither.
+pub fn ours<'a>(typed: &str, known: &[(&'a str, &[&str])]) -> Option<&'a str> {
+    let called =
+        |(name, aliases): &&(&str, &[&str])| same(name, typed) || aliases.iter().any(|alias| same(alias, typed));
+    known.iter().find(called).map(|(name, _)| *name)
+}
 
 /// The error for an unknown name: what it was meant to be, and the known names with the nearest first.
 pub fn unknown<S: AsRef<str>>(what: &str, name: &str, known: &[S]) -> Error {
@@ -18,7 +41,7 @@ pub fn nearest_first<S: AsRef<str>>(name: &str, known: &[S]) -> String {
 
 /// Names in a row; where they are many, the first and how many more there are.
 pub fn first_of<S: AsRef<str>>(names: &[S]) -> String {
-    const SHOWN: usize = 20;
+    const SHOWN: usize = 10;
     let mut shown: Vec<String> = names.iter().take(SHOWN).map(|name| short(name.as_ref())).collect();
     if names.len() > SHOWN {
         shown.push(format!("… and {} more", names.len() - SHOWN));
@@ -48,6 +71,6 @@ mod tests {
         assert_eq!(short(&"é".repeat(61)), "é".repeat(60) + "…");
         let names: Vec<String> = (0..5000).map(|i| format!("class {i}")).collect();
         let sentence = unknown("class", &"x".repeat(100_000_000), &names).to_string();
-        assert!(sentence.len() < 400 && sentence.ends_with("and 4980 more"), "{sentence}");
+        assert!(sentence.len() < 400 && sentence.ends_with("and 4990 more"), "{sentence}");
     }
 }

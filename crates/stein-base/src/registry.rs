@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, sync::RwLock};
 use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
-use crate::{Result, settings};
+use crate::{Explain, Result, explain::Entry, settings};
 
 /// A thing that was added at run time, with the name and settings it stands under in files.
 pub struct Own<R: ?Sized> {
@@ -58,8 +58,11 @@ impl<R: ?Sized> PartialEq for Own<R> {
 
 type Maker<R> = Arc<dyn Fn(Table) -> Result<(Table, Arc<R>)> + Send + Sync>;
 
+/// How a type that was added is explained, where it says so.
+type Explainer = Option<fn(&str) -> Entry>;
+
 /// What was added to one registry at run time.
-pub struct Added<R: ?Sized>(RwLock<BTreeMap<String, Maker<R>>>);
+pub struct Added<R: ?Sized>(RwLock<BTreeMap<String, (Maker<R>, Explainer)>>);
 
 impl<R: ?Sized> Added<R> {
     /// Nothing yet.
@@ -69,7 +72,12 @@ impl<R: ?Sized> Added<R> {
     }
 
     /// Adds a type by name; the last one of a name counts.
-    pub fn add<T: Serialize + DeserializeOwned>(&self, kind: &str, role: impl Fn(T) -> Arc<R> + Send + Sync + 'static) {
+    pub fn add<T: Serialize + DeserializeOwned>(
+        &self,
+        kind: &str,
+        explainer: Explainer,
+        role: impl Fn(T) -> Arc<R> + Send + Sync + 'static,
+    ) {
         let make = move |given: Table| {
             let it: T = settings::read(Value::Table(given))?;
             let Value::Table(resolved) = settings::write(&it)? else {
@@ -78,7 +86,39 @@ impl<R: ?Sized> Added<R> {
             Ok((resolved, role(it)))
         };
         // Poison means that another thread panicked while adding; the map is whole all the same.
-        self.0.write().unwrap_or_else(|poison| poison.into_inner()).insert(kind.to_owned(), Arc::new(make));
+        self.0
+            .write()
+            .unwrap_or_else(|poison| poison.into_inner())
+            .insert(kind.to_owned(), (Arc::new(make), explainer));
+    }
+
+    /// How a type is explained that can be.
+    pub fn explainer<T: Explain>() -> Explainer {
+        Some(|kind| {
+            Entry::of::<T>(
+                kind,
+                &[],
+                match T::form() {
+                    crate::explain::Form::Table(table) => table.doc,
+                    _ => "",
+                },
+            )
+        })
+    }
+
+    /// The entries of all, by name: in words where the type is explained, or else its settings where none is required.
+    pub fn entries(&self) -> Vec<Entry> {
+        let entry = |kind: &String| {
+            let explainer = self.0.read().unwrap_or_else(|poison| poison.into_inner()).get(kind)?.1;
+            Some(match explainer {
+                Some(explain) => explain(kind),
+                None => {
+                    let made = self.make(kind, Table::new()).and_then(Result::ok);
+                    Entry::bare(kind, &made.map(|own| own.settings).unwrap_or_default())
+                }
+            })
+        };
+        self.names().iter().filter_map(entry).collect()
     }
 
     /// The names.
@@ -92,7 +132,7 @@ impl<R: ?Sized> Added<R> {
     /// Settings that cannot be read.
     pub fn make(&self, kind: &str, given: Table) -> Option<Result<Own<R>>> {
         // The lock is let go of before the settings are read: they may hold another thing of the same registry.
-        let maker = self.0.read().unwrap_or_else(|poison| poison.into_inner()).get(kind).cloned()?;
+        let maker = self.0.read().unwrap_or_else(|poison| poison.into_inner()).get(kind)?.0.clone();
         Some(maker(given).map(|(settings, it)| Own { kind: kind.to_owned(), settings, it }))
     }
 }
@@ -100,21 +140,22 @@ impl<R: ?Sized> Added<R> {
 /// Declares an enum of everything that plays one role: tagged by `kind` in files, walked by the conformance tests, open to what
 /// a program adds at run time with `register`.
 ///
-/// Adding a thing is its file and one line here. The role is a trait that is `Send + Sync`, and every variant implements it,
-/// `Default` and serde's traits. A registry with a `named` of its own, which reads more than a name, says what the one made
+/// Adding a thing is its file and one line here: `"rk45" | "dopri5" => Rk45` also says what else people call exactly this thing.
+/// Its doc comment is what lists say of it. The role is a trait that is `Send + Sync`, and every variant implements it, `Default`,
+/// [`Explain`](crate::Explain) and serde's traits. A registry with a `named` of its own, which reads more than a name, says what the one made
 /// here is called instead: `Source, "data set": DataSet, named as of_kind { … }`.
 #[macro_export]
 macro_rules! registry {
-    ($(#[$doc:meta])* $name:ident, $what:literal: $role:path { $($lines:tt)+ }) => {
-        $crate::registry! { $(#[$doc])* $name, $what: $role, named as named { $($lines)+ } }
+    ($(#[doc = $doc:literal])* $name:ident, $what:literal: $role:path { $($lines:tt)+ }) => {
+        $crate::registry! { $(#[doc = $doc])* $name, $what: $role, named as named { $($lines)+ } }
     };
-    ($(#[$doc:meta])* $name:ident, $what:literal: $role:path, named as $named:ident {
-        $($(#[$line:meta])* $kind:literal => $variant:ident),+ $(,)?
+    ($(#[doc = $doc:literal])* $name:ident, $what:literal: $role:path, named as $named:ident {
+        $($(#[doc = $line:literal])* $kind:literal $(| $alias:literal)* => $variant:ident),+ $(,)?
     }) => {
-        $(#[$doc])*
+        $(#[doc = $doc])*
         #[derive(Debug, Clone, PartialEq)]
         pub enum $name {
-            $($(#[$line])* $variant($variant),)+
+            $($(#[doc = $line])* $variant($variant),)+
             /// One that the embedding program added by `register`.
             Own($crate::registry::Own<dyn $role>),
         }
@@ -140,8 +181,35 @@ macro_rules! registry {
                 where
                     T: $role + $crate::reexports::serde::Serialize + $crate::reexports::serde::de::DeserializeOwned + 'static,
                 {
+                    Self::add::<T>(kind, None);
+                }
+
+                /// As [`register`](Self::register), of a type that is explained: lists then say what it is and what its settings mean.
+                ///
+                /// # Panics
+                /// As [`register`](Self::register).
+                pub fn register_explained<T>(kind: &str)
+                where
+                    T: $role + $crate::reexports::serde::Serialize + $crate::reexports::serde::de::DeserializeOwned + $crate::Explain + 'static,
+                {
+                    Self::add::<T>(kind, $crate::registry::Added::<dyn $role>::explainer::<T>());
+                }
+
+                fn add<T>(kind: &str, explainer: Option<fn(&str) -> $crate::explain::Entry>)
+                where
+                    T: $role + $crate::reexports::serde::Serialize + $crate::reexports::serde::de::DeserializeOwned + 'static,
+                {
                     assert!(!Self::NAMES.contains(&kind), "there is a built-in {} called `{kind}`", $what);
-                    ADDED.add(kind, |it: T| std::sync::Arc::new(it) as std::sync::Arc<dyn $role>);
+                    ADDED.add(kind, explainer, |it: T| std::sync::Arc::new(it) as std::sync::Arc<dyn $role>);
+                }
+
+                /// Our name for what people type: another spelling of a name, or an alias. What is neither stays as it is.
+                pub fn ours(typed: &str) -> String {
+                    if ADDED.names().iter().any(|name| name == typed) {
+                        return typed.to_owned();
+                    }
+                    let known: &[(&str, &[&str])] = &[$(($kind, &[$($alias),*])),+];
+                    $crate::names::ours(typed, known).unwrap_or(typed).to_owned()
                 }
 
                 /// The one of this name, with its default parameters.
@@ -149,7 +217,7 @@ macro_rules! registry {
                 /// # Errors
                 /// An unknown name, answered with the known ones, nearest first.
                 pub fn $named(kind: &str) -> $crate::Result<Self> {
-                    match kind {
+                    match Self::ours(kind).as_str() {
                         $($kind => Ok(Self::$variant($variant::default())),)+
                         _ => Self::with_settings(kind, $crate::reexports::toml::Table::new()),
                     }
@@ -160,7 +228,7 @@ macro_rules! registry {
                 /// # Errors
                 /// An unknown name or key, answered with the known ones, nearest first; a value that cannot be read.
                 pub fn with_settings(kind: &str, settings: $crate::reexports::toml::Table) -> $crate::Result<Self> {
-                    match kind {
+                    match Self::ours(kind).as_str() {
                         $($kind => $crate::settings::read(settings.into()).map(Self::$variant),)+
                         _ => match ADDED.make(kind, settings) {
                             Some(own) => own.map(Self::Own),
@@ -180,6 +248,20 @@ macro_rules! registry {
                         $(Self::$variant(_) => $kind,)+
                         Self::Own(own) => own.kind(),
                     }
+                }
+            }
+
+            impl $crate::Explain for $name {
+                fn form() -> $crate::explain::Form {
+                    $crate::explain::Form::Choice($crate::explain::Choice {
+                        name: stringify!($name),
+                        doc: concat!($($doc, "\n"),*),
+                        tagged: true,
+                        entries: || {
+                            let built_in = [$($crate::explain::Entry::of::<$variant>($kind, &[$($alias),*], concat!($($line, "\n"),*))),+];
+                            built_in.into_iter().chain(ADDED.entries()).collect()
+                        },
+                    })
                 }
             }
 

@@ -158,16 +158,27 @@ impl<'de> de::Deserializer<'de> for Reader {
         visitor: V,
     ) -> std::result::Result<V::Value, Fault> {
         match self.0 {
-            Value::String(text) => visitor.visit_enum(IntoDeserializer::<Fault>::into_deserializer(text)),
+            Value::String(text) => {
+                let known = variants.iter().find(|known| names::same(known, &text)).map(|known| (*known).to_owned());
+                visitor.visit_enum(IntoDeserializer::<Fault>::into_deserializer(known.unwrap_or(text)))
+            }
             other => {
                 other.deserialize_enum(name, variants, visitor).map_err(|error| Fault::new(error.message().into()))
             }
         }
     }
 
+    // The name of a variant that is tagged by `kind`; serde keeps the known ones to itself until it has failed.
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> std::result::Result<V::Value, Fault> {
+        match self.0 {
+            Value::String(text) => visitor.visit_string(text.to_lowercase().replace(['-', ' '], "_")),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map struct identifier ignored_any
+        tuple_struct map struct ignored_any
     }
 }
 

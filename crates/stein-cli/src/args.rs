@@ -72,11 +72,12 @@ pub enum Command {
         #[arg(value_name = "MODEL|FILE.toml")]
         what: String,
     },
-    /// List what there is: families, samplers, wrappers, schedules, grids, codecs, networks, data, devices
+    /// List what an experiment can name, and explain it: samplers, schedules, networks, data and all else
     List {
-        /// Only this kind of thing
-        #[arg(value_name = "KIND")]
-        kind: Option<String>,
+        /// Nothing for an overview; a list such as `samplers` for a line on each; a name such as `heun`, alone or after its
+        /// list, for all about it
+        #[arg(value_name = "LIST|NAME", num_args = 0..=2)]
+        words: Vec<String>,
     },
     /// Measure how fast this machine computes
     Bench {

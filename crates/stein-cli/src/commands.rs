@@ -11,11 +11,11 @@ use std::{
 };
 
 use clap::CommandFactory;
-use stein::{AnySchedule, AnyWrapper, Error, Kind, Result, Spacing, codec::AnyCodecConfig, ensure, names};
-use stein_data::{Data, Source, Split, Stats};
+use stein::{Error, Kind, Result, ensure};
+use stein_data::{Data, Split, Stats};
 use stein_run::{
-    AnyFamily, Changes, Classes, DEVICES, DataConfig, DemoOptions, Experiment, ImportOptions, Method, Model, RunDir, Start,
-    Subject, TrainOptions, Weights, bench, demo, device, draw_to_file, export, import, picture, prepare, preview, train,
+    Changes, Classes, DataConfig, DemoOptions, Experiment, ImportOptions, Model, RunDir, Start, Subject, TrainOptions,
+    Weights, bench, demo, device, draw_to_file, export, import, picture, prepare, preview, reference, train,
 };
 
 use crate::{
@@ -62,7 +62,7 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
         Command::Export { model, output } => say(&export(&model, &output)?)?,
         Command::Data { command } => data(command)?,
         Command::Show { what } => show(&what, &device_name)?,
-        Command::List { kind } => list(kind.as_deref())?,
+        Command::List { words } => say(&reference::listed(&words)?)?,
         Command::Bench { command } => bench(command, &device_name)?,
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -282,28 +282,6 @@ fn show(what: &str, device_name: &str) -> Result<()> {
         say(&format!("\n{}", RunDir::open(path)?.experiment()?.to_toml()))?;
     }
     Ok(())
-}
-
-fn list(kind: Option<&str>) -> Result<()> {
-    let fixed = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    let kinds = [
-        ("families", AnyFamily::names()),
-        ("samplers", Method::names()),
-        ("wrappers", AnyWrapper::names()),
-        ("schedules", AnySchedule::names()),
-        ("grids", fixed(Spacing::NAMES)),
-        ("codecs", AnyCodecConfig::names()),
-        ("networks", fixed(stein_run::NETWORKS)),
-        ("data", Source::names()),
-        ("devices", fixed(DEVICES)),
-    ];
-    if let Some(kind) = kind {
-        let Some((_, known)) = kinds.iter().find(|(name, _)| *name == kind) else {
-            return Err(names::unknown("kind of thing", kind, &kinds.map(|(name, _)| name)));
-        };
-        return known.iter().try_for_each(|name| say(&format!("{name}\n")));
-    }
-    kinds.iter().try_for_each(|(kind, known)| say(&format!("{kind:<10} {}\n", known.join(", "))))
 }
 
 fn bench(command: BenchCommand, device_name: &str) -> Result<()> {

@@ -7,10 +7,10 @@ use crate::{Data, DataSet, Published, PublishedFile, Split};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use stein_base::Result;
+use stein_base::{Explain, Result};
 
 /// CIFAR-10: 32x32x3, 256 levels, ten classes.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 pub struct Cifar10 {}
 

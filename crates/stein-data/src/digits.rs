@@ -6,10 +6,10 @@
 use crate::{Data, DataSet, Split};
 use serde::{Deserialize, Serialize};
 use std::{io::Read, path::Path};
-use stein_base::Result;
+use stein_base::{Explain, Result};
 
 /// The digits of optdigits: 8x8x1, pixels 0 to 16 (given as v/16), ten classes.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 pub struct Digits {}
 

@@ -3,10 +3,10 @@
 use crate::{Data, DataSet, Published, PublishedFile, Split, idx};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use stein_base::Result;
+use stein_base::{Explain, Result};
 
 /// Fashion-MNIST: 28x28x1, 256 gray levels, ten classes.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 pub struct FashionMnist {}
 

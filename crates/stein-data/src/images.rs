@@ -26,7 +26,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use stein_base::{Error, Kind, Result, ensure, memory};
+use stein_base::{Error, Explain, Kind, Result, ensure, memory};
 
 /// Pictures of a folder, a tar file, or an array.
 ///
@@ -40,7 +40,7 @@ use stein_base::{Error, Kind, Result, ensure, memory};
 /// assert_eq!(data.shape.dims(), [8, 8, 1]);
 /// # Ok::<(), stein_data::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 pub struct Images {
     /// The folder, a file that ends with `.tar`, or a `.npy` or `.npz` file with `[N, H, W]` or `[N, H, W, C]` values

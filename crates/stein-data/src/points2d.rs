@@ -13,21 +13,21 @@ use std::{
     path::Path,
 };
 use stein_base::{
-    Key, Purpose, Result,
+    Explain, Key, Purpose, Result, explain,
     memory::ensure_fits,
     names,
     random::{below, uniform},
 };
 
 /// Points in the plane. Row `i` depends on (`seed`, split, `i`) only, so a larger `count` begins with the same rows.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields, default)]
 pub struct Points2d {
     /// The density; default `two_gaussians`.
     pub shape: Pattern,
     /// Rows in each split, at least 1; default 50000.
     pub count: usize,
-    /// Default 0.
+    /// Seed of the points; default 0.
     pub seed: u64,
 }
 
@@ -38,14 +38,17 @@ impl Default for Points2d {
 }
 
 /// A density in the plane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Explain)]
 #[serde(rename_all = "snake_case")]
 pub enum Pattern {
     /// 1/5 N((−5, −5), I) + 4/5 N((5, 5), I); the class is the Gaussian.
+    #[serde(alias = "2gaussians")]
     TwoGaussians,
     /// Equal Gaussians of standard deviation 0.5/√2 on a circle of radius 4/√2; the class is the Gaussian.
+    #[serde(alias = "8gaussians")]
     EightGaussians,
     /// Two interleaved half circles of radius 2 with noise of 0.2; the class is the moon.
+    #[serde(alias = "two_moons")]
     Moons,
     /// A spiral from radius 0.94 to 2.83 with noise of 0.2; no classes.
     SwissRoll,
@@ -72,12 +75,12 @@ impl Pattern {
         ("pinwheel", Pattern::Pinwheel),
     ];
 
-    /// The shape called `name`; `-` is read as `_`.
+    /// The shape called `name`.
     ///
     /// # Errors
     /// When there is no such name: the sentence lists those there are, the nearest first.
     pub fn named(name: &str) -> Result<Pattern> {
-        match Self::ALL.iter().find(|(known, _)| *known == name.replace('-', "_")) {
+        match Self::ALL.iter().find(|(known, _)| *known == explain::ours::<Self>(name)) {
             Some(&(_, pattern)) => Ok(pattern),
             None => Err(names::unknown("shape of points2d", name, &Self::ALL.map(|(known, _)| known))),
         }
@@ -184,7 +187,7 @@ impl DataSet for Points2d {
     }
 
     fn shorthand(&self, rest: &str) -> Option<(&'static str, String)> {
-        Some(("shape", rest.replace('-', "_")))
+        Some(("shape", explain::ours::<Pattern>(rest)))
     }
 }
 

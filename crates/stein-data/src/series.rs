@@ -8,11 +8,11 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use stein_base::{Error, Kind, Result, ensure};
+use stein_base::{Error, Explain, Kind, Result, ensure};
 
 /// Series of one length in a file: `.npy` with `[N, length, channels]` or `[N, length]` floats or integers, or `.npz`
 /// with such an array and perhaps one of labels.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 pub struct Series {
     /// The file.

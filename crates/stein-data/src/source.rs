@@ -90,26 +90,26 @@ registry! {
     /// ```
     Source, "data set": DataSet, named as of_kind {
         /// Handwritten digits, 8x8 gray, built into the program.
-        "digits" => Digits,
-        /// Handwritten digits, 28x28 gray.
+        "digits" | "optdigits" => Digits,
+        /// MNIST: handwritten digits, 28x28 gray; `stein data get mnist` brings it.
         "mnist" => Mnist,
-        /// Articles of clothing, 28x28 gray.
-        "fashion_mnist" => FashionMnist,
-        /// Ten kinds of objects, 32x32 in color.
-        "cifar10" => Cifar10,
-        /// Pictures: a folder, a tar file, or an array.
-        "images" => Images,
-        /// A table of numbers: csv, npy or npz.
-        "table" => Table,
-        /// Series of numbers: npy or npz.
-        "series" => Series,
-        /// Points in the plane drawn from a known density.
-        "points2d" => Points2d,
+        /// Fashion-MNIST: articles of clothing, 28x28 gray; `stein data get fashion_mnist` brings it.
+        "fashion_mnist" | "fmnist" => FashionMnist,
+        /// CIFAR-10: ten kinds of objects, 32x32 in color; `stein data get cifar10` brings it.
+        "cifar10" | "cifar" => Cifar10,
+        /// Pictures of your own: a folder, a tar file, or an array.
+        "images" | "image_folder" => Images,
+        /// A table of numbers of your own: csv, npy or npz.
+        "table" | "csv" => Table,
+        /// Series of numbers of your own, such as curves and sounds: npy or npz.
+        "series" | "time_series" => Series,
+        /// Points in the plane drawn from a known density, the toy problems of the literature.
+        "points2d" | "points" => Points2d,
     }
 }
 
 impl Source {
-    /// The source called `name` with its default settings; `-` is read as `_`. What follows a first slash is the shape
+    /// The source called `name` with its default settings. What follows a first slash is the shape
     /// of `points2d/moons`, or the path of `images/my/folder`, `series/data.npy` and `table/data.csv`. A path alone will do
     /// where it can be one thing only: a folder or tar file of pictures, a csv file, an npy file of two or four dimensions.
     ///
@@ -118,12 +118,13 @@ impl Source {
     pub fn named(name: &str) -> Result<Self> {
         let (kind, rest) = name.split_once('/').map_or((name, None), |(kind, rest)| (kind, Some(rest)));
         // A folder may be called as a kind is: what is there is meant.
-        let known = Self::names().contains(&kind.replace('-', "_"))
+        let of_kind = Self::of_kind(kind);
+        let known = of_kind.is_ok()
             && rest.is_none_or(|rest| rest.is_empty() || Path::new(rest).exists() || !Path::new(name).exists());
         if !known && Path::new(name).exists() {
             return Self::at(Path::new(name));
         }
-        let source = Self::of_kind(&kind.replace('-', "_"))?;
+        let source = of_kind?;
         let Some(rest) = rest else { return Ok(source) };
         let Some((key, value)) = source.shorthand(rest) else {
             return Err(Error::new(format!(

@@ -15,11 +15,11 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
 };
-use stein_base::{Error, Kind, Result, ensure, memory};
+use stein_base::{Error, Explain, Kind, Result, ensure, memory};
 
 /// A table in a file: `.csv` or `.tsv` with or without a header, `.npy` with `[N, D]` or `[N]` floats or integers, or
 /// `.npz` with such an array. Without a header the columns are called `x0`, `x1`, ...
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
     /// The file.

@@ -13,11 +13,12 @@ use stein::{
     Result,
     numbers::{above, ensure_within},
 };
+use stein_base::Explain;
 
 use crate::state::{self, Flat, Tensors};
 
 /// How fast the average forgets.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum EmaConfig {
     /// A factor per update.
@@ -30,6 +31,7 @@ pub enum EmaConfig {
         warmup: bool,
     },
     /// A half-life counted in samples, whatever the batch size.
+    #[serde(alias = "halflife")]
     HalfLife {
         /// Samples after which the average has forgotten half; positive and at most 1e15, default 500 000.
         #[serde(default = "images")]

@@ -13,6 +13,7 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 use stein::{Condition, Context, Result, ensure};
+use stein_base::Explain;
 
 use crate::{
     init::Init,
@@ -22,7 +23,7 @@ use crate::{
 };
 
 /// How a noise number becomes a vector of features.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum EmbeddingConfig {
     /// Random frequencies, for noise numbers within a few units of zero such as ln(σ)/4 or a time in \[0, 1\].

@@ -11,9 +11,10 @@ use stein::{
     Result, ensure,
     numbers::{above, ensure_within},
 };
+use stein_base::Explain;
 
 /// The learning rate over a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct RateConfig {
     /// The largest learning rate; positive and at most 1e6, default 1e-3.
@@ -25,10 +26,11 @@ pub struct RateConfig {
 }
 
 /// How the learning rate falls.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Explain)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Decay {
     /// Not at all.
+    #[serde(alias = "none")]
     #[default]
     Constant,
     /// Along half a cosine.
@@ -41,6 +43,7 @@ pub enum Decay {
         floor: f64,
     },
     /// With the inverse square root of the step.
+    #[serde(alias = "inverse_sqrt", alias = "inv_sqrt")]
     InverseSquareRoot {
         /// The step up to which it is constant; at least 1.
         reference: u64,

@@ -23,6 +23,7 @@ use stein::{
     Error, Kind, Result, ensure,
     numbers::{above, ensure_within},
 };
+use stein_base::Explain;
 use stein_simd::{
     Isa,
     optimizer::{Slices, Update, adam, sum_of_squares},
@@ -35,7 +36,7 @@ use crate::{
 };
 
 /// The constants of [`AdamW`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdamWConfig {
     /// Decay of the mean of gradients per step; in \[0, 1), default 0.9.

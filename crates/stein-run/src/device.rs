@@ -1,6 +1,7 @@
 //! Which machine part computes: the CPU always, a GPU where the program was built with its feature.
 
 use stein::{Device, Error, Result, numbers::ensure_within};
+use stein_base::explain::Entry;
 use stein_nn::ops::Precision;
 
 /// The devices this build knows, the default first.
@@ -18,12 +19,25 @@ pub const DEVICES: &[&str] = &[
     "wgpu",
 ];
 
+/// What the devices of this build are.
+pub(crate) fn entries() -> Vec<Entry> {
+    let about = |name: &str| match name {
+        "cpu" => "The processor, with kernels of our own.",
+        "cuda" => "A GPU of NVIDIA, by CUDA.",
+        "metal" => "A GPU of Apple, by Metal.",
+        "rocm" => "A GPU of AMD, by ROCm.",
+        "vulkan" => "A GPU, by Vulkan.",
+        _ => "A GPU, by what WebGPU finds.",
+    };
+    DEVICES.iter().map(|name| Entry::new(name, &[], about(name), Vec::new())).collect()
+}
+
 /// The device of this name.
 ///
 /// # Errors
 /// A name this build does not know; the sentence lists those it does and how to build with a GPU.
 pub fn device(name: &str) -> Result<Device> {
-    match name {
+    match name.to_lowercase().as_str() {
         "cpu" => Ok(Device::flex()),
         #[cfg(feature = "cuda")]
         "cuda" => Ok(Device::cuda(0usize)),

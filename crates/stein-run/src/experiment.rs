@@ -6,16 +6,17 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use stein::{Error, Kind, Result, ensure, names, numbers::ensure_within, settings};
+use stein_base::Explain;
 use stein_nn::{AdamWConfig, Decay, EmaConfig, RateConfig};
 use toml::{Table, Value};
 
 use crate::{AnyFamily, DataConfig, SampleConfig};
 
 /// An experiment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 pub struct Experiment {
-    /// Seed of everything random; default 0.
+    /// Seed of everything random, a whole number from 0; default 0.
     #[serde(default)]
     pub seed: u64,
     /// What to learn.
@@ -29,26 +30,26 @@ pub struct Experiment {
 }
 
 /// Training.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
     /// Optimizer steps; at most 1e12, default 10,000.
     pub steps: u64,
     /// Examples per step; from 1 to 1e9, default 128.
     pub batch: usize,
-    /// Parts the batch is cut into, their gradients summed; default 1. More parts need less memory.
+    /// Parts the batch is cut into, their gradients summed; a divisor of `batch`, default 1. More parts need less memory.
     pub accumulate: usize,
-    /// AdamW.
+    /// The optimizer, AdamW.
     pub optimizer: AdamWConfig,
-    /// Learning rate.
+    /// The learning rate of each step.
     pub rate: RateConfig,
-    /// Average of the weights, which is what is sampled.
+    /// The average of the weights, which is what is sampled.
     pub ema: EmaConfig,
-    /// Steps between lines in the metrics; default 50.
+    /// Steps between lines in the metrics, at least 1; default 50.
     pub log_every: u64,
-    /// Steps between checkpoints; default 1000. The last step always has one.
+    /// Steps between checkpoints, at least 1; default 1000. The last step always has one.
     pub checkpoint_every: u64,
-    /// Checkpoints kept, the newest; default 3.
+    /// Checkpoints kept, the newest, at least 1; default 3.
     pub keep: usize,
     /// Steps between pictures of samples; default 0, none but the last.
     pub sample_every: u64,

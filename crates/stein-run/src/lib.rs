@@ -22,6 +22,7 @@ mod output;
 pub mod picture;
 mod preview;
 mod quality;
+pub mod reference;
 mod run_dir;
 mod sampling;
 mod sheet;
@@ -54,6 +55,3 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Commit it was built from, or `unknown`.
 pub const COMMIT: &str = env!("STEIN_COMMIT");
-
-/// Names of the networks that are built in.
-pub const NETWORKS: &[&str] = stein_nn::NetworkConfig::NAMES;

@@ -5,6 +5,10 @@ use stein::{
     AnySampler, AnySchedule, AnyWrapper, Error, Grid, Result, ensure, guidance::ClassifierFree, names,
     numbers::ensure_within, settings,
 };
+use stein_base::{
+    Explain,
+    explain::{self, Choice, Entry, Form},
+};
 use toml::{Table, Value};
 
 use crate::{AnyFamily, Capability, experiment::with_settings, family::lacks};
@@ -40,7 +44,7 @@ impl Method {
     }
 
     fn with_settings(name: &str, table: Table) -> Result<Self> {
-        let alone = match name {
+        let alone = match explain::ours::<Self>(name).as_str() {
             MULTISTEP => Self::Multistep,
             GENERATE => Self::Generate,
             name if AnySampler::names().iter().any(|known| known == name) => {
@@ -86,6 +90,27 @@ impl From<AnySampler> for Method {
     }
 }
 
+impl Explain for Method {
+    fn form() -> Form {
+        Form::Choice(Choice {
+            name: "Method",
+            doc: "What draws the samples.",
+            tagged: true,
+            entries: || {
+                let Form::Choice(samplers) = AnySampler::form() else { unreachable!("a registry is a choice") };
+                let multistep = Entry::new(
+                    MULTISTEP,
+                    &["multistep_consistency"],
+                    "Of a consistency function: carries the sample to the clean end, and noise takes it back to the next level.",
+                    Vec::new(),
+                );
+                let generate = Entry::new(GENERATE, &[], "Of a generator: makes the sample in one go.", Vec::new());
+                (samplers.entries)().into_iter().chain([multistep, generate]).collect()
+            },
+        })
+    }
+}
+
 impl Serialize for Method {
     fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
         match self {
@@ -105,12 +130,12 @@ impl<'de> Deserialize<'de> for Method {
 }
 
 /// Sampling.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 pub struct SampleConfig {
-    /// The sampler.
+    /// The sampler; it has to fit the family: diffusion takes all but `multistep` and `generate`.
     pub sampler: Method,
-    /// Its grid.
+    /// The levels it stops at.
     #[serde(default)]
     pub grid: Grid,
     /// Schedule to sample on; default the one trained on.

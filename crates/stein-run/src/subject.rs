@@ -10,12 +10,13 @@ use stein::{
     numbers::ensure_within,
     rows,
 };
+use stein_base::Explain;
 use stein_data::{Data, Shape, Source};
 
 use crate::{Experiment, experiment::with_settings};
 
 /// Data and how they reach the model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
     /// The data set.

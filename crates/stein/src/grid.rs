@@ -5,6 +5,7 @@
 //! little noise leaves that noise in the picture.
 
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use crate::{
     Kernel, Result, Schedule, ensure,
@@ -15,10 +16,11 @@ use crate::{
 pub(crate) const MOST_STEPS: usize = 1_000_000;
 
 /// How the levels are spaced.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Spacing {
     /// Equal steps of time (Song et al. 2021).
+    #[serde(alias = "linspace")]
     Uniform {},
     /// Equal steps of (σ/α)^(1/ρ) (Karras et al. 2022, eq. 5).
     Karras {
@@ -27,8 +29,10 @@ pub enum Spacing {
         rho: f64,
     },
     /// Equal steps of log-SNR (Lu et al. 2022, DPM-Solver).
+    #[serde(alias = "logsnr", alias = "lambda")]
     LogSnr {},
     /// Equal ratios of σ (Song & Ermon 2019).
+    #[serde(alias = "exponential")]
     Geometric {},
     /// Trained levels `offset`, `offset` + k, `offset` + 2k, … with k = levels div steps (Song, Meng & Ermon 2021,
     /// section 4.2, linear).
@@ -41,6 +45,7 @@ pub enum Spacing {
     /// Trained levels counted down from the noisiest in equal steps (Lin et al. 2024).
     Trailing {},
     /// Trained levels at squares of equal steps up to √(0.8 levels) (Song, Meng & Ermon 2021, appendix D.2, quadratic).
+    #[serde(alias = "quad")]
     Quadratic {},
     /// Levels listed one by one.
     Given {
@@ -73,7 +78,7 @@ impl Spacing {
     /// # Errors
     /// An unknown name, answered with the known ones, nearest first.
     pub fn named(kind: &str) -> Result<Self> {
-        Ok(match kind {
+        Ok(match stein_base::explain::ours::<Self>(kind).as_str() {
             "uniform" => Self::Uniform {},
             "karras" => Self::Karras { rho: default_rho() },
             "log_snr" => Self::LogSnr {},
@@ -92,7 +97,7 @@ impl Spacing {
 }
 
 /// A grid over any schedule.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Grid {
     /// Spacing; default uniform.

@@ -6,6 +6,7 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use crate::{
     Condition, Factors, Kernel, Keys, Levels, Network, Preconditioned, Purpose, Result, Schedule, ensure, noise,
@@ -14,23 +15,25 @@ use crate::{
 };
 
 /// How the level of a training example is drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum LevelDistribution {
     /// t uniform over the schedule's span, or from `t_min` (Score-SDE trains from 0.00001).
     Uniform {
-        /// Cleanest time instead of the span's.
+        /// The cleanest time to draw instead of the schedule's; a noisy time below the end of its span.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         t_min: Option<f64>,
     },
     /// A trained level of a discrete schedule, all equally likely (NCSN, DDPM).
+    #[serde(alias = "discrete")]
     DiscreteUniform {},
     /// ln(σ/α) ~ N(mean, std²), clamped to the span, whose ends get the rest of its mass (Karras et al. 2022: −1.2, 1.2).
+    #[serde(alias = "lognormal")]
     LogNormal {
-        /// Mean of ln(σ/α).
+        /// Mean of ln(σ/α), any number.
         #[serde(default = "default_log_mean")]
         mean: f64,
-        /// Standard deviation of ln(σ/α).
+        /// Standard deviation of ln(σ/α), above 0.
         #[serde(default = "default_log_std")]
         std: f64,
     },
@@ -39,7 +42,7 @@ pub enum LevelDistribution {
     ///
     /// g²/σ² is −d log-SNR/dt, so this is the uniform distribution in log-SNR.
     Importance {
-        /// Cleanest time instead of the span's.
+        /// The cleanest time to draw instead of the schedule's; a noisy time below the end of its span.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         t_min: Option<f64>,
     },
@@ -54,24 +57,26 @@ fn default_log_std() -> f64 {
 }
 
 /// The weight of a level.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Weighting {
     /// 1 on the raw output.
     Unit {},
     /// 1 on the error of ε, whatever is predicted: DDPM's L_simple, NCSN's λ = σ² on that of the score.
+    #[serde(alias = "simple", alias = "l_simple")]
     Eps {},
     /// g² on the score's error (Song et al. 2021): λ = g² α²/σ⁴.
     Likelihood {},
     /// min(SNR, γ) on the error of x̂_0 (Hang et al. 2023, eq. 8; γ = 5).
+    #[serde(alias = "minsnr", alias = "min_snr_gamma")]
     MinSnr {
-        /// γ.
+        /// γ, the largest weight on the error of x̂_0; above 0.
         #[serde(default = "default_gamma")]
         gamma: f64,
     },
     /// EDM's λ = (σ² + α²σ_d²)/(σσ_d)² on the error of x̂_0 (Karras et al. 2022, table 1).
     Edm {
-        /// Standard deviation of the data.
+        /// Standard deviation of the data, σ_d, in the units the model works in; above 0.
         sigma_data: f64,
     },
 }
@@ -96,7 +101,7 @@ impl Weighting {
 }
 
 /// Levels and weights: all there is to choose in denoising score matching.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 pub struct Objective {
     /// How levels are drawn.

@@ -6,6 +6,7 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use crate::{
     AnySchedule, Condition, Context, Denoiser, Dual, Estimate, Kernel, Keys, Levels, Network, Prediction, Result,
@@ -16,20 +17,20 @@ use crate::{
 };
 
 /// How x is scaled before the network.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum InputScale {
     /// As it is.
     None {},
     /// To unit variance: c_in = 1/√(σ² + α²σ_d²) (Karras et al. 2022, table 1).
     UnitVariance {
-        /// Standard deviation of the data.
+        /// Standard deviation of the data, σ_d, in the units the model works in; above 0.
         sigma_data: f64,
     },
 }
 
 /// Which number tells the network how noisy its input is.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum NoiseInput {
     /// ln(σ/α)/4 (Karras et al. 2022).

@@ -13,6 +13,7 @@
 //! c_out = −σ/det: one 2×2 solve. The edm row is theirs with the sign that makes c_out positive.
 
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use crate::{
     Kernel, Result,
@@ -20,22 +21,26 @@ use crate::{
 };
 
 /// What the network's raw output stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Prediction {
     /// The clean sample.
+    #[serde(alias = "x_0", alias = "x_start", alias = "sample")]
     X0 {},
     /// The noise.
+    #[serde(alias = "epsilon", alias = "noise")]
     Eps {},
     /// The score ∇ log p of the noisy data.
     Score {},
     /// v = α ε − σ x_0.
+    #[serde(alias = "v_prediction")]
     V {},
-    /// The probability-flow velocity α̇ x_0 + σ̇ ε.
+    /// The probability-flow velocity α̇ x_0 + σ̇ ε, which flow matching learns.
+    #[serde(alias = "flow", alias = "flow_prediction")]
     Velocity {},
     /// EDM's unit-variance target.
     Edm {
-        /// Standard deviation of the data.
+        /// Standard deviation of the data, in the units the model works in; above 0.
         #[serde(default = "default_sigma_data")]
         sigma_data: f64,
     },

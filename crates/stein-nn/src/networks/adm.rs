@@ -17,6 +17,7 @@
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use stein::{Context, Result, ensure};
+use stein_base::Explain;
 
 use super::{
     Takes,
@@ -36,7 +37,7 @@ use crate::{
 pub(super) const NORMS: Norms = Norms { groups: Some(32), epsilon: 1e-5 };
 
 /// The size and form of an ADM U-Net.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdmConfig {
     /// Channels of the images; at least 1, default 3. A network that doubles the size of images is given the small

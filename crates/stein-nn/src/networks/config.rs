@@ -18,24 +18,24 @@ stein_base::registry! {
         "mlp" => Mlp,
         /// A residual U-Net for images.
         "unet" => Unet,
-        /// The same along one axis, for series.
+        /// A residual U-Net along one axis, for series.
         "unet1d" => Unet1d,
-        /// NCSN's network.
+        /// The published RefineNet of NCSN, with levels by number.
         "ncsn" => Ncsn,
-        /// NCSNv2's.
+        /// The published RefineNet of NCSNv2, whose output is divided by σ.
         "ncsn_v2" => NcsnV2,
-        /// DDPM's, as Score-SDE has it.
+        /// DDPM's published U-Net, as Score-SDE has it.
         "ddpm" => Ddpm,
-        /// NCSN++ and DDPM++.
+        /// Score-SDE's published NCSN++ and DDPM++.
         "ncsnpp" => Ncsnpp,
-        /// EDM's DDPM++ and NCSN++.
+        /// EDM's published DDPM++ and NCSN++.
         "song_unet" => SongUnet,
-        /// EDM's ADM.
+        /// ADM's U-Net as EDM publishes it.
         "dhariwal_unet" => DhariwalUnet,
-        /// ADM's.
-        "adm" => Adm,
-        /// The U-Net of the diffusers library.
-        "unet2d" => Unet2d,
+        /// ADM's published U-Net (guided-diffusion).
+        "adm" | "guided_diffusion" => Adm,
+        /// The U-Net of the diffusers library, `UNet2DModel`.
+        "unet2d" | "unet_2d_model" => Unet2d,
     }
 }
 

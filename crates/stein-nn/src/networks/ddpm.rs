@@ -13,6 +13,7 @@
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use stein::{Context, Result};
+use stein_base::Explain;
 
 use super::{
     images::image_network,
@@ -24,7 +25,7 @@ use crate::{init::Init, ops::Dual};
 const GROUPS: usize = 32;
 
 /// The size of a DDPM. The default is the one of CIFAR-10.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct DdpmConfig {
     /// Width of the images `attention` speaks of; at least 2^(levels − 1), default 32.

@@ -12,6 +12,7 @@
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use stein::{Context, Result, ensure};
+use stein_base::Explain;
 
 use super::{
     Takes,
@@ -31,7 +32,7 @@ use crate::{
 const EPSILON: f64 = 1e-5;
 
 /// The size and form of a [`DhariwalUnet`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct DhariwalUnetConfig {
     /// The nominal height of the images, which `attention` refers to: a multiple of 2^(levels − 1), default 64. Images

@@ -10,6 +10,7 @@
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use stein::{Context, Network, Result, ensure};
+use stein_base::Explain;
 
 use super::{Takes, check_width};
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
 /// The size of a residual perceptron: about `blocks` · (2 `hidden`² + `hidden` · `embedding_dim`) parameters.
 ///
 /// `hidden = 128, blocks = 3` suits points in the plane; the default has 0.6 million parameters for rows of 64 values.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct MlpConfig {
     /// Width of the residual stream; at least 1, default 256.

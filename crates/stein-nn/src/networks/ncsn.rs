@@ -11,6 +11,7 @@
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use stein::{Context, Result};
+use stein_base::Explain;
 
 use super::{
     images::image_network,
@@ -19,7 +20,7 @@ use super::{
 use crate::{init::Init, ops::Dual};
 
 /// The size of an NCSN.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct NcsnConfig {
     /// Channels of the first stage, half of those of the others; at least 2, default 128; 64 was published for MNIST.

@@ -13,6 +13,7 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 use stein::{Context, Error, Result, ensure};
+use stein_base::Explain;
 
 use super::{
     images::image_network,
@@ -21,7 +22,7 @@ use super::{
 use crate::{init::Init, ops::Dual};
 
 /// The size of an NCSNv2, and its noise.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct NcsnV2Config {
     /// Channels of the first stage; at least 2, default 128.

@@ -26,6 +26,7 @@ use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use stein::{Context, Result, ensure};
+use stein_base::Explain;
 
 use super::{
     Takes,
@@ -45,7 +46,7 @@ use crate::{
 const EPSILON: f64 = 1e-6;
 
 /// What the network is given to tell it of the noise.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum NoiseNumber {
     /// σ itself; features are sines and cosines of 2π f ln σ, f ~ N(0, scale²) and not trained.
@@ -63,7 +64,7 @@ fn fourier_scale() -> f64 {
 }
 
 /// The residual blocks, and what changes the size of images between levels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Explain)]
 #[serde(rename_all = "snake_case")]
 pub enum ResidualBlock {
     /// Blocks change the size.
@@ -73,7 +74,7 @@ pub enum ResidualBlock {
 }
 
 /// How the image is shown to the levels below the first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Explain)]
 #[serde(rename_all = "snake_case")]
 pub enum InputPyramid {
     /// Not at all.
@@ -85,7 +86,7 @@ pub enum InputPyramid {
 }
 
 /// How levels but the last contribute to the output directly.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Explain)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputPyramid {
     /// Not at all.
@@ -97,7 +98,7 @@ pub enum OutputPyramid {
 }
 
 /// How the smaller image joins what a level works on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Explain)]
 #[serde(rename_all = "snake_case")]
 pub enum Combine {
     /// By addition.
@@ -107,7 +108,7 @@ pub enum Combine {
 }
 
 /// Noise levels that labels count from the largest: σ_k = max (min/max)^(k/(count − 1)).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct NoiseLevels {
     /// The smallest; positive, default 0.01.
@@ -126,7 +127,7 @@ impl Default for NoiseLevels {
 
 /// The size and form of an NCSN++ or DDPM++. The default is the NCSN++ of CIFAR-10 with a variance that explodes, in
 /// continuous time.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct NcsnppConfig {
     /// Width of the images `attention` speaks of; at least 2^(levels − 1), default 32.

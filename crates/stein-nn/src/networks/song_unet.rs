@@ -20,6 +20,7 @@ use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use stein::{Context, Result, ensure};
+use stein_base::Explain;
 
 use super::{
     Takes,
@@ -39,7 +40,7 @@ use crate::{
 const EPSILON: f64 = 1e-6;
 
 /// The features of the noise number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Explain)]
 #[serde(rename_all = "snake_case")]
 pub enum SongFeatures {
     /// Geometric frequencies from 1 to 1/10000.
@@ -50,7 +51,7 @@ pub enum SongFeatures {
 }
 
 /// What the way down hears of the input besides its own images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Explain)]
 #[serde(rename_all = "snake_case")]
 pub enum SongEncoder {
     /// Nothing.
@@ -63,7 +64,7 @@ pub enum SongEncoder {
 }
 
 /// Where the output comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Explain)]
 #[serde(rename_all = "snake_case")]
 pub enum SongDecoder {
     /// The first level.
@@ -74,7 +75,7 @@ pub enum SongDecoder {
 }
 
 /// The size and form of a [`SongUnet`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct SongUnetConfig {
     /// The nominal height of the images, which `attention` refers to: a multiple of 2^(levels − 1), default 32. Images

@@ -15,6 +15,7 @@
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use stein::{Context, Error, Network, Result, ensure};
+use stein_base::Explain;
 
 use super::{
     Takes, check_width,
@@ -30,7 +31,7 @@ use crate::{
 };
 
 /// The size and form of a U-Net.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct UnetConfig {
     /// Channels at the first level for multiplier 1; even, default 64. The embedding is four times as wide.

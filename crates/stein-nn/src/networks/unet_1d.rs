@@ -8,12 +8,13 @@
 
 use serde::{Deserialize, Serialize};
 use stein::{Error, Result};
+use stein_base::Explain;
 
 use super::{Unet, UnetConfig};
 use crate::{embedding::EmbeddingConfig, init::Init};
 
 /// The size and form of a U-Net for series; what is named as in [`UnetConfig`] means the same.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Unet1dConfig {
     /// Channels at the first level for multiplier 1; even, default 64. The embedding is four times as wide.

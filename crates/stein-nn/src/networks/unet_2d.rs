@@ -16,6 +16,7 @@
 use burn::{module::Module, tensor::Tensor};
 use serde::{Deserialize, Serialize};
 use stein::{Context, Result};
+use stein_base::Explain;
 
 use super::{
     Takes,
@@ -26,7 +27,7 @@ use super::{
 use crate::{embedding::EmbeddingConfig, init::Init, ops::Dual};
 
 /// The size and form of a `UNet2DModel`; the default is the network of DDPM for CIFAR-10.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Unet2dConfig {
     /// Channels of an image; at least 1, default 3.

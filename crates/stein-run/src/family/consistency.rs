@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use stein::{AnySchedule, Consistency, ConsistencyFunction, Edm, Error, Kind, NoiseInput, Result, Tensor};
+use stein_base::Explain;
 use stein_nn::{MlpConfig, NetworkConfig};
 
 use super::{Batch, Capability, Family, Learned, Learner, Learners, Make, Networks};
@@ -13,16 +14,16 @@ use super::{Batch, Capability, Family, Learned, Learner, Learners, Make, Network
 pub(crate) const NETWORK: &str = "consistency";
 
 /// A consistency function.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 pub struct ConsistencyModel {
     /// How noise grows; trajectories end at its cleanest level.
     pub schedule: AnySchedule,
-    /// Standard deviation of the data, σ_d.
+    /// Standard deviation of the data, σ_d, in the units the model works in; above 0.
     pub sigma_data: f64,
-    /// How the noise level is fed.
+    /// Which number tells the network how noisy its input is.
     pub noise_input: NoiseInput,
-    /// The network.
+    /// The network, and how large.
     pub network: NetworkConfig,
 }
 

@@ -8,6 +8,7 @@ use stein::{
     AnySchedule, Edm, Error, InputScale, LevelDistribution, NoiseInput, Objective, Precondition, Preconditioned,
     Prediction, Result, Tensor, Weighting, ensure,
 };
+use stein_base::Explain;
 use stein_nn::{MlpConfig, NetworkConfig};
 
 use super::{Batch, Capability, Family, Learned, Learner, Learners, Make, Networks, hide_classes};
@@ -16,23 +17,23 @@ use super::{Batch, Capability, Family, Learned, Learner, Learners, Make, Network
 pub(crate) const NETWORK: &str = "denoiser";
 
 /// A denoiser and how it is trained.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 pub struct Diffusion {
-    /// How noise grows.
+    /// How noise grows with time.
     pub schedule: AnySchedule,
     /// What the raw output stands for.
     pub prediction: Prediction,
-    /// How the input is scaled.
+    /// How the input is scaled before the network.
     pub input_scale: InputScale,
-    /// How the noise level is fed.
+    /// Which number tells the network how noisy its input is.
     pub noise_input: NoiseInput,
-    /// The network.
+    /// The network, and how large.
     pub network: NetworkConfig,
     /// What is minimized; absent from a model that was imported, which is sampled and not trained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objective: Option<Objective>,
-    /// The probability of hiding the class of a training example, for classifier-free guidance; default 0.
+    /// The probability of hiding the class of a training example, for classifier-free guidance; in [0, 1], default 0.
     #[serde(default)]
     pub label_dropout: f64,
 }

@@ -67,10 +67,10 @@ pub trait Family: std::fmt::Debug + Send + Sync {
 registry! {
     /// Every family, tagged by `kind` in files.
     AnyFamily, "family": Family {
-        /// A denoiser by denoising score matching.
-        "diffusion" => Diffusion,
-        /// A consistency function.
-        "consistency" => ConsistencyModel,
+        /// A denoiser by denoising score matching: NCSN, DDPM, Score-SDE, EDM and flow matching are its settings.
+        "diffusion" | "score_matching" => Diffusion,
+        /// A consistency function, from any level to the clean end in one evaluation; imported and sampled, not trained yet.
+        "consistency" | "consistency_model" => ConsistencyModel,
     }
 }
 

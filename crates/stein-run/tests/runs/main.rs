@@ -4,6 +4,7 @@ mod families;
 mod going_on;
 mod imports;
 mod own;
+mod reference;
 
 use std::{
     fs,

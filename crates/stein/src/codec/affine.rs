@@ -2,12 +2,13 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{AnyCodec, Codec, DataSample, FitCodec};
 use crate::{Keys, Result, ensure};
 
 /// A factor and a shift. Default: neither.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Affine {
     /// The factor, not 0, of a size from 1e-12 to 1e12; default 1.

@@ -10,12 +10,13 @@
 
 use burn::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{AnyCodec, Codec, DataSample, FitCodec};
 use crate::{Keys, Purpose, Result, ensure, numbers::ensure_within, rows};
 
 /// Levels spread over their intervals.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dequantize {
     /// How many values a number can have, from 2 to 65,536; default what the data say.
@@ -37,7 +38,7 @@ impl FitCodec for Dequantize {
 }
 
 /// [`Dequantize`], fitted.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 pub struct Dequantized {
     /// How many values a number can have, at least 2.

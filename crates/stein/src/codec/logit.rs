@@ -3,12 +3,13 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{AnyCodec, Codec, DataSample, FitCodec, extremes};
 use crate::{Keys, Result, ensure, rows};
 
 /// From \[0, 1\] to the line.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Logit {
     /// How far 0 and 1 are kept from where the logarithm is infinite, in (0, 0.5); default 0.000001. Real NVP has 0.05.

@@ -144,17 +144,17 @@ pub trait FitCodec: std::fmt::Debug + Send + Sync {
 registry! {
     /// Every codec as experiments list it, tagged by `kind` in files.
     AnyCodecConfig, "codec": FitCodec {
-        /// A factor and a shift.
+        /// A factor and a shift, the same for every number.
         "affine" => Affine,
-        /// From \[0, 1\] to \[−1, 1\].
+        /// From \[0, 1\] to \[−1, 1\]: what pictures usually get.
         "symmetric" => Symmetric,
         /// Every column to mean 0 and a standard deviation.
-        "standardize" => Standardize,
+        "standardize" | "standard_scaler" | "z_score" => Standardize,
         /// Every column to a standard normal by its quantiles.
         "quantile" => Quantile,
-        /// From \[0, 1\] to the line.
+        /// From \[0, 1\] to the line by the logit.
         "logit" => Logit,
-        /// Levels spread over their intervals.
+        /// Gray levels spread over their intervals at random, so that they have a density.
         "dequantize" => Dequantize,
         /// Columns of classes as indicators.
         "one_hot" => OneHot,

@@ -3,12 +3,13 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{AnyCodec, Codec, DataSample, FitCodec, check_width};
 use crate::{Error, Keys, Result, ensure, rows};
 
 /// Columns of classes as indicators.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct OneHot {
     /// The columns that hold classes, from 0, rising.
@@ -43,7 +44,7 @@ impl FitCodec for OneHot {
 }
 
 /// [`OneHot`], fitted.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(try_from = "Columns", into = "Columns")]
 pub struct OneHots {
     dim: usize,
@@ -51,7 +52,7 @@ pub struct OneHots {
     classes: Vec<usize>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 struct Columns {
     dim: usize,

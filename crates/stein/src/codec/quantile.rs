@@ -8,12 +8,13 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{AnyCodec, Codec, DataSample, FitCodec, check_width};
 use crate::{Error, Keys, Result, ensure, numbers::ensure_within, rows};
 
 /// Every column to a standard normal by its quantiles.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quantile {
     /// Most knots per column, from 2 to 1,048,576; default 1000.
@@ -60,7 +61,7 @@ fn knots(mut values: Vec<f64>, most: usize) -> Knots {
 }
 
 /// A rising broken line, from data to a standard normal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 struct Knots {
     data: Vec<f64>,
@@ -68,13 +69,13 @@ struct Knots {
 }
 
 /// [`Quantile`], fitted.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(try_from = "Columns", into = "Columns")]
 pub struct Quantiles {
     columns: Vec<Knots>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 struct Columns {
     columns: Vec<Knots>,

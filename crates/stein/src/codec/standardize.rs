@@ -4,6 +4,7 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{AnyCodec, Codec, DataSample, FitCodec, check_width};
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// Every column to mean 0 and a standard deviation. A constant column is only centered.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Standardize {
     /// The standard deviation of the states; positive and at most 1e6, default 1.
@@ -46,14 +47,14 @@ impl FitCodec for Standardize {
 }
 
 /// [`Standardize`], fitted.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(try_from = "Columns", into = "Columns")]
 pub struct Standardized {
     mean: Vec<f64>,
     scale: Vec<f64>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 struct Columns {
     mean: Vec<f64>,

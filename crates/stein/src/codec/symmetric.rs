@@ -2,12 +2,13 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{Affine, AnyCodec, Codec, DataSample, FitCodec};
 use crate::{Keys, Result};
 
 /// From \[0, 1\] to \[−1, 1\].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 pub struct Symmetric {}
 

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{MOST_SCALE, Surroundings, Wrapper, extrapolate};
 use crate::{Condition, Denoiser, Dual, Estimate, Levels, Result, ensure, estimate, numbers::ensure_within};
 
 /// Guidance by a worse model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Autoguidance {
     /// The worse model: a run directory, such as an early one, or a checkpoint file.

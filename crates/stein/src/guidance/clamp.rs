@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{MOST_SCALE, Surroundings, Wrapper};
 use crate::{Condition, Denoiser, Dual, Estimate, FlowMap, Kernel, Levels, Result, ensure, estimate};
 
 /// Keeps estimates of x_0 inside an interval. Default: the range of the data, which pictures have.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Clamp {
     /// The lower bound, in the units the model works in, from −1e6 to 1e6; default that of the data.

@@ -8,12 +8,13 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{MOST_SCALE, Surroundings, Wrapper, extrapolate};
 use crate::{Condition, Denoiser, Dual, Estimate, Levels, Result, ensure, estimate, numbers::ensure_within};
 
 /// Classifier-free guidance, for a model trained with label dropout.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClassifierFree {
     /// 1 is no guidance, 0 the model without its class; from −1e6 to 1e6, default 1.

@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{Surroundings, Wrapper, clamp::clamp};
 use crate::{Condition, Denoiser, Dual, Estimate, Levels, Result, ensure, estimate};
 
 /// Dynamic thresholding of estimates, for pictures.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct DynamicThreshold {
     /// The part of a row's values that stays unclamped, in (0, 1]; default 0.995.

@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{Surroundings, Wrapper};
 use crate::{Condition, Denoiser, Dual, Estimate, Kernel, Levels, Result, ensure, estimate, rows};
 
 /// The wrappers before this one act where low ≤ σ/α ≤ high. Default: everywhere.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Interval {
-    /// The lowest σ/α; default 0.
+    /// The lowest σ/α at which they act, at least 0; default 0.
     pub low: f64,
-    /// The highest σ/α; default infinite.
+    /// The highest σ/α at which they act, above `low`; default ∞.
     pub high: f64,
 }
 

@@ -75,15 +75,15 @@ pub trait Wrapper: std::fmt::Debug + Send + Sync {
 registry! {
     /// Every wrapper, tagged by `kind` in files.
     AnyWrapper, "wrapper": Wrapper {
-        /// Keeps estimates in the range of the data.
-        "clamp" => Clamp,
-        /// Classifier-free guidance.
-        "classifier_free" => ClassifierFree,
+        /// Keeps estimates in the range of the data, or in one that is given.
+        "clamp" | "clip" => Clamp,
+        /// Classifier-free guidance, for a model trained with label dropout.
+        "classifier_free" | "cfg" | "classifier_free_guidance" => ClassifierFree,
         /// The wrappers before this one act within an interval of levels only.
-        "interval" => Interval,
-        /// Dynamic thresholding.
-        "dynamic_threshold" => DynamicThreshold,
-        /// Guidance by a worse model.
+        "interval" | "guidance_interval" => Interval,
+        /// Dynamic thresholding of pictures, against the saturation of strong guidance.
+        "dynamic_threshold" | "dynamic_thresholding" => DynamicThreshold,
+        /// Guidance away from a worse model of the same data.
         "autoguidance" => Autoguidance,
     }
 }

@@ -7,12 +7,13 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{Eval, Past, Sampler};
 use crate::{Error, Kernel, Kind, Result};
 
 /// Which variance the noise has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Explain)]
 #[serde(rename_all = "snake_case")]
 pub enum Variance {
     /// β̃, the variance of q(x_s given x_t, x_0): right for data that are a single point.
@@ -25,7 +26,7 @@ pub enum Variance {
 }
 
 /// Ancestral sampling.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ancestral {
     /// Variance of the noise; default the posterior's.

@@ -5,12 +5,13 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{Eval, Past, Sampler, eval::eps};
 use crate::{Kernel, Result, ensure};
 
 /// DDIM with noise `eta`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ddim {
     /// Factor on the posterior's standard deviation, in [0, 1]; default 0, deterministic.

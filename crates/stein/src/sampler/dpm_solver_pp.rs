@@ -12,12 +12,13 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{Eval, Past, Sampler};
 use crate::{Kernel, Result, ensure};
 
 /// Multistep DPM-Solver++. Default: 2M.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct DpmSolverPp {
     /// How many estimates a step is made of, 1 to 3; default 2. Order 1 is deterministic DDIM.

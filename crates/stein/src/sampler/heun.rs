@@ -5,19 +5,20 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{Eval, Past, Sampler, eval::eps};
 use crate::{Kernel, Result, ensure, numbers::ensure_within};
 
 /// EDM's Heun. Default: no churn.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Heun {
     /// γ = `churn`, the relative rise of the noise level before a step: their S_churn/N; from 0 to 1000, default 0. At most √2 − 1 is used.
     pub churn: f64,
-    /// Smallest σ/α at which noise is added: their S_tmin; default 0.
+    /// Smallest σ/α at which noise is added: their S_tmin, at least 0; default 0.
     pub churn_min: f64,
-    /// Largest σ/α at which noise is added: their S_tmax; default ∞.
+    /// Largest σ/α at which noise is added: their S_tmax, at least `churn_min`; default ∞.
     pub churn_max: f64,
     /// Factor on the standard deviation of the added noise: their S_noise; from 0 to 1000, default 1.
     pub churn_noise: f64,

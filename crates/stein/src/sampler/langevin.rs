@@ -9,6 +9,7 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{Eval, Past, Sampler};
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
 };
 
 /// Whose step size `epsilon` means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Explain)]
 #[serde(rename_all = "snake_case")]
 pub enum Convention {
     /// x + (a/2) s + √a z.
@@ -28,14 +29,14 @@ pub enum Convention {
 }
 
 /// Annealed Langevin dynamics. Defaults: NCSN's published code, 100 steps per level.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Langevin {
     /// ε: the step size at the last level; multiplied by (σ_i/σ_L)² at level i. Default 0.2 σ_L², which for NCSN's σ_L = 0.01
     /// is its published 0.00002; `stein data stats` prints NCSNv2's choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epsilon: Option<f64>,
-    /// Langevin steps at each level.
+    /// Langevin steps at each level; default 100.
     pub steps: usize,
     /// What ε means; default the code's.
     pub convention: Convention,

@@ -102,34 +102,34 @@ pub trait Sampler: std::fmt::Debug + Send + Sync {
 registry! {
     /// Every sampler, tagged by `kind` in files.
     AnySampler, "sampler": Sampler {
-        /// DDIM.
-        "ddim" => Ddim,
-        /// Ancestral sampling of DDPM and of NCSN's chain.
-        "ancestral" => Ancestral,
-        /// The reverse SDE by Euler–Maruyama.
+        /// DDIM: deterministic, or with noise `eta`. With eta 0 it is Euler's method in σ/α, which k-diffusion calls `euler`.
+        "ddim" | "k_euler" => Ddim,
+        /// Ancestral sampling of DDPM and of NCSN's chain: a stochastic step to the posterior's mean.
+        "ancestral" | "ddpm" | "euler_a" | "euler_ancestral" | "k_euler_a" | "k_euler_ancestral" => Ancestral,
+        /// The reverse SDE by Euler–Maruyama, in t.
         "euler_maruyama" => EulerMaruyama,
-        /// The reverse of the discretized forward SDE.
+        /// The reverse of the discretized forward SDE, Score-SDE's predictor for VE.
         "reverse_diffusion" => ReverseDiffusion,
-        /// Annealed Langevin dynamics.
-        "langevin" => Langevin,
-        /// A predictor with a corrector.
-        "predictor_corrector" => PredictorCorrector,
-        /// EDM's Heun with churn.
-        "heun" => Heun,
-        /// Multistep DPM-Solver++.
-        "dpm_solver_pp" => DpmSolverPp,
-        /// UniPC.
+        /// Annealed Langevin dynamics of NCSN: some steps at every level.
+        "langevin" | "annealed_langevin" | "ald" => Langevin,
+        /// Any sampler as predictor, with Langevin steps as corrector at every level (Score-SDE).
+        "predictor_corrector" | "pc" => PredictorCorrector,
+        /// EDM's sampler: Heun's method in σ/α, order 2, with churn on request.
+        "heun" | "k_heun" | "edm_heun" => Heun,
+        /// Multistep DPM-Solver++, 2M by default: good samples in 10 to 20 evaluations.
+        "dpm_solver_pp" | "dpmpp" | "dpmpp_2m" | "k_dpmpp_2m" | "dpm_solver_plus_plus" | "dpm_solver_multistep" => DpmSolverPp,
+        /// UniPC: a multistep predictor whose result is corrected at no further evaluation.
         "uni_pc" => UniPc,
-        /// The probability-flow ODE in t by Euler.
-        "ode_euler" => OdeEuler,
-        /// The probability-flow ODE in t by the midpoint rule.
-        "ode_midpoint" => OdeMidpoint,
-        /// The probability-flow ODE in t by Heun.
+        /// The probability-flow ODE in t by Euler: order 1, one evaluation per step. What flow matching calls Euler.
+        "ode_euler" | "euler" => OdeEuler,
+        /// The probability-flow ODE in t by the midpoint rule: order 2, two evaluations per step.
+        "ode_midpoint" | "midpoint" => OdeMidpoint,
+        /// The probability-flow ODE in t by Heun: order 2, two evaluations per step.
         "ode_heun" => OdeHeun,
-        /// The probability-flow ODE in t by classical Runge–Kutta.
-        "ode_rk4" => OdeRk4,
-        /// The probability-flow ODE in t by adaptive Dormand–Prince.
-        "rk45" => Rk45,
+        /// The probability-flow ODE in t by classical Runge–Kutta: order 4, four evaluations per step.
+        "ode_rk4" | "rk4" => OdeRk4,
+        /// The probability-flow ODE in t by adaptive Dormand–Prince: chooses its steps by tolerances.
+        "rk45" | "ode_rk45" | "dopri5" | "dormand_prince" | "ode45" => Rk45,
     }
 }
 

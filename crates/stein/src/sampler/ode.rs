@@ -6,6 +6,7 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{Eval, Past, Sampler};
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
 macro_rules! fixed_step {
     ($($(#[$doc:meta])* $name:ident, $method:ident;)+) => {$(
         $(#[$doc])*
-        #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Explain)]
         #[serde(deny_unknown_fields)]
         pub struct $name {}
 

@@ -17,6 +17,7 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{AnySampler, Eval, Past, ReverseDiffusion, Sampler};
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// How the corrector chooses its step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Explain)]
 #[serde(rename_all = "snake_case")]
 pub enum Corrector {
     /// From the norms of noise and score, sample by sample; for data of many dimensions.
@@ -39,7 +40,7 @@ pub enum Corrector {
 }
 
 /// A predictor and a corrector.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct PredictorCorrector {
     /// Any sampler that steps on a grid; default reverse diffusion.

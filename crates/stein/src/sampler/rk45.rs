@@ -5,6 +5,7 @@
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{Eval, Past, Sampler};
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
 };
 
 /// Adaptive Dormand–Prince.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rk45 {
     /// Relative tolerance of a step; positive, infinite for steps of any error, default 0.00001.

@@ -14,12 +14,13 @@
 use burn::tensor::Tensor;
 use nalgebra::{DMatrix, DVector};
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{Eval, Past, Sampler};
 use crate::{Error, Kernel, Result, ensure};
 
 /// UniPC.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct UniPc {
     /// p of UniPC-p, how many estimates the predictor is made of, 1 to 3; default 2. Converges with order p + 1.

@@ -6,17 +6,18 @@
 use std::f64::consts::FRAC_PI_2;
 
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::Schedule;
 use crate::{Kernel, Result, numbers::ensure_within};
 
 /// The cosine schedule on \[t_min, 1\].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cosine {
     /// Offset s that keeps the first steps from being too small; from 0 to 1, default 0.008.
     pub offset: f64,
-    /// Cleanest time, above 0 because dσ/dt is infinite there; default 0.001.
+    /// Cleanest time, in (0, 1): above 0 because dσ/dt is infinite there; default 0.001.
     pub t_min: f64,
 }
 

@@ -5,61 +5,64 @@
 //! of any step run between the levels. Only a network snaps to them, where it is fed its label.
 
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{LARGEST_SIGMA, SMALLEST_SIGMA, Schedule};
 use crate::{Error, Kernel, Result, ensure, numbers::ensure_within};
 
 /// How the list of levels is made. Betas are those of the published `count`; a list of another length covers the same
 /// range in fewer, unscaled steps.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum LevelList {
     /// β from `first` to `last` in equal steps (DDPM: 0.0001 to 0.02, 1000).
     Linear {
-        /// β of the cleanest level.
+        /// β of the cleanest level, in (0, 1).
         first: f64,
-        /// β of the noisiest level.
+        /// β of the noisiest level, in (0, 1).
         last: f64,
-        /// Number of levels.
+        /// Number of levels, at least 2.
         count: usize,
     },
     /// √β in equal steps from √first to √last (latent diffusion: 0.0015 to 0.0195; Stable Diffusion: 0.00085 to 0.012).
+    #[serde(alias = "scaled_linear", alias = "quad")]
     SqrtLinear {
-        /// β of the cleanest level.
+        /// β of the cleanest level, in (0, 1).
         first: f64,
-        /// β of the noisiest level.
+        /// β of the noisiest level, in (0, 1).
         last: f64,
-        /// Number of levels.
+        /// Number of levels, at least 2.
         count: usize,
     },
     /// β_i = min(1 − ᾱ((i+1)/count)/ᾱ(i/count), max_beta), ᾱ(u) = cos²((u + offset)/(1 + offset) π/2)
     /// (improved DDPM: offset 0.008, max_beta 0.999).
+    #[serde(alias = "squaredcos_cap_v2")]
     Cosine {
-        /// The offset s.
+        /// The offset s, at least 0.
         offset: f64,
-        /// Largest β.
+        /// Largest β, in (0, 1).
         max_beta: f64,
-        /// Number of levels.
+        /// Number of levels, at least 2.
         count: usize,
     },
     /// β = first + (last − first) sigmoid(u), u from −`reach` to `reach` in equal steps (DDIM code: reach 6).
     Sigmoid {
-        /// Lower asymptote of β.
+        /// Lower asymptote of β, in (0, 1).
         first: f64,
-        /// Upper asymptote of β.
+        /// Upper asymptote of β, above `first` and below 1.
         last: f64,
-        /// Half the range of the sigmoid's argument.
+        /// Half the range of the sigmoid's argument, above 0.
         reach: f64,
-        /// Number of levels.
+        /// Number of levels, at least 2.
         count: usize,
     },
     /// σ from `first` to `last` in equal ratios (NCSN: 0.01 to 1, 10; NCSNv2 on CIFAR-10: 0.01 to 50, 232).
     Geometric {
-        /// σ of the cleanest level.
+        /// σ of the cleanest level, above 0.
         first: f64,
-        /// σ of the noisiest level.
+        /// σ of the noisiest level, above `first`.
         last: f64,
-        /// Number of levels.
+        /// Number of levels, at least 2.
         count: usize,
     },
     /// These betas, cleanest level first.
@@ -117,9 +120,10 @@ impl LevelList {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 struct Settings {
+    /// How the list of levels is made; default DDPM's 1000 linear betas.
     #[serde(default = "default_levels")]
     levels: LevelList,
 }
@@ -129,7 +133,7 @@ fn default_levels() -> LevelList {
 }
 
 /// A discrete schedule: t is the level's index, from 0 to `levels − 1`. Default: DDPM's 1000 linear betas.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(try_from = "Settings", into = "Settings")]
 pub struct Discrete {
     settings: LevelList,

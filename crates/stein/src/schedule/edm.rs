@@ -3,12 +3,13 @@
 //! Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models", table 1, column "Ours".
 
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::Schedule;
 use crate::{Kernel, Result};
 
 /// σ(t) = t on \[sigma_min, sigma_max\].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Edm {
     /// Smallest noise, in the units of the data; at least 1e-9, default 0.002.

@@ -82,20 +82,20 @@ pub trait Schedule: std::fmt::Debug + Send + Sync {
 registry! {
     /// Every schedule, tagged by `kind` in files.
     AnySchedule, "schedule": Schedule {
-        /// Variance exploding.
-        "ve" => Ve,
-        /// Variance preserving.
-        "vp" => Vp,
-        /// Sub-variance preserving.
-        "sub_vp" => SubVp,
-        /// Cosine.
+        /// Variance exploding: σ grows geometrically and the signal stays (NCSN in continuous time).
+        "ve" | "ve_sde" => Ve,
+        /// Variance preserving: the continuous limit of DDPM.
+        "vp" | "vp_sde" => Vp,
+        /// Sub-variance preserving: VP's signal with less noise.
+        "sub_vp" | "sub_vp_sde" => SubVp,
+        /// The cosine schedule of improved DDPM, in continuous time.
         "cosine" => Cosine,
-        /// σ = t.
+        /// EDM's: σ = t and the signal stays.
         "edm" => Edm,
-        /// Straight lines from data to noise.
-        "rectified" => Rectified,
-        /// A list of levels.
-        "discrete" => Discrete,
+        /// Straight lines from data to noise: rectified flow, flow matching.
+        "rectified" | "rectified_flow" | "flow_matching" | "flow" | "conditional_flow_matching" => Rectified,
+        /// A list of levels: DDPM's betas or NCSN's sigmas. By default DDPM's 1000 linear betas, which is what `linear` means.
+        "discrete" | "linear" => Discrete,
     }
 }
 

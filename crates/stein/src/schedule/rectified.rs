@@ -4,15 +4,16 @@
 //! with σ_min = 0. Both let time grow towards the data; here, as everywhere, it grows towards the noise.
 
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::Schedule;
 use crate::{Kernel, Result};
 
 /// α = 1 − t, σ = t on \[t_min, 1\]; no signal at all at t = 1.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rectified {
-    /// Cleanest time, above 0 because ε̂ is 0/0 there; default 0.001.
+    /// Cleanest time, in (0, 1): above 0 because ε̂ is 0/0 there; default 0.001.
     pub t_min: f64,
 }
 

@@ -3,19 +3,20 @@
 //! Song et al. 2021, eq. 12 (section 3.4; kernel: eq. 29): VP's drift with a variance never above VP's; made for likelihoods.
 
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::{Schedule, Vp};
 use crate::{Kernel, Result};
 
 /// α of VP with σ = 1 − α², t in \[t_min, 1\]. Parameters as in [`Vp`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct SubVp {
     /// β at t = 0; at least 1e-9, default 0.1.
     pub beta_min: f64,
     /// β at t = 1; from `beta_min` to 100, default 20.
     pub beta_max: f64,
-    /// Cleanest time; default 0.001, at which σ = 0.00011.
+    /// Cleanest time, in (0, 1); default 0.001, at which σ = 0.00011.
     pub t_min: f64,
 }
 

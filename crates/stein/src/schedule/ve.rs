@@ -3,12 +3,13 @@
 //! Song et al. 2021, eq. 30 and 31; as in their code the kernel's variance is σ(t)² at all times. σ_min and σ_max after Song & Ermon 2020: σ_max near the largest distance between two data points.
 
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::Schedule;
 use crate::{Kernel, Result};
 
 /// σ(t) = σ_min (σ_max/σ_min)^t, t in \[0, 1\].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ve {
     /// Smallest noise, in the units of the data; at least 1e-9, default 0.01.

@@ -3,19 +3,20 @@
 //! Song et al. 2021, eq. 33: the continuous limit of DDPM (Ho et al. 2020).
 
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use super::Schedule;
 use crate::{Kernel, Result, ensure};
 
 /// β(t) = β_min + t (β_max − β_min), t in \[t_min, 1\].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Vp {
     /// β at t = 0; at least 1e-9, default 0.1.
     pub beta_min: f64,
     /// β at t = 1; from `beta_min` to 100, default 20.
     pub beta_max: f64,
-    /// Cleanest time, above 0 because dσ/dt is infinite there; default 0.001, at which σ = 0.0105.
+    /// Cleanest time, in (0, 1): above 0 because dσ/dt is infinite there; default 0.001, at which σ = 0.0105.
     pub t_min: f64,
 }
 
