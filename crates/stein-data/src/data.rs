@@ -394,7 +394,7 @@ impl Data {
             // In pieces, since bytes take a quarter of the room of what they are read as.
             Some(levels @ 2..=256) => {
                 let mut pixels = Vec::with_capacity(places.len() * self.dim());
-                for some in places.chunks(256) {
+                for some in places.chunks(((1 << 22) / self.dim()).clamp(1, 256)) {
                     let level = |value: f32| (value * (levels - 1) as f32).round() as u8;
                     pixels.extend(self.rows(some)?.into_iter().map(level));
                 }

@@ -2,7 +2,9 @@
 //!
 //! The pictures are taken in the order of their paths, turned as their Exif data say, transparency dropped. Where they lie
 //! in sub-folders, the first folder below the path is the class. Values of 8 and 16 bits are given over the largest one, floating-point ones as
-//! they are; all pictures of a set are of one kind. Every tenth picture is held out for the test split.
+//! they are; all pictures of a set are of one kind. Every tenth picture is held out for the test split. A picture that is cut
+//! short is refused, and so is one that takes more than 512 MiB decoded. What else lies in the folder is counted in
+//! [`Data::notes`].
 //!
 //! A set that fits into `memory` is decoded once, at the start. A larger one is a stream: only the names and, where
 //! they are needed, the heads of the files are read at the start; each picture is decoded when it is asked for, and

@@ -21,14 +21,17 @@ pub struct Moments {
 
 /// Samples of one block.
 const BLOCK: usize = 256;
-/// Blocks that are held before they are joined.
+/// Most blocks that are held before they are joined.
 const BLOCKS: usize = 16;
+/// Values of blocks that are held, as far as that is more than one block.
+const HELD: usize = 1 << 22;
 
 impl Moments {
     /// Those of the samples at these places.
     pub(crate) fn over(data: &Data, places: &[usize]) -> Result<Self> {
         let mut sum = Sum::new(data.dim());
-        for group in places.chunks(BLOCK * BLOCKS) {
+        let blocks = (HELD / data.dim()).clamp(1, BLOCKS);
+        for group in places.chunks(BLOCK * blocks) {
             let blocks: Vec<Result<Sum>> = group.par_chunks(BLOCK).map(|block| Sum::over(data, block)).collect();
             for block in blocks {
                 sum.join(&block?);

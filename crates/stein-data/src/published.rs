@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 use std::{
     env, fs,
+    io::{self, BufReader, Read, Write},
     path::{Path, PathBuf},
 };
 use stein_base::{Error, Kind, Result, ensure};
@@ -49,7 +50,7 @@ impl Published {
             for ending in ["", ".xz"] {
                 let path = folder.join(format!("{}{ending}", file.name));
                 if path.is_file() {
-                    let bytes = read(&path)?;
+                    let bytes = read(&path, file.bytes)?;
                     file.verify(&bytes, &path, self.name)?;
                     return Ok((path, bytes));
                 }
@@ -71,17 +72,42 @@ pub fn data_folder(given: Option<&Path>) -> PathBuf {
     given.map(Path::to_path_buf).or_else(|| named().map(PathBuf::from)).unwrap_or_else(|| "data".into())
 }
 
-/// The bytes of a file, unpacked where its name ends with `.xz`.
-fn read(path: &Path) -> Result<Vec<u8>> {
+/// The bytes of a file, unpacked where its name ends with `.xz`; of more than `most` only one more, which tells that it is too
+/// long.
+fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
     let unreadable =
         |e: &dyn std::fmt::Display| Error::of(Kind::File, format!("{} cannot be read: {e}", path.display()));
-    let bytes = fs::read(path).map_err(|e| unreadable(&e))?;
+    let file = fs::File::open(path).map_err(|e| unreadable(&e))?;
+    let mut bytes = Vec::new();
     if path.extension().is_none_or(|ending| ending != "xz") {
+        file.take(most + 1).read_to_end(&mut bytes).map_err(|e| unreadable(&e))?;
         return Ok(bytes);
     }
-    let mut unpacked = Vec::new();
-    lzma_rs::xz_decompress(&mut &bytes[..], &mut unpacked).map_err(|e| unreadable(&format_args!("{e:?}")))?;
-    Ok(unpacked)
+    let mut limited = Limited { bytes, left: most + 1 };
+    let unpacked = lzma_rs::xz_decompress(&mut BufReader::new(file), &mut limited);
+    if limited.left > 0 {
+        unpacked.map_err(|e| unreadable(&format_args!("{e:?}")))?;
+    }
+    Ok(limited.bytes)
+}
+
+/// Bytes that become no more than a limit.
+struct Limited {
+    bytes: Vec<u8>,
+    left: u64,
+}
+
+impl Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        self.bytes.extend_from_slice(&bytes[..taken]);
+        self.left -= taken as u64;
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl PublishedFile {
@@ -103,5 +129,28 @@ impl PublishedFile {
             self.sha256
         );
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_unpacked_than_was_published() {
+        static SET: Published = Published {
+            name: "toy",
+            folder: "toy",
+            publisher: "nobody",
+            bases: &[],
+            archive: None,
+            files: &[PublishedFile { name: "a.bin", bytes: 10, sha256: "" }],
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let mut packed = Vec::new();
+        lzma_rs::xz_compress(&mut &vec![0; 1 << 20][..], &mut packed).unwrap();
+        fs::write(dir.path().join("a.bin.xz"), packed).unwrap();
+        let said = SET.find(&SET.files[0], Some(dir.path())).unwrap_err().to_string();
+        assert!(said.contains("holds 11 bytes where a.bin has 10"), "{said}");
     }
 }

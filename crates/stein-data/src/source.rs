@@ -198,7 +198,7 @@ pub(crate) fn labels_of(
 /// Whether a cell says that nothing is known.
 pub(crate) fn is_missing(cell: &str) -> bool {
     const WORDS: [&str; 13] = ["", "-", "--", "?", ".", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "missing"];
-    cell.len() <= 8 && WORDS.contains(&cell.to_lowercase().as_str())
+    WORDS.iter().any(|word| cell.eq_ignore_ascii_case(word))
 }
 
 /// At most 40 characters of a text, in one line, for a sentence.
