@@ -10,8 +10,8 @@ use tempfile::NamedTempFile;
 
 use crate::{Error, Kind, Result};
 
-/// The ending of what a kill in the middle of writing leaves beside the file that was to be.
-pub const UNFINISHED: &str = "part";
+/// How the names of half-written files begin and end, so that those of a killed process are known for what they are.
+const HALF_WRITTEN: [&str; 2] = [".stein-", ".part"];
 
 /// A file that is written beside its place and takes it when it is whole: until [`commit`](Self::commit) the path holds what it held
 /// before, and dropped before that it leaves nothing behind.
@@ -96,6 +96,19 @@ impl PendingFile {
     }
 }
 
+/// Fails if a file cannot be written there, as far as that is known before it is.
+///
+/// # Errors
+/// Those of [`PendingFile::new`].
+pub fn check_place(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    let try_out = || match existing(path)? {
+        Some(there) if !there.is_file() => Ok(()),
+        there => beside(path, there).map(drop),
+    };
+    try_out().map_err(|error| unwritable(path, &error))
+}
+
 /// What is at a path, through links, if anything is.
 fn existing(path: &Path) -> io::Result<Option<Metadata>> {
     match fs::metadata(path) {
@@ -119,9 +132,8 @@ fn beside(path: &Path, there: Option<Metadata>) -> io::Result<To> {
     if !directory.is_dir() {
         return Err(io::Error::other("the directory to write it in does not exist; create it first"));
     }
-    let ending = format!(".{UNFINISHED}");
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".stein-").suffix(&ending);
+    builder.prefix(HALF_WRITTEN[0]).suffix(HALF_WRITTEN[1]);
     if let Some(there) = there {
         builder.permissions(there.permissions());
     } else {

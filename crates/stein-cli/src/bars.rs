@@ -9,6 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use stein::{Error, Result};
 use stein_run::{Event, Watch};
 
+use crate::commands::tell;
+
 /// Watches long work on behalf of the person at the terminal.
 pub struct Bars {
     stop: Arc<AtomicBool>,
@@ -66,8 +68,8 @@ impl Watch for Bars {
                 bar.set_position(done);
             }
             Event::Note(sentence) => match &self.training {
-                Some(bar) => bar.suspend(|| eprintln!("stein: {sentence}")),
-                None => eprintln!("stein: {sentence}"),
+                Some(bar) => bar.suspend(|| tell(&format!("stein: {sentence}"))),
+                None => tell(&format!("stein: {sentence}")),
             },
             _ => {}
         }

@@ -1,6 +1,7 @@
 //! What each subcommand does with its arguments.
 
 use std::{
+    ffi::OsStr,
     io::{IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -14,8 +15,8 @@ use clap::CommandFactory;
 use stein::{AnySchedule, AnyWrapper, Error, Kind, Result, Spacing, codec::AnyCodecConfig, ensure, names};
 use stein_data::{Source, Split, Stats};
 use stein_run::{
-    AnyFamily, Changes, Classes, DEVICES, DemoOptions, Experiment, ImportOptions, Method, Model, RunDir, TrainOptions,
-    bench, demo, device, draw_to_file, export, import, prepare, train,
+    AnyFamily, Changes, Classes, DEVICES, DemoOptions, Experiment, Format, ImportOptions, Method, Model, Output,
+    RunDir, TrainOptions, bench, default_count, demo, device, draw_to_file, export, import, prepare, train,
 };
 
 use crate::{
@@ -35,16 +36,28 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let device_name = args.machine.device;
     device(&device_name)?;
     if args.machine.precision == Precision::Bf16 && !stein_run::use_bf16() {
-        eprintln!("stein: this processor has no bf16 instructions; products are computed in f32");
+        tell("stein: this processor has no bf16 instructions; products are computed in f32");
     }
     // On one of the worker threads, which hands work to the others without going to sleep itself.
     rayon::scope(|_| execute(args.command, device_name))
 }
 
+/// Prints a help text, or says what of the command line was not understood.
+pub fn answer(answer: &clap::Error) -> Result<ExitCode> {
+    match answer.print() {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe && !answer.use_stderr() => Err(unprinted(&error)),
+        _ => Ok(ExitCode::from(answer.exit_code() as u8)),
+    }
+}
+
+fn unprinted(error: &std::io::Error) -> Error {
+    Error::new(format!("cannot write to the standard output: {error}"))
+}
+
 fn execute(command: Command, device_name: String) -> Result<ExitCode> {
     match command {
-        Command::Demo { out, settings } => {
-            let options = DemoOptions { out: out.clone(), settings, device: device_name };
+        Command::Demo { out, settings, force } => {
+            let options = DemoOptions { out: out.clone(), settings, device: device_name, force };
             let outcome = demo(&options, &mut Bars::new(on_interrupt()?))?;
             say(&outcome.summary)?;
             if outcome.quality.is_none() {
@@ -58,12 +71,12 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
             return train_run(&experiment, TrainOptions { out, resume, data_dir: data, device: device_name });
         }
         Command::Sample(sample) => return sample_model(&sample, &device_name),
-        Command::Import(Import { source, from, config, output, check }) => {
-            let (report, passed) = import(&ImportOptions { source, from, config, output, check })?;
+        Command::Import(Import { source, from, config, output, check, force }) => {
+            let (report, passed) = import(&ImportOptions { source, from, config, output, check, force })?;
             say(&report)?;
             ensure!(passed, "some tensors differ by more than rounding explains; they are marked in the table");
         }
-        Command::Export { model, output } => say(&export(&model, &output)?)?,
+        Command::Export { model, output, force } => say(&export(&model, &output, force)?)?,
         Command::Data { command } => data(command)?,
         Command::Show { what } => show(&what, &device_name)?,
         Command::List { kind } => list(kind.as_deref())?,
@@ -79,18 +92,22 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
 
 /// Prints to stdout; a reader that went away is no error.
 fn say(text: &str) -> Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::new(format!("cannot write to the standard output: {error}")))
-        }
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(unprinted(&error)),
         _ => Ok(()),
     }
+}
+
+/// Says something on stderr; if that fails there is nowhere left to say so.
+pub fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Tells a person at a terminal how things go; silent elsewhere.
 fn announce(line: &str) {
     if std::io::stderr().is_terminal() {
-        eprintln!("{line}");
+        tell(line);
     }
 }
 
@@ -102,7 +119,7 @@ fn on_interrupt() -> Result<Arc<AtomicBool>> {
         if set.swap(true, Ordering::Relaxed) {
             std::process::exit(STOPPED.into());
         }
-        eprintln!("stopping after this step; Ctrl-C again stops at once");
+        tell("stopping after this step; Ctrl-C again stops at once");
     })
     .map_err(|error| Error::new(format!("cannot listen for Ctrl-C: {error}")))?;
     Ok(flag)
@@ -159,22 +176,26 @@ fn sample_model(args: &Sample, device_name: &str) -> Result<ExitCode> {
         guidance: args.guidance,
         settings: args.settings.clone(),
     })?;
-    let classes = match args.class.as_deref() {
-        None => Classes::Default,
-        Some("all") => Classes::All,
-        Some("none") => Classes::None,
-        Some(class) => Classes::One(class.to_owned()),
-    };
-    let mut bars = Bars::new(on_interrupt()?);
-    match draw_to_file(&args.output, &model, args.n, args.seed, &classes, &config, &mut bars) {
+    let classes = args.class.clone().map_or(Classes::Default, Classes::Named);
+    let n = args.n.map_or_else(|| default_count(&model, &classes), Ok)?;
+    let format = args.format.as_deref().map(Format::named).transpose()?;
+    let output = Output { path: args.output.clone(), format, force: args.force };
+    let interrupted = on_interrupt()?;
+    let mut bars = Bars::new(Arc::clone(&interrupted));
+    let drawn = draw_to_file(&output, &model, n, args.seed, &classes, &config, &mut bars);
+    bars.clear();
+    match drawn {
         Err(error) if error.kind() == Kind::Stopped => {
-            eprintln!("stein: stopped; nothing was written");
+            if !interrupted.load(Ordering::Relaxed) {
+                // Whoever read the samples has enough of them.
+                return Ok(ExitCode::SUCCESS);
+            }
+            tell("stein: stopped; nothing was written");
             Ok(ExitCode::from(STOPPED))
         }
         Err(error) => Err(error),
         Ok(drawn) => {
-            bars.clear();
-            announce(&format!("{} samples, {} evaluations each, {:.2} s", args.n, drawn.evaluations, drawn.seconds));
+            announce(&format!("{n} samples, {} evaluations each, {:.2} s", drawn.evaluations, drawn.seconds));
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -193,19 +214,19 @@ fn data(command: DataCommand) -> Result<()> {
             let mut progress = |done: u64, of: Option<u64>| {
                 if shown {
                     let of = of.map(|of| format!(" of {of}")).unwrap_or_default();
-                    eprint!("\r{done}{of} bytes ");
+                    let _ = write!(std::io::stderr(), "\r{done}{of} bytes ");
                 }
             };
             let files = stein_data::get(&name, &folder, &mut progress)?;
             if shown {
-                eprintln!();
+                tell("");
             }
             files.iter().try_for_each(|file| say(&format!("{}\n", file.display())))
         }
     }
 }
 
-fn show(what: &str, device_name: &str) -> Result<()> {
+fn show(what: &OsStr, device_name: &str) -> Result<()> {
     let path = Path::new(what);
     if path.extension().is_some_and(|ending| ending == "toml") {
         return say(&Experiment::read(path, &[])?.to_toml());
@@ -222,8 +243,8 @@ fn show(what: &str, device_name: &str) -> Result<()> {
         ("schedule", model.schedule.as_ref().map_or("none", |schedule| schedule.kind()).to_owned()),
         ("sampler", format!("{}, {} step(s)", model.sample.sampler.kind(), model.sample.grid.intervals())),
     ];
-    if RunDir::is_one(path) {
-        let run = RunDir::open(path)?;
+    let run = RunDir::within(path).ok();
+    if let Some(run) = &run {
         let steps: Vec<String> = run.checkpoints()?.iter().map(u64::to_string).collect();
         lines.push(("checkpoints", steps.join(", ")));
         if let Some(last) = run.metrics()?.last() {
@@ -233,8 +254,8 @@ fn show(what: &str, device_name: &str) -> Result<()> {
     for (name, value) in lines {
         say(&format!("{name:<13} {value}\n"))?;
     }
-    if RunDir::is_one(path) {
-        say(&format!("\n{}", RunDir::open(path)?.experiment()?.to_toml()))?;
+    if let Some(run) = run {
+        say(&format!("\n{}", run.experiment()?.to_toml()))?;
     }
     Ok(())
 }

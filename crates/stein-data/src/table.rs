@@ -119,7 +119,10 @@ impl Table {
         let (labels, class_names) = labels_of(labels, &split.own(rows().len(), self.test_fraction));
         let name = self.path.file_stem().map_or("table".into(), |name| name.to_string_lossy());
         let columns = columns.into_iter().map(|c| names[c].clone()).collect();
-        Data::from_rows(&name, columns, values, labels, class_names)
+        let label_name = label.map(|c| names[c].clone());
+        let mut data = Data::from_rows(&name, columns, values, labels, class_names)?;
+        data.label_name = label_name;
+        Ok(data)
     }
 
     fn csv(&self, delimiter: u8) -> Result<Cells<String>> {

@@ -41,7 +41,7 @@ impl Description {
     /// Fails if the parts do not fit each other.
     pub fn check(&self) -> Result<()> {
         self.family.check()?;
-        self.subject.state_shape()?;
+        self.subject.check()?;
         self.sample.check_for(&self.family)?;
         self.sample.resolve(self.family.schedule(), true)?;
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -20,14 +21,15 @@ use crate::{
     Capability, Description, Learned, RunDir, SampleConfig, Subject,
     description::{described, experiment_of},
     family::{Make, Networks, lacks},
+    subject,
 };
 
 /// Something learned with all that its use needs to know.
 pub struct Model {
     /// What it was made from, as given.
     pub name: String,
-    /// The checkpoint file it was read from.
-    pub checkpoint: Option<PathBuf>,
+    /// The file it was read from, a checkpoint or a mixture.
+    pub file: Option<PathBuf>,
     /// The name of its family.
     pub family: String,
     /// What its family serves.
@@ -51,25 +53,16 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens a run directory (its newest checkpoint), a checkpoint file, or `exact:FILE.json`.
+    /// Opens a run directory (its newest checkpoint), a directory of the demonstration, a checkpoint file, or `exact:FILE.json`.
     ///
     /// # Errors
     /// When it is none of these, or is damaged.
-    pub fn open(name: &str, device: &Device) -> Result<Self> {
-        if let Some(file) = name.strip_prefix("exact:") {
-            return Self::exact(name, Path::new(file));
+    pub fn open(name: impl AsRef<OsStr>, device: &Device) -> Result<Self> {
+        let (shown, found) = (name.as_ref().to_string_lossy(), Found::at(name.as_ref())?);
+        match found {
+            Found::Mixture(path) => Self::exact(&shown, &path),
+            Found::Checkpoint(path) => Self::read(&shown, &path, device),
         }
-        let path = Path::new(name);
-        if path.is_dir() {
-            return Self::read(name, &RunDir::open(path)?.latest()?, device);
-        }
-        if path.is_file() {
-            return Self::read(name, path, device);
-        }
-        Err(Error::of(
-            Kind::File,
-            format!("there is no model at {name}: give a run directory, a checkpoint file, or exact:FILE.json"),
-        ))
     }
 
     fn exact(name: &str, path: &Path) -> Result<Self> {
@@ -82,16 +75,20 @@ impl Model {
             let needed = "it needs `weights`, `means` and either `stds` or `covs`";
             Error::of(Kind::File, format!("{} is no mixture: {error}; {needed}", path.display()))
         })?;
+        let shares = file.weights.clone();
         let mixture = GaussianMixture::try_from(file).map_err(|error| error.at(path.display()))?;
         let dim = mixture.dim();
         let subject = Subject {
             name: path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default(),
             shape: Shape::Row { dim },
             classes: (0..mixture.len()).map(|k| format!("component {k}")).collect(),
+            shares,
+            label: subject::label(),
             columns: (0..dim).map(|i| format!("x{i}")).collect(),
             levels: None,
             codec: Chain::default(),
             variance: mixture.variance(),
+            bounds: Vec::new(),
         };
         let sample = SampleConfig {
             sampler: AnySampler::from(Heun::default()).into(),
@@ -103,7 +100,7 @@ impl Model {
         let denoiser: Arc<dyn Denoiser> = Arc::new(mixture.clone());
         Ok(Self {
             name: name.to_owned(),
-            checkpoint: None,
+            file: Some(path.to_owned()),
             family: "exact mixture".to_owned(),
             serves: &[Capability::Denoiser],
             // A mixture without a class is the whole of it.
@@ -124,7 +121,7 @@ impl Model {
         let description = described(&metadata).map_err(at)?;
         let networks = networks(&description, &weights, device).map_err(at)?;
         let truth = experiment_of(&metadata).and_then(|experiment| known_density(&experiment.data.source));
-        Ok(Self { checkpoint: Some(path.to_owned()), truth, ..Self::of(name, networks, &description, device)? })
+        Ok(Self { file: Some(path.to_owned()), truth, ..Self::of(name, networks, &description, device)? })
     }
 
     /// The model of networks in training, just trained or imported.
@@ -135,7 +132,7 @@ impl Model {
         let Description { family, sample, subject } = description;
         Ok(Self {
             name: name.to_owned(),
-            checkpoint: None,
+            file: None,
             family: family.kind().to_owned(),
             serves: family.serves(),
             learned: family.learned(networks)?,
@@ -171,12 +168,55 @@ impl Model {
     }
 }
 
+/// The file that the name of a model leads to.
+pub(crate) enum Found {
+    Mixture(PathBuf),
+    Checkpoint(PathBuf),
+}
+
+impl Found {
+    pub(crate) fn at(name: &OsStr) -> Result<Self> {
+        let path = Path::new(name);
+        if let Some(file) = after(name, "exact:") {
+            return Ok(Self::Mixture(file.into()));
+        }
+        if path.is_dir() {
+            return Ok(Self::Checkpoint(RunDir::within(path)?.latest()?));
+        }
+        ensure!(
+            Kind::File,
+            path.is_file(),
+            "there is no model at {}: give a run directory, a checkpoint file, or exact:FILE.json",
+            path.display()
+        );
+        Ok(Self::Checkpoint(path.to_owned()))
+    }
+
+    pub(crate) fn path(self) -> PathBuf {
+        match self {
+            Self::Mixture(path) | Self::Checkpoint(path) => path,
+        }
+    }
+}
+
+/// What comes after a prefix, whatever bytes it is of.
+fn after<'a>(name: &'a OsStr, prefix: &str) -> Option<&'a OsStr> {
+    let rest = name.as_encoded_bytes().strip_prefix(prefix.as_bytes())?;
+    // SAFETY: the bytes are those of a string of the system behind text that is not empty, where such a string may be cut.
+    Some(unsafe { OsStr::from_encoded_bytes_unchecked(rest) })
+}
+
 /// What wrappers can ask of a model.
 pub(crate) struct Around<'a>(pub(crate) &'a Model);
 
 impl Surroundings for Around<'_> {
     fn range(&self) -> Option<(f64, f64)> {
         self.0.subject.range()
+    }
+
+    fn bounds(&self) -> Option<Vec<(f64, f64)>> {
+        let measured = &self.0.subject.bounds;
+        self.range().map(|range| vec![range]).or_else(|| (!measured.is_empty()).then(|| measured.clone()))
     }
 
     fn knows_no_class(&self) -> bool {
