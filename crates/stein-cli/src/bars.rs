@@ -1,15 +1,22 @@
 //! Progress of long work on stderr: a bar with rate and time left, silent where stderr is no terminal; and Ctrl-C.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    fmt::Display,
+    io::{Write, stderr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
 use stein::{Error, Result};
 use stein_run::{Event, Watch};
 
-use crate::commands::tell;
+/// Prints a line to stderr. Where that fails there is nobody to tell.
+pub fn tell(line: impl Display) {
+    let _ = writeln!(stderr(), "{line}");
+}
 
 /// Watches long work on behalf of the person at the terminal.
 pub struct Bars {
@@ -68,8 +75,8 @@ impl Watch for Bars {
                 bar.set_position(done);
             }
             Event::Note(sentence) => match &self.training {
-                Some(bar) => bar.suspend(|| tell(&format!("stein: {sentence}"))),
-                None => tell(&format!("stein: {sentence}")),
+                Some(bar) => bar.suspend(|| tell(format!("stein: {sentence}"))),
+                None => tell(format!("stein: {sentence}")),
             },
             _ => {}
         }

@@ -21,7 +21,7 @@ use stein_run::{
 
 use crate::{
     args::{Args, BenchCommand, Command, DataCommand, Import, Precision, Sample, Work},
-    bars::Bars,
+    bars::{Bars, tell},
 };
 
 /// What a shell expects of a program stopped by Ctrl-C.
@@ -97,11 +97,6 @@ fn say(text: &str) -> Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(unprinted(&error)),
         _ => Ok(()),
     }
-}
-
-/// Says something on stderr; if that fails there is nowhere left to say so.
-pub fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Tells a person at a terminal how things go; silent elsewhere.

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         Err(answer) => commands::answer(&answer),
     };
     done.unwrap_or_else(|error| {
-        commands::tell(&format!("stein: {error}"));
+        bars::tell(format!("stein: {error}"));
         ExitCode::FAILURE
     })
 }

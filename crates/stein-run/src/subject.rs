@@ -137,7 +137,10 @@ impl Subject {
         let (shares, sum) = (&self.shares, self.shares.iter().sum::<f64>());
         ensure!(
             shares.is_empty()
-                || shares.len() == self.classes.len() && sum.is_finite() && sum > 0.0 && shares.iter().all(|x| *x >= 0.0),
+                || shares.len() == self.classes.len()
+                    && sum.is_finite()
+                    && sum > 0.0
+                    && shares.iter().all(|x| *x >= 0.0),
             "{} classes have the shares {shares:?}: give each the number of its examples",
             self.classes.len()
         );

@@ -32,7 +32,8 @@ impl Folder {
     }
 
     fn arguments(&self, file: &str, more: &[&str]) -> Vec<String> {
-        let fixed = ["sample", &self.model(), "--sampler", "ddim", "--steps", "3", "-o", &self.text(file)].map(String::from);
+        let fixed =
+            ["sample", &self.model(), "--sampler", "ddim", "--steps", "3", "-o", &self.text(file)].map(String::from);
         fixed.into_iter().chain(more.iter().map(|text| (*text).to_owned())).collect()
     }
 
@@ -48,8 +49,10 @@ impl Folder {
     }
 
     fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(self.0.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = fs::read_dir(self.0.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -127,8 +130,7 @@ fn what_is_read_is_never_replaced() {
     }
     // Nor is the other model of a wrapper.
     fs::write(folder.at("worse.csv"), MIXTURE).unwrap();
-    let wrap =
-        format!(r#"sample.wrap=[{{kind="autoguidance", model="exact:{}"}}]"#, folder.text("worse.csv"));
+    let wrap = format!(r#"sample.wrap=[{{kind="autoguidance", model="exact:{}"}}]"#, folder.text("worse.csv"));
     assert!(folder.refuse("worse.csv", &["--force", "--set", &wrap]).contains("which this command reads"));
     assert_eq!(fs::read_to_string(folder.at("worse.csv")).unwrap(), MIXTURE);
     assert_eq!(fs::read_to_string(folder.at("m.json")).unwrap(), MIXTURE);
@@ -163,7 +165,8 @@ fn links_pipes_and_devices_are_written_through() {
             assert!(refuse(&arguments).contains(device));
         }
         let full = || Stdio::from(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
-        for arguments in [&["list"][..], &["--help"], &["completions", "bash"], &sample("-").each_ref().map(String::as_str)]
+        for arguments in
+            [&["list"][..], &["--help"], &["completions", "bash"], &sample("-").each_ref().map(String::as_str)]
         {
             let mut command = Command::new(env!("CARGO_BIN_EXE_stein"));
             let output = command.args(arguments).stdout(full()).output().unwrap();
@@ -191,8 +194,12 @@ fn samples_go_down_a_pipe() {
     assert_eq!(folder.names(), ["m.json"]);
     // Whoever has enough of them is no error.
     let many = ["sample", &model, "-n", "100000000", "--steps", "1", "-o", "-"];
-    let mut child =
-        Command::new(env!("CARGO_BIN_EXE_stein")).args(many).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_stein"))
+        .args(many)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut some = [0; 100];
     child.stdout.take().unwrap().read_exact(&mut some).unwrap();
     let output = child.wait_with_output().unwrap();

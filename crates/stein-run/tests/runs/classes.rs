@@ -149,8 +149,7 @@ fn every_pattern_of_points_is_sampled_by_class_as_it_is() {
         let model = Model::open(folder.path().join("run"), &stein::Device::flex()).unwrap();
         for ending in ["png", "csv"] {
             let path = folder.path().join(format!("x.{ending}"));
-            let summary =
-                draw_to_file(&path, &model, 300, 0, &Classes::Default, &model.sample, &mut Silent).unwrap();
+            let summary = draw_to_file(&path, &model, 300, 0, &Classes::Default, &model.sample, &mut Silent).unwrap();
             assert_eq!(summary.classes.len(), classes, "{shape}");
         }
     }

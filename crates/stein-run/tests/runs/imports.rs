@@ -479,13 +479,15 @@ fn bad_sources_are_one_table_or_one_sentence() {
 fn neither_way_replaces_what_it_reads_or_what_is_not_its_own() {
     let source = folder(&unet(), &weights());
     let at = |name: &str| source.path().join(name);
-    let import_to = |name: &str, force| import(&ImportOptions { output: Some(at(name)), force, ..options(source.path()) });
+    let import_to =
+        |name: &str, force| import(&ImportOptions { output: Some(at(name)), force, ..options(source.path()) });
     let refused = |result: stein_run::Result<_>, part: &str| {
         let sentence = result.map(|_: (String, bool)| ()).unwrap_err().to_string();
         assert!(sentence.contains(part), "{sentence}");
     };
     let export_to = |name: &str, force| export(&at("ours"), &at(name), force).map(|told| (told, true));
-    let before: Vec<_> = ["config.json", "diffusion_pytorch_model.safetensors"].map(|name| fs::read(at(name)).unwrap()).into();
+    let before: Vec<_> =
+        ["config.json", "diffusion_pytorch_model.safetensors"].map(|name| fs::read(at(name)).unwrap()).into();
     fs::hard_link(at("config.json"), at("hard")).unwrap();
     std::os::unix::fs::symlink("config.json", at("soft")).unwrap();
     for name in ["config.json", "diffusion_pytorch_model.safetensors", "hard", "soft"] {
@@ -495,7 +497,8 @@ fn neither_way_replaces_what_it_reads_or_what_is_not_its_own() {
     let elsewhere = tempfile::tempdir().unwrap();
     let foreign = elsewhere.path().join("mine");
     fs::write(&foreign, "mine").unwrap();
-    let into_foreign = |force| import(&ImportOptions { output: Some(foreign.clone()), force, ..options(source.path()) });
+    let into_foreign =
+        |force| import(&ImportOptions { output: Some(foreign.clone()), force, ..options(source.path()) });
     refused(into_foreign(false), "--force");
     assert_eq!(fs::read(&foreign).unwrap(), b"mine");
     into_foreign(true).unwrap();
