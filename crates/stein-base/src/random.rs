@@ -40,6 +40,8 @@ pub enum Purpose {
     Weights,
     /// Projections and probes of derivatives.
     Probe,
+    /// The class of a sample.
+    Class,
     /// A use of one's own, by a number of one's own.
     Own(u32),
 }
@@ -61,6 +63,7 @@ impl Purpose {
             Self::Dequantize => 11,
             Self::Weights => 12,
             Self::Probe => 13,
+            Self::Class => 14,
             Self::Own(number) => 1 << 32 | u64::from(number),
         }
     }
@@ -211,6 +214,7 @@ mod tests {
             Purpose::Dequantize,
             Purpose::Weights,
             Purpose::Probe,
+            Purpose::Class,
             Purpose::Own(0),
             Purpose::Own(3),
         ];

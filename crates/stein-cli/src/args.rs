@@ -1,6 +1,6 @@
 //! The command line: every flag is defined and documented here, once.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -45,6 +45,9 @@ pub enum Command {
         /// Change the experiment, for example train.steps=500; may be repeated
         #[arg(long = "set", value_name = "PATH=VALUE")]
         settings: Vec<String>,
+        /// Replace files that this command did not write; what it reads is never replaced
+        #[arg(long)]
+        force: bool,
     },
     /// Train the model of an experiment file
     Train(Train),
@@ -65,12 +68,15 @@ pub enum Command {
         /// A .safetensors file; for weights of diffusers also a folder, which that library opens
         #[arg(short, long, value_name = "PATH")]
         output: PathBuf,
+        /// Replace files that this command did not write; what it reads is never replaced
+        #[arg(long)]
+        force: bool,
     },
-    /// Describe a run directory, a checkpoint, an exact model or an experiment file
+    /// Describe a run directory, a demo's directory, a checkpoint, an exact model or an experiment file
     Show {
         /// What to describe
         #[arg(value_name = "MODEL|FILE.toml")]
-        what: String,
+        what: OsString,
     },
     /// List what an experiment can name, and explain it: samplers, schedules, networks, data and all else
     List {
@@ -137,19 +143,30 @@ pub struct Import {
     /// rounding explains is a failure
     #[arg(long, value_name = "DIR")]
     pub check: Option<PathBuf>,
+    /// Replace files that this command did not write; what it reads is never replaced
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, ClapArgs)]
 pub struct Sample {
-    /// A run directory, a checkpoint file, or exact:FILE.json with a Gaussian mixture
+    /// A run directory, a demo's directory, a checkpoint file, or exact:FILE.json with a Gaussian mixture
     #[arg(value_name = "MODEL")]
-    pub model: String,
-    /// File to write; its ending says how: .png sheet or scatter plot, .gif or .webp trajectory, .npy, .csv
+    pub model: OsString,
+    /// File to write, or - for the standard output; its ending says how: .png sheet or scatter plot, .gif or .webp trajectory,
+    /// .npy, .csv. FILE.json says how the samples were drawn, FILE.labels.npy has the classes of those in a .npy
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Number of samples
-    #[arg(short, long, default_value_t = 64, value_name = "N")]
-    pub n: usize,
+    /// Format, whatever the ending says: png, gif, webp, npy, csv; default without an ending, as for -, csv of rows and npy of
+    /// all else
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Replace files that this command did not write; what it reads is never replaced
+    #[arg(long)]
+    pub force: bool,
+    /// Number of samples; default 2000 rows, 10 pictures of each class if there are 2 to 20, and 64 of all else
+    #[arg(short, long, value_name = "N")]
+    pub n: Option<usize>,
     /// Seed; sample i depends on it, on i and on its class alone
     #[arg(short, long, default_value_t = 0, value_name = "S")]
     pub seed: u64,
@@ -165,8 +182,9 @@ pub struct Sample {
     /// Noise schedule to sample on; default the one trained on. `stein list schedules` names them
     #[arg(long, value_name = "NAME")]
     pub schedule: Option<String>,
-    /// Class to draw, by number or name, or `all`, or `none`; default all for a conditional model
-    #[arg(long, value_name = "C")]
+    /// Class to draw: its name, in any case, or its number where that is no name; several with commas between them; or `all`, or
+    /// `none`; default all for a conditional model. Pictures come in equal blocks, rows at random as often as in the data
+    #[arg(long, value_name = "C", allow_hyphen_values = true)]
     pub class: Option<String>,
     /// Scale of classifier-free guidance, for a model trained with label dropout; 1 is none
     #[arg(long, value_name = "SCALE")]

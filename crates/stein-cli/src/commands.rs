@@ -1,6 +1,7 @@
 //! What each subcommand does with its arguments.
 
 use std::{
+    ffi::OsStr,
     io::{IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -14,8 +15,9 @@ use clap::CommandFactory;
 use stein::{Error, Kind, Result, ensure};
 use stein_data::{Data, Split, Stats};
 use stein_run::{
-    Changes, Classes, DataConfig, DemoOptions, Experiment, ImportOptions, Model, RunDir, Start, Subject, TrainOptions,
-    Weights, bench, demo, device, draw_to_file, export, import, picture, prepare, preview, reference, train,
+    Changes, Classes, DataConfig, DemoOptions, Experiment, Format, ImportOptions, Model, Output, RunDir, Start,
+    Subject, TrainOptions, Weights, bench, default_count, demo, device, draw_to_file, export, import, picture, prepare,
+    preview, reference, train,
 };
 
 use crate::{
@@ -41,10 +43,22 @@ pub fn run(args: Args) -> Result<ExitCode> {
     rayon::scope(|_| execute(args.command, device_name))
 }
 
+/// Prints a help text, or says what of the command line was not understood.
+pub fn answer(answer: &clap::Error) -> Result<ExitCode> {
+    match answer.print() {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe && !answer.use_stderr() => Err(unprinted(&error)),
+        _ => Ok(ExitCode::from(answer.exit_code() as u8)),
+    }
+}
+
+fn unprinted(error: &std::io::Error) -> Error {
+    Error::new(format!("cannot write to the standard output: {error}"))
+}
+
 fn execute(command: Command, device_name: String) -> Result<ExitCode> {
     match command {
-        Command::Demo { out, settings } => {
-            let options = DemoOptions { out: out.clone(), settings, device: device_name };
+        Command::Demo { out, settings, force } => {
+            let options = DemoOptions { out: out.clone(), settings, device: device_name, force };
             let outcome = demo(&options, &mut Bars::new(on_interrupt(TRAINING)?))?;
             say(&outcome.summary)?;
             if outcome.quality.is_none() {
@@ -54,12 +68,12 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
         }
         Command::Train(train) => return train_run(train, device_name),
         Command::Sample(sample) => return sample_model(&sample, &device_name),
-        Command::Import(Import { source, from, config, output, check }) => {
-            let (report, passed) = import(&ImportOptions { source, from, config, output, check })?;
+        Command::Import(Import { source, from, config, output, check, force }) => {
+            let (report, passed) = import(&ImportOptions { source, from, config, output, check, force })?;
             say(&report)?;
             ensure!(passed, "some tensors differ by more than rounding explains; they are marked in the table");
         }
-        Command::Export { model, output } => say(&export(&model, &output)?)?,
+        Command::Export { model, output, force } => say(&export(&model, &output, force)?)?,
         Command::Data { command } => data(command)?,
         Command::Show { what } => show(&what, &device_name)?,
         Command::List { words } => say(&reference::listed(&words)?)?,
@@ -75,10 +89,9 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
 
 /// Prints to stdout; a reader that went away is no error.
 fn say(text: &str) -> Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::new(format!("cannot write to the standard output: {error}")))
-        }
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(unprinted(&error)),
         _ => Ok(()),
     }
 }
@@ -166,7 +179,7 @@ fn sample_model(args: &Sample, device_name: &str) -> Result<ExitCode> {
         Some(Which::Ema) => Model::open_with(&args.model, Weights::Ema, &device)?,
     };
     if let Some(caution) = model.caution() {
-        tell(format!("stein: {}: {caution}", args.model));
+        tell(format!("stein: {}: {caution}", model.name));
     }
     let config = model.sample.with(&Changes {
         sampler: args.sampler.clone(),
@@ -176,22 +189,26 @@ fn sample_model(args: &Sample, device_name: &str) -> Result<ExitCode> {
         guidance: args.guidance,
         settings: args.settings.clone(),
     })?;
-    let classes = match args.class.as_deref() {
-        None => Classes::Default,
-        Some("all") => Classes::All,
-        Some("none") => Classes::None,
-        Some(class) => Classes::One(class.to_owned()),
-    };
-    let mut bars = Bars::new(on_interrupt(SAMPLING)?);
-    match draw_to_file(&args.output, &model, args.n, args.seed, &classes, &config, &mut bars) {
+    let classes = args.class.clone().map_or(Classes::Default, Classes::Named);
+    let n = args.n.map_or_else(|| default_count(&model, &classes), Ok)?;
+    let format = args.format.as_deref().map(Format::named).transpose()?;
+    let output = Output { path: args.output.clone(), format, force: args.force };
+    let interrupted = on_interrupt(SAMPLING)?;
+    let mut bars = Bars::new(Arc::clone(&interrupted));
+    let drawn = draw_to_file(&output, &model, n, args.seed, &classes, &config, &mut bars);
+    bars.clear();
+    match drawn {
         Err(error) if error.kind() == Kind::Stopped => {
+            if !interrupted.load(Ordering::Relaxed) {
+                // Whoever read the samples has enough of them.
+                return Ok(ExitCode::SUCCESS);
+            }
             tell("stein: stopped; nothing was written");
             Ok(ExitCode::from(STOPPED))
         }
         Err(error) => Err(error),
         Ok(drawn) => {
-            bars.clear();
-            announce(&format!("{} samples, {} evaluations each, {:.2} s", args.n, drawn.evaluations, drawn.seconds));
+            announce(&format!("{n} samples, {} evaluations each, {:.2} s", drawn.evaluations, drawn.seconds));
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -250,7 +267,7 @@ fn data(command: DataCommand) -> Result<()> {
     }
 }
 
-fn show(what: &str, device_name: &str) -> Result<()> {
+fn show(what: &OsStr, device_name: &str) -> Result<()> {
     let path = Path::new(what);
     if path.extension().is_some_and(|ending| ending == "toml") {
         return say(&Experiment::read(path, &[])?.to_toml());
@@ -267,8 +284,8 @@ fn show(what: &str, device_name: &str) -> Result<()> {
         ("schedule", model.schedule.as_ref().map_or("none", |schedule| schedule.kind()).to_owned()),
         ("sampler", format!("{}, {} step(s)", model.sample.sampler.kind(), model.sample.grid.intervals())),
     ];
-    if RunDir::is_one(path) {
-        let run = RunDir::open(path)?;
+    let run = RunDir::within(path).ok();
+    if let Some(run) = &run {
         let steps: Vec<String> = run.checkpoints()?.iter().map(u64::to_string).collect();
         lines.push(("checkpoints", steps.join(", ")));
         if let Some(last) = run.metrics()?.last() {
@@ -278,8 +295,8 @@ fn show(what: &str, device_name: &str) -> Result<()> {
     for (name, value) in lines {
         say(&format!("{name:<13} {value}\n"))?;
     }
-    if RunDir::is_one(path) {
-        say(&format!("\n{}", RunDir::open(path)?.experiment()?.to_toml()))?;
+    if let Some(run) = run {
+        say(&format!("\n{}", run.experiment()?.to_toml()))?;
     }
     Ok(())
 }

@@ -13,11 +13,18 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match commands::run(args::Args::parse()) {
-        Ok(code) => code,
-        Err(error) => {
-            bars::tell(format!("stein: {error}"));
-            ExitCode::FAILURE
-        }
+    // So that a file that may grow no further is an error that is told, as a full disk is, and not the end of the process.
+    #[cfg(unix)]
+    // SAFETY: ignoring a signal installs no handler, and no other thread is there yet.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
+    let done = match args::Args::try_parse() {
+        Ok(args) => commands::run(args),
+        Err(answer) => commands::answer(&answer),
+    };
+    done.unwrap_or_else(|error| {
+        bars::tell(format!("stein: {error}"));
+        ExitCode::FAILURE
+    })
 }

@@ -105,6 +105,8 @@ pub struct Data {
     pub labels: Option<Vec<usize>>,
     /// The names of the classes; empty where there are no labels.
     pub class_names: Vec<String>,
+    /// What the classes are called together, such as the column of a table they stand in, where the data say.
+    pub label_name: Option<String>,
     /// The names of the columns of a row; empty for all else.
     pub columns: Vec<String>,
     /// What a person should know of how they were read, such as what was left out and what is held out: sentences.
@@ -256,8 +258,16 @@ impl Data {
                 Values::Streamed(rows) => rows.count().saturating_mul(dim),
             }
         );
-        let data =
-            Self { name: name.into(), shape, labels, class_names, columns: Vec::new(), notes: Vec::new(), values };
+        let data = Self {
+            name: name.into(),
+            shape,
+            labels,
+            class_names,
+            label_name: None,
+            columns: Vec::new(),
+            notes: Vec::new(),
+            values,
+        };
         let (n, classes) = (data.len(), data.classes());
         if let Some(labels) = &data.labels {
             ensure!(

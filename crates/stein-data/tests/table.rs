@@ -36,6 +36,7 @@ fn csv_with_and_without_a_header() {
         (vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &["u".into(), "v".into()][..])
     );
     assert_eq!((data.labels.unwrap(), data.class_names), (vec![1, 0, 1], vec!["cat".into(), "dog".into()]));
+    assert_eq!(data.label_name.as_deref(), Some("kind"));
     let data = load(&Table { columns: vec!["v".into(), "u".into()], ..named.clone() }).unwrap();
     assert_eq!(data.all_rows().unwrap(), [2.0, 1.0, 4.0, 3.0, 6.0, 5.0]);
     let unknown = Table { columns: vec!["kin".into()], ..named };

@@ -167,6 +167,17 @@ pub fn read_tensors(path: &Path) -> Result<Tensors> {
     names.into_iter().map(pair).collect::<Result<_>>().map_err(|error| error.at(path.display()))
 }
 
+/// The strings of a safetensors file; nothing else of it is read.
+///
+/// # Errors
+/// When it cannot be read or is no such file.
+pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
+    Ok(Opened::new(path)?.metadata())
+}
+
+/// What [`write_tensors`] leaves in the metadata: the key, and who wrote the file.
+pub const WRITTEN_BY: (&str, &str) = ("written_by", "stein");
+
 /// Writes tensors to a safetensors file that libraries of the field read.
 ///
 /// # Errors
@@ -174,5 +185,6 @@ pub fn read_tensors(path: &Path) -> Result<Tensors> {
 pub fn write_tensors(tensors: &Tensors, path: &Path) -> Result<()> {
     let tensors: Vec<_> = tensors.iter().map(|(name, data)| (name.clone(), data)).collect();
     // PyTorch's libraries refuse a file that does not say it is theirs.
-    write(path, &tensors, &[("format".to_owned(), "pt".to_owned())].into())
+    let metadata = [("format", "pt"), WRITTEN_BY].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    write(path, &tensors, &metadata.into())
 }

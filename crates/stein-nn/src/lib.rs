@@ -27,7 +27,7 @@ pub use burn;
 pub use checkpoint::{Checkpoint, LearnerState, SavedWeights, Weights};
 pub use ema::{Ema, EmaConfig};
 pub use embedding::EmbeddingConfig;
-pub use files::{read_tensors, write_tensors};
+pub use files::{WRITTEN_BY, read_metadata, read_tensors, write_tensors};
 pub use lr::{Decay, RateConfig};
 pub use networks::*;
 pub use optimizer::{Accumulated, AdamW, AdamWConfig};

@@ -1,11 +1,9 @@
 //! The demonstration: train a class-conditional EDM model on the built-in digits, sample it, measure the samples, and leave
 //! pictures and a report.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
+use serde_json::Map;
 use stein::{Error, Kind, Result, ensure};
 use stein_base::files::write_atomically;
 use stein_data::{Source, Split};
@@ -14,8 +12,9 @@ use crate::{
     Classes, Experiment, Model, Quality, RunDir, SampleConfig, Start, Summary, TrainOptions, Trained, Watch, draw,
     draw_frames,
     html::{Section, report},
-    picture::{Series, line_chart, to_png, write_gif},
+    picture::{Series, line_chart, to_gif, to_png},
     prepare,
+    replacing::Recorded,
     sheet::{picture, pictures},
     train,
 };
@@ -32,6 +31,8 @@ pub struct DemoOptions {
     pub settings: Vec<String>,
     /// Name of the device.
     pub device: String,
+    /// Whether files may be replaced that no demonstration left.
+    pub force: bool,
 }
 
 /// How good the samples of the demonstration are.
@@ -61,6 +62,7 @@ pub fn demo(options: &DemoOptions, watch: &mut dyn Watch) -> Result<DemoOutcome>
     fs::create_dir_all(&options.out).map_err(|error| {
         Error::of(Kind::File, format!("cannot make the directory {}: {error}", options.out.display()))
     })?;
+    claim(options).map(drop)?;
     let start = if RunDir::is_one(&run) { Start::Resume } else { Start::New };
     let training = TrainOptions { start, out: run, data_dir: None, device: options.device.clone() };
     let prepared = prepare(&experiment, &training)?;
@@ -77,6 +79,16 @@ pub fn demo(options: &DemoOptions, watch: &mut dyn Watch) -> Result<DemoOutcome>
         }
         other => other,
     }
+}
+
+/// What is left beside the run.
+const FILES: [&str; 4] = ["samples.png", "trajectory.gif", "loss.png", "report.html"];
+
+/// The record of those files, none of which is anyone else's.
+fn claim(options: &DemoOptions) -> Result<Recorded> {
+    let recorded = Recorded::new(&options.out.join("demo.json"), Vec::new(), options.force)?;
+    FILES.iter().try_for_each(|name| recorded.check(&options.out.join(name)))?;
+    Ok(recorded)
 }
 
 /// Samples, measures, and writes pictures and report.
@@ -103,10 +115,8 @@ fn finish(
     let shown_values: Vec<f32> = shown.iter().flat_map(|&i| &drawn.values[i * dim..(i + 1) * dim]).copied().collect();
     let shown_labels: Vec<u32> = shown.iter().map(|&i| shown_labels[i]).collect();
     let samples = to_png(&picture(model, &shown_values, Some(&shown_labels))?)?;
-    let trajectory = write_trajectory(&options.out.join("trajectory.gif"), model, experiment.seed, watch)?;
+    let trajectory = trajectory(model, experiment.seed, watch)?;
     let loss = to_png(&loss_chart(trained)?)?;
-    write(&options.out.join("samples.png"), &samples)?;
-    write(&options.out.join("loss.png"), &loss)?;
 
     let rows = table(&quality, trained, &drawn.summary, parameters, examples);
     let page = report(
@@ -128,7 +138,12 @@ fn finish(
             Section::Text(experiment.to_toml()),
         ],
     );
-    write(&options.out.join("report.html"), page.as_bytes())?;
+    let recorded = claim(options)?;
+    let paths = FILES.map(|name| options.out.join(name));
+    for (path, bytes) in paths.iter().zip([&samples[..], &trajectory, &loss, page.as_bytes()]) {
+        write_atomically(path, |file| file.write_all(bytes))?;
+    }
+    recorded.write(&paths.each_ref().map(PathBuf::as_path), Map::new())?;
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
     let summary = rows
         .iter()
@@ -141,17 +156,12 @@ fn picture_section(name: &str, bytes: &[u8], mime: &str, caption: &str) -> Secti
     Section::Picture { name: name.into(), bytes: bytes.to_vec(), mime: mime.into(), caption: caption.into() }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_atomically(path, |file| file.write_all(bytes))
-}
-
-fn write_trajectory(path: &Path, model: &Model, seed: u64, watch: &mut dyn Watch) -> Result<Vec<u8>> {
+/// The way from noise to samples, as the bytes of an animation.
+fn trajectory(model: &Model, seed: u64, watch: &mut dyn Watch) -> Result<Vec<u8>> {
     let classes = model.subject.classes.len();
     let config = SampleConfig { grid: stein::Grid { steps: 40, ..model.sample.grid.clone() }, ..model.sample.clone() };
     let drawn = draw_frames(model, 8 * classes, seed, &Classes::All, &config, watch)?;
-    let frames = pictures(model, &drawn.values, drawn.labels.as_deref(), &drawn.frames)?;
-    write_gif(path, &frames, 80, 2000)?;
-    fs::read(path).map_err(|error| Error::new(format!("cannot read {} back: {error}", path.display())))
+    to_gif(&pictures(model, &drawn.values, drawn.labels.as_deref(), &drawn.frames)?, 80, 2000)
 }
 
 fn loss_chart(trained: &Trained) -> Result<image::RgbImage> {

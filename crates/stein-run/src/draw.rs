@@ -7,44 +7,59 @@ use std::{
 };
 
 use stein::{
-    AnySampler, AnySchedule, Condition, Denoiser, Dual, Error, Estimate, FlowMap, Kernel, Kind, Levels, Progress,
-    Request, Result, Sampled, ensure, guidance::Clamped, names, sample, sample_map,
+    AnySampler, AnySchedule, Condition, Denoiser, Dual, Error, Estimate, FlowMap, Kernel, Key, Kind, Levels, Progress,
+    Purpose, Request, Result, Sampled, ensure, guidance::Clamped, names, sample, sample_map,
 };
-use stein_base::memory::ensure_fits;
+use stein_base::{memory::ensure_fits, random::uniform};
+use stein_data::Shape;
 
-use crate::{Event, Generator, Method, Model, SampleConfig, Watch, model::Around};
+use crate::{Event, Generator, Method, Model, SampleConfig, Subject, Watch, model::Around};
 
 /// Which classes to draw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Classes {
-    /// What the model does by itself: every class in turn if it is conditional, none if not.
+    /// What the model does by itself: every class if it is conditional, none if not.
     Default,
-    /// Every class, in equal blocks.
+    /// Every class.
     All,
     /// No class, of a model that was trained to do without.
     None,
-    /// One class, by number or by name.
-    One(String),
+    /// As a person says it: the name of a class, or `all`, or `none`, or the number of a class, or several of these with commas
+    /// between them. What is a name is no number: of classes called 1, 2 and 3, `1` is the one of that name.
+    Named(String),
 }
 
 /// The class of every sample, worked out one by one.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum ClassOf {
     Unconditional,
     Hidden,
-    Blocks { known: usize, n: usize },
-    One(u32),
+    /// In equal blocks, so that a sheet of pictures has a class per row.
+    Blocks {
+        classes: Vec<u32>,
+        n: usize,
+    },
+    /// At random, as often as the data have them: the sums of their shares up to each.
+    Shares {
+        classes: Vec<u32>,
+        sums: Vec<f64>,
+        key: Key,
+    },
 }
 
 impl Classes {
-    fn of(&self, model: &Model, n: usize) -> Result<ClassOf> {
-        let known = &model.subject.classes;
-        match self {
+    fn of(&self, model: &Model, n: usize, seed: u64) -> Result<ClassOf> {
+        let subject = &model.subject;
+        let known = &subject.classes;
+        let chosen = match self {
             // A mixture is drawn whole unless a component is asked for.
-            Self::Default if known.is_empty() || !model.trained => Ok(ClassOf::Unconditional),
-            Self::None if known.is_empty() => Ok(ClassOf::Unconditional),
+            Self::Default if known.is_empty() || !model.trained => return Ok(ClassOf::Unconditional),
+            Self::None if known.is_empty() => return Ok(ClassOf::Unconditional),
             _ if known.is_empty() => {
-                Err(Error::new(format!("{} is unconditional, it has no classes: leave out --class", model.name)))
+                return Err(Error::new(format!(
+                    "{} is unconditional, it has no classes: leave out --class",
+                    model.name
+                )));
             }
             Self::None => {
                 ensure!(
@@ -53,27 +68,93 @@ impl Classes {
                     "{} was not trained to do without its class: train it with family.label_dropout = 0.1",
                     model.name
                 );
-                Ok(ClassOf::Hidden)
+                return Ok(ClassOf::Hidden);
             }
-            // Equal blocks, so that a sheet of pictures has a class per row.
-            Self::Default | Self::All => Ok(ClassOf::Blocks { known: known.len(), n }),
-            Self::One(name) => {
-                let class = name.parse().ok().filter(|&class: &usize| class < known.len());
-                let class = class.or_else(|| known.iter().position(|candidate| candidate == name));
-                Ok(ClassOf::One(class.ok_or_else(|| names::unknown("class", name, known))? as u32))
+            Self::Default | Self::All => subject.learned_classes(),
+            Self::Named(text) => match (named(text, known), text.trim()) {
+                (Some(class), _) => vec![class],
+                (None, "all") => return Self::All.of(model, n, seed),
+                (None, "none") => return Self::None.of(model, n, seed),
+                (None, _) => listed(text, subject)?,
+            },
+        };
+        if let Some(&class) = chosen.iter().find(|&&class| subject.share(class) == 0.0) {
+            return Err(Error::new(format!(
+                "the class {} has no example among those {} learned from: give another",
+                known[class as usize], model.name
+            )));
+        }
+        if subject.image().is_some() {
+            return Ok(ClassOf::Blocks { classes: chosen, n });
+        }
+        let add = |sum: &mut f64, &class: &u32| {
+            *sum += subject.share(class);
+            Some(*sum)
+        };
+        let sums = chosen.iter().scan(0.0, add).collect();
+        Ok(ClassOf::Shares { classes: chosen, sums, key: Key::new(seed, Purpose::Class) })
+    }
+}
+
+/// The class of that name, in any case if none is called exactly so.
+fn named(name: &str, known: &[String]) -> Option<u32> {
+    let position = |is: &dyn Fn(&String) -> bool| known.iter().position(is);
+    let name = name.trim();
+    let exact = position(&|candidate| candidate == name);
+    exact.or_else(|| position(&|candidate| candidate.to_lowercase() == name.to_lowercase())).map(|class| class as u32)
+}
+
+/// Classes by name or, where no name fits, by number, with commas between them.
+fn listed(text: &str, subject: &Subject) -> Result<Vec<u32>> {
+    let one = |part: &str| {
+        let number = || part.trim().parse().ok().filter(|&class: &u32| (class as usize) < subject.classes.len());
+        named(part, &subject.classes).or_else(number).ok_or_else(|| {
+            let offered: Vec<&String> =
+                subject.learned_classes().into_iter().map(|class| &subject.classes[class as usize]).collect();
+            names::unknown("class", part.trim(), &offered)
+        })
+    };
+    let mut classes: Vec<u32> = text.split(',').map(one).collect::<Result<_>>()?;
+    let mut seen = BTreeSet::new();
+    classes.retain(|&class| seen.insert(class));
+    Ok(classes)
+}
+
+impl ClassOf {
+    fn class(&self, i: usize) -> Option<u32> {
+        match self {
+            Self::Unconditional | Self::Hidden => None,
+            Self::Blocks { classes, n } => Some(classes[(i as u128 * classes.len() as u128 / *n as u128) as usize]),
+            Self::Shares { classes, sums, key } => {
+                let at = uniform(&mut key.at(i as u64).generator()) * sums[sums.len() - 1];
+                // Rounding may bring it to the very end.
+                Some(classes[sums.partition_point(|&sum| sum <= at).min(classes.len() - 1)])
             }
         }
     }
 }
 
-impl ClassOf {
-    fn class(self, i: usize) -> Option<u32> {
-        match self {
-            Self::Unconditional | Self::Hidden => None,
-            Self::Blocks { known, n } => Some((i * known / n) as u32),
-            Self::One(class) => Some(class),
+/// How many samples are drawn of a model if nobody says: as many as make a picture.
+///
+/// # Errors
+/// Classes that the model does not have.
+pub fn default_count(model: &Model, classes: &Classes) -> Result<usize> {
+    /// Beyond that many classes a row of pictures of each is no longer a sheet.
+    const ROWS: usize = 20;
+    Ok(match (&model.subject.shape, classes.of(model, 1, 0)?) {
+        (Shape::Row { .. }, _) => 2000,
+        (Shape::Image { .. }, ClassOf::Blocks { classes, .. }) if (2..=ROWS).contains(&classes.len()) => {
+            10 * classes.len()
         }
-    }
+        _ => 64,
+    })
+}
+
+/// The classes of labels that come in equal blocks, and how many samples each has: what a sheet has a row for.
+pub(crate) fn blocks(labels: &[u32]) -> Option<(Vec<u32>, usize)> {
+    let runs: Vec<&[u32]> = labels.chunk_by(|a, b| a == b).collect();
+    let each = runs.first()?.len();
+    runs.iter().all(|run| run.len() == each).then(|| (runs.iter().map(|run| run[0]).collect(), each))
 }
 
 /// Some samples, handed on as they are drawn.
@@ -250,8 +331,18 @@ impl<'a> Plan<'a> {
         // The states before and after a step, their noise, estimate and values, and the way there.
         let bytes = (rows as u128 * state as u128).saturating_mul(4 * (8 + shown.len() as u128));
         ensure_fits(&format!("sampling {rows} at a time (sample.batch)"), bytes.saturating_add(networks))?;
-        let classes = classes.of(model, n)?;
+        let classes = classes.of(model, n, seed)?;
         Ok(Self { model, n, seed, classes, config, schedule, kernels, shown, runner, state })
+    }
+
+    /// Whether every sample is drawn of a class.
+    pub fn by_class(&self) -> bool {
+        self.classes.class(0).is_some()
+    }
+
+    /// The class of every sample, where they have classes.
+    pub(crate) fn labels(&self) -> Option<Vec<u32>> {
+        (0..self.n).map(|i| self.classes.class(i)).collect()
     }
 
     /// Draws the samples, a batch at a time.
@@ -312,7 +403,7 @@ impl<'a> Plan<'a> {
     }
 
     fn request(&self, first: usize, rows: usize) -> Request {
-        let given = match self.classes {
+        let given = match &self.classes {
             ClassOf::Unconditional => Condition::none(),
             _ => {
                 let class = (first..first + rows).map(|i| self.classes.class(i)).collect();

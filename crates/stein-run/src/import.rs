@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use stein::{AnyWrapper, DType, Error, Kind as ErrorKind, Result, TensorData, ensure, guidance::Clamp};
+use stein_base::files::{check_place, write_atomically};
 use stein_data::Shape;
 use stein_nn::{
-    Checkpoint, LearnerState, SavedWeights, Tensors, Weights,
+    Checkpoint, LearnerState, SavedWeights, Tensors, WRITTEN_BY, Weights,
     import::{self, Checked, Kind, Published, Role, Setting, Source},
-    write_tensors,
+    read_metadata, write_tensors,
 };
 
 use crate::{
@@ -16,7 +17,8 @@ use crate::{
     description::{SOURCE, metadata},
     family::{CONSISTENCY_NETWORK, DIFFUSION_NETWORK},
     hub::from_hub,
-    subject::pictures,
+    replacing::may_replace,
+    subject::{label, pictures},
 };
 
 /// What to import, and what to do with it.
@@ -32,6 +34,8 @@ pub struct ImportOptions {
     pub output: Option<PathBuf>,
     /// A folder of stored inputs and outputs to compare with.
     pub check: Option<PathBuf>,
+    /// Whether the checkpoint may replace a file that is none of an earlier import.
+    pub force: bool,
 }
 
 /// Imports weights. Returns a report on them, and whether every comparison was within its bound.
@@ -42,7 +46,9 @@ pub struct ImportOptions {
 pub fn import(options: &ImportOptions) -> Result<(String, bool)> {
     let kind = options.from.as_deref().map(Kind::named).transpose()?;
     let name = options.source.to_string_lossy();
+    check_output(options, &options.source)?;
     let place = from_hub(&name)?.unwrap_or_else(|| options.source.clone());
+    check_output(options, &place)?;
     let mut source = Source::open(&place, kind, options.config.as_deref())?;
     if place != options.source {
         source.origin = name.into_owned();
@@ -61,6 +67,29 @@ pub fn import(options: &ImportOptions) -> Result<(String, bool)> {
         report += &format!("written        {}\n", output.display());
     }
     Ok((report, passed))
+}
+
+/// Fails unless the checkpoint can be written without loss.
+fn check_output(options: &ImportOptions, source: &Path) -> Result<()> {
+    let Some(output) = &options.output else { return Ok(()) };
+    // The config of a file lies beside it. An import is never read by another.
+    let folder = source.parent().filter(|_| source.is_file()).unwrap_or(source);
+    let others = options.config.iter().chain(&options.check).flat_map(|path| files(path, 1));
+    let inputs = others.chain(files(folder, 3)).filter(|path| !is_import(path));
+    may_replace(output, &inputs.collect::<Vec<_>>(), options.force, || is_import(output))?;
+    check_place(output)
+}
+
+fn is_import(path: &Path) -> bool {
+    read_metadata(path).is_ok_and(|metadata| metadata.contains_key(SOURCE))
+}
+
+/// A file, or the files of a folder down to a depth.
+fn files(path: &Path, depth: usize) -> Vec<PathBuf> {
+    match std::fs::read_dir(path) {
+        Ok(entries) if depth > 0 => entries.flatten().flat_map(|entry| files(&entry.path(), depth - 1)).collect(),
+        _ => vec![path.to_owned()],
+    }
 }
 
 fn describe(source: &Source, published: &Published) -> String {
@@ -151,10 +180,13 @@ fn description(name: &str, setting: &Setting) -> Description {
         name: name.to_owned(),
         shape: Shape::Image { height, width, channels },
         classes: (0..setting.classes).map(|class| format!("class {class}")).collect(),
+        shares: Vec::new(),
+        label: label(),
         columns: Vec::new(),
         levels: Some(256),
         codec: pictures(setting.symmetric),
         variance: setting.variance(),
+        bounds: Vec::new(),
     };
     let (schedule, network) = (setting.schedule.clone(), setting.network.clone());
     let (sampler, family): (Method, AnyFamily) = match &setting.role {
@@ -181,11 +213,24 @@ fn description(name: &str, setting: &Setting) -> Description {
 }
 
 /// Writes the weights of a checkpoint that was imported under the names and in the layouts they came in: a safetensors file, or,
-/// where they came from diffusers and the output has no ending, a folder with their config that the library opens.
+/// where they came from diffusers and the output has no ending, a folder with their config that the library opens. `force` lets
+/// files be replaced that are none of an earlier export.
 ///
 /// # Errors
-/// When the checkpoint was not imported, is damaged, or the output cannot be written.
-pub fn export(checkpoint: &Path, output: &Path) -> Result<String> {
+/// When the checkpoint was not imported, is damaged, or the output cannot be written or would replace the checkpoint.
+pub fn export(checkpoint: &Path, output: &Path, force: bool) -> Result<String> {
+    let inputs = [checkpoint.to_owned()];
+    let check = |path: &Path| {
+        let ours = || {
+            read_metadata(path).is_ok_and(|metadata| metadata.get(WRITTEN_BY.0).is_some_and(|by| by == WRITTEN_BY.1))
+        };
+        may_replace(path, &inputs, force, ours)?;
+        check_place(path)
+    };
+    let single = output.extension().is_some_and(|ending| ending == "safetensors");
+    if single {
+        check(output)?;
+    }
     let SavedWeights { mut learners, metadata, .. } = Checkpoint::read_weights(checkpoint, Weights::Ema)?;
     let text = metadata.get(SOURCE).ok_or_else(|| {
         Error::new(format!(
@@ -206,7 +251,7 @@ pub fn export(checkpoint: &Path, output: &Path) -> Result<String> {
         })?;
         theirs.insert(name.clone(), data);
     }
-    if output.extension().is_some_and(|ending| ending == "safetensors") {
+    if single {
         write_tensors(&theirs, output)?;
         return Ok(format!("{} tensors in {}\n", theirs.len(), output.display()));
     }
@@ -215,21 +260,27 @@ pub fn export(checkpoint: &Path, output: &Path) -> Result<String> {
         "{} is neither a .safetensors file nor, as only diffusers have them, a folder",
         output.display()
     );
-    folder(&origin, &theirs, output)?;
+    let unmade = |error| Error::of(ErrorKind::File, format!("cannot make the folder {}: {error}", output.display()));
+    std::fs::create_dir_all(output).map_err(unmade)?;
+    let weights = output.join("diffusion_pytorch_model.safetensors");
+    let configs: Vec<_> = configs(&origin).into_iter().map(|(name, text)| (output.join(name), text)).collect();
+    check(&weights)?;
+    for (path, text) in &configs {
+        may_replace(path, &inputs, force, || std::fs::read_to_string(path).is_ok_and(|there| there == *text))?;
+        check_place(path)?;
+    }
+    write_tensors(&theirs, &weights)?;
+    for (path, text) in &configs {
+        write_atomically(path, |file| file.write_all(text.as_bytes()))?;
+    }
     Ok(format!("{} tensors and their config in {}\n", theirs.len(), output.display()))
 }
 
-fn folder(origin: &Value, theirs: &Tensors, output: &Path) -> Result<()> {
-    let cannot = |error| Error::of(ErrorKind::File, format!("cannot write {}: {error}", output.display()));
-    std::fs::create_dir_all(output).map_err(cannot)?;
-    for (name, json) in [("config.json", &origin["config"]), ("scheduler_config.json", &origin["scheduler"])] {
-        if !json.is_null() {
-            // As Python writes what is no number.
-            let text = import::NOT_NUMBERS
-                .iter()
-                .fold(format!("{json:#}\n"), |text, word| text.replace(&format!("\"{word}\""), word));
-            std::fs::write(output.join(name), text).map_err(cannot)?;
-        }
-    }
-    write_tensors(theirs, &output.join("diffusion_pytorch_model.safetensors"))
+/// The files of a folder of diffusers beside the weights, as Python writes them.
+fn configs(origin: &Value) -> Vec<(&'static str, String)> {
+    let named = [("config.json", &origin["config"]), ("scheduler_config.json", &origin["scheduler"])];
+    let given = named.into_iter().filter(|(_, json)| !json.is_null());
+    // What is no number has words of its own there.
+    let unquoted = |text: String, word: &&str| text.replace(&format!("\"{word}\""), word);
+    given.map(|(name, json)| (name, import::NOT_NUMBERS.iter().fold(format!("{json:#}\n"), unquoted))).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -20,14 +21,15 @@ use crate::{
     Capability, Description, Experiment, Learned, RunDir, SampleConfig, Subject,
     description::{FROM, described, experiment_of},
     family::{Make, Networks, lacks},
+    subject,
 };
 
 /// Something learned with all that its use needs to know.
 pub struct Model {
     /// What it was made from, as given.
     pub name: String,
-    /// The checkpoint file it was read from.
-    pub checkpoint: Option<PathBuf>,
+    /// The file it was read from, a checkpoint or a mixture.
+    pub file: Option<PathBuf>,
     /// Which of the weights it was read with; an exact model has none.
     pub weights: Option<Weights>,
     /// The training steps behind the weights, and the part of them that is still what a run began with and has learned nothing.
@@ -57,15 +59,16 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens a run directory (its newest checkpoint), a checkpoint file, or `exact:FILE.json`: with the average of the weights where
-    /// there is one.
+    /// Opens a run directory (its newest checkpoint), a directory of the demonstration, a checkpoint file, or `exact:FILE.json`: with
+    /// the average of the weights where there is one.
     ///
     /// # Errors
     /// When it is none of these, or is damaged.
-    pub fn open(name: &str, device: &Device) -> Result<Self> {
-        match name.strip_prefix("exact:") {
-            Some(file) => Self::exact(name, Path::new(file)),
-            None => Self::read(name, &checkpoint_of(name)?, Weights::Ema, device),
+    pub fn open(name: impl AsRef<OsStr>, device: &Device) -> Result<Self> {
+        let (shown, found) = (name.as_ref().to_string_lossy(), Found::at(name.as_ref())?);
+        match found {
+            Found::Mixture(path) => Self::exact(&shown, &path),
+            Found::Checkpoint(path) => Self::read(&shown, &path, Weights::Ema, device),
         }
     }
 
@@ -73,12 +76,13 @@ impl Model {
     ///
     /// # Errors
     /// As [`open`](Self::open), and weights that it does not have.
-    pub fn open_with(name: &str, weights: Weights, device: &Device) -> Result<Self> {
-        let model = Self::read(name, &checkpoint_of(name)?, weights, device)?;
+    pub fn open_with(name: impl AsRef<OsStr>, weights: Weights, device: &Device) -> Result<Self> {
+        let shown = name.as_ref().to_string_lossy();
+        let model = Self::read(&shown, &checkpoint_of(name.as_ref())?, weights, device)?;
         ensure!(
             Kind::Unsupported,
             model.weights == Some(weights),
-            "{name} has no average of its weights: leave out --weights, or give --weights raw"
+            "{shown} has no average of its weights: leave out --weights, or give --weights raw"
         );
         Ok(model)
     }
@@ -93,16 +97,20 @@ impl Model {
             let needed = "it needs `weights`, `means` and either `stds` or `covs`";
             Error::of(Kind::File, format!("{} is no mixture: {error}; {needed}", path.display()))
         })?;
+        let shares = file.weights.clone();
         let mixture = GaussianMixture::try_from(file).map_err(|error| error.at(path.display()))?;
         let dim = mixture.dim();
         let subject = Subject {
             name: path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default(),
             shape: Shape::Row { dim },
             classes: (0..mixture.len()).map(|k| format!("component {k}")).collect(),
+            shares,
+            label: subject::label(),
             columns: (0..dim).map(|i| format!("x{i}")).collect(),
             levels: None,
             codec: Chain::default(),
             variance: mixture.variance(),
+            bounds: Vec::new(),
         };
         let sample = SampleConfig {
             sampler: AnySampler::from(Heun::default()).into(),
@@ -114,7 +122,7 @@ impl Model {
         let denoiser: Arc<dyn Denoiser> = Arc::new(mixture.clone());
         Ok(Self {
             name: name.to_owned(),
-            checkpoint: None,
+            file: Some(path.to_owned()),
             weights: None,
             unlearned: None,
             family: "exact mixture".to_owned(),
@@ -137,7 +145,7 @@ impl Model {
         let SavedWeights { learners, which, step, metadata } = Checkpoint::read_weights(path, wanted)?;
         let description = described(&metadata).map_err(at)?;
         let networks = networks(&description, &learners, device).map_err(at)?;
-        let model = Self { checkpoint: Some(path.to_owned()), ..Self::of(name, networks, &description, device)? };
+        let model = Self { file: Some(path.to_owned()), ..Self::of(name, networks, &description, device)? };
         let Some(experiment) = experiment_of(&metadata) else { return Ok(Self { weights: Some(which), ..model }) };
         let model = model.with_weights_of_step(which, step, &experiment, metadata.contains_key(FROM));
         Ok(model.with_truth_of(&experiment.data.source))
@@ -151,7 +159,7 @@ impl Model {
         let Description { family, sample, subject } = description;
         Ok(Self {
             name: name.to_owned(),
-            checkpoint: None,
+            file: None,
             weights: None,
             unlearned: None,
             family: family.kind().to_owned(),
@@ -220,22 +228,56 @@ impl Model {
     }
 }
 
+/// The file that the name of a model leads to.
+pub(crate) enum Found {
+    Mixture(PathBuf),
+    Checkpoint(PathBuf),
+}
+
+impl Found {
+    pub(crate) fn at(name: &OsStr) -> Result<Self> {
+        let path = Path::new(name);
+        if let Some(file) = after(name, "exact:") {
+            return Ok(Self::Mixture(file.into()));
+        }
+        if path.is_dir() {
+            return Ok(Self::Checkpoint(RunDir::within(path)?.latest()?));
+        }
+        ensure!(
+            Kind::File,
+            path.is_file(),
+            "there is no model at {}: give a run directory, a checkpoint file, or exact:FILE.json",
+            path.display()
+        );
+        Ok(Self::Checkpoint(path.to_owned()))
+    }
+
+    pub(crate) fn path(self) -> PathBuf {
+        match self {
+            Self::Mixture(path) | Self::Checkpoint(path) => path,
+        }
+    }
+}
+
 /// The checkpoint of a run directory, its newest, or of a file.
 ///
 /// # Errors
 /// When it is none of these.
-pub(crate) fn checkpoint_of(name: &str) -> Result<PathBuf> {
-    ensure!(!name.starts_with("exact:"), "{name} is an exact model, which has no weights: give a run or a checkpoint");
-    let path = Path::new(name);
-    if path.is_dir() {
-        return RunDir::open(path)?.latest();
+pub(crate) fn checkpoint_of(name: &OsStr) -> Result<PathBuf> {
+    match Found::at(name)? {
+        Found::Checkpoint(path) => Ok(path),
+        Found::Mixture(_) => Err(Error::new(format!(
+            "{} is an exact model, which has no weights: give a run or a checkpoint",
+            name.display()
+        ))),
     }
-    ensure!(
-        Kind::File,
-        path.is_file(),
-        "there is no model at {name}: give a run directory, a checkpoint file, or exact:FILE.json"
-    );
-    Ok(path.to_owned())
+}
+
+/// What comes after a prefix, whatever bytes it is of.
+fn after<'a>(name: &'a OsStr, prefix: &str) -> Option<&'a OsStr> {
+    let rest = name.as_encoded_bytes().strip_prefix(prefix.as_bytes())?;
+    // SAFETY: the bytes are those of a string of the system behind text that is not empty, where such a string may be cut.
+    Some(unsafe { OsStr::from_encoded_bytes_unchecked(rest) })
 }
 
 /// What wrappers can ask of a model.
@@ -244,6 +286,11 @@ pub(crate) struct Around<'a>(pub(crate) &'a Model);
 impl Surroundings for Around<'_> {
     fn range(&self) -> Option<(f64, f64)> {
         self.0.subject.range()
+    }
+
+    fn bounds(&self) -> Option<Vec<(f64, f64)>> {
+        let measured = &self.0.subject.bounds;
+        self.range().map(|range| vec![range]).or_else(|| (!measured.is_empty()).then(|| measured.clone()))
     }
 
     fn knows_no_class(&self) -> bool {

@@ -1,96 +1,210 @@
 //! Samples into files: a file's ending says how, and numbers are written while they are drawn.
 
-use std::path::Path;
+use std::{
+    ffi::OsStr,
+    io::{IsTerminal, Write},
+    path::{Path, PathBuf},
+};
 
-use stein::{Error, Kind, Result, ensure, names};
-use stein_base::files::write_atomically;
+use serde_json::{Map, Value, json};
+use stein::{AnyWrapper, Error, Kind, Result, ensure, names};
+use stein_base::files::PendingFile;
 
 use crate::{
     Classes, Drawing, Model, Plan, SampleConfig, Sink, Summary, Watch,
-    arrays::{CsvFile, NpyFile, write_npy_i64},
+    arrays::{CsvFile, NpyFile},
     draw::Kept,
-    picture::{write_gif, write_png, write_webp},
+    model::Found,
+    picture::{to_gif, to_png, to_webp},
+    replacing::{Recorded, beside},
     sheet::{has_pictures, picture, pictures},
 };
 
-/// The endings of files that samples go into.
-const ENDINGS: &[&str] = &["png", "gif", "webp", "npy", "csv"];
-
-fn ending(path: &Path) -> String {
-    path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
+/// What samples are written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A picture of them.
+    Png,
+    /// The way from noise to samples, as an animation.
+    Gif,
+    /// The same without loss.
+    Webp,
+    /// A NumPy array of 32-bit floats.
+    Npy,
+    /// A table, of rows.
+    Csv,
 }
 
-/// Fails unless samples of the model can be written to `path`.
+impl Format {
+    const ALL: [(&str, Self); 5] =
+        [("png", Self::Png), ("gif", Self::Gif), ("webp", Self::Webp), ("npy", Self::Npy), ("csv", Self::Csv)];
+
+    /// The names, which are the endings of files.
+    pub fn names() -> [&'static str; 5] {
+        Self::ALL.map(|(name, _)| name)
+    }
+
+    /// The format of that name.
+    ///
+    /// # Errors
+    /// An unknown name, answered with the known ones, nearest first.
+    pub fn named(name: &str) -> Result<Self> {
+        let found = Self::ALL.iter().find(|(known, _)| *known == name.to_lowercase());
+        found.map(|(_, format)| *format).ok_or_else(|| names::unknown("format", name, &Self::names()))
+    }
+
+    /// Whether numbers go to the file as they are drawn.
+    fn streams(self) -> bool {
+        matches!(self, Self::Npy | Self::Csv)
+    }
+}
+
+/// Where samples go, and as what. A path is one that is written to by its ending, and may be the string `-`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// The file, or `-`, the standard output. A pipe or a device is written through.
+    pub path: PathBuf,
+    /// The format; default what the ending says and, where there is none, a table of rows or an array.
+    pub format: Option<Format>,
+    /// Whether files may be replaced that this program did not write.
+    pub force: bool,
+}
+
+impl<P: AsRef<OsStr> + ?Sized> From<&P> for Output {
+    fn from(path: &P) -> Self {
+        Self { path: path.as_ref().into(), format: None, force: false }
+    }
+}
+
+impl From<&Self> for Output {
+    fn from(output: &Self) -> Self {
+        output.clone()
+    }
+}
+
+impl Output {
+    fn is_stdout(&self) -> bool {
+        self.path == Path::new("-")
+    }
+
+    /// Whether it is written through, and nothing lies beside it.
+    fn is_stream(&self) -> bool {
+        self.is_stdout() || self.path.metadata().is_ok_and(|there| !there.is_file() && !there.is_dir())
+    }
+
+    fn format(&self, model: &Model) -> Result<Format> {
+        if let Some(format) = self.format {
+            return Ok(format);
+        }
+        let path = self.path.display();
+        match self.path.extension() {
+            Some(ending) => {
+                let ending = ending.to_string_lossy();
+                Format::named(&ending).map_err(|_| names::unknown("file ending", &ending, &Format::names()).at(path))
+            }
+            None if self.is_stream() => {
+                let rows = model.subject.shape.dims().len() == 1;
+                Ok(if rows { Format::Csv } else { Format::Npy })
+            }
+            None => Err(Error::new(format!(
+                "{path} has no ending, which says what to write: give .{} or --format",
+                Format::names().join(", .")
+            ))),
+        }
+    }
+}
+
+/// Fails unless samples of the model can be written there as it is sampled by this configuration.
 ///
 /// # Errors
-/// An ending nobody knows, a directory that does not exist, pictures of what cannot be drawn.
-pub fn check_output(path: &Path, model: &Model) -> Result<()> {
-    let ending = ending(path);
-    ensure!(!path.is_dir(), "{} is a directory: give the name of a file in it, such as samples.png", path.display());
-    ensure!(
-        !ending.is_empty(),
-        "{} has no ending, which says what to write: give .{}",
-        path.display(),
-        ENDINGS.join(", .")
-    );
-    if !ENDINGS.contains(&ending.as_str()) {
-        return Err(names::unknown("file ending", &ending, ENDINGS).at(path.display()));
-    }
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        let there = folder.is_dir();
-        ensure!(
-            Kind::File,
-            there,
-            "cannot write {}: the directory {} does not exist",
-            path.display(),
-            folder.display()
-        );
-    }
-    ensure!(
-        has_pictures(&model.subject) || matches!(ending.as_str(), "npy" | "csv"),
-        "samples of {} have the shape {}, which makes no picture: write a .npy or .csv file",
-        model.subject.name,
-        model.subject.shape
-    );
-    ensure!(
-        model.subject.shape.dims().len() == 1 || ending != "csv",
-        "only rows go into a table, and samples of {} have the shape {}: write a .npy file",
-        model.subject.name,
-        model.subject.shape
-    );
-    let record = path.with_extension("json");
-    let same = |file: &str| match (record.canonicalize(), Path::new(file).canonicalize()) {
-        (Ok(record), Ok(file)) => record == file,
-        _ => false,
-    };
-    ensure!(
-        !model.name.strip_prefix("exact:").is_some_and(same),
-        "{} would replace the mixture by the record of its samples, {}: give -o another name",
-        path.display(),
-        record.display()
-    );
-    Ok(())
+/// An ending nobody knows, a directory that does not exist, pictures of what cannot be drawn, a file that may not be replaced.
+pub fn check_output(output: impl Into<Output>, model: &Model, config: &SampleConfig) -> Result<()> {
+    let output = output.into();
+    let format = check_format(&output, model)?;
+    Files::new(&output, format, false, model, config).map(drop)
 }
 
-/// Draws samples into a file by its ending: `.png` a picture; `.gif` and `.webp` the way from noise; `.npy` float32 (`[n, height,
-/// width, channels]` in \[0, 1\], `[n, length, channels]` or `[n, dim]` in the data's units) with the classes in `.labels.npy`
-/// beside it; `.csv` a table. Beside it a `.json` says how they were drawn. Numbers are written as they come, so that their
-/// number is bounded by the disk.
+fn check_format(output: &Output, model: &Model) -> Result<Format> {
+    let (path, subject) = (&output.path, &model.subject);
+    ensure!(!path.is_dir(), "{} is a directory: give the name of a file in it, such as samples.png", path.display());
+    let format = output.format(model)?;
+    ensure!(
+        has_pictures(subject) || format.streams(),
+        "samples of {} have the shape {}, which makes no picture: write a .npy or .csv file",
+        subject.name,
+        subject.shape
+    );
+    ensure!(
+        subject.shape.dims().len() == 1 || format != Format::Csv,
+        "only rows go into a table, and samples of {} have the shape {}: write a .npy file",
+        subject.name,
+        subject.shape
+    );
+    ensure!(
+        !output.is_stdout() || format == Format::Csv || !std::io::stdout().is_terminal(),
+        "the standard output is a terminal, which shows no such bytes: send it to a file or another program, or give --format csv"
+    );
+    Ok(format)
+}
+
+/// The files of samples, begun: all that can fail because of them has failed, or will only when they are full.
+struct Files {
+    samples: PendingFile,
+    /// Beside samples in an array, where they have classes.
+    labels: Option<PendingFile>,
+    /// None where nothing can lie beside the samples.
+    recorded: Option<Recorded>,
+    path: PathBuf,
+}
+
+impl Files {
+    fn new(output: &Output, format: Format, labeled: bool, model: &Model, config: &SampleConfig) -> Result<Self> {
+        let path = output.path.clone();
+        if output.is_stream() {
+            let samples = if output.is_stdout() { PendingFile::stdout() } else { PendingFile::new(&path)? };
+            return Ok(Self { samples, labels: None, recorded: None, path });
+        }
+        let recorded = Recorded::new(&beside(&path, ".json"), inputs(model, config), output.force)?;
+        let samples = recorded.start(&path)?;
+        let labeled = labeled && format == Format::Npy;
+        let labels = labeled.then(|| recorded.start(&labels_of(&path))).transpose()?;
+        Ok(Self { samples, labels, recorded: Some(recorded), path })
+    }
+}
+
+fn labels_of(path: &Path) -> PathBuf {
+    beside(path, ".labels.npy")
+}
+
+/// The files that sampling reads.
+fn inputs(model: &Model, config: &SampleConfig) -> Vec<PathBuf> {
+    let others = config.wrap.iter().filter_map(|wrapper| match wrapper {
+        AnyWrapper::Autoguidance(guide) => Found::at(guide.model.as_ref()).map(Found::path).ok(),
+        _ => None,
+    });
+    model.file.iter().cloned().chain(others).collect()
+}
+
+/// Draws samples into a file by its ending or the given format: `.png` a picture; `.gif` and `.webp` the way from noise; `.npy`
+/// float32 (`[n, height, width, channels]` in \[0, 1\], `[n, length, channels]` or `[n, dim]` in the data's units) with the numbers
+/// of the classes in `FILE.labels.npy`; `.csv` a table with the names of the classes. `FILE.json` says how they were drawn and
+/// which class has which number. Numbers are written as they come, so that their number is bounded by the disk.
+///
+/// A file is replaced if it is as an earlier call left it, which `FILE.json` tells, or if the output says so; one that is read never.
 ///
 /// ```no_run
-/// use std::path::Path;
 /// use stein_run::{Classes, Model, Silent, draw_to_file};
 ///
 /// let model = Model::open("runs/moons", &stein::Device::flex())?;
-/// let path = Path::new("moons.npy");
-/// draw_to_file(path, &model, 1_000_000, 0, &Classes::Default, &model.sample, &mut Silent)?;
+/// draw_to_file("moons.npy", &model, 1_000_000, 0, &Classes::Default, &model.sample, &mut Silent)?;
 /// # Ok::<(), stein::Error>(())
 /// ```
 ///
 /// # Errors
-/// Those of [`check_output`] and [`Plan`], and files that cannot be written; then the file that was there before stays.
+/// Those of [`check_output`] and [`Plan`], and files that cannot be written; then the file that was there before stays. A reader of
+/// a pipe that goes away stops it.
 pub fn draw_to_file(
-    path: &Path,
+    output: impl Into<Output>,
     model: &Model,
     n: usize,
     seed: u64,
@@ -98,107 +212,122 @@ pub fn draw_to_file(
     config: &SampleConfig,
     watch: &mut dyn Watch,
 ) -> Result<Summary> {
-    check_output(path, model)?;
-    let ending = ending(path);
-    let streams = matches!(ending.as_str(), "npy" | "csv");
+    let output = output.into();
+    let format = check_format(&output, model)?;
     // Beyond that a file has no place, or a picture's samples no memory.
-    let most = if streams { 1 << 48 } else { 1 << 31 };
+    let most = if format.streams() { 1 << 48 } else { 1 << 31 };
     ensure!(
         n.checked_mul(model.subject.dim()).is_some_and(|numbers| numbers <= most),
         "{n} samples of {} numbers do not fit in {}: draw fewer{}",
         model.subject.dim(),
-        path.display(),
-        if streams { "" } else { ", or write a .npy file" }
+        output.path.display(),
+        if format.streams() { "" } else { ", or write a .npy file" }
     );
-    let plan = Plan::new(model, n, seed, classes, config, matches!(ending.as_str(), "gif" | "webp"))?;
-    let shape = || std::iter::once(n).chain(model.subject.shape.dims()).collect::<Vec<_>>();
-    let summary = match ending.as_str() {
-        "npy" => {
-            let mut sink = NpySink { file: NpyFile::new(path, &shape())?, labels: Vec::new() };
+    let plan = Plan::new(model, n, seed, classes, config, matches!(format, Format::Gif | Format::Webp))?;
+    if !format.streams() && model.subject.image().is_some() {
+        // What cannot be drawn of the samples cannot be drawn of zeros, and is known before they are there.
+        let blank = picture(model, &vec![0.0; n * model.subject.dim()], plan.labels().as_deref())?;
+        to_bytes(format, std::slice::from_ref(&blank))?;
+    }
+    let files = Files::new(&output, format, plan.by_class(), model, config)?;
+    let summary = match format {
+        Format::Npy => {
+            let shape: Vec<usize> = std::iter::once(n).chain(model.subject.shape.dims()).collect();
+            let labels = files.labels.map(|file| NpyFile::within(file, &[n])).transpose()?;
+            let mut sink = NpySink { file: NpyFile::within(files.samples, &shape)?, labels };
             let summary = plan.draw(&mut sink, watch)?;
             sink.file.finish()?;
-            write_labels(&path.with_extension("labels.npy"), &sink.labels)?;
+            sink.labels.map_or(Ok(()), NpyFile::finish)?;
             summary
         }
-        "csv" => {
-            let mut sink = CsvSink { file: None, path, columns: &model.subject.columns };
+        Format::Csv => {
+            let subject = &model.subject;
+            let label = plan.by_class().then_some(subject.label.as_str());
+            let file = CsvFile::within(files.samples, &subject.columns, label)?;
+            let mut sink = CsvSink { file, classes: &subject.classes };
             let summary = plan.draw(&mut sink, watch)?;
-            if let Some(file) = sink.file {
-                file.finish()?;
-            }
+            sink.file.finish()?;
             summary
         }
-        _ => {
+        Format::Png | Format::Gif | Format::Webp => {
             let mut kept = Kept::default();
             let summary = plan.draw(&mut kept, watch)?;
-            match ending.as_str() {
-                "png" => write_png(path, &picture(model, &kept.values, kept.labels.as_deref())?)?,
-                "gif" => write_gif(path, &frames(model, &kept)?, 60, 2000)?,
-                _ => write_webp(path, &frames(model, &kept)?, 60, 2000)?,
-            }
+            let labels = kept.labels.as_deref();
+            let drawn = match format {
+                Format::Png => vec![picture(model, &kept.values, labels)?],
+                _ => pictures(model, &kept.values, labels, &kept.frames)?,
+            };
+            let mut file = files.samples;
+            let bytes = to_bytes(format, &drawn)?;
+            file.write_all(&bytes).map_err(|error| file.failed(&error))?;
+            file.commit()?;
             summary
         }
     };
-    write_record(&path.with_extension("json"), model, &summary)?;
+    let Some(recorded) = files.recorded else { return Ok(summary) };
+    let labels = labels_of(&files.path);
+    let labeled = format == Format::Npy && !summary.classes.is_empty();
+    if !labeled && recorded.is_ours(&labels) {
+        // Classes of what stood here before are not those of these samples.
+        std::fs::remove_file(&labels)
+            .map_err(|error| Error::of(Kind::File, format!("cannot delete the old {}: {error}", labels.display())))?;
+    }
+    let written = [files.path.as_path(), &labels];
+    recorded.write(&written[..1 + usize::from(labeled)], record(model, &summary))?;
     Ok(summary)
 }
 
-fn frames(model: &Model, kept: &Kept) -> Result<Vec<image::RgbImage>> {
-    pictures(model, &kept.values, kept.labels.as_deref(), &kept.frames)
+/// A picture or an animation as the bytes of a file.
+fn to_bytes(format: Format, frames: &[image::RgbImage]) -> Result<Vec<u8>> {
+    match format {
+        Format::Gif => to_gif(frames, 60, 2000),
+        Format::Webp => to_webp(frames, 60, 2000),
+        _ => to_png(&frames[0]),
+    }
 }
 
-/// Numbers go to the file as they come, classes when all are there.
+/// Numbers go to the files as they come.
 struct NpySink {
     file: NpyFile,
-    labels: Vec<i64>,
+    labels: Option<NpyFile<i64>>,
 }
 
 impl Sink for NpySink {
     fn take(&mut self, drawing: &Drawing) -> Result<()> {
-        self.labels.extend(drawing.labels.into_iter().flatten().map(|&label| i64::from(label)));
+        if let (Some(file), Some(labels)) = (&mut self.labels, drawing.labels) {
+            file.write(&labels.iter().map(|&label| i64::from(label)).collect::<Vec<_>>())?;
+        }
         self.file.write(drawing.values)
     }
 }
 
-/// The table is begun with the first rows, which say whether there are classes.
+/// Rows go to the table as they come, with the names of their classes.
 struct CsvSink<'a> {
-    file: Option<CsvFile>,
-    path: &'a Path,
-    columns: &'a [String],
+    file: CsvFile,
+    classes: &'a [String],
 }
 
 impl Sink for CsvSink<'_> {
     fn take(&mut self, drawing: &Drawing) -> Result<()> {
-        let file = match self.file.take() {
-            Some(file) => file,
-            None => CsvFile::new(self.path, self.columns, drawing.labels.is_some())?,
-        };
-        self.file.insert(file).write(drawing.values, drawing.labels)
+        let name = |&label: &u32| self.classes[label as usize].as_str();
+        let classes: Option<Vec<&str>> = drawing.labels.map(|labels| labels.iter().map(name).collect());
+        self.file.write(drawing.values, classes.as_deref())
     }
 }
 
-fn write_labels(path: &Path, labels: &[i64]) -> Result<()> {
-    if !labels.is_empty() {
-        return write_npy_i64(path, labels);
-    }
-    if path.exists() {
-        // Classes of what stood here before are not those of these samples.
-        std::fs::remove_file(path)
-            .map_err(|error| Error::of(Kind::File, format!("cannot delete the old {}: {error}", path.display())))?;
-    }
-    Ok(())
-}
-
-pub(crate) fn write_record(path: &Path, model: &Model, summary: &Summary) -> Result<()> {
-    let classes: Vec<&String> = summary.classes.iter().map(|&label| &model.subject.classes[label as usize]).collect();
-    let record = serde_json::json!({
+/// How samples were drawn; the classes with their numbers, as they stand in labels.
+pub(crate) fn record(model: &Model, summary: &Summary) -> Map<String, Value> {
+    let class = |&label: &u32| json!({ "number": label, "name": model.subject.classes[label as usize] });
+    let classes: Vec<Value> = summary.classes.iter().map(class).collect();
+    let record = json!({
         "model": model.name,
         "family": model.family,
-        "checkpoint": model.checkpoint,
         "weights": model.weights,
+        "model_file": model.file.as_ref().map(|file| file.to_string_lossy()),
         "data": model.subject.name,
         "n": summary.n,
         "seed": summary.seed,
+        "label": if classes.is_empty() { None } else { Some(&model.subject.label) },
         "classes": if classes.is_empty() { None } else { Some(classes) },
         "schedule": summary.schedule,
         "sampler": summary.config.sampler,
@@ -207,8 +336,9 @@ pub(crate) fn write_record(path: &Path, model: &Model, summary: &Summary) -> Res
         "batch": summary.config.batch,
         "evaluations": summary.evaluations,
         "seconds": summary.seconds,
-        "version": crate::VERSION,
-        "commit": crate::COMMIT,
     });
-    write_atomically(path, |file| writeln!(file, "{record:#}"))
+    match record {
+        Value::Object(record) => record,
+        other => unreachable!("braces make an object, not {other}"),
+    }
 }

@@ -129,6 +129,15 @@ impl RunDir {
         Ok(run)
     }
 
+    /// Opens a run directory, or the one in a directory of the demonstration.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn within(root: &Path) -> Result<Self> {
+        let inner = root.join("run");
+        Self::open(if !Self::is_one(root) && Self::is_one(&inner) { &inner } else { root })
+    }
+
     /// Whether this is a run directory.
     pub fn is_one(root: &Path) -> bool {
         root.join("config.toml").is_file()

@@ -5,6 +5,7 @@ use stein::{Kernel, Result, exact::Exact};
 
 use crate::{
     Model, Subject,
+    draw::blocks,
     picture::{Series, auto_scale, from_unit, grid, histogram, line_chart, scatter},
 };
 use stein_data::Shape;
@@ -46,19 +47,18 @@ fn sheet(
     let n = values.len() / dim;
     if let Some(shape) = model.subject.image() {
         // One class per row where the classes come in equal blocks; otherwise a square.
-        let known = model.subject.classes.len();
-        let blocks = labels.filter(|labels| {
-            known > 0
-                && n.is_multiple_of(known)
-                && n / known <= 100
-                && labels.iter().enumerate().all(|(i, &label)| label as usize == i * known / n)
-        });
-        let columns = if blocks.is_some() { n / known } else { (n as f64).sqrt().ceil() as usize };
-        let names = blocks.map(|_| model.subject.classes.as_slice());
+        let rows = |(classes, each): &(Vec<u32>, usize)| match each {
+            1 => (2..=20).contains(&classes.len()),
+            _ => classes.len() > 1 && *each <= 100,
+        };
+        let blocks = labels.and_then(blocks).filter(rows);
+        let columns = blocks.as_ref().map_or((n as f64).sqrt().ceil() as usize, |(_, each)| *each);
+        let names: Option<Vec<String>> = blocks
+            .map(|(classes, _)| classes.iter().map(|&class| model.subject.classes[class as usize].clone()).collect());
         return if n == 1 {
             from_unit(values, shape.0, shape.1, shape.2)
         } else {
-            grid(values, shape, columns, (auto_scale(shape.1, columns) / shrink).max(1), names)
+            grid(values, shape, columns, (auto_scale(shape.1, columns) / shrink).max(1), names.as_deref())
         };
     }
     if let Shape::Series { length, channels } = model.subject.shape {

@@ -69,6 +69,13 @@ pub struct Subject {
     pub shape: Shape,
     /// Names of the classes the model is conditioned on; empty when it is unconditional.
     pub classes: Vec<String>,
+    /// How much of the data each class has: its examples in the training split, or the weight of its component in a mixture; empty
+    /// where that is not known. A class that has nothing was not learned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<f64>,
+    /// Name of what the classes are, such as a column of a table.
+    #[serde(default = "label")]
+    pub label: String,
     /// Names of the columns of a row; empty for images.
     pub columns: Vec<String>,
     /// Gray levels of quantized pictures; none for real values, which have no range.
@@ -78,6 +85,14 @@ pub struct Subject {
     pub codec: Chain,
     /// Mean over the coordinates of the variance of the states: Var\[data\] of the prior.
     pub variance: f64,
+    /// Lowest and highest value of each number of the state of a row, or of all numbers of a state; empty where it was not measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bounds: Vec<(f64, f64)>,
+}
+
+/// What classes are called where the data do not say.
+pub(crate) fn label() -> String {
+    "label".to_owned()
 }
 
 /// Most values of a sample.
@@ -109,40 +124,80 @@ impl Subject {
             name: data.name.clone(),
             shape: data.shape,
             classes: if config.conditional { data.class_names.clone() } else { Vec::new() },
+            shares: if config.conditional { counts(data) } else { Vec::new() },
+            label: data.label_name.clone().unwrap_or_else(label),
             columns: data.columns.clone(),
             levels: data.levels(),
             codec,
             variance: 0.0,
+            bounds: Vec::new(),
         };
-        subject.variance = subject.measure(&values)?;
+        (subject.variance, subject.bounds) = subject.measure(&values)?;
         subject.check()?;
         Ok(subject)
     }
 
-    /// The mean variance of the states of these data.
-    fn measure(&self, values: &[f32]) -> Result<f64> {
+    /// The mean variance of the states of these data, and their bounds.
+    fn measure(&self, values: &[f32]) -> Result<(f64, Vec<(f64, f64)>)> {
         const PART: usize = 1024;
         let (dim, mut seen) = (self.dim(), 0usize);
         // Sums of differences to the first state, so that a large mean does not cancel.
         let (mut first, mut sums, mut squares) = (Vec::new(), Vec::new(), Vec::new());
+        let mut bounds = Vec::new();
         for part in values.chunks(PART * dim) {
             let keys = Keys::range(0, seen as u64, part.len() / dim);
             let states = rows::host(&self.encode(part, &keys, &Device::flex())?);
             let width = states.len() / keys.len();
             if seen == 0 {
                 (first, sums, squares) = (states[..width].to_vec(), vec![0.0; width], vec![0.0; width]);
+                bounds = vec![(f64::INFINITY, f64::NEG_INFINITY); width];
             }
             for state in states.chunks_exact(width) {
                 for (i, x) in state.iter().enumerate() {
                     sums[i] += x - first[i];
                     squares[i] += (x - first[i]).powi(2);
+                    bounds[i] = around(bounds[i], (*x, *x));
                 }
             }
             seen += keys.len();
         }
         let n = seen as f64;
         let variance = sums.iter().zip(&squares).map(|(sum, square)| square / n - (sum / n).powi(2));
-        Ok(variance.sum::<f64>().max(0.0) / sums.len() as f64)
+        if !matches!(self.shape, Shape::Row { .. }) {
+            bounds = bounds.into_iter().reduce(around).into_iter().collect();
+        }
+        Ok((variance.sum::<f64>().max(0.0) / sums.len() as f64, bounds))
+    }
+
+    /// Fails if the parts do not fit each other.
+    pub(crate) fn check(&self) -> Result<()> {
+        let (shares, sum) = (&self.shares, self.shares.iter().sum::<f64>());
+        ensure!(
+            shares.is_empty()
+                || shares.len() == self.classes.len()
+                    && sum.is_finite()
+                    && sum > 0.0
+                    && shares.iter().all(|x| *x >= 0.0),
+            "{} classes have the shares {shares:?}: give each the number of its examples",
+            self.classes.len()
+        );
+        let numbers: usize = self.state_shape()?.iter().product();
+        ensure!(
+            [0, 1, numbers].contains(&self.bounds.len()),
+            "{} bounds do not fit states of {numbers} numbers: give one for each",
+            self.bounds.len()
+        );
+        Ok(())
+    }
+
+    /// The share of a class in the data; 1 for each where that is not known.
+    pub(crate) fn share(&self, class: u32) -> f64 {
+        self.shares.get(class as usize).copied().unwrap_or(1.0)
+    }
+
+    /// The classes that have examples.
+    pub(crate) fn learned_classes(&self) -> Vec<u32> {
+        (0..self.classes.len() as u32).filter(|&class| self.share(class) > 0.0).collect()
     }
 
     /// Fails unless all numbers are in their ranges: a file may say anything.
@@ -206,6 +261,18 @@ impl Subject {
     pub fn range(&self) -> Option<(f64, f64)> {
         self.levels.and_then(|_| Codec::range(&self.codec, (0.0, 1.0)))
     }
+}
+
+/// The interval around two.
+fn around(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
+    (a.0.min(b.0), a.1.max(b.1))
+}
+
+/// The number of examples of each class.
+fn counts(data: &Data) -> Vec<f64> {
+    let mut counts = vec![0.0; data.classes()];
+    data.labels.iter().flatten().for_each(|&label| counts[label] += 1.0);
+    counts
 }
 
 /// The codec of pictures from −1 to 1, or none for those from 0 to 1.

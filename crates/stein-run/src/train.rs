@@ -26,8 +26,9 @@ use crate::{
     experiment::Difference,
     family::{Batch, Learner, Learners, Make, Networks},
     model::checkpoint_of,
-    output::write_record,
+    output::record,
     picture::{to_png, write_png},
+    replacing::{Recorded, beside},
     run_dir::Claim,
     sheet::{has_pictures, picture},
     tensorboard::EventWriter,
@@ -318,7 +319,7 @@ impl Prepared {
 
     /// Starts from the weights of a model instead of fresh ones.
     fn take_weights(&mut self, model: &str) -> Result<()> {
-        let path = checkpoint_of(model)?;
+        let path = checkpoint_of(model.as_ref())?;
         let at = |error: Error| error.at(path.display());
         let SavedWeights { learners, metadata, .. } = Checkpoint::read_weights(&path, Weights::Ema)?;
         for part in &mut self.parts {
@@ -719,7 +720,7 @@ fn try_sheet(state: &Prepared, metrics: &mut Metrics, watch: &mut dyn Watch) -> 
     let (width, height) = (sheet.width() as usize, sheet.height() as usize);
     metrics.events.image_png("samples", state.step as i64, height, width, 3, &to_png(&sheet)?)?;
     metrics.events.flush()?;
-    write_record(&path.with_extension("png.json"), &model, &drawn.summary)?;
+    Recorded::new(&beside(&path, ".json"), Vec::new(), true)?.write(&[], record(&model, &drawn.summary))?;
     // Last, because where it lies the sheet is made.
     write_png(&path, &sheet)?;
     let which = if model.weights == Some(Weights::Ema) { "the average of the weights" } else { "the weights" };

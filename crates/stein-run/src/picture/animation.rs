@@ -1,41 +1,43 @@
 //! Animations that repeat for ever: GIF for everywhere, WebP for exact colors in a smaller file.
 
-use std::io;
 use std::path::Path;
 
-use gif::{Encoder, Frame, Repeat};
+use gif::{Encoder, EncodingError, Frame, Repeat};
 use image::RgbImage;
 use image_webp::{ColorType, WebPEncoder};
 
 use crate::{Error, Result};
 use stein_base::files::write_atomically;
 
-/// Writes the frames as an animated GIF; every frame has a palette of its own.
+/// The frames as the bytes of an animated GIF; every frame has a palette of its own.
 ///
 /// A frame of at most 256 colors, such as any gray one, is kept exactly. The delays are rounded to hundredths of a
 /// second and are two hundredths at the least, below which viewers slow down.
-pub fn write_gif(path: impl AsRef<Path>, frames: &[RgbImage], delay_ms: u32, last_delay_ms: u32) -> Result<()> {
-    let path = path.as_ref();
-    let (width, height) = common_size(path, frames, u32::from(u16::MAX))?;
+pub fn to_gif(frames: &[RgbImage], delay_ms: u32, last_delay_ms: u32) -> Result<Vec<u8>> {
+    let (width, height) = common_size(frames, u32::from(u16::MAX))?;
     let (width, height) = (width as u16, height as u16);
     // Pillow takes a frame whose own palette is the gray ramp for one without a palette, and falls back on the global one.
     let grays: Vec<u8> = (0..=255).flat_map(|gray| [gray; 3]).collect();
-    write_atomically(path, |file| {
-        let mut encoder = Encoder::new(file, width, height, &grays).map_err(io::Error::other)?;
-        encoder.set_repeat(Repeat::Infinite).map_err(io::Error::other)?;
-        for (picture, delay) in with_delays(frames, delay_ms, last_delay_ms) {
-            let mut frame = Frame::from_rgb_speed(width, height, picture, 5);
-            frame.delay = delay.div_ceil(10).clamp(2, u32::from(u16::MAX)) as u16;
-            encoder.write_frame(&frame).map_err(io::Error::other)?;
-        }
-        Ok(())
-    })
+    let failed = |error: EncodingError| Error::new(format!("a frame cannot be encoded as GIF: {error}"));
+    let mut encoder = Encoder::new(Vec::new(), width, height, &grays).map_err(failed)?;
+    encoder.set_repeat(Repeat::Infinite).map_err(failed)?;
+    for (picture, delay) in with_delays(frames, delay_ms, last_delay_ms) {
+        let mut frame = Frame::from_rgb_speed(width, height, picture, 5);
+        frame.delay = delay.div_ceil(10).clamp(2, u32::from(u16::MAX)) as u16;
+        encoder.write_frame(&frame).map_err(failed)?;
+    }
+    encoder.into_inner().map_err(|error| Error::new(format!("a GIF cannot be ended: {error}")))
 }
 
-/// Writes the frames as an animated WebP without loss.
-pub fn write_webp(path: impl AsRef<Path>, frames: &[RgbImage], delay_ms: u32, last_delay_ms: u32) -> Result<()> {
-    let path = path.as_ref();
-    let (width, height) = common_size(path, frames, 16_384)?;
+/// Writes the frames as an animated GIF: see [`to_gif`].
+pub fn write_gif(path: impl AsRef<Path>, frames: &[RgbImage], delay_ms: u32, last_delay_ms: u32) -> Result<()> {
+    let bytes = to_gif(frames, delay_ms, last_delay_ms).map_err(|error| error.at(path.as_ref().display()))?;
+    write_atomically(path, |file| file.write_all(&bytes))
+}
+
+/// The frames as the bytes of an animated WebP without loss.
+pub fn to_webp(frames: &[RgbImage], delay_ms: u32, last_delay_ms: u32) -> Result<Vec<u8>> {
+    let (width, height) = common_size(frames, 16_384)?;
     let size = [u24(width - 1), u24(height - 1)].concat();
     // One byte of flags, of which 2 says "animated", and three reserved bytes precede the size.
     let mut body = chunk(b"VP8X", &[&[2, 0, 0, 0], &size[..]].concat());
@@ -44,13 +46,19 @@ pub fn write_webp(path: impl AsRef<Path>, frames: &[RgbImage], delay_ms: u32, la
     for (picture, delay) in with_delays(frames, delay_ms, last_delay_ms) {
         let mut still = Vec::new();
         let encoded = WebPEncoder::new(&mut still).encode(picture, width, height, ColorType::Rgb8);
-        encoded.map_err(|e| Error::new(format!("{}: a frame cannot be encoded as WebP: {e}", path.display())))?;
+        encoded.map_err(|error| Error::new(format!("a frame cannot be encoded as WebP: {error}")))?;
         // The frame's corner is at zero; the flag 2 replaces what was there. A still WebP is a RIFF header of twelve
         // bytes and then the chunk of the pixels.
         let frame = [&[0; 6], &size[..], &u24(delay.min(0xFF_FFFF)), &[2], &still[12..]].concat();
         body.extend(chunk(b"ANMF", &frame));
     }
-    write_atomically(path, |file| file.write_all(&chunk(b"RIFF", &[b"WEBP", &body[..]].concat())))
+    Ok(chunk(b"RIFF", &[b"WEBP", &body[..]].concat()))
+}
+
+/// Writes the frames as an animated WebP: see [`to_webp`].
+pub fn write_webp(path: impl AsRef<Path>, frames: &[RgbImage], delay_ms: u32, last_delay_ms: u32) -> Result<()> {
+    let bytes = to_webp(frames, delay_ms, last_delay_ms).map_err(|error| error.at(path.as_ref().display()))?;
+    write_atomically(path, |file| file.write_all(&bytes))
 }
 
 /// A RIFF chunk: name, length, content, and a byte to make it even.
@@ -70,8 +78,8 @@ fn with_delays(frames: &[RgbImage], delay: u32, last: u32) -> impl Iterator<Item
 }
 
 /// The width and height all frames have.
-fn common_size(path: &Path, frames: &[RgbImage], limit: u32) -> Result<(u32, u32)> {
-    let wrong = |what: String| Err(Error::new(what).at(path.display()));
+fn common_size(frames: &[RgbImage], limit: u32) -> Result<(u32, u32)> {
+    let wrong = |what: String| Err(Error::new(what));
     let Some(first) = frames.first() else {
         return wrong("an animation needs at least one frame".into());
     };

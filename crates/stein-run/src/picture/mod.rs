@@ -7,7 +7,7 @@ mod canvas;
 mod grid;
 mod plot;
 
-pub use animation::{write_gif, write_webp};
+pub use animation::{to_gif, to_webp, write_gif, write_webp};
 pub use grid::{auto_scale, grid, panels};
 pub use plot::{Series, histogram, line_chart, scatter};
 

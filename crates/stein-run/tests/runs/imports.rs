@@ -66,7 +66,7 @@ fn a_folder_of_diffusers_samples_and_comes_out_as_it_went_in() {
     }
 
     let again = source.path().join("again");
-    export(&checkpoint, &again).unwrap();
+    export(&checkpoint, &again, false).unwrap();
     assert_eq!(read_tensors(&again.join("diffusion_pytorch_model.safetensors")).unwrap(), weights());
     let config = fs::read_to_string(again.join("config.json")).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&config).unwrap(), unet());
@@ -245,7 +245,7 @@ fn a_pipeline_is_told_by_its_index_wherever_one_enters() {
     // They go out as they came in.
     let (checkpoint, exported) = (pipeline.path().join("model.safetensors"), pipeline.path().join("exported"));
     import(&ImportOptions { output: Some(checkpoint.clone()), ..options(pipeline.path()) }).unwrap();
-    export(&checkpoint, &exported).unwrap();
+    export(&checkpoint, &exported, false).unwrap();
     let text = fs::read_to_string(exported.join("scheduler_config.json")).unwrap();
     assert!(text.contains(r#""lambda_min_clipped": -Infinity"#) && text.contains(r#""one": NaN"#), "{text}");
     assert!(text.contains(r#"5\" from -Infinity"#), "{text}");
@@ -317,7 +317,7 @@ fn buffers_go_through_a_checkpoint() {
     let folder = folder(&config, &theirs);
     let (checkpoint, again) = (folder.path().join("model.safetensors"), folder.path().join("again.safetensors"));
     import(&ImportOptions { output: Some(checkpoint.clone()), ..options(folder.path()) }).unwrap();
-    export(&checkpoint, &again).unwrap();
+    export(&checkpoint, &again, false).unwrap();
     assert_eq!(read_tensors(&again).unwrap(), theirs);
     let model = Model::open(&checkpoint.display().to_string(), &Device::flex()).unwrap();
     assert_eq!(model.schedule.as_ref().unwrap().kind(), "ve");
@@ -472,4 +472,56 @@ fn bad_sources_are_one_table_or_one_sentence() {
     let default = Unet2dConfig::default();
     let built = NetworkConfig::Unet2d(default).build(&[8, 8, 2], 0, 0, &Device::flex()).map(|_| ());
     assert!(built.unwrap_err().to_string().contains("channels"));
+}
+
+#[cfg(unix)]
+#[test]
+fn neither_way_replaces_what_it_reads_or_what_is_not_its_own() {
+    let source = folder(&unet(), &weights());
+    let at = |name: &str| source.path().join(name);
+    let import_to =
+        |name: &str, force| import(&ImportOptions { output: Some(at(name)), force, ..options(source.path()) });
+    let refused = |result: stein_run::Result<_>, part: &str| {
+        let sentence = result.map(|_: (String, bool)| ()).unwrap_err().to_string();
+        assert!(sentence.contains(part), "{sentence}");
+    };
+    let export_to = |name: &str, force| export(&at("ours"), &at(name), force).map(|told| (told, true));
+    let before: Vec<_> =
+        ["config.json", "diffusion_pytorch_model.safetensors"].map(|name| fs::read(at(name)).unwrap()).into();
+    fs::hard_link(at("config.json"), at("hard")).unwrap();
+    std::os::unix::fs::symlink("config.json", at("soft")).unwrap();
+    for name in ["config.json", "diffusion_pytorch_model.safetensors", "hard", "soft"] {
+        refused(import_to(name, false), name);
+        refused(import_to(name, true), "which this command reads");
+    }
+    let elsewhere = tempfile::tempdir().unwrap();
+    let foreign = elsewhere.path().join("mine");
+    fs::write(&foreign, "mine").unwrap();
+    let into_foreign =
+        |force| import(&ImportOptions { output: Some(foreign.clone()), force, ..options(source.path()) });
+    refused(into_foreign(false), "--force");
+    assert_eq!(fs::read(&foreign).unwrap(), b"mine");
+    into_foreign(true).unwrap();
+    into_foreign(false).unwrap();
+    import_to("ours", false).unwrap();
+    import_to("ours", false).unwrap();
+
+    let ours = fs::read(at("ours")).unwrap();
+    std::os::unix::fs::symlink("ours", at("link.safetensors")).unwrap();
+    refused(export_to("link.safetensors", false), "link.safetensors");
+    refused(export_to("link.safetensors", true), "which this command reads");
+    export_to("out", false).unwrap();
+    export_to("out", false).unwrap();
+    fs::write(at("out/config.json"), "mine").unwrap();
+    refused(export_to("out", false), "config.json");
+    assert_eq!(fs::read(at("out/config.json")).unwrap(), b"mine");
+    export_to("out", true).unwrap();
+    fs::write(at("single.safetensors"), "mine").unwrap();
+    refused(export_to("single.safetensors", false), "--force");
+    export_to("single.safetensors", true).unwrap();
+    export_to("single.safetensors", false).unwrap();
+    assert_eq!(fs::read(at("ours")).unwrap(), ours);
+    for (name, bytes) in ["config.json", "diffusion_pytorch_model.safetensors"].iter().zip(before) {
+        assert_eq!(fs::read(at(name)).unwrap(), bytes);
+    }
 }

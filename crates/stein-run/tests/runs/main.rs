@@ -1,5 +1,6 @@
 //! Whole runs on small models: training, resuming, sampling, and every experiment file.
 
+mod classes;
 mod families;
 mod going_on;
 mod imports;
@@ -136,7 +137,7 @@ fn a_run_is_not_overwritten_or_continued_as_another() {
 fn samples_of_a_network_do_not_depend_on_the_batch() {
     let folder = tempfile::tempdir().unwrap();
     let model = run(&tiny(&[]), folder.path(), false).unwrap().model;
-    let class = Classes::One("1".into());
+    let class = Classes::Named("1".into());
     let drawn = |batch: usize| {
         let config = stein_run::SampleConfig { batch, ..model.sample.clone() };
         draw(&model, 64, 3, &class, &config, &mut Silent).unwrap().values
@@ -158,7 +159,7 @@ fn training_learns_the_moons() {
     assert!(last < 0.75 * losses[0], "loss went from {} to {last}", losses[0]);
     // And the classes separate: moons of class 0 lie above those of class 1.
     let mean_y = |class: &str| {
-        let drawn = draw(&trained.model, 300, 1, &Classes::One(class.into()), &trained.model.sample, &mut Silent);
+        let drawn = draw(&trained.model, 300, 1, &Classes::Named(class.into()), &trained.model.sample, &mut Silent);
         let values = drawn.unwrap().values;
         values.iter().skip(1).step_by(2).sum::<f32>() / 300.0
     };
@@ -174,19 +175,19 @@ fn every_ending_is_written_and_says_how_it_was_drawn() {
         draw_to_file(&path, &model, 10, 5, &Classes::All, &model.sample, &mut Silent).unwrap();
         assert!(fs::metadata(&path).unwrap().len() > 50, "{ending}");
         let record: serde_json::Value =
-            serde_json::from_slice(&fs::read(path.with_extension("json")).unwrap()).unwrap();
+            serde_json::from_slice(&fs::read(path.with_extension(format!("{ending}.json"))).unwrap()).unwrap();
         assert_eq!((&record["seed"], &record["n"], &record["evaluations"]), (&5.into(), &10.into(), &9.into()));
         assert_eq!(record["sampler"]["kind"], "heun");
     }
     let npy = fs::read(folder.path().join("x.npy")).unwrap();
     assert!(String::from_utf8_lossy(&npy[..128]).contains("'shape': (10, 2)"));
     assert_eq!(npy.len() % 64, 10 * 2 * 4 % 64, "ten float32 pairs after an aligned header");
-    let labels = fs::read(folder.path().join("x.labels.npy")).unwrap();
+    let labels = fs::read(folder.path().join("x.npy.labels.npy")).unwrap();
     assert!(String::from_utf8_lossy(&labels[..128]).contains("<i8"));
     let csv = fs::read_to_string(folder.path().join("x.csv")).unwrap();
     assert_eq!(csv.lines().count(), 11);
     for (name, part) in [("x.jpeg", "nearest first"), ("nowhere/x.png", "does not exist")] {
-        let sentence = check_output(&folder.path().join(name), &model).unwrap_err().to_string();
+        let sentence = check_output(&folder.path().join(name), &model, &model.sample).unwrap_err().to_string();
         assert!(sentence.contains(part), "{sentence}");
     }
 }
@@ -471,7 +472,8 @@ fn samples_are_written_while_they_are_drawn_and_a_stop_leaves_the_old_file() {
     let folder = tempfile::tempdir().unwrap();
     let model = run(&tiny(&["train.steps=1"]), &folder.path().join("run"), false).unwrap().model;
     let path = folder.path().join("x.npy");
-    fs::write(&path, b"old").unwrap();
+    draw_to_file(&path, &model, 20, 0, &Classes::All, &model.sample, &mut Silent).unwrap();
+    let old = fs::read(&path).unwrap();
     struct StopAfter(u64);
     impl stein_run::Watch for StopAfter {
         fn event(&mut self, _: stein_run::Event<'_>) {
@@ -483,6 +485,7 @@ fn samples_are_written_while_they_are_drawn_and_a_stop_leaves_the_old_file() {
     }
     let stopped = draw_to_file(&path, &model, 50, 0, &Classes::All, &model.sample, &mut StopAfter(12)).unwrap_err();
     assert_eq!(stopped.kind(), Kind::Stopped);
-    assert_eq!(fs::read(&path).unwrap(), b"old");
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "the half-written file is gone");
+    assert_eq!(fs::read(&path).unwrap(), old);
+    // The run, the samples, their labels and their record.
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4, "the half-written files are gone");
 }

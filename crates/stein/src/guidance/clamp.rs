@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
 use super::{MOST_SCALE, Surroundings, Wrapper};
-use crate::{Condition, Denoiser, Dual, Estimate, FlowMap, Kernel, Levels, Result, ensure, estimate};
+use crate::{Condition, Denoiser, Dual, Estimate, FlowMap, Kernel, Levels, Result, ensure, estimate, rows};
 
-/// Keeps estimates of x_0 inside an interval. Default: the range of the data, which pictures have.
+/// Keeps estimates of x_0 inside an interval. Default: what the data lie in, which is the range of pictures, and that of each column
+/// of rows.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Clamp {
@@ -21,21 +22,24 @@ pub struct Clamp {
 }
 
 impl Clamp {
-    /// Lower and upper bound.
+    /// Lower and upper bound, of all numbers of a state or of each.
     ///
     /// # Errors
-    /// Bounds that are left out where data have no range, or that do not rise.
-    pub fn bounds(&self, around: &dyn Surroundings) -> Result<(f64, f64)> {
-        let range = around.range();
-        let bounds = self.low.or(range.map(|range| range.0)).zip(self.high.or(range.map(|range| range.1)));
-        let Some((low, high)) = bounds else {
+    /// Bounds that are left out where those of the data are not known, or that fall.
+    pub fn bounds(&self, around: &dyn Surroundings) -> Result<Vec<(f64, f64)>> {
+        let given = self.low.zip(self.high).map(|bounds| vec![bounds]);
+        let Some(mut bounds) = given.or_else(|| around.bounds()) else {
             return Err(crate::Error::new("these data have no range to keep estimates in: give low and high"));
         };
-        ensure!(
-            low < high && low.abs().max(high.abs()) <= MOST_SCALE,
-            "low = {low} must be below high = {high}, and both from -{MOST_SCALE} to {MOST_SCALE}"
-        );
-        Ok((low, high))
+        for (low, high) in &mut bounds {
+            (*low, *high) = (self.low.unwrap_or(*low), self.high.unwrap_or(*high));
+            // A column may have one value only.
+            ensure!(
+                *low <= *high && low.abs().max(high.abs()) <= MOST_SCALE,
+                "low = {low} must be below high = {high}, and both from -{MOST_SCALE} to {MOST_SCALE}"
+            );
+        }
+        Ok(bounds)
     }
 }
 
@@ -66,26 +70,38 @@ pub(super) fn clamp(x: Dual<2>, low: f64, high: f64) -> Dual<2> {
 pub struct Clamped<D> {
     /// What is clamped.
     pub inner: D,
-    /// Lower and upper bound, in the range it works in.
-    pub bounds: (f64, f64),
+    /// Lower and upper bound in the units it works in, of all numbers of a state or of each.
+    pub bounds: Vec<(f64, f64)>,
 }
 
 impl<D> Clamped<D> {
-    fn clamp(&self, x: Dual<2>) -> Dual<2> {
-        clamp(x, self.bounds.0, self.bounds.1)
+    fn clamp(&self, x: Dual<2>) -> Result<Dual<2>> {
+        let shape = x.dims();
+        match &self.bounds[..] {
+            &[(low, high)] => Ok(clamp(x, low, high)),
+            each => {
+                ensure!(each.len() == shape[1], "{} bounds do not fit states of {} numbers", each.len(), shape[1]);
+                let row = |bound: fn(&(f64, f64)) -> f64| {
+                    rows::matrix(each.iter().map(bound).collect(), each.len(), &x.value).expand(shape)
+                };
+                let (low, high) = (row(|bounds| bounds.0), row(|bounds| bounds.1));
+                let outside = x.value.clone().lower(low.clone()).bool_or(x.value.clone().greater(high.clone()));
+                Ok(x.map(|x| x.max_pair(low).min_pair(high), |x| x.ones_like().mask_fill(outside, 0.0)))
+            }
+        }
     }
 }
 
 impl<D: Denoiser> Denoiser for Clamped<D> {
     fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
         let inner = estimate(&self.inner, x, at, given)?;
-        Ok(Estimate { mean: self.clamp(inner.mean), ..inner })
+        Ok(Estimate { mean: self.clamp(inner.mean)?, ..inner })
     }
 }
 
 impl<M: FlowMap> FlowMap for Clamped<M> {
     fn carry(&self, x: Dual<2>, from: Levels, to: Levels, given: &Condition) -> Result<Dual<2>> {
-        Ok(self.clamp(self.inner.carry(x, from, to, given)?))
+        self.clamp(self.inner.carry(x, from, to, given)?)
     }
 
     fn end(&self) -> Option<Kernel> {

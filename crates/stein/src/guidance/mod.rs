@@ -30,6 +30,12 @@ pub trait Surroundings {
     /// Lowest and highest value of the data in the units denoisers work in, where data have a range, as pictures do.
     fn range(&self) -> Option<(f64, f64)>;
 
+    /// Lowest and highest value among the data of each number of a state, or of all of them, in the same units, where that is
+    /// known; by default the range.
+    fn bounds(&self) -> Option<Vec<(f64, f64)>> {
+        self.range().map(|range| vec![range])
+    }
+
     /// Whether the model was trained to do without its class, so that rows without one mean something.
     fn knows_no_class(&self) -> bool;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stein::{
-    AnyWrapper, Condition, Denoiser, Edm, Kernel, Levels, Result, Schedule, denoise,
+    AnyWrapper, Condition, Denoiser, Dual, Edm, Kernel, Levels, Result, Schedule, denoise,
     exact::{Exact, Gaussian, GaussianMixture},
     guidance::{Alone, Autoguidance, Clamp, ClassifierFree, DynamicThreshold, Interval, Surroundings, wrap},
     rows::host,
@@ -31,6 +31,49 @@ impl Surroundings for World {
 
 fn wide() -> Gaussian {
     Gaussian::new(vec![0.1, 0.2], &[vec![2.0, 0.3], vec![0.3, 1.5]]).unwrap()
+}
+
+/// Surroundings of a table whose columns have ranges of their own.
+struct Columns;
+
+impl Surroundings for Columns {
+    fn range(&self) -> Option<(f64, f64)> {
+        None
+    }
+
+    fn bounds(&self) -> Option<Vec<(f64, f64)>> {
+        Some(vec![(0.1, 0.15), (-3.0, 0.2)])
+    }
+
+    fn knows_no_class(&self) -> bool {
+        false
+    }
+
+    fn denoiser(&self, model: &str) -> Result<Arc<dyn Denoiser>> {
+        Alone.denoiser(model)
+    }
+}
+
+#[test]
+fn columns_are_clamped_each_to_its_own_range() {
+    let at = Edm::default().kernel(1.5);
+    let bare = host(&denoise(&plane(), tensor(&X, 2), (&at).into(), &Condition::none()).unwrap());
+    for (list, bounds) in [
+        (Clamp::default(), [(0.1, 0.15), (-3.0, 0.2)]),
+        (Clamp { low: None, high: Some(0.12) }, [(0.1, 0.12), (-3.0, 0.12)]),
+    ] {
+        let clamped = wrap(Arc::new(plane()), &[list.into()], &Columns).unwrap();
+        let x = Dual::new(tensor(&X, 2), tensor(&[1.0; 6], 2));
+        let free = stein::estimate(&plane(), x.clone(), (&at).into(), &Condition::none()).unwrap().mean;
+        let kept = stein::estimate(&clamped, x, (&at).into(), &Condition::none()).unwrap().mean;
+        let slopes = [free.tangent.unwrap(), kept.tangent.unwrap()].map(|tangent| host(&tangent));
+        for (i, value) in host(&kept.value).into_iter().enumerate() {
+            let (low, high) = bounds[i % 2];
+            assert_eq!(value, bare[i].clamp(low, high));
+            let slope = if (low..=high).contains(&bare[i]) { slopes[0][i] } else { 0.0 };
+            assert_eq!(slopes[1][i], slope);
+        }
+    }
 }
 
 /// The components of [`plane`] by themselves.
