@@ -8,9 +8,7 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use stein::Kind;
-
-use crate::{Error, Result};
+use stein::{Error, Kind, Result};
 
 /// How the names of event files begin, by which TensorBoard knows them.
 const NAME: &str = "events.out.tfevents.";

@@ -25,7 +25,9 @@ const SMALL: [&str; 6] = [
 /// The arguments of a small run, without its first word.
 fn small<'a>(run: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let mut arguments = vec!["train", EXPERIMENT, "--out", run];
-    SMALL.iter().for_each(|setting| arguments.extend(["--set", setting]));
+    for setting in SMALL {
+        arguments.extend(["--set", setting]);
+    }
     arguments.extend(more);
     arguments
 }
