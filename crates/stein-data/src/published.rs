@@ -148,7 +148,7 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         let mut packed = Vec::new();
-        lzma_rs::xz_compress(&mut &vec![0; 1 << 20][..], &mut packed).unwrap();
+        lzma_rs::xz_compress(&mut &vec![0u8; 1 << 20][..], &mut packed).unwrap();
         fs::write(dir.path().join("a.bin.xz"), packed).unwrap();
         let said = SET.find(&SET.files[0], Some(dir.path())).unwrap_err().to_string();
         assert!(said.contains("holds 11 bytes where a.bin has 10"), "{said}");

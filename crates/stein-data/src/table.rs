@@ -396,7 +396,7 @@ fn names_columns(first: &[String], rest: &[String]) -> bool {
     if (0..width).any(|c| is_name(&first[c]) && is_numeric(c)) {
         return true;
     }
-    if !first.iter().any(is_number) {
+    if !first.iter().any(|cell| is_number(cell)) {
         return first.iter().any(is_name);
     }
     let Some(counted) = counted(first) else { return false };
@@ -406,8 +406,8 @@ fn names_columns(first: &[String], rest: &[String]) -> bool {
     says && !rest.chunks_exact(width).any(|row| self::counted(row).is_some())
 }
 
-fn is_number(cell: &String) -> bool {
-    !cell.is_missing() && cell.number().is_some()
+fn is_number(cell: &str) -> bool {
+    !is_missing(cell) && cell.parse::<f64>().is_ok()
 }
 
 /// The numbers of a line, two or more, where they count from 0 or 1, or are years that go up.
