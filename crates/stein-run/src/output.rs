@@ -83,8 +83,9 @@ impl From<&Self> for Output {
 }
 
 impl Output {
+    /// Also by the names the system has for it, which lead to a file that others may be writing to.
     fn is_stdout(&self) -> bool {
-        self.path == Path::new("-")
+        ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| self.path == Path::new(name))
     }
 
     /// Whether it is written through, and nothing lies beside it.

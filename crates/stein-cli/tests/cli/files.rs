@@ -192,6 +192,16 @@ fn samples_go_down_a_pipe() {
     assert!(picture.stdout.starts_with(b"\x89PNG"));
     assert!(refuse(&["sample", &model, "-o", "-", "--format", "pgn"]).contains("nearest first: png"));
     assert_eq!(folder.names(), ["m.json"]);
+    // What is in a file already stays, whatever the standard output is called.
+    fs::write(folder.at("all.csv"), "mine\n").unwrap();
+    for name in ["-", "/dev/stdout"].into_iter().filter(|name| cfg!(unix) || *name == "-") {
+        let all = fs::OpenOptions::new().append(true).open(folder.at("all.csv")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stein"));
+        command.args(["sample", &model, "-n", "3", "--steps", "2", "-o", name]).stdout(all);
+        assert!(command.status().unwrap().success());
+    }
+    let all = fs::read_to_string(folder.at("all.csv")).unwrap();
+    assert!(all.starts_with("mine\nx0,x1\n") && all.lines().count() == 9, "{all}");
     // Whoever has enough of them is no error.
     let many = ["sample", &model, "-n", "100000000", "--steps", "1", "-o", "-"];
     let mut child = Command::new(env!("CARGO_BIN_EXE_stein"))
