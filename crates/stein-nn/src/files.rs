@@ -14,7 +14,7 @@ use safetensors::{
     tensor::{Metadata, TensorInfo},
 };
 use serde::Serialize;
-use stein::{Error, Kind, Result, ensure};
+use stein::{Error, Kind, Result, ensure, names::short};
 use stein_base::files::write_atomically;
 
 use crate::state::Tensors;
@@ -76,6 +76,17 @@ impl Opened {
             start + header.data_len() as u64 == length,
             "it is cut short, damaged or not a safetensors file (its header is not of a file of {length} bytes)"
         );
+        // The crate has compared sizes with bytes; a shape of no values has no bytes to be compared with.
+        for (name, info) in header.tensors() {
+            let extent = info.shape.iter().try_fold(1usize, |extent, size| extent.checked_mul(*size.max(&1)));
+            ensure!(
+                Kind::File,
+                extent.is_some_and(|extent| extent as u64 <= length),
+                "{} is of shape {:?}, and the file has {length} bytes: it is damaged",
+                short(&name),
+                info.shape
+            );
+        }
         Ok(Self { file, start, header })
     }
 

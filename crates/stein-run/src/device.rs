@@ -1,6 +1,6 @@
 //! Which machine part computes: the CPU always, a GPU where the program was built with its feature.
 
-use stein::{Device, Error, Result, numbers::ensure_within};
+use stein::{Device, Error, Result, names, numbers::ensure_within};
 use stein_base::explain::Entry;
 use stein_nn::ops::Precision;
 
@@ -50,8 +50,9 @@ pub fn device(name: &str) -> Result<Device> {
         #[cfg(feature = "wgpu")]
         "wgpu" => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
         _ => Err(Error::new(format!(
-            "there is no device called `{name}` in this build, which knows {}; for a GPU, build with `--features cuda` \
+            "there is no device called `{}` in this build, which knows {}; for a GPU, build with `--features cuda` \
              (or metal, rocm, vulkan, wgpu)",
+            names::short(name),
             DEVICES.join(", ")
         ))),
     }

@@ -248,10 +248,15 @@ pub(crate) fn parse_toml(text: &str) -> Result<Table> {
 /// Applies one `path.to.key=value`. A bare word for something tagged by `kind` replaces it whole: `sample.sampler=ddim`.
 fn set(table: &mut Table, setting: &str) -> Result<()> {
     let Some((path, value)) = setting.split_once('=') else {
+        let setting = names::short(setting);
         return Err(Error::new(format!("--set {setting}: give a path and a value, such as train.steps=2000")));
     };
     let (path, value) = (path.trim(), value.trim());
-    ensure!(path.split('.').all(|key| !key.is_empty()), "--set {setting}: `{path}` is not a path like train.steps");
+    let setting = names::short(setting);
+    ensure!(
+        path.split('.').all(|key| !key.is_empty()),
+        "--set {setting}: the part before = is not a path like train.steps"
+    );
     // What is no TOML value is meant as a string, so that names need no quotes.
     let value = format!("value = {value}")
         .parse::<Table>()

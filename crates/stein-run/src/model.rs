@@ -13,6 +13,7 @@ use stein::{
     ensure,
     exact::{Exact, GaussianMixture, MixtureFile},
     guidance::{Surroundings, wrap},
+    names,
 };
 use stein_data::{Shape, Source};
 use stein_nn::{Checkpoint, NetworkSize, SavedWeights, Tensors, Weights, state};
@@ -95,7 +96,10 @@ impl Model {
         })?;
         let file: MixtureFile = serde_json::from_str(&text).map_err(|error| {
             let needed = "it needs `weights`, `means` and either `stds` or `covs`";
-            Error::of(Kind::File, format!("{} is no mixture: {error}; {needed}", path.display()))
+            Error::of(
+                Kind::File,
+                format!("{} is no mixture: {}; {needed}", path.display(), names::short(&error.to_string())),
+            )
         })?;
         let shares = file.weights.clone();
         let mixture = GaussianMixture::try_from(file).map_err(|error| error.at(path.display()))?;

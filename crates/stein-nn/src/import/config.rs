@@ -4,9 +4,23 @@ use std::collections::BTreeSet;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
-use stein::{Error, Result, ensure};
+use stein::{
+    Error, Result, ensure,
+    names::{first_of, short},
+};
 
 use super::unsupported;
+
+/// Most that any whole number of a config may be, and most items of a list, so that products of some of them can be counted.
+const LARGEST: u64 = 1 << 20;
+
+fn is_bearable(value: &Json) -> bool {
+    match value {
+        Json::Number(number) => number.as_u64().is_none_or(|number| number <= LARGEST),
+        Json::Array(items) => items.len() as u64 <= LARGEST && items.iter().all(is_bearable),
+        _ => true,
+    }
+}
 
 /// The values of a config, read one by one.
 pub(super) struct Reader<'a> {
@@ -40,10 +54,21 @@ impl<'a> Reader<'a> {
     /// A value, or the default where there is none, or null for what is never null.
     pub(super) fn read<T: DeserializeOwned>(&mut self, path: &str, default: T) -> Result<T> {
         let Some(value) = self.get(path) else { return Ok(default) };
+        ensure!(
+            is_bearable(value),
+            "{}: {path} is {}, and no number of a config is above {LARGEST} nor is a list longer",
+            self.what,
+            short(&value.to_string())
+        );
         match T::deserialize(value) {
             Ok(read) => Ok(read),
             Err(_) if value.is_null() => Ok(default),
-            Err(error) => Err(Error::new(format!("{}: {path} is {value}, which cannot be: {error}", self.what))),
+            Err(error) => Err(Error::new(format!(
+                "{}: {path} is {}, which cannot be: {}",
+                self.what,
+                short(&value.to_string()),
+                short(&error.to_string())
+            ))),
         }
     }
 
@@ -69,7 +94,7 @@ impl<'a> Reader<'a> {
         let found = known.iter().find(|(name, _)| name.eq_ignore_ascii_case(word)).map(|(_, meaning)| meaning.clone());
         found.ok_or_else(|| {
             let known: Vec<_> = known.iter().map(|(name, _)| *name).collect();
-            unsupported(format!("{}: {path} is {word}: known are {}", self.what, known.join(", ")))
+            unsupported(format!("{}: {path} is {}: known are {}", self.what, short(word), known.join(", ")))
         })
     }
 
@@ -80,8 +105,9 @@ impl<'a> Reader<'a> {
         ensure!(
             Kind::Unsupported,
             allowed.iter().any(|neutral| same(value, neutral)),
-            "{}: {path} is {value}, which is not supported: only {} is",
+            "{}: {path} is {}, which is not supported: only {} is",
             self.what,
+            short(&value.to_string()),
             if known.is_empty() { "null".to_owned() } else { known.join(" or ") }
         );
         Ok(())
@@ -102,7 +128,7 @@ impl<'a> Reader<'a> {
             left.is_empty(),
             "{}: its config has entries that are not known here: {}",
             self.what,
-            left.join(", ")
+            first_of(&left)
         );
         Ok(())
     }
@@ -175,6 +201,7 @@ pub(super) fn check_sizes(json: &Json) -> Result<()> {
         let one = std::slice::from_ref(value);
         let (values, long) = value.as_array().map_or((one, false), |values| (&values[..], values.len() > 32));
         if long || values.iter().filter_map(Json::as_f64).any(|value| !(0.0..=most).contains(&value.abs())) {
+            let value = short(&value.to_string());
             return Err(Error::new(format!("the config's {key} is {value}: no network is that large")));
         }
     }

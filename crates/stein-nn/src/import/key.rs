@@ -125,7 +125,7 @@ impl Key {
                 TensorData::from_bytes_vec(part, self.part(ours), theirs.dtype())
             }
         };
-        self.turn(part, ours, true)
+        self.turn(single(part), ours, true)
     }
 
     /// From their layout to ours, or back.
@@ -145,6 +145,14 @@ impl Key {
             }
             _ => data,
         }
+    }
+}
+
+/// f32 for what is stored in half precision.
+fn single(data: TensorData) -> TensorData {
+    match data.dtype() {
+        DType::F16 | DType::BF16 => data.convert_dtype(DType::F32),
+        _ => data,
     }
 }
 
@@ -179,10 +187,13 @@ pub enum Weights<'a> {
     Ours(&'a Tensors),
 }
 
+/// Most faults that are told.
+const SHOWN: usize = 30;
+
 /// The network with the weights of a file.
 ///
 /// # Errors
-/// When tensors are missing, left over, or of another shape, with all of them in one table; nothing is loaded then.
+/// When tensors are missing, left over, or of another shape, with the first of them in one table; nothing is loaded then.
 pub(super) fn load<M: Module>(network: M, weights: Weights, names: &dyn Names) -> Result<M> {
     let file = match weights {
         Weights::Ours(weights) => return state::load(network, weights),
@@ -209,11 +220,13 @@ pub(super) fn load<M: Module>(network: M, weights: Weights, names: &dyn Names) -
     let unexpected = file.keys().filter(|name| !used.contains(*name) && !names.ignores(name));
     faults.extend(unexpected.map(|name| format!("unexpected  {name}")));
     faults.dedup();
+    let more = faults.len().saturating_sub(SHOWN);
     ensure!(
         Kind::Mismatch,
         faults.is_empty(),
-        "the weights do not fit the network of this config; nothing was loaded:\n  {}",
-        faults.join("\n  ")
+        "the weights do not fit the network of this config; nothing was loaded:\n  {}{}",
+        faults[..faults.len() - more].join("\n  "),
+        if more > 0 { format!("\n  … and {more} more") } else { String::new() }
     );
     state::load(network, &weights)
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::tensor::{DType, TensorData};
+use burn::tensor::TensorData;
 use serde_json::Value as Json;
 use stein::{Error, Result, ensure};
 
@@ -145,7 +145,6 @@ impl Source {
             )
         })?;
         let (weights, part) = weights(&file)?;
-        let weights: Tensors = weights.into_iter().map(|(name, data)| (name, single(data))).collect();
         let kind = kind.or_else(|| Kind::of(&config, &weights)).ok_or_else(|| {
             let names = Kind::ALL.map(|(name, _)| name).join(", ");
             Error::new(format!(
@@ -154,14 +153,6 @@ impl Source {
             ))
         })?;
         Ok(Self { kind, config, scheduler, latent, weights, origin: format!("{}{part}", file.display()) })
-    }
-}
-
-/// f32 for what is stored in half precision.
-fn single(data: TensorData) -> TensorData {
-    match data.dtype() {
-        DType::F16 | DType::BF16 => data.convert_dtype(DType::F32),
-        _ => data,
     }
 }
 
@@ -327,7 +318,7 @@ fn average(names: &[(&str, &TensorData)], shadow: &[Value], weights: &mut Tensor
     for ((name, data), value) in owners.into_iter().zip(shadow) {
         match value {
             Value::Tensor(average) if average.shape() == data.shape() => {
-                weights.insert(name.strip_prefix("module.").unwrap_or(name).to_owned(), average.clone());
+                weights.insert(name.strip_prefix("module.").unwrap_or(name).to_owned(), (**average).clone());
             }
             _ => return Err(fault(format!("has an average of {name} that does not fit it: it is damaged"))),
         }

@@ -12,7 +12,7 @@ use super::{
 use crate::init::Init;
 
 stein_base::registry! {
-    /// Which network, and how large.
+    /// Which network, and how large: no whole number of a network that is built in is above 2^20, and no list longer than 64.
     NetworkConfig, "network": Build {
         /// A residual multi-layer perceptron for points, tables and small images and series.
         "mlp" => Mlp,

@@ -3,6 +3,7 @@
 mod checkpoints;
 mod every;
 mod gradients;
+mod hostile;
 mod networks;
 mod operations;
 mod own;

@@ -7,7 +7,8 @@ use std::{hint::black_box, time::Instant};
 use burn::tensor::Device;
 use rayon::current_num_threads;
 use serde::Serialize;
-use stein::{Error, Result, ensure};
+use stein::{Error, Result, numbers::ensure_within};
+use stein_base::memory::ensure_fits;
 use stein_nn::ops::Precision;
 use stein_simd::{
     Isa,
@@ -19,6 +20,9 @@ use stein_simd::{
 };
 
 use peers::{Peer, PointsWork, UnetWork};
+
+/// Most calls that are timed.
+const MOST_REPEATS: usize = 1_000_000;
 
 /// What to measure of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +126,9 @@ pub fn bench_net(size: &str, work: Work, batch: usize, repeat: usize, device: &D
     let (size, peer) = found.ok_or_else(|| {
         Error::new(format!("there is no network `{size}` to measure: give one of {}", names.join(", ")))
     })?;
-    ensure!(batch > 0 && repeat > 0, "--batch and --repeat have to be at least 1");
+    ensure_within("--batch", batch, 1..)?;
+    ensure_within("--repeat", repeat, 1..=MOST_REPEATS)?;
+    ensure_fits(&format!("a batch of {batch}"), peer.size()?.training(batch))?;
     let mut evaluations = None;
     let (ms, parameters) = match (peer.unet(), work) {
         (Some((config, shape)), Work::Evaluate) => {
@@ -222,6 +228,7 @@ enum Amount {
 /// # Errors
 /// Those of `report`.
 pub fn bench_ops(repeat: usize, mut report: impl FnMut(OpTime) -> Result<()>) -> Result<()> {
+    ensure_within("--repeat", repeat, ..=MOST_REPEATS)?;
     let isa = Isa::best();
     let mut time = |op, shape: String, amount: Amount, work: &mut dyn FnMut()| {
         let times = times(repeat.max(1), || {

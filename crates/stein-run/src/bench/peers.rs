@@ -8,7 +8,8 @@ use stein::{
     Condition, Context, Edm, Key, Network, Precondition, Preconditioned, Purpose, Result, Schedule, denoiser, random,
 };
 use stein_nn::{
-    Accumulated, AdamW, AdamWConfig, AnyNetwork, Ema, EmaConfig, EmbeddingConfig, NetworkConfig, UnetConfig,
+    Accumulated, AdamW, AdamWConfig, AnyNetwork, Ema, EmaConfig, EmbeddingConfig, NetworkConfig, NetworkSize,
+    UnetConfig,
     layers::{Init, Linear},
     ops, side_by_side,
 };
@@ -42,7 +43,24 @@ impl Peer {
             Self::Mlp => None,
         }
     }
+
+    /// How large it is.
+    ///
+    /// # Errors
+    /// Never for the networks there are.
+    pub fn size(self) -> Result<NetworkSize> {
+        match self.unet() {
+            Some((config, shape)) => NetworkConfig::Unet(config).size(&shape, 0),
+            None => Ok(NetworkSize {
+                parameters: POINTS.windows(2).map(|pair| (pair[0] + 1) * pair[1]).sum(),
+                outputs: POINTS.iter().sum::<usize>() as u128,
+            }),
+        }
+    }
 }
+
+/// Widths of the layers of the perceptron.
+const POINTS: [usize; 5] = [34, 128, 128, 128, 2];
 
 /// A U-Net being trained or evaluated on a fixed batch, as the peers do.
 pub struct UnetWork {
@@ -211,8 +229,7 @@ impl PointsWork {
     pub fn new(batch: usize, device: &Device) -> Result<Self> {
         let traced = device.clone().autodiff();
         let init = &mut Init::new(0, &traced);
-        let sizes = [34, 128, 128, 128, 2];
-        let layers = sizes.windows(2).map(|pair| Linear::new(pair[0], pair[1], init)).collect();
+        let layers = POINTS.windows(2).map(|pair| Linear::new(pair[0], pair[1], init)).collect();
         let network = Points { layers };
         let ema = Ema::new(EmaConfig::Decay { decay: 1.0 - 1e-3, warmup: false }, &network)?;
         let (mut frequencies, mut points) = ([0.0; 16], vec![0.0; 200_000]);

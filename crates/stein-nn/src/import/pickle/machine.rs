@@ -1,31 +1,32 @@
 //! The stack machine: the instructions that build values.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use stein::{Error, Result, ensure};
 
 use super::{cut_short, storage::Storage};
 use crate::files::fault;
 
-/// What is on the stack. What can still change is an object, referred to by its number.
+/// What is on the stack. What can still change is an object, referred to by its number; what may be long is shared, since a program
+/// can bring it back as often as it likes.
 #[derive(Debug, Clone)]
 pub(super) enum Item {
     None,
     Bool(bool),
     Int(i64),
-    Long(Vec<u8>),
+    Long(Arc<[u8]>),
     Float(f64),
-    Text(String),
+    Text(Arc<str>),
     Mark,
-    Function(String, String),
+    Function(Arc<str>, Arc<str>),
     Storage(usize),
-    Tensor { storage: usize, offset: i64, sizes: Vec<i64>, strides: Vec<i64> },
+    Tensor { storage: usize, offset: i64, sizes: Arc<[i64]>, strides: Arc<[i64]> },
     Object(usize),
 }
 
 impl Item {
     /// The text, if it is one.
-    pub(super) fn text(&self) -> Option<String> {
+    pub(super) fn text(&self) -> Option<Arc<str>> {
         if let Self::Text(text) = self { Some(text.clone()) } else { None }
     }
 }
@@ -47,7 +48,16 @@ pub(super) struct Machine<'a> {
     memo: BTreeMap<u32, Item>,
     pub(super) objects: Vec<Object>,
     pub(super) storages: Vec<Storage>,
+    /// The places of storages in the list.
+    pub(super) known: BTreeMap<Arc<str>, usize>,
+    /// The bytes of the program.
+    pub(super) length: usize,
+    /// Steps that are left.
+    budget: usize,
 }
+
+/// Steps that a program may take for each of its bytes: an instruction is one, and so is each item that it copies.
+const STEPS_PER_BYTE: usize = 16;
 
 /// What is wrong with a program that makes no sense.
 pub(super) fn inconsistent() -> Error {
@@ -56,8 +66,23 @@ pub(super) fn inconsistent() -> Error {
 
 impl<'a> Machine<'a> {
     pub(super) fn new(program: &'a [u8]) -> Self {
-        let (stack, memo, objects, storages) = (Vec::new(), BTreeMap::new(), Vec::new(), Vec::new());
-        Self { program, stack, memo, objects, storages }
+        Self {
+            program,
+            stack: Vec::new(),
+            memo: BTreeMap::new(),
+            objects: Vec::new(),
+            storages: Vec::new(),
+            known: BTreeMap::new(),
+            length: program.len(),
+            budget: program.len().saturating_mul(STEPS_PER_BYTE),
+        }
+    }
+
+    /// Takes steps from what is left.
+    pub(super) fn spend(&mut self, steps: usize) -> Result<()> {
+        let left = self.budget.checked_sub(steps);
+        self.budget = left.ok_or_else(|| fault("has a pickle of more steps than a checkpoint of its size needs"))?;
+        Ok(())
     }
 
     /// Runs up to the next stop, and returns what is on the stack then.
@@ -66,6 +91,7 @@ impl<'a> Machine<'a> {
         self.memo.clear();
         loop {
             let code = self.take(1)?[0];
+            self.spend(1)?;
             if code == b'.' {
                 return self.pop();
             }
@@ -174,7 +200,7 @@ impl<'a> Machine<'a> {
             }
             b'b' => {
                 let state = self.pop()?;
-                self.build(&state);
+                self.build(&state)?;
                 return Ok(true);
             }
             _ => return Ok(false),
@@ -209,7 +235,7 @@ impl<'a> Machine<'a> {
     fn long(&mut self, bytes: usize) -> Result<Item> {
         let digits = self.counted(bytes)?;
         if digits.len() > 8 {
-            return Ok(Item::Long(digits.to_vec()));
+            return Ok(Item::Long(digits.into()));
         }
         let negative = digits.last().is_some_and(|byte| byte & 0x80 != 0);
         let mut all = [if negative { 0xff } else { 0 }; 8];
@@ -218,12 +244,12 @@ impl<'a> Machine<'a> {
     }
 
     fn text(&mut self, bytes: usize) -> Result<Item> {
-        Ok(Item::Text(String::from_utf8_lossy(self.counted(bytes)?).into_owned()))
+        Ok(Item::Text(String::from_utf8_lossy(self.counted(bytes)?).into()))
     }
 
-    fn line(&mut self) -> Result<String> {
+    fn line(&mut self) -> Result<Arc<str>> {
         let end = self.program.iter().position(|byte| *byte == b'\n').ok_or_else(cut_short)?;
-        let line = String::from_utf8_lossy(self.take(end)?).into_owned();
+        let line = String::from_utf8_lossy(self.take(end)?).into();
         self.take(1)?;
         Ok(line)
     }
@@ -284,17 +310,20 @@ impl<'a> Machine<'a> {
     }
 
     /// Gives an object its state: the fields of what became a dictionary, nothing for all else.
-    fn build(&mut self, state: &Item) {
-        let Item::Object(from) = state else { return };
-        let fields = match self.objects.get(*from) {
-            Some(Object::Dict(fields)) => fields.clone(),
-            _ => return,
-        };
+    fn build(&mut self, state: &Item) -> Result<()> {
         // `_metadata` of a state dict is a field of the dictionary object, not an entry.
-        if let Some(Object::Dict(entries)) = self.top()
-            && entries.is_empty()
-        {
-            entries.extend(fields);
+        let Some(Object::Dict(entries)) = self.top() else { return Ok(()) };
+        let Item::Object(from) = *state else { return Ok(()) };
+        if !entries.is_empty() {
+            return Ok(());
         }
+        if let Some(Object::Dict(fields)) = self.objects.get(from) {
+            let fields = fields.clone();
+            self.spend(fields.len())?;
+            if let Some(Object::Dict(entries)) = self.top() {
+                entries.extend(fields);
+            }
+        }
+        Ok(())
     }
 }

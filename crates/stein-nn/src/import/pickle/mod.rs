@@ -13,12 +13,13 @@ mod torch;
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{Read, Seek},
+    io::{Read, Seek, SeekFrom},
     path::Path,
+    sync::Arc,
 };
 
 use burn::tensor::TensorData;
-use stein::{Result, ensure};
+use stein::{Result, ensure, names::short};
 
 use self::machine::{Item, Machine, Object};
 use crate::files::fault;
@@ -35,27 +36,27 @@ pub enum Value {
     /// A number.
     Float(f64),
     /// A string, or bytes that are one.
-    Text(String),
+    Text(Arc<str>),
     /// A list or a tuple.
     List(Vec<Value>),
     /// A dictionary or the fields of an object, in order.
     Dict(Vec<(Value, Value)>),
     /// A tensor.
-    Tensor(TensorData),
+    Tensor(Box<TensorData>),
 }
 
 impl Value {
     /// The value of a dictionary under a string.
     pub fn get(&self, key: &str) -> Option<&Self> {
         let Self::Dict(entries) = self else { return None };
-        entries.iter().find(|(name, _)| matches!(name, Self::Text(name) if name == key)).map(|(_, value)| value)
+        entries.iter().find(|(name, _)| matches!(name, Self::Text(name) if **name == *key)).map(|(_, value)| value)
     }
 
     /// The tensors of a dictionary, in order.
     pub fn tensors(&self) -> Vec<(&str, &TensorData)> {
         let Self::Dict(entries) = self else { return Vec::new() };
         let pair = |entry| match entry {
-            &(Self::Text(ref name), Self::Tensor(ref data)) => Some((&name[..], data)),
+            &(Self::Text(ref name), Self::Tensor(ref data)) => Some((&name[..], &**data)),
             _ => None,
         };
         entries.iter().filter_map(pair).collect()
@@ -97,9 +98,14 @@ fn cut_short() -> stein::Error {
 }
 
 /// The largest pickle read from an archive, without the tensors: those of the largest published networks have a few megabytes.
-const LARGEST: u64 = 1 << 28;
+const LARGEST: u64 = 1 << 26;
+/// How many times its size an archive may be unpacked to, and what every one may: `torch.save` packs nothing.
+const MOST_UNPACKED: u64 = 8;
+const UNPACKED: u64 = 1 << 20;
 
-fn archive(file: impl Read + Seek) -> Result<Value> {
+fn archive(mut file: impl Read + Seek) -> Result<Value> {
+    let length = file.seek(SeekFrom::End(0)).map_err(unreadable)?;
+    let mut left = length.saturating_mul(MOST_UNPACKED).saturating_add(UNPACKED);
     let damaged = |error: zip::result::ZipError| fault(format!("is a damaged archive: {error}"));
     // Such a file starts with the archive; looking for where it starts, as the reader does for others, can find another start.
     let config = zip::read::Config { archive_offset: zip::read::ArchiveOffset::Known(0) };
@@ -110,12 +116,16 @@ fn archive(file: impl Read + Seek) -> Result<Value> {
     };
     let name = name.ok_or_else(|| fault("is an archive without data.pkl: no file of torch.save"))?;
     let folder = name[..name.len() - "data.pkl".len()].to_owned();
-    let program = content(&mut archive, &name, LARGEST)?;
+    let program = content(&mut archive, &name, LARGEST.min(left))?;
+    left -= program.len() as u64;
     let mut machine = Machine::new(&program);
     let root = machine.run()?;
     let mut storages = BTreeMap::new();
     for storage in &machine.storages {
         let bytes = storage.bytes()?;
+        left = left.checked_sub(bytes as u64).ok_or_else(|| {
+            fault(format!("is {length} bytes and would be unpacked to more than {MOST_UNPACKED} times as many: it is no checkpoint"))
+        })?;
         let content = content(&mut archive, &format!("{folder}data/{}", storage.key), bytes as u64)?;
         ensure!(
             Kind::File,
@@ -124,18 +134,20 @@ fn archive(file: impl Read + Seek) -> Result<Value> {
             content.len(),
             storage.key
         );
-        storages.insert(storage.key.clone(), content);
+        storages.insert(Arc::clone(&storage.key), content);
     }
     machine.value(root, &|key| storages.get(key).map(|bytes| &bytes[..]))
 }
 
 fn content(archive: &mut zip::ZipArchive<impl Read + Seek>, name: &str, most: u64) -> Result<Vec<u8>> {
-    let entry = archive.by_name(name).map_err(|error| fault(format!("lacks {name}, or it is damaged: {error}")))?;
+    let entry =
+        archive.by_name(name).map_err(|error| fault(format!("lacks {}, or it is damaged: {error}", short(name))))?;
     ensure!(
         Kind::File,
         entry.size() <= most,
-        "has {} bytes of {name}, more than the {most} there can be",
-        entry.size()
+        "has {} bytes of {}, more than the {most} there can be",
+        entry.size(),
+        short(name)
     );
     let mut bytes = Vec::new();
     entry.take(most + 1).read_to_end(&mut bytes).map_err(unreadable)?;
@@ -149,23 +161,24 @@ fn legacy(bytes: &[u8]) -> Result<Value> {
     let foreign = || fault("is no file of torch.save: it is neither a zip archive nor a pickle with PyTorch's number");
     let mut machine = Machine::new(bytes);
     let magic = machine.run().map_err(|_| foreign())?;
-    ensure!(Kind::File, matches!(magic, Item::Long(ref digits) if *digits == MAGIC), "{}", foreign());
+    ensure!(Kind::File, matches!(magic, Item::Long(ref digits) if **digits == MAGIC), "{}", foreign());
     machine.run()?;
     machine.run()?;
     let root = machine.run()?;
-    let storages = machine.storages.clone();
+    let (storages, known) = (machine.storages.clone(), machine.known.clone());
     let Item::Object(keys) = machine.run()? else { return Err(foreign()) };
     let Some(Object::List(keys)) = machine.objects.get(keys) else { return Err(foreign()) };
-    let keys: Vec<String> = keys.iter().filter_map(Item::text).collect();
+    let keys: Vec<Arc<str>> = keys.iter().filter_map(Item::text).collect();
     let mut found = BTreeMap::new();
     for key in keys {
-        let storage = storages.iter().find(|storage| storage.key == key);
-        let storage = storage.ok_or_else(|| fault(format!("has a storage {key} that no tensor uses")))?;
+        let storage = known.get(&key).map(|at| &storages[*at]);
+        let storage = storage.ok_or_else(|| fault(format!("has a storage {} that no tensor uses", short(&key))))?;
         let count = i64::from_le_bytes(machine.eight()?);
         ensure!(
             Kind::File,
             count == storage.count as i64,
-            "has {count} numbers of storage {key} instead of {}",
+            "has {count} numbers of storage {} instead of {}",
+            short(&key),
             storage.count
         );
         found.insert(key, machine.take(storage.bytes()?)?);

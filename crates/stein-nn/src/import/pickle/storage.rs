@@ -1,5 +1,7 @@
 //! The numbers of a `torch.save` archive that its tensors are views of.
 
+use std::sync::Arc;
+
 use burn::tensor::DType;
 use stein::Result;
 
@@ -8,7 +10,7 @@ use crate::files::fault;
 /// The numbers tensors are views of.
 #[derive(Debug, Clone)]
 pub(super) struct Storage {
-    pub(super) key: String,
+    pub(super) key: Arc<str>,
     pub(super) kind: DType,
     pub(super) count: usize,
 }

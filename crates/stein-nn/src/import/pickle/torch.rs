@@ -1,7 +1,9 @@
 //! What the programs of `torch.save` call and refer to, as data: dictionaries, tensors, and the bytes these are views of.
 
+use std::sync::Arc;
+
 use burn::tensor::{DType, TensorData};
-use stein::{Error, Kind, Result, ensure};
+use stein::{Error, Kind, Result, ensure, names::short};
 
 use super::{
     Value,
@@ -38,15 +40,16 @@ impl Machine<'_> {
         let module = &module[..];
         match (module, &name[..]) {
             ("collections", "OrderedDict") => {
-                let entries: Vec<Item> = match self.list(arguments)? {
-                    [entries] => self.list(entries)?.to_vec(),
-                    _ => Vec::new(),
+                let entries = match self.list(arguments)? {
+                    [entries] => self.list(entries)?,
+                    _ => &[],
                 };
-                let mut dict = Vec::new();
-                for entry in &entries {
-                    let [key, value] = self.list(entry)? else { return Err(inconsistent()) };
-                    dict.push((key.clone(), value.clone()));
-                }
+                let pair = |entry| match self.list(entry)? {
+                    [key, value] => Ok((key.clone(), value.clone())),
+                    _ => Err(inconsistent()),
+                };
+                let dict: Vec<_> = entries.iter().map(pair).collect::<Result<_>>()?;
+                self.spend(dict.len())?;
                 Ok(self.object(Object::Dict(dict)))
             }
             ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => {
@@ -54,9 +57,11 @@ impl Machine<'_> {
                     return Err(inconsistent());
                 };
                 let whole = |item: &Item| if let Item::Int(i) = item { Ok(*i) } else { Err(inconsistent()) };
-                let numbers = |item: &Item| self.list(item)?.iter().map(whole).collect::<Result<Vec<i64>>>();
+                let numbers = |item: &Item| self.list(item)?.iter().map(whole).collect::<Result<Arc<[i64]>>>();
                 let (sizes, strides) = (numbers(sizes)?, numbers(strides)?);
-                Ok(Item::Tensor { storage: *storage, offset: *offset, sizes, strides })
+                let (storage, offset) = (*storage, *offset);
+                self.spend(sizes.len() + strides.len())?;
+                Ok(Item::Tensor { storage, offset, sizes, strides })
             }
             ("torch._utils", "_rebuild_parameter") => match self.list(arguments)? {
                 [tensor, ..] => Ok(tensor.clone()),
@@ -67,8 +72,9 @@ impl Machine<'_> {
             _ => Err(Error::of(
                 Kind::Unsupported,
                 format!(
-                    "asks to run {module}.{name}, which no weights need: it is refused; save the state dict alone, or as \
-                 safetensors"
+                    "asks to run {}.{}, which no weights need: it is refused; save the state dict alone, or as safetensors",
+                    short(module),
+                    short(name)
                 ),
             )),
         }
@@ -78,11 +84,11 @@ impl Machine<'_> {
     pub(super) fn storage(&mut self, id: &Item) -> Result<Item> {
         let (kind, key, count) = match self.list(id)? {
             [Item::Text(what), Item::Function(module, name), key, _, Item::Int(count), ..]
-                if what == "storage" && module.starts_with("torch") =>
+                if &**what == "storage" && module.starts_with("torch") =>
             {
                 let key = match key {
                     Item::Text(key) => key.clone(),
-                    Item::Int(key) => key.to_string(),
+                    Item::Int(key) => key.to_string().into(),
                     _ => return Err(inconsistent()),
                 };
                 let kind = match &name[..] {
@@ -96,7 +102,7 @@ impl Machine<'_> {
                     "CharStorage" => DType::I8,
                     "ByteStorage" | "BoolStorage" => DType::U8,
                     other => {
-                        let sentence = format!("has a {other}, which holds no weights");
+                        let sentence = format!("has a {}, which holds no weights", short(other));
                         return Err(Error::of(Kind::Unsupported, sentence));
                     }
                 };
@@ -104,33 +110,30 @@ impl Machine<'_> {
             }
             _ => return Err(inconsistent()),
         };
-        let known = self.storages.iter().position(|storage| storage.key == key);
-        let at = known.unwrap_or_else(|| {
+        let at = *self.known.entry(Arc::clone(&key)).or_insert(self.storages.len());
+        if at == self.storages.len() {
             self.storages.push(Storage { key, kind, count });
-            self.storages.len() - 1
-        });
+        }
         Ok(Item::Storage(at))
     }
 
     /// An item as a value, with the bytes of storages.
     pub(super) fn value<'s>(&self, item: Item, bytes: &dyn Fn(&str) -> Option<&'s [u8]>) -> Result<Value> {
-        self.nested(&item, bytes, &mut 0, 0)
+        let stored: usize = self.storages.iter().filter_map(|storage| Some(bytes(&storage.key)?.len())).sum();
+        let mut left = Left { values: MOST_VALUES.min(self.length), bytes: stored.saturating_mul(MOST_VIEWS) };
+        self.nested(&item, bytes, &mut left, 0)
     }
 
     fn nested<'s>(
         &self,
         item: &Item,
         bytes: &dyn Fn(&str) -> Option<&'s [u8]>,
-        values: &mut usize,
+        left: &mut Left,
         depth: usize,
     ) -> Result<Value> {
         // Lists may hold themselves, or be shared often enough to grow without end.
-        *values += 1;
-        ensure!(
-            Kind::File,
-            depth < DEEPEST && *values < MOST,
-            "has values nested or repeated without end: it is no checkpoint"
-        );
+        let repeated = || fault("has values nested or repeated without end: it is no checkpoint");
+        left.values = left.values.checked_sub(1).filter(|_| depth < DEEPEST).ok_or_else(repeated)?;
         Ok(match item {
             Item::None | Item::Mark | Item::Function(..) | Item::Storage(_) | Item::Long(_) => Value::None,
             Item::Bool(x) => Value::Bool(*x),
@@ -141,18 +144,21 @@ impl Machine<'_> {
                 let storage = self.storages.get(*storage).ok_or_else(inconsistent)?;
                 let bytes =
                     bytes(&storage.key).ok_or_else(|| fault(format!("lacks the bytes of storage {}", storage.key)))?;
-                Value::Tensor(view(storage, bytes, *offset, sizes, strides)?)
+                let count = sizes.iter().fold(1i64, |count, size| count.saturating_mul(*size));
+                let size = usize::try_from(count).unwrap_or(0).saturating_mul(storage.kind.size());
+                left.bytes = left.bytes.checked_sub(size).ok_or_else(repeated)?;
+                Value::Tensor(Box::new(view(storage, bytes, *offset, sizes, strides)?))
             }
             Item::Object(at) => match &self.objects[*at] {
                 Object::List(items) => {
-                    let items = items.iter().map(|item| self.nested(item, bytes, values, depth + 1));
+                    let items = items.iter().map(|item| self.nested(item, bytes, left, depth + 1));
                     Value::List(items.collect::<Result<_>>()?)
                 }
                 Object::Dict(entries) => {
                     let mut dict = Vec::with_capacity(entries.len());
                     for (key, value) in entries {
-                        let key = self.nested(key, bytes, values, depth + 1)?;
-                        dict.push((key, self.nested(value, bytes, values, depth + 1)?));
+                        let key = self.nested(key, bytes, left, depth + 1)?;
+                        dict.push((key, self.nested(value, bytes, left, depth + 1)?));
                     }
                     Value::Dict(dict)
                 }
@@ -161,9 +167,18 @@ impl Machine<'_> {
     }
 }
 
-/// How deep values lie in each other at most, and how many there are.
+/// How deep values lie in each other at most.
 const DEEPEST: usize = 64;
-const MOST: usize = 1 << 22;
+/// How many values there are at most, and no more than the program has bytes: the largest published files have some ten thousand.
+const MOST_VALUES: usize = 1 << 20;
+/// How often numbers may stand in the tensors, all together: weights may have two names.
+const MOST_VIEWS: usize = 4;
+
+/// What may still be made.
+struct Left {
+    values: usize,
+    bytes: usize,
+}
 
 /// The numbers of a view of a storage, in order.
 fn view(storage: &Storage, bytes: &[u8], offset: i64, sizes: &[i64], strides: &[i64]) -> Result<TensorData> {
@@ -173,9 +188,10 @@ fn view(storage: &Storage, bytes: &[u8], offset: i64, sizes: &[i64], strides: &[
         numbers.iter().map(|x| usize::try_from(*x).map_err(|_| odd())).collect()
     };
     let (sizes, strides, offset) = (natural(sizes)?, natural(strides)?, usize::try_from(offset).map_err(|_| odd())?);
-    let count = sizes.iter().try_fold(1usize, |count, size| count.checked_mul(*size)).ok_or_else(odd)?;
-    // No weights are views that repeat numbers, and a tensor is thus never larger than the file.
-    ensure!(Kind::File, count <= storage.count, "{}", odd());
+    // No weights are views that repeat numbers, and a tensor, one of no values included, is thus never larger than the file.
+    let extent = sizes.iter().try_fold(1usize, |extent, size| extent.checked_mul(*size.max(&1)));
+    ensure!(Kind::File, extent.is_some_and(|extent| extent <= storage.count.max(1)), "{}", odd());
+    let count: usize = sizes.iter().product();
     let mut last = Some(offset);
     for (size, stride) in sizes.iter().zip(&strides) {
         last = last.and_then(|last| last.checked_add(stride.checked_mul(size.saturating_sub(1))?));
