@@ -14,7 +14,7 @@ use crate::{Kernel, Result};
 pub struct Ve {
     /// Smallest noise, in the units the model works in, above 0; default 0.01.
     pub sigma_min: f64,
-    /// Largest noise, above `sigma_min`; default 50 (CIFAR-10).
+    /// Largest noise, above `sigma_min`; default 50. That is for CIFAR-10.
     pub sigma_max: f64,
 }
 
