@@ -299,6 +299,7 @@ plain! {
     "whole number": u32 u64 usize;
     "switch": bool;
     "text": String;
+    "letter": char;
     "path": std::path::PathBuf;
 }
 

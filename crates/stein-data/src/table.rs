@@ -55,7 +55,7 @@ pub struct Table {
 }
 
 /// What to do about missing values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Explain)]
 #[serde(rename_all = "snake_case")]
 pub enum Missing {
     /// Say where they are.

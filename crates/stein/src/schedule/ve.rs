@@ -14,7 +14,7 @@ use crate::{Kernel, Result};
 pub struct Ve {
     /// Smallest noise, in the units of the data; at least 1e-9, default 0.01.
     pub sigma_min: f64,
-    /// Largest noise; above `sigma_min` and at most 1e9, default 50 (CIFAR-10).
+    /// Largest noise; above `sigma_min` and at most 1e9, default 50. That is for CIFAR-10.
     pub sigma_max: f64,
 }
 
