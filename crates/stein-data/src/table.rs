@@ -229,7 +229,8 @@ impl Table {
         let name = self.path.file_stem().map_or("table".into(), |name| name.to_string_lossy());
         let columns = columns.into_iter().map(|c| names[c].clone()).collect();
         let label_name = label.map(|c| names[c].clone());
-        let data = Data { label_name, ..Data::from_rows(&name, columns, values, labels, class_names)? };
+        let mut data = Data::from_rows(&name, columns, values, labels, class_names)?;
+        data.label_name = label_name;
         Ok(data.noted(notes.into_iter().chain([part.note])))
     }
 
