@@ -17,7 +17,7 @@ use stein_base::Explain;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct RateConfig {
-    /// The largest learning rate; positive and at most 1e6, default 1e-3.
+    /// The largest learning rate; positive and at most 1e30, which single precision can hold; default 1e-3.
     pub rate: f64,
     /// Steps of linear warm-up; default 0.
     pub warmup: u64,
@@ -60,7 +60,7 @@ impl RateConfig {
     /// Fails unless all numbers are in their ranges.
     pub fn check(&self) -> Result<()> {
         let Self { rate, warmup, .. } = *self;
-        ensure_within("train.rate.rate", rate, above(0.0, 1e6))?;
+        ensure_within("train.rate.rate", rate, above(0.0, 1e30))?;
         match self.decay {
             Decay::Constant => {}
             Decay::Cosine { steps, floor } => {
