@@ -58,8 +58,8 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
             return train_run(&experiment, TrainOptions { out, resume, data_dir: data, device: device_name });
         }
         Command::Sample(sample) => return sample_model(&sample, &device_name),
-        Command::Import(Import { source, from, config, output, check }) => {
-            let (report, passed) = import(&ImportOptions { source, from, config, output, check })?;
+        Command::Import(Import { source, from, config, weights, schedule, output, check }) => {
+            let (report, passed) = import(&ImportOptions { source, from, config, weights, schedule, output, check })?;
             say(&report)?;
             ensure!(passed, "some tensors differ by more than rounding explains; they are marked in the table");
         }

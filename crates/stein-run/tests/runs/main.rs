@@ -3,6 +3,7 @@
 mod families;
 mod imports;
 mod own;
+mod schedules;
 
 use std::{
     fs,
