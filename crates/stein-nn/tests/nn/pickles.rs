@@ -62,7 +62,7 @@ fn averages_are_named_without_the_wrapper() {
     let config = folder.path().join("config.json");
     std::fs::write(&config, "{}").unwrap();
     let source = Source::open(&data("ncsnv2_checkpoint_300.pth"), None, Some(&config)).unwrap();
-    assert_eq!(source.which, "ema at step 4");
+    assert_eq!(source.which, "ema at step 42");
     let values = |name: &str| source.weights[name].iter::<f64>().collect::<Vec<_>>();
     assert_eq!(values("begin_conv.weight"), [10.0, 20.0]);
     assert_eq!(values("normalizer.alpha"), [30.0]);
