@@ -18,7 +18,8 @@ fuzz_target!(|bytes: &[u8]| {
         config => (config, None),
     };
     let (_, kind) = Kind::ALL[usize::from(*first) % Kind::ALL.len()];
-    let source = Source { kind, config, scheduler, latent: false, weights: Tensors::new(), origin: "bytes".to_owned() };
+    let (origin, which) = ("bytes".to_owned(), String::new());
+    let source = Source { kind, config, scheduler, latent: false, weights: Tensors::new(), origin, which };
     // How it was trained is known without weights.
     let _ = Setting::of(&source);
     assert!(Published::open(&source).is_err(), "a network without weights was opened");

@@ -126,7 +126,7 @@ pub struct Train {
 #[derive(Debug, ClapArgs)]
 pub struct Import {
     /// A file of weights (.safetensors, .pt, .pth, .bin), a folder with one and its config.json, such as a diffusers model or
-    /// pipeline, or hf:owner/name on the Hugging Face hub
+    /// pipeline, or hf:owner/name[/folder][@revision] on the Hugging Face hub
     #[arg(value_name = "SOURCE")]
     pub source: PathBuf,
     /// Whose names and conventions: ncsn, ncsnv2, score_sde, edm, guided_diffusion, consistency_models, diffusers; default what
@@ -136,6 +136,13 @@ pub struct Import {
     /// The implementation's config as JSON; default config.json beside the weights
     #[arg(long, value_name = "FILE.json")]
     pub config: Option<PathBuf>,
+    /// Which weights, where there are several: ema or raw; default the average, where there is one
+    #[arg(long, value_name = "WHICH")]
+    pub weights: Option<String>,
+    /// What a network of diffusers without scheduler_config.json was trained on: such a file, its JSON, or the name of a
+    /// scheduler of the library, such as ScoreSdeVe
+    #[arg(long, value_name = "FILE.json|NAME")]
+    pub schedule: Option<String>,
     /// Checkpoint to write, for `stein sample`
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,

@@ -68,8 +68,9 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
         }
         Command::Train(train) => return train_run(train, device_name),
         Command::Sample(sample) => return sample_model(&sample, &device_name),
-        Command::Import(Import { source, from, config, output, check, force }) => {
-            let (report, passed) = import(&ImportOptions { source, from, config, output, check, force })?;
+        Command::Import(Import { source, from, config, weights, schedule, output, check, force }) => {
+            let options = ImportOptions { source, from, config, weights, schedule, output, check, force };
+            let (report, passed) = import(&options)?;
             say(&report)?;
             ensure!(passed, "some tensors differ by more than rounding explains; they are marked in the table");
         }

@@ -73,7 +73,7 @@ use rayon::prelude::*;
 use stein::{Context, Key, Keys, Purpose};
 
 use crate::{
-    ops::{self, Dual, Fir, Norm, Packed, Weighted},
+    ops::{self, Activation, Dual, Fir, Norm, Packed, Weighted},
     trace,
 };
 
@@ -244,23 +244,23 @@ impl GroupNorm {
 
     /// Of images, whose shape stays.
     pub fn forward(&self, x: Dual<4>) -> Dual<4> {
-        ops::group_norm(x, &self.norm(false))
+        ops::group_norm(x, &self.norm(None))
     }
 
     /// With SiLU after it.
     pub fn forward_silu(&self, x: Dual<4>) -> Dual<4> {
-        ops::group_norm(x, &self.norm(true))
+        ops::group_norm(x, &self.norm(Some(Activation::Silu)))
     }
 
-    /// The operation, without or with SiLU after it, for a convolution to do first.
-    pub fn norm(&self, silu: bool) -> Norm {
+    /// The operation, without or with an activation after it, for a convolution to do first.
+    pub fn norm(&self, activation: Option<Activation>) -> Norm {
         Norm {
             gamma: self.gamma.val(),
             beta: self.beta.val(),
             groups: self.groups,
             epsilon: self.epsilon,
             modulation: None,
-            silu,
+            activation,
         }
     }
 }
@@ -296,7 +296,7 @@ impl Attention {
     pub fn forward(&self, h: Dual<4>) -> Dual<4> {
         let [n, height, width, c] = h.dims();
         let rows = |x: Dual<4>| x.reshape([n, height * width, c]);
-        let x = rows(ops::group_norm(h.clone(), &self.norm.norm(false)));
+        let x = rows(ops::group_norm(h.clone(), &self.norm.norm(None)));
         let (q, k, v) = (self.queries.forward(x.clone()), self.keys.forward(x.clone()), self.values.forward(x));
         trace::note(|| "queries".to_owned(), &q);
         trace::note(|| "keys".to_owned(), &k);
@@ -352,6 +352,8 @@ pub struct BlockForm {
     pub embedding: Option<usize>,
     /// Whether the embedding gives a scale and a shift of the second norm instead of a shift of the first convolution.
     pub modulate: bool,
+    /// The activation after its norms.
+    pub activation: Activation,
     /// Divides the sum with the skip.
     pub rescale: f64,
     /// The change of size, after the first norm and on the skip.
@@ -360,11 +362,11 @@ pub struct BlockForm {
     pub skip: bool,
 }
 
-/// 3 × 3 taps, a plain sum and nothing else.
+/// 3 × 3 taps, SiLU, a plain sum and nothing else.
 impl Default for BlockForm {
     fn default() -> Self {
-        let (kernel, resample) = ([3, 3], Resample::Keep);
-        Self { kernel, embedding: None, modulate: false, rescale: 1.0, resample, skip: false }
+        let (kernel, activation, resample) = ([3, 3], Activation::Silu, Resample::Keep);
+        Self { kernel, embedding: None, modulate: false, activation, rescale: 1.0, resample, skip: false }
     }
 }
 
@@ -378,7 +380,7 @@ impl BlockForm {
 /// A residual block (He et al., arXiv:1512.03385, in the form of DDPM and its followers):
 ///
 /// (S R h + K₂ drop(silu(GN(K₁ R silu(GN h) + W e)))) / rescale, with R a change of size, S the identity or a linear map, or
-/// with (scale, shift) = W e: K₂ drop(silu((1 + scale) GN(K₁ R silu(GN h)) + shift)).
+/// with (scale, shift) = W e: K₂ drop(silu((1 + scale) GN(K₁ R silu(GN h)) + shift)). Another activation may stand for silu.
 #[derive(Module, Debug)]
 pub struct ResBlock {
     first_norm: GroupNorm,
@@ -389,6 +391,8 @@ pub struct ResBlock {
     skip: Option<Linear>,
     modulate: bool,
     scale: f64,
+    #[module(skip)]
+    activation: Activation,
     #[module(skip)]
     resample: Resample,
 }
@@ -414,6 +418,7 @@ impl ResBlock {
             skip: (form.skip || inputs != outputs).then(|| Linear::new(inputs, outputs, init)),
             modulate: form.modulate,
             scale: form.scale(),
+            activation: form.activation,
             resample: form.resample,
         }
     }
@@ -441,7 +446,7 @@ impl ResBlock {
             }
             (shifts, _) => (shifts, None),
         };
-        let norm = self.first_norm.norm(true);
+        let norm = self.first_norm.norm(Some(self.activation));
         let first = ops::Conv { shift, ..self.first.plain() };
         let branch = match &self.resample {
             Resample::Keep => ops::conv2d(parts.clone(), ops::Conv { norm: Some(norm), ..first }),
@@ -452,7 +457,7 @@ impl ResBlock {
             }
         };
         if trace::is_on() {
-            let normal = ops::group_norm(branch.clone(), &self.second_norm.norm(false));
+            let normal = ops::group_norm(branch.clone(), &self.second_norm.norm(None));
             trace::note(|| "second_norm".to_owned(), &normal);
         }
         if self.resample != Resample::Keep {
@@ -462,7 +467,8 @@ impl ResBlock {
             Some(skip) => ops::conv2d(parts, skip.conv()),
             None => Dual::cat(parts, 3),
         };
-        let (residual, norm) = (Some(residual), ops::Norm { modulation, ..self.second_norm.norm(true) });
+        let (residual, norm) =
+            (Some(residual), ops::Norm { modulation, ..self.second_norm.norm(Some(self.activation)) });
         let second = ops::Conv { residual, scale: self.scale, ..self.second.plain() };
         if dropout.is_on() {
             let branch = dropout.forward(ops::group_norm(branch, &norm));

@@ -8,7 +8,7 @@ use stein_base::files::{check_place, write_atomically};
 use stein_data::Shape;
 use stein_nn::{
     Checkpoint, LearnerState, SavedWeights, Tensors, WRITTEN_BY, Weights,
-    import::{self, Checked, Kind, Published, Role, Setting, Source},
+    import::{self, Checked, Kind, Published, Reading, Role, Setting, Source, Which},
     read_metadata, write_tensors,
 };
 
@@ -30,6 +30,10 @@ pub struct ImportOptions {
     pub from: Option<String>,
     /// The implementation's config, if it does not lie beside the weights.
     pub config: Option<PathBuf>,
+    /// `ema` or `raw`, where there are both; the average unless asked otherwise.
+    pub weights: Option<String>,
+    /// How a network of diffusers was trained, if no file says it: see [`Reading::schedule`].
+    pub schedule: Option<String>,
     /// The checkpoint to write.
     pub output: Option<PathBuf>,
     /// A folder of stored inputs and outputs to compare with.
@@ -46,12 +50,15 @@ pub struct ImportOptions {
 pub fn import(options: &ImportOptions) -> Result<(String, bool)> {
     let kind = options.from.as_deref().map(Kind::named).transpose()?;
     let name = options.source.to_string_lossy();
+    let which = options.weights.as_deref().map(Which::named).transpose()?;
     check_output(options, &options.source)?;
-    let place = from_hub(&name)?.unwrap_or_else(|| options.source.clone());
+    let place = from_hub(&name, which)?.unwrap_or_else(|| options.source.clone());
     check_output(options, &place)?;
-    let mut source = Source::open(&place, kind, options.config.as_deref())?;
+    let (config, schedule) = (options.config.as_deref(), options.schedule.as_deref());
+    let mut source = Source::read(&place, &Reading { kind, config, which, schedule })?;
     if place != options.source {
-        source.origin = name.into_owned();
+        source.origin =
+            format!("{name}, {}", Path::new(&source.origin).file_name().unwrap_or_default().to_string_lossy());
     }
     let published = Published::open(&source)?;
     let mut report = describe(&source, &published);
@@ -95,6 +102,7 @@ fn files(path: &Path, depth: usize) -> Vec<PathBuf> {
 fn describe(source: &Source, published: &Published) -> String {
     let mut lines = vec![
         ("source", source.origin.clone()),
+        ("weights", source.which.clone()),
         ("network", published.name().to_owned()),
         ("parameters", published.reference().parameters().to_string()),
     ];
@@ -106,10 +114,9 @@ fn describe(source: &Source, published: &Published) -> String {
             let range = if setting.symmetric { "-1 to 1" } else { "0 to 1" };
             lines.push(("images", format!("{height} x {width} x {channels}, {range}")));
             lines.push(("classes", classes));
-            let assumed = published.kind() == Kind::Diffusers && source.scheduler.is_none();
-            let assumed = if assumed { " (assumed: there is no scheduler_config.json)" } else { "" };
-            lines.push(("schedule", format!("{}{assumed}", setting.schedule.kind())));
+            lines.push(("schedule", setting.schedule.kind().to_owned()));
             lines.push(("prediction", setting.role.prediction().to_owned()));
+            lines.extend(setting.notes.iter().map(|note| ("note", note.clone())));
         }
     }
     lines.into_iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect()

@@ -20,6 +20,10 @@ pub enum Activation {
     Gelu,
     /// x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2, close to [`Gelu`](Self::Gelu).
     GeluTanh,
+    /// x for positive x, otherwise 0.
+    Relu,
+    /// x for positive x, otherwise x/5.
+    LeakyRelu,
 }
 
 /// y = f(x)
@@ -29,6 +33,8 @@ pub fn activate(isa: Isa, kind: Activation, x: &[f32], y: &mut [f32]) {
         Activation::Elu => values::<Elu>(isa, x, y),
         Activation::Gelu => values::<Gelu>(isa, x, y),
         Activation::GeluTanh => values::<GeluTanh>(isa, x, y),
+        Activation::Relu => values::<Bent<0>>(isa, x, y),
+        Activation::LeakyRelu => values::<Bent<LEAK>>(isa, x, y),
     }
 }
 
@@ -40,6 +46,8 @@ pub fn activate_backward(isa: Isa, kind: Activation, x: &[f32], dy: &[f32], dx: 
         Activation::Elu => slopes::<Elu>(isa, x, dy, dx),
         Activation::Gelu => slopes::<Gelu>(isa, x, dy, dx),
         Activation::GeluTanh => slopes::<GeluTanh>(isa, x, dy, dx),
+        Activation::Relu => slopes::<Bent<0>>(isa, x, dy, dx),
+        Activation::LeakyRelu => slopes::<Bent<LEAK>>(isa, x, dy, dx),
     }
 }
 
@@ -259,6 +267,36 @@ impl Curve for GeluTanh {
             let e = exp::<S>(S::sub(S::splat(0.0), u));
             let s = S::div(S::splat(1.0), S::add(S::splat(1.0), e));
             S::mul(s, S::fma(S::mul(v, slope), S::mul(e, s), S::splat(1.0)))
+        }
+    }
+}
+
+/// The slope of [`Activation::LeakyRelu`] below 0, in tenths.
+const LEAK: u8 = 2;
+
+/// v above 0, and so many tenths of it below.
+struct Bent<const TENTHS: u8>;
+
+impl<const TENTHS: u8> Bent<TENTHS> {
+    const BELOW: f32 = TENTHS as f32 / 10.0;
+}
+
+impl<const TENTHS: u8> Curve for Bent<TENTHS> {
+    #[inline(always)]
+    unsafe fn value<S: Simd>(v: S::V) -> S::V {
+        // SAFETY: the caller promises the same.
+        unsafe {
+            let zero = S::splat(0.0);
+            S::fma(S::min(zero, v), S::splat(Self::BELOW), S::max(zero, v))
+        }
+    }
+    #[inline(always)]
+    unsafe fn slope<S: Simd>(v: S::V) -> S::V {
+        // SAFETY: the caller promises the same.
+        unsafe {
+            // 1 for every normal number above 0, 0 for 0 and below.
+            let above = S::min(S::splat(1.0), S::max(S::splat(0.0), S::mul(v, S::splat(f32::MAX))));
+            S::fma(above, S::splat(1.0 - Self::BELOW), S::splat(Self::BELOW))
         }
     }
 }

@@ -5,7 +5,14 @@ use rand_chacha::ChaCha8Rng;
 use stein_simd::Isa;
 use stein_simd::activation::{Activation, activate, activate_backward, sin_cos};
 
-const KINDS: [Activation; 4] = [Activation::Silu, Activation::Elu, Activation::Gelu, Activation::GeluTanh];
+const KINDS: [Activation; 6] = [
+    Activation::Silu,
+    Activation::Elu,
+    Activation::Gelu,
+    Activation::GeluTanh,
+    Activation::Relu,
+    Activation::LeakyRelu,
+];
 
 fn uniform(n: usize, range: f32, seed: u64) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -46,6 +53,9 @@ fn reference(kind: Activation, x: f64) -> (f64, f64) {
             let (below, density) = normal(x);
             (x * below, below + x * density)
         }
+        Activation::Relu if x <= 0.0 => (0.0, 0.0),
+        Activation::LeakyRelu if x <= 0.0 => (0.2 * x, 0.2),
+        Activation::Relu | Activation::LeakyRelu => (x, 1.0),
         Activation::GeluTanh if x.abs() > 100.0 => (x.max(0.0), if x > 0.0 { 1.0 } else { 0.0 }),
         Activation::GeluTanh => {
             let root = 2.0 * (2.0 / std::f64::consts::PI).sqrt();

@@ -31,6 +31,13 @@ pub enum Spacing {
     /// Equal steps of log-SNR (Lu et al. 2022, DPM-Solver).
     #[serde(alias = "logsnr", alias = "lambda")]
     LogSnr {},
+    /// Equal steps of time, each then moved to where σ/α is `shift` times as large (Esser et al. 2024, eq. 23): on rectified
+    /// flows from s to t = shift s/(1 + (shift − 1) s).
+    Shifted {
+        /// The larger, the shorter the steps near the noisy end; 1 for none. Published: 3.
+        #[serde(default = "default_shift")]
+        shift: f64,
+    },
     /// Equal ratios of σ (Song & Ermon 2019).
     #[serde(alias = "exponential")]
     Geometric {},
@@ -58,10 +65,14 @@ fn default_rho() -> f64 {
     7.0
 }
 
+fn default_shift() -> f64 {
+    3.0
+}
+
 impl Spacing {
     /// The names of those that need no list of levels, as in files and on the command line.
     pub const NAMES: &'static [&'static str] =
-        &["uniform", "karras", "log_snr", "geometric", "leading", "trailing", "quadratic"];
+        &["uniform", "karras", "log_snr", "shifted", "geometric", "leading", "trailing", "quadratic"];
 
     /// Whether it picks levels of a discrete schedule.
     fn picks_trained_levels(&self) -> bool {
@@ -82,6 +93,7 @@ impl Spacing {
             "uniform" => Self::Uniform {},
             "karras" => Self::Karras { rho: default_rho() },
             "log_snr" => Self::LogSnr {},
+            "shifted" => Self::Shifted { shift: default_shift() },
             "geometric" => Self::Geometric {},
             "leading" => Self::Leading { offset: 0 },
             "trailing" => Self::Trailing {},
@@ -188,6 +200,10 @@ impl Grid {
                 ends.in_noise(schedule, |noise| noise.powf(1.0 / rho), |root| root.powf(rho))?
             }
             Spacing::LogSnr {} => ends.in_noise(schedule, f64::ln, f64::exp)?,
+            &Spacing::Shifted { shift } => {
+                ensure!(shift > 0.0 && shift.is_finite(), "grid shifted: shift = {shift} must be positive");
+                ends.shifted(schedule, 2.0 * shift.ln())
+            }
             Spacing::Geometric {} => ends.in_sigma_ratios(schedule),
             Spacing::Leading { .. } | Spacing::Trailing {} | Spacing::Quadratic {} => self.trained(schedule, points)?,
             Spacing::Given { noise } => self.listed(schedule, noise)?,
@@ -307,6 +323,16 @@ impl Ends {
             self.start
         );
         Ok(self.spread(forward(start), forward(end)).map(|place| schedule.time_at(-2.0 * back(place).ln())).collect())
+    }
+
+    /// Times of equal steps, moved to where the log-SNR is less by this.
+    fn shifted(&self, schedule: &dyn Schedule, by: f64) -> Vec<f64> {
+        let moved = |t: f64, by: f64| {
+            let log_snr = schedule.kernel(t).log_snr();
+            // Where there is no signal there is no less of it.
+            if log_snr.is_finite() { schedule.time_at(log_snr - by) } else { t }
+        };
+        self.spread(moved(self.start, -by), moved(self.end, -by)).map(|t| moved(t, by)).collect()
     }
 
     /// Times of equal ratios of σ.

@@ -35,11 +35,14 @@ pub enum InputScale {
 pub enum NoiseInput {
     /// ln(σ/α)/4 (Karras et al. 2022).
     QuarterLogNoise {},
-    /// ln σ (what NCSN++'s Fourier embedding takes), times a factor (consistency models: 250).
+    /// ln(σ/unit) (what NCSN++'s Fourier embedding takes), times a factor (consistency models: 250).
     LogSigma {
         /// The factor, from −1e6 to 1e6.
         #[serde(default = "default_factor")]
         factor: f64,
+        /// The σ it is 0 at (EDM's form of NCSN++: 2); positive, default 1.
+        #[serde(default = "default_factor")]
+        unit: f64,
     },
     /// σ itself (networks of NCSN++ that take the logarithm themselves).
     Sigma {},
@@ -69,7 +72,7 @@ impl NoiseInput {
     pub(crate) fn number(&self, at: &Kernel, schedule: &AnySchedule) -> f64 {
         match *self {
             Self::QuarterLogNoise {} => 0.25 * at.noise_to_signal().ln(),
-            Self::LogSigma { factor } => factor * at.sigma.ln(),
+            Self::LogSigma { factor, unit } => factor * (at.sigma / unit).ln(),
             Self::Time { factor } => at.t * factor,
             Self::Sigma {} => at.sigma,
             Self::Level { noisiest_first, factor } => {
@@ -90,6 +93,9 @@ impl NoiseInput {
             "noise_input level feeds the index of a trained level: it needs the discrete schedule, not {}",
             schedule.kind()
         );
+        if let Self::LogSigma { unit, .. } = *self {
+            ensure!(unit > 0.0 && unit.is_finite(), "noise_input log_sigma: unit = {unit} must be positive");
+        }
         let reaches_zero = schedule.kernel(schedule.span().1).alpha == 0.0;
         ensure!(
             !reaches_zero || !matches!(self, Self::QuarterLogNoise {}),
@@ -136,7 +142,8 @@ impl Precondition {
         self.noise_input.check(schedule)?;
         let reaches_zero = schedule.kernel(schedule.span().1).alpha == 0.0;
         ensure!(
-            !reaches_zero || !matches!(self.prediction, Prediction::Eps {} | Prediction::Score {}),
+            !reaches_zero
+                || !matches!(self.prediction, Prediction::Eps {} | Prediction::Score {} | Prediction::SigmaScore {}),
             "an eps or score prediction does not determine x0 where alpha = 0, which schedule {} reaches: predict v, \
              velocity, x0 or edm",
             schedule.kind()

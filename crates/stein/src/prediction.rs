@@ -5,6 +5,7 @@
 //! | x0 | (1, 0) | Ho et al. 2020, section 3.2 |
 //! | eps | (0, 1) | Ho et al. 2020, eq. 11 |
 //! | score | (0, −1/σ) | Vincent 2011; Song & Ermon 2019 |
+//! | sigma_score | (0, −1) | Karras et al. 2022, table 1 (VE) |
 //! | v | (−σ, α) | Salimans & Ho 2022, section 4 |
 //! | velocity | (α̇, σ̇) | Lipman et al. 2023; Liu et al. 2023 |
 //! | edm | (σ/(σ_d r), −ασ_d/r), r² = σ² + α²σ_d² | Karras et al. 2022, eq. 7 and table 1 |
@@ -32,6 +33,8 @@ pub enum Prediction {
     Eps {},
     /// The score ∇ log p of the noisy data.
     Score {},
+    /// σ times the score, which is −ε.
+    SigmaScore {},
     /// v = α ε − σ x_0.
     #[serde(alias = "v_prediction")]
     V {},
@@ -52,11 +55,12 @@ fn default_sigma_data() -> f64 {
 
 impl Prediction {
     /// One of each, with published parameters.
-    pub fn all() -> [Self; 6] {
+    pub fn all() -> [Self; 7] {
         [
             Self::X0 {},
             Self::Eps {},
             Self::Score {},
+            Self::SigmaScore {},
             Self::V {},
             Self::Velocity {},
             Self::Edm { sigma_data: default_sigma_data() },
@@ -69,6 +73,7 @@ impl Prediction {
             Self::X0 {} => "x0",
             Self::Eps {} => "eps",
             Self::Score {} => "score",
+            Self::SigmaScore {} => "sigma_score",
             Self::V {} => "v",
             Self::Velocity {} => "velocity",
             Self::Edm { .. } => "edm",
@@ -81,6 +86,7 @@ impl Prediction {
             Self::X0 {} => (1.0, 0.0),
             Self::Eps {} => (0.0, 1.0),
             Self::Score {} => (0.0, -1.0 / at.sigma),
+            Self::SigmaScore {} => (0.0, -1.0),
             Self::V {} => (-at.sigma, at.alpha),
             Self::Velocity {} => (at.d_alpha, at.d_sigma),
             Self::Edm { sigma_data } => {
@@ -90,7 +96,7 @@ impl Prediction {
         }
     }
 
-    /// (c_skip, c_out) of x̂_0 = c_skip x + c_out F. Infinite where F does not determine x̂_0: eps and score at α = 0.
+    /// (c_skip, c_out) of x̂_0 = c_skip x + c_out F. Infinite where F does not determine x̂_0: eps, score and sigma_score at α = 0.
     pub fn skip_and_out(&self, at: &Kernel) -> (f64, f64) {
         let (a, b) = self.target(at);
         let det = at.alpha * b - at.sigma * a;

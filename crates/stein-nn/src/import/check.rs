@@ -198,11 +198,15 @@ impl<F: Fn(Dual<4>, &Context) -> Result<Dual<4>> + Send + Sync> Network for OnRo
         let found = y.dims()[3];
         ensure!(
             Kind::Unsupported,
-            found == channels,
-            "the network gives {found} channels for {channels}: what surrounds it is compared only where it gives as many"
+            [channels, 2 * channels].contains(&found),
+            "the network gives {found} channels for {channels}: what surrounds it is compared only where it gives as many, or variances \
+             too"
         );
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(y.clone());
-        Ok(y.reshape([count, height * width * channels]))
+        // The variances after all of what it predicts.
+        let part =
+            |from: usize| y.clone().linear(|y| y.narrow(3, from, channels).reshape([count, height * width * channels]));
+        Ok(Dual::cat((0..found).step_by(channels).map(part).collect(), 1))
     }
 }
 

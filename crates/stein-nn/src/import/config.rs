@@ -78,6 +78,14 @@ impl<'a> Reader<'a> {
         read.ok_or_else(|| Error::new(format!("{}: its config lacks {path}", self.what)))
     }
 
+    /// A value that has to be there under one of two names.
+    pub(super) fn either<T: DeserializeOwned>(&mut self, path: &str, other: &str) -> Result<T> {
+        match self.read(other, None)? {
+            Some(read) => Ok(read),
+            None => self.required(path),
+        }
+    }
+
     /// What one of a few words means, of whatever case; the first where there is none.
     pub(super) fn word<T: Clone>(&mut self, path: &str, known: &[(&str, T)]) -> Result<T> {
         let word = self.read(path, known[0].0.to_owned())?;
@@ -116,6 +124,14 @@ impl<'a> Reader<'a> {
     /// Entries that do not change the network.
     pub(super) fn skip(&mut self, keys: &[&str]) {
         self.left.retain(|left| !keys.contains(left));
+    }
+
+    /// The entries nobody asked for, but for those that are null or false and the marks of a library.
+    pub(super) fn others(&self) -> Vec<&'a str> {
+        let says = |key: &&&str| {
+            !key.starts_with('_') && !self.is_null(key) && self.json.get(**key) != Some(&Json::Bool(false))
+        };
+        self.left.iter().filter(says).copied().collect()
     }
 
     /// Fails if there are entries nobody asked for, but for those that are null and the marks of a library, which start with

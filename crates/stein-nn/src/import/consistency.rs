@@ -15,7 +15,7 @@ use super::{
 use crate::networks::{Adm, AdmConfig};
 
 /// The noise number of σ: 250 ln σ.
-const NOISE_INPUT: NoiseInput = NoiseInput::LogSigma { factor: 250.0 };
+const NOISE_INPUT: NoiseInput = NoiseInput::LogSigma { factor: 250.0, unit: 1.0 };
 
 /// The settings of the denoiser: in a section of their own, or among the flags.
 pub(super) fn denoiser(json: &Value) -> &Value {

@@ -51,8 +51,24 @@ impl<'a> Reader<'a> {
         Ok(reader)
     }
 
-    /// The levels that attend, of block types without and with attention, on the way down and on the way up.
+    /// The levels that attend, the same on both ways.
     pub(super) fn attention(&mut self, down: [&str; 2], up: [&str; 2], channels: &[usize]) -> Result<Vec<usize>> {
+        let (down, up) = self.attentions(down, up, channels)?;
+        ensure!(
+            Kind::Unsupported,
+            up.is_none(),
+            "attention at other levels on the way up than on the way down is not supported"
+        );
+        Ok(down)
+    }
+
+    /// The levels that attend, of block types without and with attention, on the way down, and on the way up where they are others.
+    fn attentions(
+        &mut self,
+        down: [&str; 2],
+        up: [&str; 2],
+        channels: &[usize],
+    ) -> Result<(Vec<usize>, Option<Vec<usize>>)> {
         let mut attends = |key: &str, kinds: [&str; 2]| -> Result<Vec<bool>> {
             let types: Vec<String> = self.read(key, Vec::new())?;
             ensure!(
@@ -74,12 +90,9 @@ impl<'a> Reader<'a> {
         };
         let (down, mut up) = (attends("down_block_types", down)?, attends("up_block_types", up)?);
         up.reverse();
-        ensure!(
-            Kind::Unsupported,
-            down == up,
-            "attention at other levels on the way up than on the way down is not supported"
-        );
-        Ok((0..down.len()).filter(|level| down[*level]).collect())
+        let [down, up] = [down, up].map(|attends| (0..attends.len()).filter(|level| attends[*level]).collect());
+        let other = (up != down).then_some(up);
+        Ok((down, other))
     }
 
     /// A number for every level, where the file may have one for all.
@@ -143,14 +156,14 @@ pub fn unet_2d_config(json: &Value) -> Result<Unet2dConfig> {
     let channels: Vec<usize> = reader.read("block_out_channels", vec![224, 448, 672, 896])?;
     let first: Vec<String> = reader.read("down_block_types", Vec::new())?;
     let filters = first.first().is_some_and(|kind| kind.contains("Skip"));
-    let attention = if filters {
-        reader.attention(
+    let (attention, attention_up) = if filters {
+        reader.attentions(
             ["SkipDownBlock2D", "AttnSkipDownBlock2D"],
             ["SkipUpBlock2D", "AttnSkipUpBlock2D"],
             &channels,
         )?
     } else {
-        reader.attention(["DownBlock2D", "AttnDownBlock2D"], ["UpBlock2D", "AttnUpBlock2D"], &channels)?
+        reader.attentions(["DownBlock2D", "AttnDownBlock2D"], ["UpBlock2D", "AttnUpBlock2D"], &channels)?
     };
     let positional = reader.positional()?;
     let config = Unet2dConfig {
@@ -159,6 +172,7 @@ pub fn unet_2d_config(json: &Value) -> Result<Unet2dConfig> {
         classes: reader.read("num_class_embeds", None)?.unwrap_or(0),
         blocks: reader.one("layers_per_block", 2)?,
         attention,
+        attention_up,
         head_channels: reader.read("attention_head_dim", Some(8))?,
         groups: reader.read("norm_num_groups", Some(32))?,
         epsilon: reader.read("norm_eps", 1e-5)?,
@@ -167,11 +181,11 @@ pub fn unet_2d_config(json: &Value) -> Result<Unet2dConfig> {
         pad_after: reader.read("downsample_padding", 1)? == 0,
         dropout: reader.read("dropout", 0.0)?,
         embedding: reader.word("time_embedding_type", &[("positional", positional), ("fourier", FOURIER)])?,
+        centers: reader.read("center_input_sample", false)?,
         channels,
     };
     reader.all_only([
         ("add_attention", json!(true)),
-        ("center_input_sample", json!(false)),
         ("downsample_type", json!("conv")),
         ("resnet_time_scale_shift", json!("default")),
         ("upsample_type", json!("conv")),
@@ -189,17 +203,16 @@ pub fn unet_2d_condition_config(json: &Value) -> Result<Unet2dConditionConfig> {
     let mut reader = Reader::of_class("UNet2DConditionModel", json)?;
     let channels: Vec<usize> = reader.read("block_out_channels", vec![320, 640, 1280, 1280])?;
     let levels = channels.len();
+    let (attention, attention_up) =
+        reader.attentions(["DownBlock2D", "CrossAttnDownBlock2D"], ["UpBlock2D", "CrossAttnUpBlock2D"], &channels)?;
     let config = Unet2dConditionConfig {
         inputs: reader.read("in_channels", 4)?,
         outputs: reader.read("out_channels", 4)?,
         classes: reader.read("num_class_embeds", None)?.unwrap_or(0),
         context: reader.one("cross_attention_dim", 1280)?,
         blocks: reader.one("layers_per_block", 2)?,
-        attention: reader.attention(
-            ["DownBlock2D", "CrossAttnDownBlock2D"],
-            ["UpBlock2D", "CrossAttnUpBlock2D"],
-            &channels,
-        )?,
+        attention,
+        attention_up,
         // It counts heads: the name in the library is known to be wrong.
         heads: reader.levels("attention_head_dim", 8, levels)?,
         layers: reader.levels("transformer_layers_per_block", 1, levels)?,
@@ -208,11 +221,11 @@ pub fn unet_2d_condition_config(json: &Value) -> Result<Unet2dConditionConfig> {
         middle_rescale: reader.read("mid_block_scale_factor", 1.0)?,
         dropout: reader.read("dropout", 0.0)?,
         embedding: reader.positional()?,
+        centers: reader.read("center_input_sample", false)?,
         channels,
     };
     reader.all_only([
         ("attention_type", json!("default")),
-        ("center_input_sample", json!(false)),
         ("class_embeddings_concat", json!(false)),
         ("conv_in_kernel", json!(3)),
         ("conv_out_kernel", json!(3)),

@@ -49,6 +49,7 @@ pub fn config(json: &Value) -> Result<AdmConfig> {
         head_channels: reader.read("attention_head_dim", Some(8))?,
         modulate: true,
         resize_blocks: true,
+        resize_convolutions: true,
         dropout: reader.read("dropout", 0.0)?,
     };
     reader.all_only([

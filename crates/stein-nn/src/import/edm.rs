@@ -11,7 +11,8 @@ use burn::{
 };
 use serde_json::Value;
 use stein::{
-    AnySchedule, Condition, Context, Edm, Error, NoiseInput, Precondition, Prediction, Result, Ve, Vp, ensure,
+    AnySchedule, Condition, Context, Discrete, Edm, Error, LevelList, NoiseInput, Precondition, Prediction, Result, Ve,
+    Vp, ensure,
 };
 
 use super::{
@@ -39,11 +40,17 @@ pub(super) enum Wrapper {
     Vp,
     /// `VEPrecond`.
     Ve,
+    /// `iDDPMPrecond`.
+    Iddpm,
 }
 
 /// The wrappers by name, the usual first.
-const WRAPPERS: [(&str, Wrapper); 3] =
-    [("EDMPrecond", Wrapper::Edm), ("VPPrecond", Wrapper::Vp), ("VEPrecond", Wrapper::Ve)];
+const WRAPPERS: [(&str, Wrapper); 4] = [
+    ("EDMPrecond", Wrapper::Edm),
+    ("VPPrecond", Wrapper::Vp),
+    ("VEPrecond", Wrapper::Ve),
+    ("iDDPMPrecond", Wrapper::Iddpm),
+];
 
 /// What `class_name` of the config says surrounds the network: `EDMPrecond` where it says nothing.
 ///
@@ -62,12 +69,15 @@ pub(super) fn wrapper(json: &Value) -> Result<Wrapper> {
 /// # Errors
 /// As [`wrapper`].
 pub(super) fn model_type(json: &Value) -> Result<&str> {
-    let usual = if wrapper(json)? == Wrapper::Edm { "DhariwalUNet" } else { "SongUNet" };
+    let usual = match wrapper(json)? {
+        Wrapper::Edm | Wrapper::Iddpm => "DhariwalUNet",
+        Wrapper::Vp | Wrapper::Ve => "SongUNet",
+    };
     Ok(text(json, "model_type").unwrap_or(usual))
 }
 
 /// The noise a network within a wrapper was trained on, and how it is fed: what samples it, and what is compared with stored
-/// outputs of the wrapper. Of [`Wrapper::Ve`] it is that of [`turned`] networks.
+/// outputs of the wrapper.
 pub(super) fn surroundings(wrapper: Wrapper, json: &Value) -> Result<(AnySchedule, Precondition)> {
     let mut read = Reader::new(WRAPPERS[wrapper as usize].0, json)?;
     Ok(match wrapper {
@@ -89,19 +99,20 @@ pub(super) fn surroundings(wrapper: Wrapper, json: &Value) -> Result<(AnySchedul
         }
         Wrapper::Ve => {
             let schedule = Ve { sigma_min: read.read("sigma_min", 0.02)?, sigma_max: read.read("sigma_max", 100.0)? };
-            (schedule.into(), Precondition::unscaled(Prediction::Eps {}, NoiseInput::LogSigma { factor: 1.0 }))
+            let half = NoiseInput::LogSigma { factor: 1.0, unit: 2.0 };
+            (schedule.into(), Precondition::unscaled(Prediction::SigmaScore {}, half))
+        }
+        Wrapper::Iddpm => {
+            // Its list u of σ/α, from the noisiest, is that of these betas: levels are counted from the cleanest.
+            let levels = LevelList::Cosine {
+                offset: read.read("C_2", 0.008)?,
+                max_beta: 1.0 - read.read("C_1", 0.001)?,
+                count: read.read("M", 1000)?,
+            };
+            let level = NoiseInput::Level { noisiest_first: false, factor: 1.0 };
+            (Discrete::new(levels)?.into(), Precondition::unscaled(Prediction::Eps {}, level))
         }
     })
-}
-
-/// A network within `VEPrecond` gives the noise with its sign turned, for ln(σ/2): as one that gives the noise, for ln σ.
-fn turned(
-    network: impl Fn(Dual<4>, &Context) -> Result<Dual<4>> + Send + Sync,
-) -> impl Fn(Dual<4>, &Context) -> Result<Dual<4>> + Send + Sync {
-    move |x, context| {
-        let noise = context.noise.clone().shift(|log_sigma| log_sigma - std::f64::consts::LN_2);
-        Ok(network(x, &Context { noise, ..context.clone() })?.linear(|y| -y))
-    }
 }
 
 /// A reader of the arguments of a network, without what its wrapper takes for itself.
@@ -113,6 +124,7 @@ fn arguments<'a>(json: &'a Value, model: &'a str) -> Result<Reader<'a>> {
         Wrapper::Edm => &["sigma_data"],
         Wrapper::Vp => &["beta_d", "beta_min", "M", "epsilon_t"],
         Wrapper::Ve => &[],
+        Wrapper::Iddpm => &["C_1", "C_2", "M"],
     });
     // Labels are dropped in training alone.
     read.skip(&["class_name", "model_type", "sigma_min", "sigma_max", "use_fp16", "label_dropout"]);
@@ -122,12 +134,13 @@ fn arguments<'a>(json: &'a Value, model: &'a str) -> Result<Reader<'a>> {
 /// The config of a network: the arguments both have, those named, and for what is missing the reference's defaults, which are
 /// ours too.
 macro_rules! config {
-    ($read:ident, $Config:ident { $($field:ident: $value:expr,)* }) => {{
-        let (inputs, default) = ($read.required("img_channels")?, $Config::default());
+    ($json:ident, $read:ident, $Config:ident { $($field:ident: $value:expr,)* }) => {{
+        let (inputs, default): (usize, _) = ($read.required("img_channels")?, $Config::default());
         $Config {
             height: $read.required("img_resolution")?,
             inputs,
-            outputs: inputs,
+            // Beside the noise it learned variances, which nothing there uses.
+            outputs: if wrapper($json)? == Wrapper::Iddpm { 2 * inputs } else { inputs },
             classes: $read.read("label_dim", default.classes)?,
             augment: $read.read("augment_dim", default.augment)?,
             channels: $read.read("model_channels", default.channels)?,
@@ -153,6 +166,7 @@ pub fn song_config(json: &Value) -> Result<SongUnetConfig> {
     let mut read = arguments(json, "SongUNet")?;
     let usual = SongUnetConfig::default();
     let config = config!(
+        json,
         read,
         SongUnetConfig {
             feature_multiplier: read.read("channel_mult_noise", usual.feature_multiplier)?,
@@ -173,7 +187,7 @@ pub fn song_config(json: &Value) -> Result<SongUnetConfig> {
 /// When an argument is unknown, of another type, or of an unsupported value.
 pub fn dhariwal_config(json: &Value) -> Result<DhariwalUnetConfig> {
     let mut read = arguments(json, "DhariwalUNet")?;
-    let config = config!(read, DhariwalUnetConfig {});
+    let config = config!(json, read, DhariwalUnetConfig {});
     read.finish()?;
     Ok(config)
 }
@@ -267,7 +281,7 @@ impl Names for Modules {
     }
 
     fn ignores(&self, theirs: &str) -> bool {
-        theirs.ends_with(".resample_filter")
+        theirs == "u" || theirs.ends_with(".resample_filter")
     }
 
     fn seen(&self, module: &str, seen: &Trace) -> Option<TensorData> {
@@ -309,16 +323,19 @@ fn interleaved(parts: [&TensorData; 3]) -> Option<TensorData> {
 /// When the config or the weights are not of such a network.
 pub fn open_song(json: &Value, weights: Weights) -> Result<Imported<SongUnet>> {
     let config = song_config(json)?;
+    check_levels(json, weights)?;
     let network = config.build(&mut Init::blank(&Device::flex().autodiff()))?;
     let levels = config.multipliers.len();
     let mut modules = Modules::trunk(config.height, levels, config.blocks);
     let entry = if config.encoder == SongEncoder::Skip { "skip" } else { "residual" };
     for level in 0..levels {
         let theirs = level_name("dec", config.height, level);
-        modules.add(format!("exits.{level}.norm"), format!("{theirs}_aux_norm"));
-        modules.add(format!("exits.{level}.conv"), format!("{theirs}_aux_conv"));
+        for part in ["norm", "conv", "up"] {
+            modules.add(format!("exits.{level}.{part}"), format!("{theirs}_aux_{part}"));
+        }
         let theirs = level_name("enc", config.height, level + 1);
         modules.add(format!("entries.{level}"), format!("{theirs}_aux_{entry}"));
+        modules.add(format!("entries.{level}.down"), format!("{theirs}_aux_down"));
     }
     let json = json.clone();
     Imported::new(network, modules, weights, move |network: &SongUnet, case| {
@@ -332,6 +349,7 @@ pub fn open_song(json: &Value, weights: Weights) -> Result<Imported<SongUnet>> {
 /// When the config or the weights are not of such a network.
 pub fn open_dhariwal(json: &Value, weights: Weights) -> Result<Imported<DhariwalUnet>> {
     let config = dhariwal_config(json)?;
+    check_levels(json, weights)?;
     let network = config.build(&mut Init::blank(&Device::flex().autodiff()))?;
     let mut modules = Modules::trunk(config.height, config.multipliers.len(), config.blocks);
     modules.add("output_norm", "model.out_norm");
@@ -340,6 +358,23 @@ pub fn open_dhariwal(json: &Value, weights: Weights) -> Result<Imported<Dhariwal
     Imported::new(network, modules, weights, move |network: &DhariwalUnet, case| {
         evaluate(case, &json, |x, context| network.images(x, context))
     })
+}
+
+/// Fails if the levels of an `iDDPMPrecond`, which it keeps beside its weights, are others than those of its config.
+fn check_levels(json: &Value, weights: Weights) -> Result<()> {
+    let Weights::Theirs(theirs) = weights else { return Ok(()) };
+    let (Wrapper::Iddpm, Some(u)) = (wrapper(json)?, theirs.get("u")) else { return Ok(()) };
+    let (schedule, _) = surroundings(Wrapper::Iddpm, json)?;
+    let (count, noise) =
+        (schedule.levels().unwrap_or(0), |level: usize| schedule.kernel(level as f64).noise_to_signal());
+    // From the noisiest, and then the clean end.
+    let same = |(place, u): (usize, f64)| place == count || (noise(count - 1 - place) - u).abs() <= 1e-2 * u;
+    ensure!(
+        Kind::Mismatch,
+        u.num_elements() == count + 1 && u.iter::<f64>().enumerate().all(same),
+        "the weights have other noise levels than the config: check C_1, C_2 and M"
+    );
+    Ok(())
 }
 
 fn evaluate(
@@ -352,14 +387,12 @@ fn evaluate(
         "edm" | "edm_nolabel" => Wrapper::Edm,
         "vp" => Wrapper::Vp,
         "ve" => Wrapper::Ve,
+        "iddpm" => Wrapper::Iddpm,
         _ => return case.out("noise_labels", &given, network),
     };
     let (schedule, precondition) = surroundings(wrapper, json)?;
     let around = Surroundings::Denoiser(schedule, precondition);
-    let (_, denoised) = match wrapper {
-        Wrapper::Ve => case.denoised(&given, turned(network), &around)?,
-        _ => case.denoised(&given, network, &around)?,
-    };
+    let (_, denoised) = case.denoised(&given, network, &around)?;
     Ok(vec![Output::images("D_x", denoised)])
 }
 

@@ -4,7 +4,7 @@
 //! Their attention keeps queries, keys and values in one tensor, whose rows are in one of two orders.
 
 use burn::tensor::{Device, TensorData};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use stein::{Error, Result, ensure};
 
 use super::{
@@ -64,10 +64,41 @@ const BESIDES: [&str; 20] = [
 /// What their configs are called in sentences.
 const WHAT: &str = "guided-diffusion";
 
+/// Whether the flags are those of their scripts for a classifier alone.
+fn is_of_classifier(json: &Value) -> bool {
+    json.get("classifier_width").is_some() && json.get("num_channels").is_none()
+}
+
+/// The flags of a classifier, with the defaults of their scripts, as those of a U-Net.
+fn of_classifier(all: &Map<String, Value>) -> Value {
+    let mut flags: Map<String, Value> = all
+        .iter()
+        .filter(|(key, _)| !key.starts_with("classifier_"))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    for (theirs, name, usual) in [
+        ("classifier_width", "num_channels", json!(128)),
+        ("classifier_depth", "num_res_blocks", json!(2)),
+        ("classifier_attention_resolutions", "attention_resolutions", json!("32,16,8")),
+        ("classifier_use_scale_shift_norm", "use_scale_shift_norm", json!(true)),
+        ("classifier_resblock_updown", "resblock_updown", json!(true)),
+        ("classifier_pool", "pool", json!("attention")),
+    ] {
+        flags.insert(name.to_owned(), all.get(theirs).cloned().unwrap_or(usual));
+    }
+    for (name, fixed) in [("num_heads", 1), ("num_head_channels", 64), ("out_channels", 1000)] {
+        flags.insert(name.to_owned(), json!(fixed));
+    }
+    Value::Object(flags)
+}
+
 /// The arguments of the network, from those or from the flags of their scripts, which name its width `num_channels`.
 fn arguments(json: &Value) -> Result<Value> {
     let mut read = Reader::new(WHAT, json)?;
     let all = json.as_object().ok_or_else(|| Error::new("the config is no table of names and values"))?;
+    if is_of_classifier(json) {
+        return arguments(&of_classifier(all));
+    }
     let mut network = all.clone();
     network.retain(|key, _| !BESIDES.contains(&&key[..]));
     let Some(width) = all.get("num_channels") else { return Ok(Value::Object(network)) };
@@ -183,15 +214,11 @@ impl Arguments {
             head_channels,
             modulate: read.read("use_scale_shift_norm", false)?,
             resize_blocks: read.read("resblock_updown", false)?,
+            resize_convolutions: read.read("conv_resample", true)?,
             dropout: read.read("dropout", 0.0)?,
         };
         let dims = read.read("dims", 2)?;
         ensure!(Kind::Unsupported, dims == 2, "dims is {dims}: only networks of images, of 2 dims, are known here");
-        ensure!(
-            Kind::Unsupported,
-            read.read("conv_resample", true)? || network.resize_blocks,
-            "conv_resample is false without resblock_updown: images are resized by weights only here"
-        );
         let new = read.read("use_new_attention_order", false)?;
         let order = if new { Order::PartsFirst } else { Order::HeadsFirst };
         let pool = read.read("pool", None)?;
@@ -210,14 +237,18 @@ impl Arguments {
 
     fn encoder(self, size: usize) -> Result<AdmEncoderConfig> {
         let AdmConfig { inputs, outputs, classes, channels, multipliers, blocks, attention, .. } = self.network;
-        let AdmConfig { heads, head_channels, modulate, resize_blocks, dropout, .. } = self.network;
+        let AdmConfig { heads, head_channels, modulate, resize_blocks, resize_convolutions, dropout, .. } =
+            self.network;
         ensure!(Kind::Mismatch, classes == 0, "the config has num_classes: a classifier is given no class");
         let pool = match self.pool.as_deref() {
             Some("attention") => Pool::Attention,
             None | Some("adaptive") => Pool::Adaptive,
             Some("spatial") => Pool::Spatial,
+            Some("spatial_v2") => Pool::SpatialV2,
             Some(other) => {
-                return Err(unsupported(format!("pool is {other:?}: known here are attention, adaptive and spatial")));
+                return Err(unsupported(format!(
+                    "pool is {other:?}: known are attention, adaptive, spatial and spatial_v2"
+                )));
             }
         };
         Ok(AdmEncoderConfig {
@@ -232,6 +263,7 @@ impl Arguments {
             head_channels,
             modulate,
             resize_blocks,
+            resize_convolutions,
             dropout,
             pool,
         })
@@ -250,7 +282,9 @@ pub fn config(json: &Value) -> Result<AdmConfig> {
 pub(super) fn is_encoder(json: &Value, weights: Weights) -> bool {
     let no_way_up =
         |weights: &Tensors| !weights.is_empty() && !weights.keys().any(|key| key.starts_with("output_blocks."));
-    json.get("pool").is_some() || matches!(weights, Weights::Theirs(theirs) if no_way_up(theirs))
+    json.get("pool").is_some()
+        || is_of_classifier(json)
+        || matches!(weights, Weights::Theirs(theirs) if no_way_up(theirs))
 }
 
 /// The config of a classifier.
@@ -411,6 +445,7 @@ impl Names for EncoderNames {
         let channels = config.width(config.multipliers.len() - 1);
         let words: Vec<&str> = head.split('.').collect();
         let known = match (self.pool, &words[..]) {
+            (Pool::SpatialV2, ["norm", leaf]) => Some(Key::norm("out.1", leaf)),
             (_, ["norm", leaf]) => Some(Key::norm("out.0", leaf)),
             // Theirs has a column per position.
             (Pool::Attention, ["positions"]) => Some(Key::linear("out.2.positional_embedding")),
@@ -422,6 +457,8 @@ impl Names for EncoderNames {
             (Pool::Adaptive, ["output", leaf]) => Some(Key::layer("out.3", leaf, Layout::POINTWISE)),
             (Pool::Spatial, ["hidden", leaf]) => Some(Key::layer("out.0", leaf, Layout::LINEAR)),
             (Pool::Spatial, ["output", leaf]) => Some(Key::layer("out.2", leaf, Layout::LINEAR)),
+            (Pool::SpatialV2, ["hidden", leaf]) => Some(Key::layer("out.0", leaf, Layout::LINEAR)),
+            (Pool::SpatialV2, ["output", leaf]) => Some(Key::layer("out.3", leaf, Layout::LINEAR)),
             _ => None,
         };
         known.unwrap_or_else(|| Key::same(ours))

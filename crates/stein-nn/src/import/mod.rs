@@ -28,7 +28,9 @@ pub use check::{Case, Checked, Imported, Output, Reference, Surroundings, check}
 pub use key::{Key, Layout, Names, Weights};
 pub use published::{Published, theirs};
 pub use setting::{Role, Setting};
-pub use source::{Kind, NOT_NUMBERS, Source};
+pub use source::{
+    Kind, NOT_NUMBERS, PIPELINE, Reading, Source, Which, names_of_weights, network_folder, parts_of_index,
+};
 
 /// An error of something that cannot be imported, checked or sampled here.
 fn unsupported(sentence: impl Into<String>) -> Error {

@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use stein::Result;
 
-use super::{Imported, Weights, refine_net};
+use super::{Imported, Weights, config::Reader, refine_net};
 use crate::{
     init::Init,
     networks::{Ncsn, NcsnConfig},
@@ -16,8 +16,13 @@ const STAGES: usize = 4;
 /// # Errors
 /// When values are missing or not supported.
 pub fn config(json: &serde_json::Value) -> Result<NcsnConfig> {
-    let refine_net::Config { channels: inputs, width: channels, levels, centers } = refine_net::Config::read(json)?;
-    Ok(NcsnConfig { channels, inputs, outputs: inputs, levels, centers })
+    let mut read = Reader::new("NCSN", json)?;
+    read.only("model.sigma_dist", &["geometric".into()])?;
+    // NCSNv2's networks do not ask it.
+    read.only("model.spec_norm", &[false.into()])?;
+    let read = refine_net::Config::read(json)?;
+    let refine_net::Config { channels: inputs, width: channels, levels, centers, nonlinearity } = read;
+    Ok(NcsnConfig { channels, inputs, outputs: inputs, levels, centers, nonlinearity })
 }
 
 /// The network of a config with the weights of a file.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     init::Init,
-    networks::{NcsnV2, NcsnV2Config},
+    networks::{LevelSpacing, NcsnV2, NcsnV2Config},
     state::Tensors,
 };
 
@@ -27,11 +27,28 @@ pub fn config(json: &serde_json::Value, weights: Weights) -> Result<NcsnV2Config
         Weights::Ours(weights) if has(weights, "trunk.stages.4.") => 5,
         _ => 4,
     };
-    let refine_net::Config { channels: inputs, width: channels, levels, centers } = refine_net::Config::read(json)?;
+    let read = refine_net::Config::read(json)?;
+    let refine_net::Config { channels: inputs, width: channels, levels, centers, nonlinearity } = read;
     // NCSNv2 divides its output by them.
     let mut read = Reader::new("NCSNv2", json)?;
-    let (sigma_first, sigma_last) = (read.required("model.sigma_begin")?, read.required("model.sigma_end")?);
-    Ok(NcsnV2Config { channels, stages, inputs, outputs: inputs, levels, sigma_first, sigma_last, centers })
+    let (sigma_first, sigma_last) =
+        (read.either("model.sigma_begin", "model.sigma_max")?, read.either("model.sigma_end", "model.sigma_min")?);
+    let spacings = [("geometric", LevelSpacing::Geometric), ("uniform", LevelSpacing::Uniform)];
+    let spacing = read.word("model.sigma_dist", &spacings)?;
+    let outputs = inputs;
+    let config = NcsnV2Config {
+        channels,
+        stages,
+        inputs,
+        outputs,
+        levels,
+        sigma_first,
+        sigma_last,
+        centers,
+        nonlinearity,
+        spacing,
+    };
+    Ok(config)
 }
 
 /// The network of a config, as deep as the weights of a file say, with these weights.

@@ -2,10 +2,10 @@
 
 use burn::{module::Module, tensor::TensorData};
 use serde_json::Value;
-use stein::{Condition, Context, Result, ensure};
+use stein::{Condition, Context, Result};
 
 use super::{Imported, Key, Names, Weights, config::Reader};
-use crate::{ops::Dual, trace::Trace};
+use crate::{networks::Nonlinearity, ops::Dual, trace::Trace};
 
 /// What of a config of the references makes the network.
 pub(super) struct Config {
@@ -15,32 +15,35 @@ pub(super) struct Config {
     pub(super) levels: usize,
     /// Whether the reference maps images from \[0, 1\] to \[−1, 1\].
     pub(super) centers: bool,
+    pub(super) nonlinearity: Nonlinearity,
 }
 
 impl Config {
     pub(super) fn read(json: &Value) -> Result<Self> {
         let mut read = Reader::new("NCSN", json)?;
-        for (path, known) in [
-            ("model.sigma_dist", "geometric"),
-            ("model.normalization", "InstanceNorm++"),
-            ("model.nonlinearity", "elu"),
-        ] {
-            read.only(path, &[known.into()])?;
-        }
-        ensure!(
-            Kind::Unsupported,
-            !read.read("model.spec_norm", false)?,
-            "model.spec_norm of the config is true: spectral normalization cannot be imported"
-        );
-        let logits: bool = read.required("data.logit_transform")?;
+        read.only("model.normalization", &["InstanceNorm++".into()])?;
+        // score_sde_pytorch, which has these networks too, says by one word what the others say by two.
+        let centers = match read.read("data.centered", None::<bool>)? {
+            Some(centered) => !centered,
+            None => !read.required::<bool>("data.logit_transform")? && !read.read("data.rescaled", false)?,
+        };
         Ok(Self {
-            channels: read.required("data.channels")?,
-            width: read.required("model.ngf")?,
-            levels: read.required("model.num_classes")?,
-            centers: !logits && !read.read("data.rescaled", false)?,
+            channels: read.either("data.channels", "data.num_channels")?,
+            width: read.either("model.ngf", "model.nf")?,
+            levels: read.either("model.num_classes", "model.num_scales")?,
+            centers,
+            nonlinearity: read.word("model.nonlinearity", &NONLINEARITIES)?,
         })
     }
 }
+
+/// The references' names of activations, that of NCSN first.
+pub(super) const NONLINEARITIES: [(&str, Nonlinearity); 4] = [
+    ("elu", Nonlinearity::Elu),
+    ("relu", Nonlinearity::Relu),
+    ("lrelu", Nonlinearity::LeakyRelu),
+    ("swish", Nonlinearity::Silu),
+];
 
 /// The reference's names of the stages, and of the refinements in the order they are done in.
 fn names(stages: usize) -> (&'static [&'static str], &'static [&'static str]) {

@@ -12,6 +12,7 @@ use stein::{Condition, Context, Result};
 use super::{
     Imported, Key, Names, Weights,
     config::{Reader, text},
+    refine_net::NONLINEARITIES,
 };
 use crate::{
     init::Init,
@@ -38,19 +39,12 @@ pub(super) fn is_ddpm(json: &Value) -> bool {
 /// When it lacks something, or has a value no published network of that kind has.
 pub fn ddpm_config(json: &Value) -> Result<DdpmConfig> {
     let mut read = Reader::new("score_sde_pytorch", json)?;
-    with_convolutions(&mut read)?;
-    shared(&mut read)
-}
-
-/// Fails unless sizes change with convolutions, which BigGAN's blocks do not ask.
-fn with_convolutions(read: &mut Reader) -> Result<()> {
-    read.required::<bool>("model.resamp_with_conv")?;
-    read.only("model.resamp_with_conv", &[true.into()])
+    let resize_convolutions = read.required("model.resamp_with_conv")?;
+    Ok(DdpmConfig { resize_convolutions, ..shared(&mut read)? })
 }
 
 /// What all their networks have.
 fn shared(read: &mut Reader) -> Result<DdpmConfig> {
-    read.required_word("model.nonlinearity", &[("swish", ())])?;
     read.required_word("model.normalization", &[("GroupNorm", ())])?;
     let (size, multipliers): (usize, Vec<usize>) = (read.required("data.image_size")?, read.required("model.ch_mult")?);
     let occurs = |width: &usize| (0..multipliers.len().min(64)).any(|level| size >> level == *width);
@@ -70,6 +64,8 @@ fn shared(read: &mut Reader) -> Result<DdpmConfig> {
             max: read.required("model.sigma_max")?,
             count: read.required("model.num_scales")?,
         },
+        nonlinearity: read.required_word("model.nonlinearity", &NONLINEARITIES)?,
+        resize_convolutions: true,
         centered: read.required("data.centered")?,
     })
 }
@@ -91,15 +87,15 @@ pub fn ncsnpp_config(json: &Value) -> Result<NcsnppConfig> {
         ("residual", OutputPyramid::Residual),
     ];
     let block = read.required_word("model.resblock_type", &blocks)?;
-    if block != ResidualBlock::Biggan {
-        with_convolutions(&mut read)?;
-    }
+    // BigGAN's blocks do not ask it.
+    let convolutions = block == ResidualBlock::Biggan || read.required("model.resamp_with_conv")?;
     let filter = read.required("model.fir_kernel")?;
     Ok(NcsnppConfig {
         noise: read.required_word("model.embedding_type", &noise)?,
         filter: if read.required("model.fir")? { filter } else { Vec::new() },
         rescale: read.required("model.skip_rescale")?,
         block,
+        resize_convolutions: convolutions,
         input: read.required_word("model.progressive_input", &inputs)?,
         output: read.required_word("model.progressive", &outputs)?,
         combine: read.required_word("model.progressive_combine", &[("sum", Combine::Sum), ("cat", Combine::Cat)])?,

@@ -10,11 +10,10 @@ use super::{
     Kind, Source, Surroundings, Weights,
     config::{Reader, check_sizes, text},
     consistency, diffusers, diffusers_adm,
-    diffusers_scheduler::{self, Trained},
-    edm::{self, Wrapper},
-    guided_diffusion, ncsn, ncsn_v2, score_sde, unsupported,
+    diffusers_scheduler::{self, Denoiser, Trained},
+    edm, guided_diffusion, ncsn, ncsn_v2, score_sde, unsupported,
 };
-use crate::NetworkConfig;
+use crate::{LevelSpacing, NetworkConfig};
 
 /// How a network is fed and what its output stands for.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +34,8 @@ pub struct Setting {
     pub clamp: bool,
     /// The levels it is sampled on unless asked otherwise.
     pub grid: Grid,
+    /// What its files say that is not taken, or taken otherwise, in sentences.
+    pub notes: Vec<String>,
 }
 
 /// What a network is used as.
@@ -129,7 +130,7 @@ fn setting(
         (_, None) => (Heun::default().into(), Grid::karras(18)),
     };
     let role = Role::Denoiser { precondition, sampler };
-    Setting { network, shape, classes, schedule, role, symmetric, clamp: false, grid }
+    Setting { network, shape, classes, schedule, role, symmetric, clamp: false, grid, notes: Vec::new() }
 }
 
 /// NCSN's own sampling: annealed Langevin dynamics over all levels, as published unless the config says.
@@ -154,7 +155,7 @@ fn annealed(
     };
     let side = read.required("data.image_size")?;
     ensure!(side > 0, "the config's data.image_size is 0: it is the side of the images");
-    let symmetric = read.read("data.rescaled", false)?;
+    let symmetric = read.read("data.rescaled", false)? || read.read("data.centered", false)?;
     let grid = Grid { spacing: Spacing::Uniform {}, steps: schedule.levels().unwrap_or(1), ..Grid::default() };
     let precondition = Precondition::unscaled(Prediction::Score {}, FROM_NOISIEST);
     let setting = setting(network, [side, side, channels], 0, schedule, precondition, symmetric);
@@ -184,7 +185,13 @@ fn ncsn_setting(json: &Json) -> Result<Setting> {
 
 fn ncsn_v2_setting(json: &Json, weights: Weights) -> Result<Setting> {
     let config = ncsn_v2::config(json, weights)?;
-    let schedule = geometric(config.sigma_last, config.sigma_first, config.levels)?;
+    let schedule = match config.spacing {
+        LevelSpacing::Geometric => geometric(config.sigma_last, config.sigma_first, config.levels)?,
+        LevelSpacing::Uniform => {
+            let values = config.sigmas().into_iter().rev().map(f64::from).collect();
+            Discrete::new(LevelList::Sigmas { values })?.into()
+        }
+    };
     let channels = config.inputs;
     let published = Langevin { steps: 5, epsilon: Some(6.2e-6), denoise: true, ..Langevin::default() };
     annealed(json, NetworkConfig::NcsnV2(config), channels, schedule, published)
@@ -242,25 +249,33 @@ fn equation(json: &Json) -> Result<(AnySchedule, Precondition)> {
     Ok((schedule, Precondition::unscaled(prediction, noise)))
 }
 
+/// That what a config of score_sde says of sampling is not taken, if it says anything.
+fn sampled_otherwise(json: &Json) -> Vec<String> {
+    let names =
+        json.get("sampling").and_then(Json::as_object).map(|sampling| sampling.keys().cloned().collect::<Vec<_>>());
+    let said =
+        |names: Vec<String>| format!("of the config's sampling, which is chosen anew, not taken: {}", names.join(", "));
+    names.filter(|names| !names.is_empty()).map(said).into_iter().collect()
+}
+
 fn ddpm_setting(json: &Json) -> Result<Setting> {
     let config = score_sde::ddpm_config(json)?;
     let (schedule, precondition) = equation(json)?;
     let (shape, symmetric) = ([config.size, config.size, config.image_channels], config.centered);
-    Ok(setting(NetworkConfig::Ddpm(config), shape, 0, schedule, precondition, symmetric))
+    let notes = sampled_otherwise(json);
+    Ok(Setting { notes, ..setting(NetworkConfig::Ddpm(config), shape, 0, schedule, precondition, symmetric) })
 }
 
 fn ncsnpp_setting(json: &Json) -> Result<Setting> {
     let config = score_sde::ncsnpp_config(json)?;
     let (schedule, precondition) = equation(json)?;
     let (shape, symmetric) = ([config.size, config.size, config.image_channels], config.centered);
-    Ok(setting(NetworkConfig::Ncsnpp(config), shape, 0, schedule, precondition, symmetric))
+    let notes = sampled_otherwise(json);
+    Ok(Setting { notes, ..setting(NetworkConfig::Ncsnpp(config), shape, 0, schedule, precondition, symmetric) })
 }
 
 fn of_edm(network: NetworkConfig, shape: [usize; 3], classes: usize, json: &Json) -> Result<Setting> {
-    let wrapper = edm::wrapper(json)?;
-    // The noise of the opposite sign, of ln(σ/2): no prediction here.
-    ensure!(Kind::Unsupported, wrapper != Wrapper::Ve, "a VEPrecond is not sampled here");
-    let (schedule, precondition) = edm::surroundings(wrapper, json)?;
+    let (schedule, precondition) = edm::surroundings(edm::wrapper(json)?, json)?;
     Ok(setting(network, shape, classes, schedule, precondition, true))
 }
 
@@ -292,7 +307,7 @@ fn of_karras(
         Surroundings::FlowMap(schedule, consistency) => {
             let grid = Grid { spacing, steps: 1, clean: false, ..Grid::default() };
             let role = Role::FlowMap(consistency);
-            Ok(Setting { network, shape, classes, schedule, role, symmetric: true, clamp, grid })
+            Ok(Setting { network, shape, classes, schedule, role, symmetric: true, clamp, grid, notes: Vec::new() })
         }
         Surroundings::Denoiser(schedule, precondition) => {
             let grid = Grid { spacing, steps: 40, ..Grid::default() };
@@ -345,7 +360,9 @@ fn adm_setting(json: &Json) -> Result<Setting> {
     let prediction = if process.predict_xstart { Prediction::X0 {} } else { Prediction::Eps {} };
     let setting =
         setting(NetworkConfig::Adm(config), shape, classes, schedule, Precondition::unscaled(prediction, noise), true);
-    Ok(Setting { clamp: true, ..setting })
+    let respaced = text(json, "timestep_respacing").filter(|text| !text.is_empty());
+    let notes = respaced.map(|steps| format!("how many steps are sampled, timestep_respacing {steps}, is not taken"));
+    Ok(Setting { clamp: true, notes: notes.into_iter().collect(), ..setting })
 }
 
 fn unet_2d_setting(json: &Json, scheduler: Option<&Json>) -> Result<Setting> {
@@ -373,25 +390,24 @@ fn unet_2d_setting(json: &Json, scheduler: Option<&Json>) -> Result<Setting> {
     let Some(scheduler) = scheduler else {
         ensure!(
             !fourier && !adm,
-            "there is no scheduler_config.json, which says on what noise the network was trained"
+            "there is no scheduler_config.json, which says on what noise the network was trained: state it with --schedule, such as {}",
+            if fourier { "--schedule ScoreSdeVe" } else { "--schedule CMStochasticIterative or --schedule DDPM" }
         );
-        return Ok(Setting {
-            clamp: true,
-            ..setting(
-                network,
-                shape,
-                classes,
-                Discrete::default(),
-                Precondition::unscaled(Prediction::Eps {}, FROM_CLEANEST),
-                true,
-            )
-        });
+        let precondition = Precondition::unscaled(Prediction::Eps {}, FROM_CLEANEST);
+        let assumed = setting(network, shape, classes, Discrete::default(), precondition, true);
+        let notes = vec![
+            "there is no scheduler_config.json: DDPM's noise is assumed; state another with --schedule".to_owned(),
+        ];
+        return Ok(Setting { clamp: true, notes, ..assumed });
     };
     let trained = diffusers_scheduler::trained_on(scheduler, fourier);
-    match trained.map_err(|error| error.at("scheduler_config.json"))? {
-        Trained::EndPoints => of_karras(network, shape, classes, scheduler, true),
-        Trained::Denoiser { schedule, precondition, symmetric, clamp } => {
-            Ok(Setting { clamp, ..setting(network, shape, classes, schedule, precondition, symmetric) })
+    let (trained, notes) = trained.map_err(|error| error.at("scheduler_config.json"))?;
+    let setting = match trained {
+        Trained::EndPoints => of_karras(network, shape, classes, scheduler, true)?,
+        Trained::Denoiser(Denoiser { schedule, precondition, symmetric, clamp, grid }) => {
+            let usual = setting(network, shape, classes, schedule, precondition, symmetric);
+            Setting { clamp, grid: grid.unwrap_or_else(|| usual.grid.clone()), ..usual }
         }
-    }
+    };
+    Ok(Setting { notes, ..setting })
 }

@@ -11,7 +11,7 @@
 //! attention(h) = h + W_o softmax(q kᵀ/√d) v,  q, k, v = W_q GN h, W_k GN h, W_v GN h, in heads of d channels
 //!
 //! An image is halved and doubled by 3 × 3 convolutions (of stride 2; after repeating positions), or by a residual block
-//! with the mean of 2 × 2 positions, or the repetition, on both of its branches. The noise number is a step of 0 to 1000;
+//! with the mean of 2 × 2 positions, or the repetition, on both of its branches, or by those alone. The noise number is a step of 0 to 1000;
 //! the frequencies are 10⁴^(−k/K), cosines before sines. K₂, W_o and the last convolution start at zero.
 
 use burn::module::Module;
@@ -69,8 +69,10 @@ pub struct AdmConfig {
     pub head_channels: Option<usize>,
     /// Whether the embedding scales and shifts the second norm of a block instead of shifting its input; default true.
     pub modulate: bool,
-    /// Whether residual blocks halve and double images, not convolutions; default false.
+    /// Whether residual blocks halve and double images; default false.
     pub resize_blocks: bool,
+    /// Whether, where blocks do not, convolutions halve and double images, not means and repetitions; default true.
+    pub resize_convolutions: bool,
     /// Probability of dropping a value inside a block in training; in \[0, 1), default 0.
     pub dropout: f64,
 }
@@ -90,6 +92,7 @@ impl Default for AdmConfig {
             head_channels: None,
             modulate: true,
             resize_blocks: false,
+            resize_convolutions: true,
             dropout: 0.0,
         }
     }
@@ -112,11 +115,8 @@ impl AdmConfig {
                 up.push(Step { unit: Some(self.unit(parts.iter().sum(), level, true, init)?), resize: None });
                 return Ok(self.width(level));
             }
-            let resize = match self.resize_blocks {
-                true => Resize::Block(units.block([parts[0]; 2], Resample::Nearest, init)?),
-                false => Resize::Conv(Conv::new(parts[0], parts[0], init)),
-            };
-            up.last_mut().expect("every level of the way up has units").resize = Some(resize);
+            let step = up.last_mut().expect("every level of the way up has units");
+            step.resize = self.resize(&units, parts[0], Resample::Nearest, init)?;
             Ok(parts[0])
         })?;
         let (norm, output) = (NORMS.of(last, init)?, Conv::zero(last, self.outputs, init));
@@ -156,6 +156,15 @@ impl AdmConfig {
         let outputs = self.width(level);
         let heads = if self.attends(level) { Some(self.heads_of(outputs, up)?) } else { None };
         self.units().unit([inputs, outputs], heads, init)
+    }
+
+    /// What changes the size between levels of these channels; none for a mean or a repetition.
+    fn resize(&self, units: &Units, channels: usize, resample: Resample, init: &mut Init) -> Result<Option<Resize>> {
+        Ok(match (self.resize_blocks, self.resize_convolutions) {
+            (true, _) => Some(Resize::Block(units.block([channels; 2], resample, init)?)),
+            (false, true) => Some(Resize::Conv(Conv::new(channels, channels, init))),
+            (false, false) => None,
+        })
     }
 
     fn units(&self) -> Units {
@@ -253,7 +262,7 @@ impl Contracting {
     /// It, and the channels of what it leaves for a way up.
     pub(super) fn new(config: &AdmConfig, init: &mut Init) -> Result<(Self, Vec<usize>)> {
         config.check()?;
-        let AdmConfig { inputs, classes, channels, resize_blocks, .. } = *config;
+        let AdmConfig { inputs, classes, channels, .. } = *config;
         let (walk, units, first) = (config.walk(), config.units(), config.width(0));
         let frequencies = EmbeddingConfig::Positional { max_period: 1e4, shift: 0, sine_first: false };
         let embedding = Embedding::new(&frequencies, channels, 4 * channels, classes, init)?;
@@ -265,10 +274,7 @@ impl Contracting {
             let inputs = parts[0];
             let (unit, resize, outputs) = match at {
                 At::Down { level, .. } => (Some(config.unit(inputs, level, false, init)?), None, config.width(level)),
-                _ if resize_blocks => {
-                    (None, Some(Resize::Block(units.block([inputs; 2], Resample::Mean, init)?)), inputs)
-                }
-                _ => (None, Some(Resize::Conv(Conv::new(inputs, inputs, init))), inputs),
+                _ => (None, config.resize(&units, inputs, Resample::Mean, init)?, inputs),
             };
             down.push(Step { unit, resize });
             Ok(outputs)
@@ -315,6 +321,8 @@ impl Step {
             (At::Halve { .. } | At::Double { .. }, Some(Resize::Block(block))) => {
                 block.forward(vec![parts[0].clone()], pass.embedded.clone(), &pass.dropout)
             }
+            (At::Halve { .. }, None) => ops::average_pool(parts[0].clone()),
+            (At::Double { .. }, None) => ops::upsample_nearest(parts[0].clone()),
             _ => self.unit.as_ref().expect(some).forward(parts, pass),
         }
     }

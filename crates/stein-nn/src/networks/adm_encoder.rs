@@ -7,7 +7,7 @@
 //!   fixes the size of images.
 //! - `adaptive`: W_o mean_P(g) + b_o, where W_o starts at zero.
 //! - `spatial`: W₂ relu(W₁ m + b₁) + b₂, where m is the means over positions of the first convolution, of every step down
-//!   and of h, side by side.
+//!   and of h, side by side; `spatial_v2` has silu(GN(W₁ m + b₁)) for the relu.
 
 use burn::{
     module::{Module, Param},
@@ -20,7 +20,7 @@ use super::adm::{AdmConfig, Contracted, Contracting, NORMS};
 use crate::{
     init::Init,
     layers::{GroupNorm, Linear},
-    ops::{self, Dual},
+    ops::{self, Activation, Dual},
 };
 
 /// The width of the hidden layer of [`Pool::Spatial`].
@@ -37,6 +37,8 @@ pub enum Pool {
     Adaptive,
     /// By their means at every step.
     Spatial,
+    /// The same with a normalized hidden layer.
+    SpatialV2,
 }
 
 /// The size and form of a noise-conditional classifier; what is named as in [`AdmConfig`] means the same.
@@ -66,11 +68,13 @@ pub struct AdmEncoderConfig {
     pub head_channels: Option<usize>,
     /// Whether the embedding scales and shifts the second norm of a block; default true.
     pub modulate: bool,
-    /// Whether residual blocks halve images, not convolutions; default true.
+    /// Whether residual blocks halve images; default true.
     pub resize_blocks: bool,
+    /// Whether, where blocks do not, convolutions halve images, not means; default true.
+    pub resize_convolutions: bool,
     /// Probability of dropping a value inside a block in training; in \[0, 1), default 0.
     pub dropout: f64,
-    /// How positions are pooled: `attention` (default), `adaptive` or `spatial`.
+    /// How positions are pooled: `attention` (default), `adaptive`, `spatial` or `spatial_v2`.
     pub pool: Pool,
 }
 
@@ -88,6 +92,7 @@ impl Default for AdmEncoderConfig {
             head_channels: Some(64),
             modulate: true,
             resize_blocks: true,
+            resize_convolutions: true,
             dropout: 0.0,
             pool: Pool::Attention,
         }
@@ -132,10 +137,12 @@ impl AdmEncoderConfig {
                 norm: NORMS.of(channels, init)?,
                 output: Linear::zero(channels, outputs, init),
             }),
-            Pool::Spatial => {
+            Pool::Spatial | Pool::SpatialV2 => {
                 let means = skips.iter().sum::<usize>() + channels;
+                let normalized = self.pool == Pool::SpatialV2;
                 Head::Spatial(SpatialPool {
                     hidden: Linear::new(means, HIDDEN, init),
+                    norm: normalized.then(|| NORMS.of(HIDDEN, init)).transpose()?,
                     output: Linear::new(HIDDEN, outputs, init),
                 })
             }
@@ -158,6 +165,7 @@ impl AdmEncoderConfig {
             head_channels: self.head_channels,
             modulate: self.modulate,
             resize_blocks: self.resize_blocks,
+            resize_convolutions: self.resize_convolutions,
             dropout: self.dropout,
         }
     }
@@ -193,7 +201,7 @@ enum Head {
     Attention(AttentionPool),
     /// See [`Pool::Adaptive`].
     Adaptive(MeanPool),
-    /// See [`Pool::Spatial`].
+    /// See [`Pool::Spatial`] and [`Pool::SpatialV2`].
     Spatial(SpatialPool),
 }
 
@@ -217,7 +225,7 @@ impl AttentionPool {
             "this classifier pools {} positions, not {height} x {width}: give images of the size it was built for",
             positions.dims()[0] - 1
         );
-        let x = ops::group_norm(h, &self.norm.norm(true)).reshape([rows, count - 1, channels]);
+        let x = ops::group_norm(h, &self.norm.norm(Some(Activation::Silu))).reshape([rows, count - 1, channels]);
         let mean = x.clone().linear(|x| x.mean_dim(1));
         let x = Dual::cat(vec![mean, x], 1) + positions.reshape([1, count, channels]).into();
         let mean = x.clone().linear(|x| x.narrow(1, 0, 1));
@@ -235,13 +243,14 @@ struct MeanPool {
 
 impl MeanPool {
     fn forward(&self, h: Dual<4>) -> Dual<2> {
-        self.output.forward(mean(ops::group_norm(h, &self.norm.norm(true))))
+        self.output.forward(mean(ops::group_norm(h, &self.norm.norm(Some(Activation::Silu)))))
     }
 }
 
 #[derive(Module, Debug)]
 struct SpatialPool {
     hidden: Linear,
+    norm: Option<GroupNorm>,
     output: Linear,
 }
 
@@ -249,9 +258,11 @@ impl SpatialPool {
     fn forward(&self, Contracted { mut skips, bottom, .. }: Contracted) -> Dual<2> {
         skips.push(bottom);
         let hidden = self.hidden.forward(Dual::cat(skips.into_iter().map(mean).collect(), 1));
-        // relu(x) is x times the step function of x, and so is its tangent.
-        let open = hidden.value.zeros_like().mask_fill(hidden.value.clone().greater_scalar(0.0), 1.0);
-        self.output.forward(hidden.linear(|x| x * open.clone()))
+        let [rows, width] = hidden.dims();
+        self.output.forward(match &self.norm {
+            None => ops::activate(hidden, Activation::Relu),
+            Some(norm) => norm.forward_silu(hidden.reshape([rows, 1, 1, width])).reshape([rows, width]),
+        })
     }
 }
 

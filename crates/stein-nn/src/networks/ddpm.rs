@@ -8,7 +8,7 @@
 //! e = W₂ silu(W₁ \[sin(ω t), cos(ω t)\] + b₁) + b₂,  ω_k = 10⁴^(−k/(K − 1)), k = 0 … K−1
 //!
 //! Levels change by a convolution of stride 2 with zeros below and right, and by repetition of positions and a
-//! convolution. On the way up a level attends after its last block only, unlike in the code of DDPM.
+//! convolution, or by the mean of 2 × 2 positions and by repetition alone. On the way up a level attends after its last block only, unlike in the code of DDPM.
 
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use stein::{Context, Result};
 use stein_base::Explain;
 
 use super::{
+    Nonlinearity,
     images::image_network,
     ncsnpp::{InputPyramid, Ncsnpp, NcsnppConfig, NoiseLevels, NoiseNumber, OutputPyramid, ResidualBlock},
 };
@@ -51,6 +52,10 @@ pub struct DdpmConfig {
     pub scale_by_sigma: bool,
     /// What σ a label stands for.
     pub levels: NoiseLevels,
+    /// The activation: `silu` (default), `elu`, `relu` or `leaky_relu`.
+    pub nonlinearity: Nonlinearity,
+    /// Whether a convolution is part of a change of size; default true.
+    pub resize_convolutions: bool,
     /// Whether images are given in \[−1, 1\] instead of \[0, 1\], from which the network maps them there; default true.
     pub centered: bool,
 }
@@ -68,6 +73,8 @@ impl Default for DdpmConfig {
             conditional: true,
             scale_by_sigma: false,
             levels: NoiseLevels::default(),
+            nonlinearity: Nonlinearity::Silu,
+            resize_convolutions: true,
             centered: true,
         }
     }
@@ -95,6 +102,8 @@ impl DdpmConfig {
             conditional,
             scale_by_sigma,
             ref levels,
+            nonlinearity,
+            resize_convolutions,
             centered,
         } = *self;
         NcsnppConfig {
@@ -109,9 +118,11 @@ impl DdpmConfig {
             conditional,
             scale_by_sigma,
             levels: levels.clone(),
+            nonlinearity,
             filter: Vec::new(),
             rescale: false,
             block: ResidualBlock::Ddpm,
+            resize_convolutions,
             input: InputPyramid::None,
             output: OutputPyramid::None,
             centered,

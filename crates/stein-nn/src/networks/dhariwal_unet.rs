@@ -160,7 +160,7 @@ impl DhariwalUnet {
         let embedded = self.embed(context.noise.clone(), labels);
         let h = self.trunk.forward(x, &embedded, context, |_, h| h, |_, _| ())?;
         if trace::is_on() {
-            trace::note(|| "output_norm".to_owned(), &ops::group_norm(h.clone(), &self.output_norm.norm(false)));
+            trace::note(|| "output_norm".to_owned(), &ops::group_norm(h.clone(), &self.output_norm.norm(None)));
         }
         Ok(head(h, &self.output_norm, &self.output, None))
     }

@@ -14,6 +14,7 @@ use stein::{Context, Result};
 use stein_base::Explain;
 
 use super::{
+    Nonlinearity,
     images::image_network,
     refine_net::{FOUR_STAGES, RefineNet, RefineNetForm},
 };
@@ -33,11 +34,13 @@ pub struct NcsnConfig {
     pub levels: usize,
     /// Whether images in \[0, 1\] are mapped to \[−1, 1\] first; default true.
     pub centers: bool,
+    /// The activation: `elu` (default), `relu`, `leaky_relu` or `silu`.
+    pub nonlinearity: Nonlinearity,
 }
 
 impl Default for NcsnConfig {
     fn default() -> Self {
-        Self { channels: 128, inputs: 3, outputs: 3, levels: 10, centers: true }
+        Self { channels: 128, inputs: 3, outputs: 3, levels: 10, centers: true, nonlinearity: Nonlinearity::Elu }
     }
 }
 
@@ -47,8 +50,9 @@ impl NcsnConfig {
     /// # Errors
     /// When the config is not one of a network.
     pub fn build(&self, init: &mut Init) -> Result<Ncsn> {
-        let Self { channels, inputs, outputs, levels, centers } = *self;
-        let form = RefineNetForm { channels, inputs, outputs, stages: FOUR_STAGES, levels, conditional: true, centers };
+        let Self { channels, inputs, outputs, levels, centers, nonlinearity } = *self;
+        let (stages, conditional) = (FOUR_STAGES, true);
+        let form = RefineNetForm { channels, inputs, outputs, stages, levels, conditional, centers, nonlinearity };
         Ok(Ncsn { trunk: RefineNet::new(&form, init)? })
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! A dilated RefineNet F that knows nothing of the noise, whose output is divided by its standard deviation:
 //!
-//! s(x, i) = F(x)/σ_i,  σ_i = σ_first (σ_last/σ_first)^(i/(L − 1)),  i = 0 … L − 1
+//! s(x, i) = F(x)/σ_i,  σ_i = σ_first (σ_last/σ_first)^(i/(L − 1)),  i = 0 … L − 1,
+//!
+//! or σ_i in equal steps.
 //!
 //! Normalizations are those of NCSN without the levels, on the way down only, and pooling takes maxima. Networks for
 //! larger images have more stages that halve, and 4C channels in the two dilated ones.
@@ -16,6 +18,7 @@ use stein::{Context, Error, Result, ensure};
 use stein_base::Explain;
 
 use super::{
+    Nonlinearity,
     images::image_network,
     refine_net::{FOUR_STAGES, RefineNet, RefineNetForm, StageKind},
 };
@@ -41,6 +44,20 @@ pub struct NcsnV2Config {
     pub sigma_last: f64,
     /// Whether images in \[0, 1\] are mapped to \[−1, 1\] first; default true.
     pub centers: bool,
+    /// The activation: `elu` (default), `relu`, `leaky_relu` or `silu`.
+    pub nonlinearity: Nonlinearity,
+    /// How the levels between the first and the last are spaced: `geometric` (default) or `uniform`.
+    pub spacing: LevelSpacing,
+}
+
+/// How noise levels are spaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LevelSpacing {
+    /// In equal ratios.
+    Geometric,
+    /// In equal steps.
+    Uniform,
 }
 
 impl Default for NcsnV2Config {
@@ -54,6 +71,8 @@ impl Default for NcsnV2Config {
             sigma_first: 50.0,
             sigma_last: 0.01,
             centers: true,
+            nonlinearity: Nonlinearity::Elu,
+            spacing: LevelSpacing::Geometric,
         }
     }
 }
@@ -64,7 +83,8 @@ impl NcsnV2Config {
     /// # Errors
     /// When the config is not one of a network.
     pub fn build(&self, init: &mut Init) -> Result<NcsnV2> {
-        let Self { channels, stages, inputs, outputs, levels, sigma_first, sigma_last, centers } = *self;
+        let Self { channels, stages, inputs, outputs, levels, sigma_first, sigma_last, centers, nonlinearity, .. } =
+            *self;
         let dilated = [(4, StageKind::Dilate(2)), (4, StageKind::Dilate(4))];
         let halving = |count: usize| {
             let halved = std::iter::repeat_n((2, StageKind::Halve), count);
@@ -79,16 +99,20 @@ impl NcsnV2Config {
         for (name, sigma) in [("sigma_first", sigma_first), ("sigma_last", sigma_last)] {
             ensure!(sigma > 0.0 && sigma.is_finite(), "network.{name} is {sigma}: give a positive number");
         }
-        let form = RefineNetForm { channels, inputs, outputs, stages: &stages, levels, conditional: false, centers };
+        let (stages, conditional) = (&stages[..], false);
+        let form = RefineNetForm { channels, inputs, outputs, stages, levels, conditional, centers, nonlinearity };
         Ok(NcsnV2 { trunk: RefineNet::new(&form, init)?, sigmas: self.sigmas() })
     }
 
     /// The standard deviation of the noise of every level. They are f32, as the reference has them whatever it computes
     /// in.
     pub(crate) fn sigmas(&self) -> Vec<f32> {
-        let (first, last) = (self.sigma_first.ln(), self.sigma_last.ln());
+        let uniform = self.spacing == LevelSpacing::Uniform;
+        let place = |sigma: f64| if uniform { sigma } else { sigma.ln() };
+        let (first, last) = (place(self.sigma_first), place(self.sigma_last));
         let step = (last - first) / self.levels.saturating_sub(1).max(1) as f64;
-        (0..self.levels).map(|level| (first + step * level as f64).exp() as f32).collect()
+        let sigma = |place: f64| if uniform { place } else { place.exp() };
+        (0..self.levels).map(|level| sigma(first + step * level as f64) as f32).collect()
     }
 }
 

@@ -11,7 +11,8 @@
 //! e = W₂ silu(W₁ \[sin(ω c), cos(ω c)\] + b₁) + b₂
 //!
 //! with S the identity or a linear map and R a change of size: of BigGAN (Brock et al., arXiv:1809.11096) are blocks
-//! with R between the levels; of DDPM are convolutions there instead. Sizes change by a filter (Karras et al.,
+//! with R between the levels; of DDPM are convolutions there instead, or nothing but R. Another activation may stand for
+//! silu. Sizes change by a filter (Karras et al.,
 //! arXiv:1912.04958; Zhang, arXiv:1904.11486) or by the repetition and the mean of positions.
 //!
 //! c is ln σ with random frequencies, or a label of the noise with geometric ones. The output may be divided by σ.
@@ -29,16 +30,16 @@ use stein::{Context, Result, ensure};
 use stein_base::Explain;
 
 use super::{
-    Takes,
+    Nonlinearity, Takes,
     images::image_network,
-    units::{Norms, Pass, Unit, Units, check_dropout, check_halvings, check_multipliers, head},
+    units::{Norms, Pass, Unit, Units, check_dropout, check_halvings, check_multipliers, head_of},
     walk::{At, Walk},
 };
 use crate::{
     embedding::{EmbeddingConfig, Frequencies},
     init::Init,
     layers::{BlockForm, Conv, Dropout, GroupNorm, Linear, ResBlock, Resample},
-    ops::{self, Dual, Fir},
+    ops::{self, Activation, Dual, Fir},
     trace::{note, within},
 };
 
@@ -155,6 +156,8 @@ pub struct NcsnppConfig {
     pub scale_by_sigma: bool,
     /// What σ a label stands for, where the output is divided by the σ of a label.
     pub levels: NoiseLevels,
+    /// The activation: `silu` (default), `elu`, `relu` or `leaky_relu`.
+    pub nonlinearity: Nonlinearity,
     /// Taps of the filter that changes of size use; at least 2 with a positive sum, or none for no filter; default
     /// `[1, 3, 3, 1]`.
     pub filter: Vec<f32>,
@@ -162,6 +165,8 @@ pub struct NcsnppConfig {
     pub rescale: bool,
     /// The form of the blocks, `biggan` (default) or `ddpm`.
     pub block: ResidualBlock,
+    /// Whether, with blocks of DDPM, a convolution is part of a change of size; default true.
+    pub resize_convolutions: bool,
     /// How lower levels see the image: `none`, `input_skip` or `residual` (default).
     pub input: InputPyramid,
     /// What `input_skip` does with what it shows: `sum` (default) or `cat`.
@@ -187,9 +192,11 @@ impl Default for NcsnppConfig {
             conditional: true,
             scale_by_sigma: true,
             levels: NoiseLevels::default(),
+            nonlinearity: Nonlinearity::Silu,
             filter: vec![1.0, 3.0, 3.0, 1.0],
             rescale: true,
             block: ResidualBlock::Biggan,
+            resize_convolutions: true,
             input: InputPyramid::Residual,
             combine: Combine::Sum,
             output: OutputPyramid::None,
@@ -269,7 +276,7 @@ impl NcsnppConfig {
                     width(level)
                 }
                 At::Halve { level } => {
-                    down[level].change = Some(maker.change(now, false, init)?);
+                    down[level].change = maker.change(now, false, init)?;
                     let outputs;
                     (down[level].entry, outputs) = maker.entry(now, &mut seen, init);
                     outputs
@@ -289,7 +296,7 @@ impl NcsnppConfig {
                     width(level)
                 }
                 At::Double { stage } => {
-                    up[stage].change = Some(maker.change(now, true, init)?);
+                    up[stage].change = maker.change(now, true, init)?;
                     now
                 }
             })
@@ -328,8 +335,11 @@ impl Ncsnpp {
         let noise = context.noise.clone();
         let [_, height, width, _] = x.dims();
         check_halvings([height, width], self.walk.halvings())?;
-        let embedded =
-            self.embedding.as_ref().map(|embedding| ops::silu(embedding.forward(self.coordinate(noise.clone()))));
+        let activation = self.config.nonlinearity.into();
+        let embedded = self
+            .embedding
+            .as_ref()
+            .map(|embedding| ops::activate(embedding.forward(activation, self.coordinate(noise.clone())), activation));
         let pass = Pass { embedded, tokens: None, dropout: Dropout::new(self.config.dropout, context) };
         let x = if self.config.centered { x } else { x.linear(|x| x * 2.0).shift(|x| x - 1.0) };
         let y = self.pass(x, &pass)?;
@@ -340,7 +350,10 @@ impl Ncsnpp {
     fn pass(&self, x: Dual<4>, pass: &Pass) -> Result<Dual<4>> {
         let h = self.input.forward(x.clone());
         note(|| "input".to_owned(), &h);
-        let missing = "a stage has a change of size where there is a next one";
+        let resized = |change: &Option<Change>, doubles: bool, mut parts: Vec<Dual<4>>| match change {
+            Some(change) => change.forward(parts, pass),
+            None => self.config.resample(doubles).apply(parts.swap_remove(0)),
+        };
         let (mut seen, mut made) = (x, None);
         let h = self.walk.all(h, |at, parts| {
             Ok(match at {
@@ -348,7 +361,7 @@ impl Ncsnpp {
                     within(|| at.to_string(), || self.down[level].units[unit].forward(parts, pass))
                 }
                 At::Halve { level } => {
-                    let h = self.down[level].change.as_ref().expect(missing).forward(parts, pass);
+                    let h = resized(&self.down[level].change, false, parts);
                     note(|| at.to_string(), &h);
                     self.enter(level, h, &mut seen)
                 }
@@ -358,7 +371,7 @@ impl Ncsnpp {
                     if unit == self.walk.blocks { self.leave(stage, h, &mut made) } else { h }
                 }
                 At::Double { stage } => {
-                    let h = self.up[stage].change.as_ref().expect(missing).forward(parts, pass);
+                    let h = resized(&self.up[stage].change, true, parts);
                     note(|| at.to_string(), &h);
                     h
                 }
@@ -459,18 +472,18 @@ struct Embedding {
 }
 
 impl Embedding {
-    fn forward(&self, noise: Dual<1>) -> Dual<2> {
+    fn forward(&self, activation: Activation, noise: Dual<1>) -> Dual<2> {
         let features = self.frequencies.features(noise);
         note(|| "embedding.frequencies".to_owned(), &features);
         let hidden = self.first.forward(features);
         note(|| "embedding.first".to_owned(), &hidden);
-        let embedded = self.second.forward(ops::silu(hidden));
+        let embedded = self.second.forward(ops::activate(hidden, activation));
         note(|| "embedding.second".to_owned(), &embedded);
         embedded
     }
 }
 
-/// A level of the way down: its units, the change to the next one, and where that one sees the image.
+/// A level of the way down: its units, what changes the size to that of the next one besides a filter, and where that one sees the image.
 #[derive(Module, Debug, Default)]
 struct Down {
     units: Vec<Unit>,
@@ -486,7 +499,7 @@ struct Up {
     change: Option<Change>,
 }
 
-/// A change of size between levels.
+/// A change of size between levels that has weights.
 #[derive(Module, Debug)]
 enum Change {
     Block(ResBlock),
@@ -558,12 +571,14 @@ impl Joint {
 struct Head {
     norm: GroupNorm,
     conv: Conv,
+    #[module(skip)]
+    activation: Activation,
 }
 
 impl Head {
     /// With a residual added.
     fn forward(&self, h: Dual<4>, residual: Option<Dual<4>>) -> Dual<4> {
-        head(h, &self.norm, &self.conv, residual)
+        head_of(self.activation, h, &self.norm, &self.conv, residual)
     }
 }
 
@@ -592,6 +607,7 @@ impl<'a> Maker<'a> {
             embedding: config.conditional.then_some(4 * config.channels),
             rescale: if config.rescale { SQRT_2 } else { 1.0 },
             skip: true,
+            activation: config.nonlinearity.into(),
             ..BlockForm::default()
         };
         Self { config, units: Units { form, norms: Norms { groups, epsilon: EPSILON } } }
@@ -639,12 +655,15 @@ impl<'a> Maker<'a> {
         })
     }
 
-    fn change(&self, channels: usize, doubles: bool, init: &mut Init) -> Result<Change> {
+    fn change(&self, channels: usize, doubles: bool, init: &mut Init) -> Result<Option<Change>> {
         Ok(match self.config.block {
             ResidualBlock::Biggan => {
-                Change::Block(self.units.block([channels; 2], self.config.resample(doubles), init)?)
+                Some(Change::Block(self.units.block([channels; 2], self.config.resample(doubles), init)?))
             }
-            ResidualBlock::Ddpm => Change::Conv(self.scaled([channels; 2], doubles, init)),
+            ResidualBlock::Ddpm if self.config.resize_convolutions => {
+                Some(Change::Conv(self.scaled([channels; 2], doubles, init)))
+            }
+            ResidualBlock::Ddpm => None,
         })
     }
 
@@ -658,6 +677,7 @@ impl<'a> Maker<'a> {
     }
 
     fn head(&self, channels: usize, conv: Conv, init: &mut Init) -> Result<Head> {
-        Ok(Head { norm: self.units.norms.of(channels, init)?, conv })
+        let (norm, activation) = (self.units.norms.of(channels, init)?, self.config.nonlinearity.into());
+        Ok(Head { norm, conv, activation })
     }
 }

@@ -1,7 +1,7 @@
 //! The dilated RefineNet of NCSN and NCSNv2 (Lin et al., arXiv:1611.06612; Yu et al., arXiv:1705.09914).
 //!
 //! Going down, every stage is two residual blocks, with ν = [`InstanceNorm`] and elu of Clevert et al.,
-//! arXiv:1511.07289:
+//! arXiv:1511.07289, or another activation in its place everywhere:
 //!
 //! block(h) = S h + K₂ elu(ν(K₁ elu(ν h)))
 //!
@@ -24,7 +24,7 @@ use burn::{
 };
 use stein::{Context, Result, ensure};
 
-use super::Takes;
+use super::{Nonlinearity, Takes};
 use crate::{
     init::Init,
     layers::Conv,
@@ -70,6 +70,15 @@ pub(super) struct RefineNetForm<'a> {
     pub(super) conditional: bool,
     /// Whether images in \[0, 1\] are mapped to \[−1, 1\] first.
     pub(super) centers: bool,
+    /// The activation.
+    pub(super) nonlinearity: Nonlinearity,
+}
+
+/// What all layers of a pass are given besides their input.
+struct Pass {
+    /// The noise level of every sample.
+    index: Tensor<1, Int>,
+    activation: Activation,
 }
 
 /// A dilated RefineNet.
@@ -84,11 +93,13 @@ pub struct RefineNet {
     levels: usize,
     divisor: usize,
     centers: bool,
+    #[module(skip)]
+    activation: Activation,
 }
 
 impl RefineNet {
     pub(super) fn new(form: &RefineNetForm, init: &mut Init) -> Result<Self> {
-        let RefineNetForm { channels, inputs, outputs, stages, levels, conditional, centers } = *form;
+        let RefineNetForm { channels, inputs, outputs, stages, levels, conditional, centers, nonlinearity } = *form;
         ensure!(
             channels > 1,
             "network.channels is {channels}: give at least 2, since the normalization compares channels with each other"
@@ -131,6 +142,7 @@ impl RefineNet {
             levels,
             divisor: 1 << halvings(stages),
             centers,
+            activation: nonlinearity.into(),
         })
     }
 
@@ -159,6 +171,7 @@ impl RefineNet {
         );
         let index = TensorData::new(levels.iter().map(|level| *level as i64).collect(), [n]);
         let index = Tensor::from_data(index, &x.value.device());
+        let pass = &Pass { index, activation: self.activation };
         let mut h = x;
         if self.centers {
             h = h.linear(|x| x * 2.0);
@@ -168,21 +181,21 @@ impl RefineNet {
         let mut returned = Vec::new();
         for (stage, blocks) in self.stages.iter().enumerate() {
             for (which, block) in blocks.iter().enumerate() {
-                h = block.forward(h, &index);
+                h = block.forward(h, pass);
                 note(|| format!("stages.{stage}.{which}"), &h);
             }
             returned.push(h.clone());
         }
         let mut below = None;
         for (which, (refine, h)) in self.refine.iter().zip(returned.into_iter().rev()).enumerate() {
-            let h = refine.forward(std::iter::once(h).chain(below).collect(), &index);
+            let h = refine.forward(std::iter::once(h).chain(below).collect(), pass);
             note(|| format!("refine.{which}"), &h);
             below = Some(h);
         }
         let h = below.expect("a RefineNet has stages");
-        let h = ops::group_norm(h.clone(), &self.norm.of(&h, &index));
+        let h = ops::group_norm(h.clone(), &self.norm.of(&h, pass));
         note(|| "norm".to_owned(), &h);
-        Ok(ops::conv2d(vec![elu(h)], self.output.plain()))
+        Ok(ops::conv2d(vec![pass.activate(h)], self.output.plain()))
     }
 }
 
@@ -217,10 +230,10 @@ impl Block {
         }
     }
 
-    fn forward(&self, x: Dual<4>, index: &Tensor<1, Int>) -> Dual<4> {
+    fn forward(&self, x: Dual<4>, pass: &Pass) -> Dual<4> {
         let dilation = if let StageKind::Dilate(dilation) = self.change { dilation } else { 1 };
-        let h = convolve(self.first_norm.activated(x.clone(), index), &self.first, dilation, None);
-        let h = self.second_norm.activated(h, index);
+        let h = convolve(self.first_norm.activated(x.clone(), pass), &self.first, dilation, None);
+        let h = self.second_norm.activated(h, pass);
         let skip = |x, residual| match &self.skip {
             Some(layer) => convolve(x, layer, dilation, residual),
             None => x,
@@ -259,30 +272,30 @@ impl Refine {
     }
 
     /// The result has the size of the first of the images.
-    fn forward(&self, images: Vec<Dual<4>>, index: &Tensor<1, Int>) -> Dual<4> {
+    fn forward(&self, images: Vec<Dual<4>>, pass: &Pass) -> Dual<4> {
         let [_, height, width, _] = images[0].dims();
-        let adapted = images.into_iter().zip(&self.adapt).map(|(h, units)| residual_units(units, h, index));
+        let adapted = images.into_iter().zip(&self.adapt).map(|(h, units)| residual_units(units, h, pass));
         let h = if self.merge.is_empty() {
             adapted.last()
         } else {
-            let merged = adapted.zip(&self.merge).map(|(h, unit)| resize(unit.forward(h, index), [height, width]));
+            let merged = adapted.zip(&self.merge).map(|(h, unit)| resize(unit.forward(h, pass), [height, width]));
             merged.reduce(|sum, h| sum + h)
         };
-        let mut h = elu(h.expect("a refinement has images to refine"));
+        let mut h = pass.activate(h.expect("a refinement has images to refine"));
         let mut path = h.clone();
         for unit in &self.pool {
-            path = unit.forward_pooled(path, index);
+            path = unit.forward_pooled(path, pass);
             h = h + path.clone();
         }
-        residual_units(&self.output, h, index)
+        residual_units(&self.output, h, pass)
     }
 }
 
 /// Residual convolution units: every two convolutions with a skip over them.
-fn residual_units(units: &[Unit], h: Dual<4>, index: &Tensor<1, Int>) -> Dual<4> {
+fn residual_units(units: &[Unit], h: Dual<4>, pass: &Pass) -> Dual<4> {
     units.chunks_exact(2).fold(h, |h, pair| {
-        let inner = pair[0].forward_activated(h.clone(), None, index);
-        pair[1].forward_activated(inner, Some(h), index)
+        let inner = pair[0].forward_activated(h.clone(), None, pass);
+        pair[1].forward_activated(inner, Some(h), pass)
     })
 }
 
@@ -303,22 +316,22 @@ impl Unit {
         Self { conv: self.conv.without_bias(), ..self }
     }
 
-    fn forward(&self, h: Dual<4>, index: &Tensor<1, Int>) -> Dual<4> {
-        let norm = self.norm.as_ref().map(|norm| norm.of(&h, index));
+    fn forward(&self, h: Dual<4>, pass: &Pass) -> Dual<4> {
+        let norm = self.norm.as_ref().map(|norm| norm.of(&h, pass));
         ops::conv2d(vec![h], ops::Conv { norm, ..self.conv.plain() })
     }
 
-    fn forward_activated(&self, h: Dual<4>, residual: Option<Dual<4>>, index: &Tensor<1, Int>) -> Dual<4> {
+    fn forward_activated(&self, h: Dual<4>, residual: Option<Dual<4>>, pass: &Pass) -> Dual<4> {
         let h = match &self.norm {
-            Some(norm) => norm.activated(h, index),
-            None => elu(h),
+            Some(norm) => norm.activated(h, pass),
+            None => pass.activate(h),
         };
         convolve(h, &self.conv, 1, residual)
     }
 
-    fn forward_pooled(&self, h: Dual<4>, index: &Tensor<1, Int>) -> Dual<4> {
+    fn forward_pooled(&self, h: Dual<4>, pass: &Pass) -> Dual<4> {
         let h = match &self.norm {
-            Some(norm) => mean_pool(ops::group_norm(h.clone(), &norm.of(&h, index))),
+            Some(norm) => mean_pool(ops::group_norm(h.clone(), &norm.of(&h, pass))),
             None => max_pool(h),
         };
         convolve(h, &self.conv, 1, None)
@@ -385,11 +398,11 @@ impl InstanceNorm {
     }
 
     /// The operation for these images.
-    fn of(&self, x: &Dual<4>, index: &Tensor<1, Int>) -> Norm {
+    fn of(&self, x: &Dual<4>, pass: &Pass) -> Norm {
         let [n, _, _, c] = x.dims();
         let (device, kind) = (x.value.device(), x.value.dtype());
         let (one, zero) = (Tensor::<1>::ones([c], (&device, kind)), Tensor::<1>::zeros([c], (&device, kind)));
-        let [gamma, alpha, beta] = self.rows(index);
+        let [gamma, alpha, beta] = self.rows(&pass.index);
         let means = x.clone().linear(|x| x.mean_dim(1).mean_dim(2).reshape([n, c]));
         // Layer normalization divides by the biased variance, which is this part of the unbiased one.
         let part = (c - 1) as f64 / c as f64;
@@ -398,17 +411,19 @@ impl InstanceNorm {
         let mut shift = means.linear(|means| means * along.clone());
         shift.value = shift.value + beta;
         let modulation = Some(((gamma - 1.0).into(), shift));
-        Norm { gamma: one, beta: zero, groups: c, epsilon: EPSILON, modulation, silu: false }
+        Norm { gamma: one, beta: zero, groups: c, epsilon: EPSILON, modulation, activation: None }
     }
 
-    fn activated(&self, x: Dual<4>, index: &Tensor<1, Int>) -> Dual<4> {
-        let norm = self.of(&x, index);
-        elu(ops::group_norm(x, &norm))
+    fn activated(&self, x: Dual<4>, pass: &Pass) -> Dual<4> {
+        let norm = self.of(&x, pass);
+        pass.activate(ops::group_norm(x, &norm))
     }
 }
 
-fn elu(x: Dual<4>) -> Dual<4> {
-    ops::activate(x, Activation::Elu)
+impl Pass {
+    fn activate(&self, x: Dual<4>) -> Dual<4> {
+        ops::activate(x, self.activation)
+    }
 }
 
 /// A convolution of taps `dilation` positions apart, which is one of adjacent taps on every phase of the image.

@@ -271,6 +271,7 @@ impl SongUnet {
             let Some(entry) = self.entries.get(level - 1) else { return h };
             if self.encoder == SongEncoder::Skip {
                 heard = halve.apply(heard.clone());
+                trace::note(|| format!("entries.{}.down", level - 1), &heard);
                 let y = ops::conv2d(vec![heard.clone()], entry.plain());
                 trace::note(|| format!("entries.{}", level - 1), &y);
                 return h + y;
@@ -284,6 +285,14 @@ impl SongUnet {
         let left = |level: usize, h: &Dual<4>| {
             let Some(Exit { norm, conv }) = self.exits.get(level) else { return };
             let residual = out.take().map(|out| double.apply(out));
+            if trace::is_on() {
+                let name = |part: &str| format!("exits.{level}.{part}");
+                trace::note(|| name("norm"), &ops::group_norm(h.clone(), &norm.norm(None)));
+                trace::note(|| name("conv"), &head(h.clone(), norm, conv, None));
+                if let Some(residual) = &residual {
+                    trace::note(|| name("up"), residual);
+                }
+            }
             out = Some(head(h.clone(), norm, conv, residual));
         };
         self.trunk.forward(x, &embedded, context, entered, left)?;

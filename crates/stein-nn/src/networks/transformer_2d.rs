@@ -47,7 +47,7 @@ impl Transformer {
     pub(super) fn forward(&self, h: Dual<4>, context: &Dual<3>) -> Dual<4> {
         let [n, height, width, c] = h.dims();
         let rows = |x: Dual<4>| x.reshape([n, height * width, c]);
-        let mut tokens = self.input.forward(rows(ops::group_norm(h.clone(), &self.norm.norm(false))));
+        let mut tokens = self.input.forward(rows(ops::group_norm(h.clone(), &self.norm.norm(None))));
         for layer in &self.layers {
             tokens = layer.forward(tokens, context);
         }

@@ -43,6 +43,9 @@ pub struct Unet2dConfig {
     pub blocks: usize,
     /// Levels that attend, counted from 0; default `[1]`. The middle always attends.
     pub attention: Vec<usize>,
+    /// Levels that attend on the way up, where they are others; default none: those of `attention`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attention_up: Option<Vec<usize>>,
     /// Channels of an attention head, a divisor of the channels wherever there is attention; default none: one head.
     pub head_channels: Option<usize>,
     /// Groups of group normalizations, a divisor of the channels wherever one stands; default none: the largest divisor of
@@ -62,6 +65,8 @@ pub struct Unet2dConfig {
     /// The features of the noise number; default `positional` with `shift` 1 and `sine_first`. With `fourier` the scale
     /// is of the frequencies f as the weights keep them, for sines and cosines of 2π f ln σ; NCSN++ has 16.
     pub embedding: EmbeddingConfig,
+    /// Whether images in \[0, 1\] are mapped to \[−1, 1\] first; default false.
+    pub centers: bool,
 }
 
 impl Default for Unet2dConfig {
@@ -73,6 +78,7 @@ impl Default for Unet2dConfig {
             channels: vec![128, 256, 256, 256],
             blocks: 2,
             attention: vec![1],
+            attention_up: None,
             head_channels: None,
             groups: None,
             epsilon: 1e-6,
@@ -81,6 +87,7 @@ impl Default for Unet2dConfig {
             pad_after: true,
             dropout: 0.0,
             embedding: EmbeddingConfig::Positional { max_period: 1e4, shift: 1, sine_first: true },
+            centers: false,
         }
     }
 }
@@ -101,6 +108,7 @@ impl Unet2dConfig {
             channels: &self.channels,
             blocks: self.blocks,
             attention: &self.attention,
+            attention_up: self.attention_up.as_deref(),
             mixing: Mixing::Own { head: self.head_channels },
             norms,
             attention_norms: norms,
@@ -109,6 +117,7 @@ impl Unet2dConfig {
             pad_after: self.pad_after,
             dropout: self.dropout,
             embedding: &self.embedding,
+            centers: self.centers,
             features: if levels { 2 * first } else { first },
         };
         Ok(Unet2d { body: plan.build(init)?, levels })

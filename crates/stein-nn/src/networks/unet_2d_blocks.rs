@@ -259,6 +259,8 @@ pub(super) struct BodyPlan<'a> {
     pub(super) blocks: usize,
     /// The levels that attend.
     pub(super) attention: &'a [usize],
+    /// Those of the way up, where they are others.
+    pub(super) attention_up: Option<&'a [usize]>,
     pub(super) mixing: Mixing,
     pub(super) norms: Norms,
     /// Of the norms before attention, where they are others.
@@ -270,6 +272,8 @@ pub(super) struct BodyPlan<'a> {
     pub(super) pad_after: bool,
     pub(super) dropout: f64,
     pub(super) embedding: &'a EmbeddingConfig,
+    /// Whether images in \[0, 1\] are mapped to \[−1, 1\] first.
+    pub(super) centers: bool,
     /// Sines and cosines of the noise number.
     pub(super) features: usize,
 }
@@ -277,6 +281,7 @@ pub(super) struct BodyPlan<'a> {
 impl BodyPlan<'_> {
     fn check(&self) -> Result<()> {
         check_levels(self.channels, self.blocks, self.attention)?;
+        check_levels(self.channels, self.blocks, self.attends_up())?;
         ensure!(self.inputs > 0 && self.outputs > 0, "inputs and outputs count channels of images: give at least 1");
         ensure!(
             self.features.is_multiple_of(2),
@@ -290,6 +295,10 @@ impl BodyPlan<'_> {
             self.middle_rescale
         );
         Ok(())
+    }
+
+    fn attends_up(&self) -> &[usize] {
+        self.attention_up.unwrap_or(self.attention)
     }
 
     /// The forms of levels and of the middle.
@@ -370,6 +379,7 @@ impl BodyPlan<'_> {
             inputs: self.inputs,
             dropout: self.dropout,
             pad_after: self.pad_after,
+            centers: self.centers,
             walk,
         })
     }
@@ -385,7 +395,7 @@ impl BodyPlan<'_> {
         init: &mut Init,
     ) -> Result<MixUnit> {
         let (channels, norms) = (self.channels[level], form.blocks.norms);
-        let attends = self.attention.contains(&level);
+        let attends = self.attends_up().contains(&level);
         let groups = if self.filters && attends { Some((now + skip / 4).min(32)) } else { norms.groups };
         let mix = attends && (!self.filters || unit == self.blocks);
         let mix = mix.then(|| self.mixing.at(level, channels, form, init)).transpose()?;
@@ -425,6 +435,7 @@ pub(super) struct Body {
     pub(super) inputs: usize,
     dropout: f64,
     pad_after: bool,
+    centers: bool,
     #[module(skip)]
     pub(super) walk: Walk,
 }
@@ -440,6 +451,7 @@ impl Body {
             dropout: Dropout::new(self.dropout, context),
         };
         let along = Along { down: &self.down, middle: &self.middle, up: &self.up, pad_after: self.pad_after };
+        let x = if self.centers { x.linear(|x| x * 2.0).shift(|x| x - 1.0) } else { x };
         let h = self.input.forward(x.clone());
         let mut image = Some(x);
         let h = self.walk.all(h, |at, parts| {

@@ -38,6 +38,9 @@ pub struct Unet2dConditionConfig {
     pub blocks: usize,
     /// Levels with transformers, counted from 0; default `[0, 1, 2]`. The middle always has one.
     pub attention: Vec<usize>,
+    /// Levels with transformers on the way up, where they are others; default none: those of `attention`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attention_up: Option<Vec<usize>>,
     /// Attention heads of every level, divisors of its channels; default `[8, 8, 8, 8]`. The middle has those of the
     /// last.
     pub heads: Vec<usize>,
@@ -53,6 +56,8 @@ pub struct Unet2dConditionConfig {
     pub dropout: f64,
     /// The features of the noise number, a step; default `positional`.
     pub embedding: EmbeddingConfig,
+    /// Whether images in \[0, 1\] are mapped to \[−1, 1\] first; default false.
+    pub centers: bool,
 }
 
 impl Default for Unet2dConditionConfig {
@@ -65,6 +70,7 @@ impl Default for Unet2dConditionConfig {
             channels: vec![320, 640, 1280, 1280],
             blocks: 2,
             attention: vec![0, 1, 2],
+            attention_up: None,
             heads: vec![8; 4],
             layers: vec![1; 4],
             groups: 32,
@@ -72,6 +78,7 @@ impl Default for Unet2dConditionConfig {
             middle_rescale: 1.0,
             dropout: 0.0,
             embedding: EmbeddingConfig::Positional { max_period: 1e4, shift: 0, sine_first: false },
+            centers: false,
         }
     }
 }
@@ -102,6 +109,7 @@ impl Unet2dConditionConfig {
             channels: &self.channels,
             blocks: self.blocks,
             attention: &self.attention,
+            attention_up: self.attention_up.as_deref(),
             mixing: Mixing::Cross { heads: self.heads.clone(), layers: self.layers.clone(), context: self.context },
             norms,
             attention_norms: Norms { epsilon: TRANSFORMER_EPSILON, ..norms },
@@ -110,6 +118,7 @@ impl Unet2dConditionConfig {
             pad_after: false,
             dropout: self.dropout,
             embedding: &self.embedding,
+            centers: self.centers,
             features: self.channels.first().copied().unwrap_or(0),
         };
         Ok(Unet2dCondition { body: plan.build(init)?, context: self.context })

@@ -6,7 +6,7 @@ use stein::{Result, ensure, numbers::ensure_within};
 use crate::{
     init::Init,
     layers::{Attention, BlockForm, Conv, Dropout, GroupNorm, ResBlock, Resample},
-    ops::{self, Dual},
+    ops::{self, Activation, Dual},
     trace,
 };
 
@@ -148,7 +148,18 @@ pub(super) fn doubled(parts: Vec<Dual<4>>, conv: &Conv) -> Dual<4> {
 
 /// K silu(GN h), perhaps onto a residual.
 pub(super) fn head(h: Dual<4>, norm: &GroupNorm, conv: &Conv, residual: Option<Dual<4>>) -> Dual<4> {
-    ops::conv2d(vec![h], ops::Conv { norm: Some(norm.norm(true)), residual, ..conv.plain() })
+    head_of(Activation::Silu, h, norm, conv, residual)
+}
+
+/// K f(GN h) for an activation f, perhaps onto a residual.
+pub(super) fn head_of(
+    activation: Activation,
+    h: Dual<4>,
+    norm: &GroupNorm,
+    conv: &Conv,
+    residual: Option<Dual<4>>,
+) -> Dual<4> {
+    ops::conv2d(vec![h], ops::Conv { norm: Some(norm.norm(Some(activation))), residual, ..conv.plain() })
 }
 
 /// Fails unless the heads of attention divide the channels.

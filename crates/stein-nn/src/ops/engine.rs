@@ -35,6 +35,8 @@ pub(super) fn activate<const D: usize>(x: Tensor<D>, kind: Activation) -> Tensor
     match kind {
         Activation::Silu => activation::silu(x),
         Activation::Elu => activation::elu(x, 1.0),
+        Activation::Relu => activation::relu(x),
+        Activation::LeakyRelu => activation::leaky_relu(x, LEAK),
         // Not burn's own: its gradient is that of the tanh form.
         Activation::Gelu => ((x.clone() * FRAC_1_SQRT_2).erf() + 1.0) * x * 0.5,
         Activation::GeluTanh => {
@@ -42,6 +44,14 @@ pub(super) fn activate<const D: usize>(x: Tensor<D>, kind: Activation) -> Tensor
             x * 0.5 * (inner.tanh() + 1.0)
         }
     }
+}
+
+/// The slope of [`Activation::LeakyRelu`] below 0.
+const LEAK: f64 = 0.2;
+
+/// 1 above 0, otherwise 0.
+fn above<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    x.zeros_like().mask_fill(x.greater_scalar(0.0), 1.0)
 }
 
 /// The derivative of an activation.
@@ -53,6 +63,8 @@ pub(super) fn slope<const D: usize>(x: Tensor<D>, kind: Activation) -> Tensor<D>
         }
         // eˣ below zero, 1 above.
         Activation::Elu => x.clamp_max(0.0).exp(),
+        Activation::Relu => above(x),
+        Activation::LeakyRelu => above(x) * (1.0 - LEAK) + LEAK,
         Activation::Gelu => {
             let density = (x.clone() * x.clone() * -0.5).exp() * (2.0 * PI).powf(-0.5);
             ((x.clone() * FRAC_1_SQRT_2).erf() + 1.0) * 0.5 + x * density
@@ -132,7 +144,7 @@ pub(super) fn group_norm(x: Tensor<4>, norm: &Norm) -> Tensor<4> {
     let x = x.clone() / (mean(x.clone() * x, &[1, 3]) + norm.epsilon).sqrt();
     let (gamma, beta) = factors(norm);
     let y = x.reshape([n, h, w, c]) * gamma + beta;
-    if norm.silu { activation::silu(y) } else { y }
+    if norm.silu() { activation::silu(y) } else { y }
 }
 
 /// The tangent of [`group_norm`].
@@ -149,7 +161,7 @@ pub(super) fn group_norm_tangent(x: &Dual<4>, norm: &Norm) -> Tensor<4> {
         let wide = |x: &Dual<2>| x.tangent_or_zero().reshape([n, 1, 1, c]);
         along = along + (normal.clone() * own + offset) * wide(scale) + wide(shift);
     }
-    if norm.silu { slope(normal * gamma + beta, Activation::Silu) * along } else { along }
+    if norm.silu() { slope(normal * gamma + beta, Activation::Silu) * along } else { along }
 }
 
 pub(super) fn conv2d(parts: Vec<Tensor<4>>, conv: &Conv) -> Tensor<4> {

@@ -177,16 +177,27 @@ pub struct Norm {
     pub epsilon: f64,
     /// A scale and a shift of every sample, `[N, C]` each: y (1 + scale) + shift (Dhariwal & Nichol, arXiv:2105.05233).
     pub modulation: Option<(Dual<2>, Dual<2>)>,
-    /// Whether [`silu`] follows.
-    pub silu: bool,
+    /// What follows; [`silu`] in the same pass.
+    pub activation: Option<Activation>,
 }
 
 impl Norm {
+    /// Whether [`silu`] follows.
+    fn silu(&self) -> bool {
+        self.activation == Some(Activation::Silu)
+    }
+
+    /// Itself without what follows, and that, where it takes a pass of its own.
+    fn split(&self) -> Option<(Self, Activation)> {
+        let after = self.activation.filter(|kind| *kind != Activation::Silu)?;
+        Some((Self { activation: None, ..self.clone() }, after))
+    }
+
     fn sizes(&self) -> cpu::GroupNorm {
         cpu::GroupNorm {
             groups: self.groups,
             epsilon: self.epsilon,
-            silu: self.silu,
+            silu: self.silu(),
             modulated: self.modulation.is_some(),
         }
     }
@@ -222,6 +233,9 @@ impl Norm {
 /// # Panics
 /// If the groups do not divide C.
 pub fn group_norm(x: Dual<4>, norm: &Norm) -> Dual<4> {
+    if let Some((norm, after)) = norm.split() {
+        return activate(group_norm(x, &norm), after);
+    }
     let wanted = x.tangent.is_some() || norm.has_tangent();
     let left = left(wanted && takes(&x.value), tracked(&x) || norm.tracked());
     let shape = x.value.dims();
@@ -282,6 +296,10 @@ impl<'a> Conv<'a> {
 /// # Panics
 /// If the sizes do not fit.
 pub fn conv2d(parts: Vec<Dual<4>>, conv: Conv) -> Dual<4> {
+    if let Some(norm) = conv.norm.as_ref().filter(|norm| norm.split().is_some()) {
+        let x = group_norm(Dual::cat(parts, 3), norm);
+        return conv2d(vec![x], Conv { norm: None, ..conv });
+    }
     let from_input =
         parts.iter().any(|part| part.tangent.is_some()) || conv.norm.as_ref().is_some_and(Norm::has_tangent);
     let shift = conv.shift.as_ref().and_then(|shift| shift.tangent.clone());

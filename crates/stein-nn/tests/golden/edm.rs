@@ -148,7 +148,7 @@ fn what_is_not_known_is_refused() {
         ("encoder_type", json!("deep"), Fault::Unsupported, "known are standard, skip, residual"),
         ("depth", json!(1), Fault::Unsupported, "not known here: depth"),
         ("beta_d", json!(19.9), Fault::Unsupported, "not known here: beta_d"),
-        ("class_name", json!("training.networks.iDDPMPrecond"), Fault::Unsupported, "known are EDMPrecond"),
+        ("class_name", json!("training.networks.Precond"), Fault::Unsupported, "known are EDMPrecond"),
         ("model_type", json!("DhariwalUNet"), Fault::Mismatch, "not of a SongUNet"),
         ("num_blocks", json!("four"), Fault::Input, "num_blocks is \"four\""),
         ("resample_filter", json!([1, 2, 1]), Fault::Input, "network.filter"),

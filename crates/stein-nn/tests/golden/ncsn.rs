@@ -170,9 +170,9 @@ fn what_does_not_fit_is_refused() {
         config[section][key] = value;
         ncsn_v2::open(&config, Weights::Theirs(&weights)).err().expect("it is refused").to_string()
     };
-    assert!(refused(["model", "nonlinearity"], json!("swish")).contains("swish"));
-    assert!(refused(["model", "sigma_dist"], json!("uniform")).contains("uniform"));
-    assert!(refused(["model", "spec_norm"], json!(true)).contains("spectral"));
+    assert!(refused(["model", "nonlinearity"], json!("tanh")).contains("elu, relu, lrelu, swish"));
+    assert!(refused(["model", "sigma_dist"], json!("cosine")).contains("geometric, uniform"));
+    assert!(refused(["model", "sigma_dist"], json!("uniform")).contains("noise levels"));
     assert!(refused(["model", "sigma_begin"], json!(40.0)).contains("noise levels"));
     assert!(refused(["model", "ngf"], json!(1)).contains("at least 2"));
     assert!(refused(["data", "channels"], Value::Null).contains("NCSN"));

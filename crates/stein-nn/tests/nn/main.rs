@@ -1,5 +1,6 @@
 //! The networks and what trains and keeps them, on the CPU.
 
+mod averages;
 mod checkpoints;
 mod every;
 mod gradients;

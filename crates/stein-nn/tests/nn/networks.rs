@@ -304,8 +304,14 @@ fn operations_are_their_formulas() {
         }
     }
     let parameter = |seed| vector(8, seed, DType::F64, &device);
-    let norm =
-        ops::Norm { gamma: parameter(2), beta: parameter(3), groups: 2, epsilon: 1e-5, modulation: None, silu: false };
+    let norm = ops::Norm {
+        gamma: parameter(2),
+        beta: parameter(3),
+        groups: 2,
+        epsilon: 1e-5,
+        modulation: None,
+        activation: None,
+    };
     assert_close(&values(ops::group_norm(image(1).into(), &norm).value), &normed);
 
     let (k, v) = (values(image(4)), values(image(5)));

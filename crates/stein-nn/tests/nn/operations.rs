@@ -149,7 +149,7 @@ impl Given {
             groups,
             epsilon: 1e-5,
             modulation: modulated.then(|| (self.dual([samples, channels]), self.dual([samples, channels]))),
-            silu,
+            activation: silu.then_some(Activation::Silu),
         }
     }
 }
@@ -339,7 +339,14 @@ fn linear() {
 
 #[test]
 fn activations() {
-    for kind in [Activation::Silu, Activation::Elu, Activation::Gelu, Activation::GeluTanh] {
+    for kind in [
+        Activation::Silu,
+        Activation::Elu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Relu,
+        Activation::LeakyRelu,
+    ] {
         check(&format!("{kind:?}"), EXACT, |given| {
             // Up to 4 to both sides, where each has its whole shape.
             flat(ops::activate(given.dual([3, 37]).linear(|x| x * 4.0), kind))
@@ -612,7 +619,7 @@ fn a_view_is_its_dense_copy() {
         epsilon: 1e-5,
         // As a modulation cut from a wider vector.
         modulation: Some([0, 1].map(|c| x.clone().narrow(1, c, 1).narrow(2, 1, 1).reshape([2, 8]).into()).into()),
-        silu: true,
+        activation: Some(Activation::Silu),
     };
     let norm = &norm;
     let operations: Vec<Operation> = vec![

@@ -45,7 +45,7 @@ fn averages_take_the_places_of_weights() {
     let config = folder.path().join("config.json");
     std::fs::write(&config, "{}").unwrap();
     let source = Source::open(&data("score_sde.pth"), None, Some(&config)).unwrap();
-    assert!(source.origin.ends_with("score_sde.pth, averaged weights at step 42"), "{}", source.origin);
+    assert_eq!(source.which, "ema (`ema`) at step 42");
     let values = |name: &str| source.weights[name].iter::<f64>().collect::<Vec<_>>();
     assert_eq!(values("b")[1], 104.0);
     assert_eq!(values("a"), [9.0, 10.0]);
@@ -62,7 +62,7 @@ fn averages_are_named_without_the_wrapper() {
     let config = folder.path().join("config.json");
     std::fs::write(&config, "{}").unwrap();
     let source = Source::open(&data("ncsnv2_checkpoint_300.pth"), None, Some(&config)).unwrap();
-    assert!(source.origin.ends_with(", averaged weights"), "{}", source.origin);
+    assert_eq!(source.which, "ema at step 42");
     let values = |name: &str| source.weights[name].iter::<f64>().collect::<Vec<_>>();
     assert_eq!(values("begin_conv.weight"), [10.0, 20.0]);
     assert_eq!(values("normalizer.alpha"), [30.0]);

@@ -14,7 +14,7 @@ use stein_nn::{
 use stein_run::{Changes, Classes, ImportOptions, Model, SampleConfig, Silent, draw, export, import};
 
 /// A `UNet2DModel` of eight channels.
-fn unet() -> Value {
+pub fn unet() -> Value {
     json!({
         "_class_name": "UNet2DModel", "_diffusers_version": "0.42.1", "act_fn": "silu", "attention_head_dim": null,
         "block_out_channels": [8, 16], "down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "downsample_padding": 0,
@@ -24,20 +24,20 @@ fn unet() -> Value {
 }
 
 /// Its weights under the library's names, drawn at random.
-fn weights() -> Tensors {
+pub fn weights() -> Tensors {
     let config = import::diffusers::unet_2d_config(&unet()).unwrap();
     let network = NetworkConfig::Unet2d(config).build(&[8, 8, 1], 0, 3, &Device::flex()).unwrap();
     import::theirs(Kind::Diffusers, &unet(), &state::tensors(&network)).unwrap()
 }
 
-fn folder(config: &Value, weights: &Tensors) -> tempfile::TempDir {
+pub fn folder(config: &Value, weights: &Tensors) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
     write_tensors(weights, &folder.path().join("diffusion_pytorch_model.safetensors")).unwrap();
     folder
 }
 
-fn options(source: &Path) -> ImportOptions {
+pub fn options(source: &Path) -> ImportOptions {
     ImportOptions { source: source.to_owned(), ..ImportOptions::default() }
 }
 
@@ -116,7 +116,7 @@ fn consistency_functions_are_sampled_by_multistep_alone() {
 }
 
 /// What a `UNet2DModel` beside a scheduler's file is sampled on.
-fn trained_on(scheduler: Value) -> stein::Result<Setting> {
+pub fn trained_on(scheduler: Value) -> stein::Result<Setting> {
     let source = Source {
         kind: Kind::Diffusers,
         config: unet(),
@@ -124,6 +124,7 @@ fn trained_on(scheduler: Value) -> stein::Result<Setting> {
         latent: false,
         weights: weights(),
         origin: "a test".to_owned(),
+        which: String::new(),
     };
     Published::open(&source)?.setting().cloned()
 }
@@ -211,7 +212,7 @@ fn a_teacher_keeps_its_own_levels_and_is_no_consistency_function() {
     let setting = |denoiser: Value| {
         let config = json!({ "unet": unet, "karras_denoiser": denoiser });
         let (kind, weights, origin) = (Kind::Consistency, Tensors::new(), "a test".to_owned());
-        Setting::of(&Source { kind, config, scheduler: None, latent: false, weights, origin })
+        Setting::of(&Source { kind, config, scheduler: None, latent: false, weights, origin, which: String::new() })
     };
     let teacher = setting(json!({ "distillation": false, "sigma_min": 0.02, "sigma_max": 20.0, "rho": 5.0 })).unwrap();
     assert_eq!(teacher.schedule.span(), (0.02, 20.0));

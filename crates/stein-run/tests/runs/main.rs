@@ -7,6 +7,7 @@ mod imports;
 mod own;
 mod reference;
 mod sizes;
+mod schedules;
 
 use std::{
     fs,

@@ -1,6 +1,6 @@
 //! Grids: the published sequences, and the promises about their ends.
 
-use stein::{AnySchedule, Discrete, Edm, Grid, Schedule, Spacing, Vp};
+use stein::{AnySchedule, Discrete, Edm, Grid, Rectified, Schedule, Spacing, Vp};
 
 use crate::assert_close;
 
@@ -45,6 +45,26 @@ fn every_grid_on_every_schedule_descends_and_ends_clean() {
             }
         }
     }
+}
+
+/// `FlowMatchEulerDiscreteScheduler(shift=3)` of diffusers 0.42.1 in five steps: its list starts at 1 and is shifted before and after
+/// it is cut into steps, so that it ends twice shifted.
+#[test]
+fn shifted_is_that_of_flow_matching() {
+    let shifted = |s: f64| 3.0 * s / (1.0 + 2.0 * s);
+    let end = shifted(shifted(1e-3));
+    let grid = Grid { spacing: Spacing::Shifted { shift: 3.0 }, steps: 5, end: Some(end), ..Grid::default() };
+    let ours = times(&grid, &Rectified::default());
+    for (t, wanted) in ours.iter().zip([1.0, 0.900_359_1, 0.751_121_1, 0.502_985_06, 0.008_928_572]) {
+        assert_close(*t, wanted, 1e-6, "the library's sigma in f32");
+    }
+    let plain = Grid { spacing: Spacing::Shifted { shift: 1.0 }, ..grid };
+    let uniform = Grid { spacing: Spacing::Uniform {}, ..plain.clone() };
+    for (t, wanted) in times(&plain, &Vp::default()).into_iter().zip(times(&uniform, &Vp::default())) {
+        assert_close(t, wanted, 1e-9, "no shift");
+    }
+    let wrong = Grid { spacing: Spacing::Shifted { shift: 0.0 }, ..Grid::default() };
+    assert!(wrong.kernels(&Rectified::default()).unwrap_err().to_string().contains("shift = 0"));
 }
 
 #[test]

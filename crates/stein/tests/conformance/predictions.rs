@@ -11,7 +11,8 @@ fn every_prediction_gives_x0_back_on_every_schedule() {
         for prediction in Prediction::all() {
             for t in times(&*schedule, 41) {
                 let at = schedule.kernel(t);
-                let needs_signal = matches!(prediction, Prediction::Eps {} | Prediction::Score {});
+                let needs_signal =
+                    matches!(prediction, Prediction::Eps {} | Prediction::Score {} | Prediction::SigmaScore {});
                 if at.alpha == 0.0 && needs_signal {
                     continue;
                 }

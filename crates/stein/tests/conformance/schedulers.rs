@@ -360,7 +360,7 @@ fn carried(name: &str, case: &Case, mixture: &GaussianMixture) -> f64 {
         }
     }
     let oracle = EndOracle { mixture, sigma_data, seen: Mutex::default() };
-    let settings = Consistency { sigma_data, noise_input: NoiseInput::LogSigma { factor: 250.0 } };
+    let settings = Consistency { sigma_data, noise_input: NoiseInput::LogSigma { factor: 250.0, unit: 1.0 } };
     let map = ConsistencyFunction::new(&oracle, settings, schedule).unwrap();
     let clamped = Clamped { inner: &map, bounds: vec![(-1.0, 1.0)] };
     let map: &dyn FlowMap = if case.says("clip_denoised") { &clamped } else { &map };
