@@ -6,8 +6,8 @@ mod going_on;
 mod imports;
 mod own;
 mod reference;
-mod sizes;
 mod schedules;
+mod sizes;
 
 use std::{
     fs,
