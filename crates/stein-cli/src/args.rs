@@ -82,6 +82,15 @@ pub enum Command {
         #[arg(short, long, value_name = "PATH")]
         output: PathBuf,
     },
+    /// Write one page on a run or several: losses, settings that differ, speed, last pictures
+    Report {
+        /// Run directories
+        #[arg(value_name = "RUN", required = true)]
+        runs: Vec<PathBuf>,
+        /// The page; an earlier report is replaced
+        #[arg(short, long, default_value = "report.html", value_name = "FILE")]
+        output: PathBuf,
+    },
     /// Describe a run directory, a checkpoint, an exact model or an experiment file
     Show {
         /// What to describe
@@ -133,7 +142,7 @@ pub struct Sample {
     /// A run directory, a checkpoint file, or exact:FILE.json with a Gaussian mixture
     #[arg(value_name = "MODEL")]
     pub model: String,
-    /// File to write; its ending says how: .png sheet or scatter plot, .gif or .webp trajectory, .npy, .csv
+    /// File to write; its ending says how: .png sheet or scatter plot, .svg chart, .gif or .webp trajectory, .npy, .csv
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// Number of samples

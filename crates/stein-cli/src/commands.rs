@@ -15,7 +15,7 @@ use stein::{AnySchedule, AnyWrapper, Error, Kind, Result, Spacing, codec::AnyCod
 use stein_data::{Source, Split, Stats};
 use stein_run::{
     AnyFamily, Changes, Classes, DEVICES, DemoOptions, Experiment, ImportOptions, Method, Model, RunDir, TrainOptions,
-    bench, demo, device, draw_to_file, export, import, prepare, train,
+    bench, demo, device, draw_to_file, export, import, prepare, report_runs, train,
 };
 
 use crate::{
@@ -65,6 +65,11 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
         }
         Command::Export { model, output } => say(&export(&model, &output)?)?,
         Command::Data { command } => data(command)?,
+        Command::Report { runs, output } => {
+            let runs: Vec<&Path> = runs.iter().map(PathBuf::as_path).collect();
+            report_runs(&runs, &output)?;
+            say(&format!("{}\n", output.display()))?;
+        }
         Command::Show { what } => show(&what, &device_name)?,
         Command::List { kind } => list(kind.as_deref())?,
         Command::Bench { command } => bench(command, &device_name)?,

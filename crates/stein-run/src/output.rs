@@ -10,11 +10,11 @@ use crate::{
     arrays::{CsvFile, NpyFile, write_npy_i64},
     draw::Kept,
     picture::{write_gif, write_png, write_webp},
-    sheet::{has_pictures, picture, pictures},
+    sheet::{picture, pictures, vectors},
 };
 
 /// The endings of files that samples go into.
-const ENDINGS: &[&str] = &["png", "gif", "webp", "npy", "csv"];
+const ENDINGS: &[&str] = &["png", "gif", "webp", "npy", "csv", "svg"];
 
 fn ending(path: &Path) -> String {
     path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
@@ -47,10 +47,9 @@ pub fn check_output(path: &Path, model: &Model) -> Result<()> {
         );
     }
     ensure!(
-        has_pictures(&model.subject) || matches!(ending.as_str(), "npy" | "csv"),
-        "samples of {} have the shape {}, which makes no picture: write a .npy or .csv file",
-        model.subject.name,
-        model.subject.shape
+        model.subject.image().is_none() || ending != "svg",
+        "only charts are written as .svg, and samples of {} are images: write a .png file",
+        model.subject.name
     );
     ensure!(
         model.subject.shape.dims().len() == 1 || ending != "csv",
@@ -72,7 +71,7 @@ pub fn check_output(path: &Path, model: &Model) -> Result<()> {
     Ok(())
 }
 
-/// Draws samples into a file by its ending: `.png` a picture; `.gif` and `.webp` the way from noise; `.npy` float32 (`[n, height,
+/// Draws samples into a file by its ending: `.png` a picture; `.svg` a chart; `.gif` and `.webp` the way from noise; `.npy` float32 (`[n, height,
 /// width, channels]` in \[0, 1\], `[n, length, channels]` or `[n, dim]` in the data's units) with the classes in `.labels.npy`
 /// beside it; `.csv` a table. Beside it a `.json` says how they were drawn. Numbers are written as they come, so that their
 /// number is bounded by the disk.
@@ -133,6 +132,10 @@ pub fn draw_to_file(
             let summary = plan.draw(&mut kept, watch)?;
             match ending.as_str() {
                 "png" => write_png(path, &picture(model, &kept.values, kept.labels.as_deref())?)?,
+                "svg" => {
+                    let chart = vectors(model, &kept.values)?;
+                    write_atomically(path, |file| file.write_all(chart.svg().as_bytes()))?;
+                }
                 "gif" => write_gif(path, &frames(model, &kept)?, 60, 2000)?,
                 _ => write_webp(path, &frames(model, &kept)?, 60, 2000)?,
             }

@@ -24,7 +24,8 @@ use crate::{
     device, draw,
     family::{Batch, Learner, Learners, Make},
     picture::{to_png, write_png},
-    sheet::picture,
+    report::write_report,
+    sheet::{enough, picture},
     tensorboard::EventWriter,
 };
 
@@ -372,6 +373,7 @@ pub fn train(mut state: Prepared, watch: &mut dyn Watch) -> Result<Trained> {
         }
         if config.sample_every > 0 && state.step.is_multiple_of(config.sample_every) {
             write_sheet(&state, &mut metrics, watch)?;
+            leave_report(&state.run, watch);
             window = Window::new(state.parts.len());
         }
     }
@@ -381,6 +383,7 @@ pub fn train(mut state: Prepared, watch: &mut dyn Watch) -> Result<Trained> {
     if state.step == config.steps && !state.run.sample_path(state.step).exists() {
         write_sheet(&state, &mut metrics, watch)?;
     }
+    leave_report(&state.run, watch);
     Ok(Trained {
         model: state.model()?,
         step: state.step,
@@ -389,6 +392,13 @@ pub fn train(mut state: Prepared, watch: &mut dyn Watch) -> Result<Trained> {
         waited: batches.waited().as_secs_f64(),
         run: state.run,
     })
+}
+
+/// Leaves the report of a run; one that cannot be written ends no training.
+fn leave_report(run: &RunDir, watch: &mut dyn Watch) {
+    if let Err(error) = write_report(run) {
+        watch.event(Event::Note(&format!("there is no report: {error}")));
+    }
 }
 
 /// Whether the watch lets the work go on; only being stopped is no error.
@@ -403,23 +413,15 @@ fn goes_on(watch: &dyn Watch) -> Result<bool> {
 /// a stop may come: neither ends the training, which goes on without the picture.
 fn write_sheet(state: &Prepared, metrics: &mut Metrics, watch: &mut dyn Watch) -> Result<()> {
     let model = state.model()?;
-    let subject = &model.subject;
-    if !crate::sheet::has_pictures(subject) {
-        return Ok(());
-    }
-    let n = match subject.image() {
-        Some(_) if subject.classes.is_empty() => 64,
-        Some(_) => 8 * subject.classes.len(),
-        None => 2000,
-    };
-    let drawn = match draw(&model, n, state.experiment.seed, &Classes::Default, &model.sample, watch) {
-        Ok(drawn) => drawn,
+    let n = enough(&model.subject);
+    let drawn = draw(&model, n, state.experiment.seed, &Classes::Default, &model.sample, watch);
+    let sheet = match drawn.and_then(|drawn| picture(&model, &drawn.values, drawn.labels.as_deref())) {
+        Ok(sheet) => sheet,
         Err(error) => {
             watch.event(Event::Note(&format!("there is no picture of step {}: {error}", state.step)));
             return Ok(());
         }
     };
-    let sheet = picture(&model, &drawn.values, drawn.labels.as_deref())?;
     write_png(state.run.sample_path(state.step), &sheet)?;
     let (width, height) = (sheet.width() as usize, sheet.height() as usize);
     metrics.events.image_png("samples", state.step as i64, height, width, 3, &to_png(&sheet)?)?;

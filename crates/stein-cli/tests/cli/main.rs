@@ -1,5 +1,7 @@
 //! The program as its users meet it: help texts, errors, exit codes, files.
 
+mod reports;
+
 use std::{
     fs,
     path::Path,

@@ -3,6 +3,7 @@
 mod families;
 mod imports;
 mod own;
+mod reports;
 
 use std::{
     fs,
