@@ -72,6 +72,15 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Write one page on a run or several: losses, settings that differ, speed, last pictures
+    Report {
+        /// Run directories
+        #[arg(value_name = "RUN", required = true)]
+        runs: Vec<PathBuf>,
+        /// The page; an earlier report is replaced
+        #[arg(short, long, default_value = "report.html", value_name = "FILE")]
+        output: PathBuf,
+    },
     /// Describe a run directory, a demo's directory, a checkpoint, an exact model or an experiment file
     Show {
         /// What to describe
@@ -160,11 +169,11 @@ pub struct Sample {
     /// A run directory, a demo's directory, a checkpoint file, or exact:FILE.json with a Gaussian mixture
     #[arg(value_name = "MODEL")]
     pub model: OsString,
-    /// File to write, or - for the standard output; its ending says how: .png sheet or scatter plot, .gif or .webp trajectory,
-    /// .npy, .csv. FILE.json says how the samples were drawn, FILE.labels.npy has the classes of those in a .npy
+    /// File to write, or - for the standard output; its ending says how: .png sheet or scatter plot, .svg chart, .gif or
+    /// .webp trajectory, .npy, .csv. FILE.json says how the samples were drawn, FILE.labels.npy has the classes of those in a .npy
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Format, whatever the ending says: png, gif, webp, npy, csv; default without an ending, as for -, csv of rows and npy of
+    /// Format, whatever the ending says: png, svg, gif, webp, npy, csv; default without an ending, as for -, csv of rows and npy of
     /// all else
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<String>,

@@ -17,7 +17,7 @@ use stein_data::{Data, Split, Stats};
 use stein_run::{
     Changes, Classes, DataConfig, DemoOptions, Experiment, Format, ImportOptions, Model, Output, RunDir, Start,
     Subject, TrainOptions, Weights, bench, default_count, demo, device, draw_to_file, export, import, picture, prepare,
-    preview, reference, train,
+    preview, reference, report_runs, train,
 };
 
 use crate::{
@@ -76,6 +76,11 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
         }
         Command::Export { model, output, force } => say(&export(&model, &output, force)?)?,
         Command::Data { command } => data(command)?,
+        Command::Report { runs, output } => {
+            let runs: Vec<&Path> = runs.iter().map(PathBuf::as_path).collect();
+            report_runs(&runs, &output)?;
+            say(&format!("{}\n", output.display()))?;
+        }
         Command::Show { what } => show(&what, &device_name)?,
         Command::List { words } => say(&reference::listed(&words)?)?,
         Command::Bench { command } => bench(command, &device_name)?,

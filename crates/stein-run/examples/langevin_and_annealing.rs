@@ -9,7 +9,7 @@ use stein::{
     rows::{exact, host, matrix},
     sample_from,
 };
-use stein_run::picture::{panels, scatter, write_png};
+use stein_run::picture::{Chart, Frame, scatter, write_png};
 
 const SAMPLES: usize = 5000;
 
@@ -24,7 +24,7 @@ fn main() -> Result<()> {
         picture("Langevin dynamics", &model, &levels, &[clean, Kernel::CLEAN], &plain)?,
         picture("Annealed Langevin dynamics", &model, &levels, &Grid::uniform(20).kernels(&levels)?, &annealed)?,
     ];
-    write_png(&path, &panels(&pictures, 2)?)?;
+    write_png(&path, &Chart::beside(&pictures.map(Some), 2, "").picture()?)?;
     println!("{path}");
     Ok(())
 }
@@ -36,7 +36,7 @@ fn picture(
     schedule: &Discrete,
     kernels: &[Kernel],
     sampler: &dyn Sampler,
-) -> Result<image::RgbImage> {
+) -> Result<Chart> {
     let uniform = Keys::range(0, 0, 2 * SAMPLES).uniform(Purpose::Prior, 0);
     let start = matrix(uniform.into_iter().map(|u| 16.0 * u - 8.0).collect(), 2, &exact());
     let request = Request::exact(SAMPLES, 2, 0);
@@ -45,5 +45,6 @@ fn picture(
     let right = points.iter().filter(|point| point[0] + point[1] > 0.0).count() as f64 / SAMPLES as f64;
     println!("{name}: {right:.3} of the samples at (5, 5), where 0.8 belong");
     let density = |x: f64, y: f64| model.log_density(&[x, y], &Kernel::CLEAN)[0].exp();
-    scatter(&points, Some(&density), &format!("{name}: {right:.2} at (5, 5)"), (700, 700), Some([(-9.0, 9.0); 2]))
+    let frame = Frame { title: &format!("{name}: {right:.2} at (5, 5)"), x: "", y: "", size: (700, 700) };
+    scatter(&points, Some(&density), &frame, Some([(-9.0, 9.0); 2]))
 }

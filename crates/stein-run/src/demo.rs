@@ -12,9 +12,10 @@ use crate::{
     Classes, Experiment, Model, Quality, RunDir, SampleConfig, Start, Summary, TrainOptions, Trained, Watch, draw,
     draw_frames,
     html::{Section, report},
-    picture::{Series, line_chart, to_gif, to_png},
+    picture::{Frame, Series, line_chart, to_gif, to_png},
     prepare,
     replacing::Recorded,
+    report::smoothed,
     sheet::{picture, pictures},
     train,
 };
@@ -135,9 +136,9 @@ fn finish(
             picture_section("trajectory.gif", &trajectory, "image/gif", "The way from noise to samples."),
             picture_section("loss.png", &loss, "image/png", "The training loss."),
             Section::Heading("The experiment".into()),
-            Section::Text(experiment.to_toml()),
+            Section::Code(experiment.to_toml()),
         ],
-    );
+    )?;
     let recorded = claim(options)?;
     let paths = FILES.map(|name| options.out.join(name));
     for (path, bytes) in paths.iter().zip([&samples[..], &trajectory, &loss, page.as_bytes()]) {
@@ -171,17 +172,13 @@ fn loss_chart(trained: &Trained) -> Result<image::RgbImage> {
         .iter()
         .filter_map(|line| Some((line["step"].as_f64()?, line["loss"].as_f64()?)))
         .collect();
-    let mut smooth = Vec::with_capacity(points.len());
-    let mut average = points.first().map_or(0.0, |point| point.1);
-    for &(step, loss) in &points {
-        average += 0.2 * (loss - average);
-        smooth.push((step, average));
-    }
+    let smooth = smoothed(&points);
     let series = [
         Series { name: String::new(), points, faint: true },
         Series { name: "training loss".into(), points: smooth, faint: false },
     ];
-    line_chart(&series, "Denoising loss", "step", "loss", true, (960, 600))
+    let frame = Frame { title: "Denoising loss", x: "step", y: "loss", size: (960, 600) };
+    line_chart(&series, &frame, true, None)?.picture()
 }
 
 fn table(

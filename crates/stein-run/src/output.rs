@@ -17,7 +17,7 @@ use crate::{
     model::Found,
     picture::{to_gif, to_png, to_webp},
     replacing::{Recorded, beside},
-    sheet::{has_pictures, picture, pictures},
+    sheet::{picture, pictures, vectors},
 };
 
 /// What samples are written as.
@@ -25,6 +25,8 @@ use crate::{
 pub enum Format {
     /// A picture of them.
     Png,
+    /// The same as a drawing, of what is a chart.
+    Svg,
     /// The way from noise to samples, as an animation.
     Gif,
     /// The same without loss.
@@ -36,11 +38,17 @@ pub enum Format {
 }
 
 impl Format {
-    const ALL: [(&str, Self); 5] =
-        [("png", Self::Png), ("gif", Self::Gif), ("webp", Self::Webp), ("npy", Self::Npy), ("csv", Self::Csv)];
+    const ALL: [(&str, Self); 6] = [
+        ("png", Self::Png),
+        ("svg", Self::Svg),
+        ("gif", Self::Gif),
+        ("webp", Self::Webp),
+        ("npy", Self::Npy),
+        ("csv", Self::Csv),
+    ];
 
     /// The names, which are the endings of files.
-    pub fn names() -> [&'static str; 5] {
+    pub fn names() -> [&'static str; 6] {
         Self::ALL.map(|(name, _)| name)
     }
 
@@ -130,10 +138,9 @@ fn check_format(output: &Output, model: &Model) -> Result<Format> {
     ensure!(!path.is_dir(), "{} is a directory: give the name of a file in it, such as samples.png", path.display());
     let format = output.format(model)?;
     ensure!(
-        has_pictures(subject) || format.streams(),
-        "samples of {} have the shape {}, which makes no picture: write a .npy or .csv file",
-        subject.name,
-        subject.shape
+        subject.image().is_none() || format != Format::Svg,
+        "only charts are drawn as .svg, and samples of {} are images: write a .png file",
+        subject.name
     );
     ensure!(
         subject.shape.dims().len() == 1 || format != Format::Csv,
@@ -186,7 +193,7 @@ fn inputs(model: &Model, config: &SampleConfig) -> Vec<PathBuf> {
     model.file.iter().cloned().chain(others).collect()
 }
 
-/// Draws samples into a file by its ending or the given format: `.png` a picture; `.gif` and `.webp` the way from noise; `.npy`
+/// Draws samples into a file by its ending or the given format: `.png` a picture; `.svg` a chart; `.gif` and `.webp` the way from noise; `.npy`
 /// float32 (`[n, height, width, channels]` in \[0, 1\], `[n, length, channels]` or `[n, dim]` in the data's units) with the numbers
 /// of the classes in `FILE.labels.npy`; `.csv` a table with the names of the classes. `FILE.json` says how they were drawn and
 /// which class has which number. Numbers are written as they come, so that their number is bounded by the disk.
@@ -250,16 +257,18 @@ pub fn draw_to_file(
             sink.file.finish()?;
             summary
         }
-        Format::Png | Format::Gif | Format::Webp => {
+        Format::Png | Format::Svg | Format::Gif | Format::Webp => {
             let mut kept = Kept::default();
             let summary = plan.draw(&mut kept, watch)?;
             let labels = kept.labels.as_deref();
-            let drawn = match format {
-                Format::Png => vec![picture(model, &kept.values, labels)?],
-                _ => pictures(model, &kept.values, labels, &kept.frames)?,
+            let frames = || pictures(model, &kept.values, labels, &kept.frames);
+            let bytes = match format {
+                Format::Svg => vectors(model, &kept.values)?.svg().into(),
+                Format::Gif => to_gif(&frames()?, 60, 2000)?,
+                Format::Webp => to_webp(&frames()?, 60, 2000)?,
+                _ => to_png(&picture(model, &kept.values, labels)?)?,
             };
             let mut file = files.samples;
-            let bytes = to_bytes(format, &drawn)?;
             file.write_all(&bytes).map_err(|error| file.failed(&error))?;
             file.commit()?;
             summary
@@ -276,15 +285,6 @@ pub fn draw_to_file(
     let written = [files.path.as_path(), &labels];
     recorded.write(&written[..1 + usize::from(labeled)], record(model, &summary))?;
     Ok(summary)
-}
-
-/// A picture or an animation as the bytes of a file.
-fn to_bytes(format: Format, frames: &[image::RgbImage]) -> Result<Vec<u8>> {
-    match format {
-        Format::Gif => to_gif(frames, 60, 2000),
-        Format::Webp => to_webp(frames, 60, 2000),
-        _ => to_png(&frames[0]),
-    }
 }
 
 /// Numbers go to the files as they come.

@@ -29,8 +29,9 @@ use crate::{
     output::record,
     picture::{to_png, write_png},
     replacing::{Recorded, beside},
+    report::write_report,
     run_dir::Claim,
-    sheet::{has_pictures, picture},
+    sheet::{enough, picture},
     tensorboard::EventWriter,
 };
 
@@ -648,12 +649,14 @@ pub fn train(mut state: Prepared, watch: &mut dyn Watch) -> Result<Trained> {
         if state.sheet_is_due() {
             let from = Instant::now();
             write_sheet(&state, &mut metrics, watch);
+            leave_report(&state.run, watch);
             state.window.away += from.elapsed();
         }
     }
     if !state.run.checkpoint_path(state.step).exists() {
         state.write_checkpoint()?;
     }
+    leave_report(&state.run, watch);
     Ok(Trained {
         model: state.model()?,
         step: state.step,
@@ -662,6 +665,13 @@ pub fn train(mut state: Prepared, watch: &mut dyn Watch) -> Result<Trained> {
         waited: batches.waited().as_secs_f64(),
         run: state.run,
     })
+}
+
+/// Leaves the report of a run; one that cannot be written ends no training.
+fn leave_report(run: &RunDir, watch: &mut dyn Watch) {
+    if let Err(error) = write_report(run) {
+        watch.event(Event::Note(&format!("there is no report: {error}")));
+    }
 }
 
 /// Whether the watch lets the work go on; only being stopped is no error.
@@ -677,8 +687,7 @@ impl Prepared {
         let (step, steps, every) = (self.step, self.experiment.train.steps, self.experiment.train.sample_every);
         let between =
             if every > 0 { steps.saturating_sub(1) / every - step.min(steps.saturating_sub(1)) / every } else { 0 };
-        let pictures = has_pictures(&self.description.subject) && step < steps;
-        Event::Trained { step, steps, sheets: if pictures { between + 1 } else { 0 }, progress }
+        Event::Trained { step, steps, sheets: if step < steps { between + 1 } else { 0 }, progress }
     }
 
     /// Whether a sheet of samples is to be made after this step.
@@ -692,8 +701,7 @@ impl Prepared {
 /// may find no place, and a stop may come: none of these ends the training, which goes on without the picture.
 fn write_sheet(state: &Prepared, metrics: &mut Metrics, watch: &mut dyn Watch) {
     let said = match try_sheet(state, metrics, watch) {
-        Ok(None) => return,
-        Ok(Some(said)) => said,
+        Ok(said) => said,
         Err(error) if error.kind() == Kind::Stopped => {
             format!("the picture of step {} is left for when training goes on", state.step)
         }
@@ -702,18 +710,10 @@ fn write_sheet(state: &Prepared, metrics: &mut Metrics, watch: &mut dyn Watch) {
     watch.event(Event::Note(&said));
 }
 
-/// What is to be said of the sheet; nothing where samples have no pictures.
-fn try_sheet(state: &Prepared, metrics: &mut Metrics, watch: &mut dyn Watch) -> Result<Option<String>> {
+/// Makes the sheet, and returns what is to be said of it.
+fn try_sheet(state: &Prepared, metrics: &mut Metrics, watch: &mut dyn Watch) -> Result<String> {
     let model = state.model()?;
-    let subject = &model.subject;
-    if !has_pictures(subject) {
-        return Ok(None);
-    }
-    let n = match (subject.image(), subject.classes.len()) {
-        (Some(_), classes @ 1..=25) => 8 * classes,
-        (Some(_), _) => 64,
-        (None, _) => 2000,
-    };
+    let n = enough(&model.subject);
     let drawn = draw(&model, n, state.experiment.seed, &Classes::Default, &model.sample, watch)?;
     let sheet = picture(&model, &drawn.values, drawn.labels.as_deref())?;
     let path = state.run.sample_path(state.step);
@@ -725,7 +725,7 @@ fn try_sheet(state: &Prepared, metrics: &mut Metrics, watch: &mut dyn Watch) -> 
     write_png(&path, &sheet)?;
     let which = if model.weights == Some(Weights::Ema) { "the average of the weights" } else { "the weights" };
     let caution = model.caution().map(|caution| format!("; {caution}")).unwrap_or_default();
-    Ok(Some(format!("{} shows {which}{caution}", path.display())))
+    Ok(format!("{} shows {which}{caution}", path.display()))
 }
 
 /// What the learners did since the last line of metrics, and how fast. It goes into checkpoints, so that the lines of a run that was

@@ -85,7 +85,7 @@ impl NoiseInput {
 
     /// Fails if the schedule has no such number.
     pub(crate) fn check(&self, schedule: &AnySchedule) -> Result<()> {
-        if let Self::LogSigma { factor } | Self::Time { factor } | Self::Level { factor, .. } = *self {
+        if let Self::LogSigma { factor, .. } | Self::Time { factor } | Self::Level { factor, .. } = *self {
             ensure_within("the factor of noise_input", factor, -1e6..=1e6)?;
         }
         ensure!(

@@ -3,6 +3,7 @@
 mod data;
 mod files;
 mod list;
+mod reports;
 mod sizes;
 mod training;
 

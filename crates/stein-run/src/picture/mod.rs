@@ -1,15 +1,18 @@
 //! Pictures of samples and of numbers: sheets of images, charts, and animations, all drawn without a system library.
 //!
-//! Everything is an [`image::RgbImage`] on white until it is written; text is set in the embedded Ubuntu Light.
+//! Sheets are [`image::RgbImage`]s on white until they are written, and charts are SVG that becomes one; text is set in the
+//! embedded Ubuntu Light.
 
 mod animation;
-mod canvas;
+mod axis;
+mod chart;
 mod grid;
-mod plot;
+mod vector;
 
 pub use animation::{to_gif, to_webp, write_gif, write_webp};
-pub use grid::{auto_scale, grid, panels};
-pub use plot::{Series, histogram, line_chart, scatter};
+pub use axis::bulk;
+pub use chart::{Bins, Chart, Frame, Series, histogram, line_chart, scatter};
+pub use grid::{auto_scale, grid};
 
 use std::io::Cursor;
 use std::path::Path;
@@ -35,6 +38,9 @@ pub fn from_unit(values: &[f32], height: usize, width: usize, channels: usize) -
         if channels == 3 { Rgb([byte(0), byte(1), byte(2)]) } else { Rgb([byte(0); 3]) }
     });
     let pixel = |_, _| pixels.next().expect("as many pixels as values, checked above");
+    let side = |pixels: usize| {
+        u32::try_from(pixels).map_err(|_| Error::new(format!("a picture {pixels} pixels wide or high cannot be drawn")))
+    };
     Ok(RgbImage::from_fn(side(width)?, side(height)?, pixel))
 }
 
@@ -50,13 +56,6 @@ pub fn to_png(picture: &RgbImage) -> Result<Vec<u8>> {
 pub fn write_png(path: impl AsRef<Path>, picture: &RgbImage) -> Result<()> {
     let bytes = to_png(picture).map_err(|e| e.at(path.as_ref().display()))?;
     write_atomically(path, |file| file.write_all(&bytes))
-}
-
-/// A side of a picture, which must leave the picture of a size that can be held and drawn.
-fn side(pixels: usize) -> Result<u32> {
-    u32::try_from(pixels).ok().filter(|&pixels| (1..=32_767).contains(&pixels)).ok_or_else(|| {
-        Error::new(format!("a picture {pixels} pixels wide or high cannot be drawn; keep it between 1 and 32767"))
-    })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod going_on;
 mod imports;
 mod own;
 mod reference;
+mod reports;
 mod schedules;
 mod sizes;
 
