@@ -685,8 +685,8 @@ fn goes_on(watch: &dyn Watch) -> Result<bool> {
 impl Prepared {
     fn progress(&self, progress: Option<(f64, f64)>) -> Event<'static> {
         let (step, steps, every) = (self.step, self.experiment.train.steps, self.experiment.train.sample_every);
-        let between =
-            if every > 0 { steps.saturating_sub(1) / every - step.min(steps.saturating_sub(1)) / every } else { 0 };
+        let sheets_by = |step: u64| step.checked_div(every).unwrap_or(0);
+        let between = sheets_by(steps.saturating_sub(1)).saturating_sub(sheets_by(step));
         Event::Trained { step, steps, sheets: if step < steps { between + 1 } else { 0 }, progress }
     }
 

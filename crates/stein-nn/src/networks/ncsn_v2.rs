@@ -51,7 +51,7 @@ pub struct NcsnV2Config {
 }
 
 /// How noise levels are spaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Explain)]
 #[serde(rename_all = "snake_case")]
 pub enum LevelSpacing {
     /// In equal ratios.

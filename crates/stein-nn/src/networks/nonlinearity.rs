@@ -1,11 +1,12 @@
 //! The activation of the networks whose authors left it open: NCSN, NCSNv2, DDPM and NCSN++.
 
 use serde::{Deserialize, Serialize};
+use stein_base::Explain;
 
 use crate::ops::Activation;
 
 /// An activation by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Explain)]
 #[serde(rename_all = "snake_case")]
 pub enum Nonlinearity {
     /// x for positive x, otherwise eˣ − 1 (Clevert et al., arXiv:1511.07289).
