@@ -37,7 +37,8 @@ fn add_help(command: &[&str], text: &mut String) {
     text.push_str(&format!("$ stein {}\n{help}\n", arguments.join(" ")));
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     // The lines of a long description begin further in.
-    let named = listed.filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next().filter(|_| !line.starts_with("   ")));
+    let named = listed
+        .filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next().filter(|_| !line.starts_with("   ")));
     for name in named.filter(|name| *name != "help") {
         add_help(&[command, &[name]].concat(), text);
     }
