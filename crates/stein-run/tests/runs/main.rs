@@ -3,7 +3,6 @@
 mod families;
 mod imports;
 mod own;
-mod reference;
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! What lists and the reference of keys say, against what reading does.
+//! What lists and the reference of keys say, against what reading does. A program of its own: others add things to the registries.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
