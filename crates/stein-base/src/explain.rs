@@ -297,7 +297,7 @@ macro_rules! plain {
 plain! {
     "number": f32 f64;
     "whole number": u32 u64 usize;
-    "switch": bool;
+    "true or false": bool;
     "text": String;
     "letter": char;
     "path": std::path::PathBuf;

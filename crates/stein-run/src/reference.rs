@@ -230,10 +230,9 @@ fn more(entry: &Entry) -> &str {
 fn collect(keys: &[Key], at: &str, rows: &mut Vec<(String, Key)>) {
     for key in keys {
         let name = format!("{at}{}", key.name);
+        rows.push((name.clone(), key.clone()));
         if let Form::Table(table) = bare(&key.form) {
             collect(&(table.keys)(), &format!("{name}."), rows);
-        } else {
-            rows.push((name, key.clone()));
         }
     }
 }

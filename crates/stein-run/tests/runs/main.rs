@@ -5,7 +5,6 @@ mod families;
 mod going_on;
 mod imports;
 mod own;
-mod reference;
 mod reports;
 mod schedules;
 mod sizes;

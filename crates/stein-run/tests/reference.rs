@@ -1,4 +1,4 @@
-//! What lists and the reference of keys say, against what reading does.
+//! What lists and the reference of keys say, against what reading does. A program of its own: others add things to the registries.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -58,7 +58,7 @@ impl Reached {
 #[test]
 fn every_key_and_name_is_explained() {
     let reached = Reached::by_experiments();
-    assert!(reached.keys.len() > 200 && reached.types.len() > 40, "{} keys", reached.keys.len());
+    assert!(reached.keys.len() > 200, "{} keys", reached.keys.len());
     for (path, key) in &reached.keys {
         assert!(key.meaning.ends_with('.'), "{path} has no sentence that says what it means: `{}`", key.meaning);
         // A number that is stated as the default and is another one would stay.
@@ -80,9 +80,7 @@ fn every_key_and_name_is_explained() {
         for entry in &list.entries {
             let about = reference::listed(&[list.name.to_owned(), entry.name.clone()]).unwrap();
             for key in &entry.keys {
-                let whole = matches!(key.form, Form::Table(_));
-                let name = if whole { format!("  {}.", key.name) } else { format!("  {}: ", key.name) };
-                assert!(about.contains(&name), "{} is not in {about}", key.name);
+                assert!(about.contains(&format!("  {}: ", key.name)), "{} is not in {about}", key.name);
             }
         }
     }
