@@ -88,6 +88,33 @@ impl Model {
         Ok(model)
     }
 
+    /// A model of data that has learned nothing: what pictures of the data are made for.
+    pub(crate) fn untrained(subject: Subject) -> Self {
+        Self {
+            name: subject.name.clone(),
+            file: None,
+            weights: None,
+            unlearned: None,
+            family: "data".to_owned(),
+            serves: &[],
+            learned: Learned::default(),
+            schedule: None,
+            trained: false,
+            sizes: Vec::new(),
+            subject,
+            sample: SampleConfig {
+                sampler: AnySampler::from(Heun::default()).into(),
+                grid: Grid::karras(18),
+                schedule: None,
+                wrap: Vec::new(),
+                batch: 1,
+            },
+            truth: None,
+            device: Device::flex(),
+            dtype: DType::F32,
+        }
+    }
+
     fn exact(name: &str, path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             let sentence =

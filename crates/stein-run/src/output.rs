@@ -234,8 +234,7 @@ pub fn draw_to_file(
     let plan = Plan::new(model, n, seed, classes, config, matches!(format, Format::Gif | Format::Webp))?;
     if !format.streams() && model.subject.image().is_some() {
         // What cannot be drawn of the samples cannot be drawn of zeros, and is known before they are there.
-        let blank = picture(model, &vec![0.0; n * model.subject.dim()], plan.labels().as_deref())?;
-        to_bytes(format, std::slice::from_ref(&blank))?;
+        picture(model, &vec![0.0; n * model.subject.dim()], plan.labels().as_deref())?;
     }
     let files = Files::new(&output, format, plan.by_class(), model, config)?;
     let summary = match format {

@@ -1,10 +1,10 @@
 //! Data as a model is given them, as a picture: after what their source does to them, and through the codecs and back.
 
 use image::RgbImage;
-use stein::{AnySampler, DType, Device, Grid, Heun, Keys, Result, ensure};
+use stein::{Device, Keys, Result, ensure};
 use stein_data::{Data, Shape};
 
-use crate::{DataConfig, Learned, Model, SampleConfig, Subject, sheet};
+use crate::{DataConfig, Model, Subject, sheet};
 
 /// Most classes with a row of pictures each.
 const CLASSES: usize = 16;
@@ -41,29 +41,5 @@ pub fn preview(data: &Data, config: &DataConfig, count: Option<usize>) -> Result
         data.labels.as_ref().map(|labels| places.iter().map(|&i| labels[i] as u32).collect());
     let states = subject.encode(&data.rows(&places)?, &Keys::range(0, 0, places.len()), &Device::flex())?;
     let values = subject.decode(states)?;
-    sheet::picture(&untrained(subject), &values, labels.as_deref())
-}
-
-/// A model of the data that has learned nothing: what pictures are made for.
-fn untrained(subject: Subject) -> Model {
-    Model {
-        name: subject.name.clone(),
-        checkpoint: None,
-        family: "data".to_owned(),
-        serves: &[],
-        learned: Learned::default(),
-        schedule: None,
-        trained: false,
-        subject,
-        sample: SampleConfig {
-            sampler: AnySampler::from(Heun::default()).into(),
-            grid: Grid::karras(18),
-            schedule: None,
-            wrap: Vec::new(),
-            batch: 1,
-        },
-        truth: None,
-        device: Device::flex(),
-        dtype: DType::F32,
-    }
+    sheet::picture(&Model::untrained(subject), &values, labels.as_deref())
 }

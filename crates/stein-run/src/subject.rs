@@ -169,27 +169,6 @@ impl Subject {
         Ok((variance.sum::<f64>().max(0.0) / sums.len() as f64, bounds))
     }
 
-    /// Fails if the parts do not fit each other.
-    pub(crate) fn check(&self) -> Result<()> {
-        let (shares, sum) = (&self.shares, self.shares.iter().sum::<f64>());
-        ensure!(
-            shares.is_empty()
-                || shares.len() == self.classes.len()
-                    && sum.is_finite()
-                    && sum > 0.0
-                    && shares.iter().all(|x| *x >= 0.0),
-            "{} classes have the shares {shares:?}: give each the number of its examples",
-            self.classes.len()
-        );
-        let numbers: usize = self.state_shape()?.iter().product();
-        ensure!(
-            [0, 1, numbers].contains(&self.bounds.len()),
-            "{} bounds do not fit states of {numbers} numbers: give one for each",
-            self.bounds.len()
-        );
-        Ok(())
-    }
-
     /// The share of a class in the data; 1 for each where that is not known.
     pub(crate) fn share(&self, class: u32) -> f64 {
         self.shares.get(class as usize).copied().unwrap_or(1.0)
@@ -200,7 +179,7 @@ impl Subject {
         (0..self.classes.len() as u32).filter(|&class| self.share(class) > 0.0).collect()
     }
 
-    /// Fails unless all numbers are in their ranges: a file may say anything.
+    /// Fails unless all numbers are in their ranges and the parts fit each other: a file may say anything.
     ///
     /// # Errors
     /// See above, and codecs that are none for such data.
@@ -216,7 +195,25 @@ impl Subject {
         countable(&self.shape.dims())?;
         self.codec.check()?;
         countable(&self.state_shape()?)?;
-        ensure_within("the variance of the data", self.variance, 0.0..=f64::MAX)
+        ensure_within("the variance of the data", self.variance, 0.0..=f64::MAX)?;
+        let (shares, sum) = (&self.shares, self.shares.iter().sum::<f64>());
+        ensure!(
+            shares.is_empty()
+                || shares.len() == self.classes.len()
+                    && sum.is_finite()
+                    && sum > 0.0
+                    && shares.iter().all(|x| *x >= 0.0),
+            "the shares of {} classes are {} numbers that are none: give each the number of its examples",
+            self.classes.len(),
+            shares.len()
+        );
+        let numbers: usize = self.state_shape()?.iter().product();
+        ensure!(
+            [0, 1, numbers].contains(&self.bounds.len()),
+            "{} bounds do not fit states of {numbers} numbers: give one for each",
+            self.bounds.len()
+        );
+        Ok(())
     }
 
     /// Numbers in a sample of the data.
