@@ -10,7 +10,7 @@ use burn::tensor::TensorData;
 use serde_json::Value as Json;
 use stein::{Key, Kind, Purpose, random::below};
 use stein_nn::{
-    Checkpoint, LearnerState, Tensors,
+    Checkpoint, LearnerState, Tensors, Weights,
     import::{
         Kind as Kinds, Published, Setting, Source,
         pickle::{Value, parse},
@@ -195,7 +195,7 @@ fn configs_of_all_sources_at_their_extremes_are_sentences() {
         let mut file: Json = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
         for config in extremes(&file["config"].take()) {
             let (scheduler, weights, origin) = (None, Tensors::new(), "a formula".to_owned());
-            let source = Source { kind, config, scheduler, latent: false, weights, origin };
+            let source = Source { kind, config, scheduler, latent: false, weights, origin, which: String::new() };
             let _ = Setting::of(&source);
             let sentence = Published::open(&source).err().map(|error| error.to_string());
             let sentence = sentence.unwrap_or_else(|| panic!("{} without weights was opened", source.config));
@@ -230,7 +230,7 @@ fn mutated_safetensors_and_checkpoints_are_read_or_refused() {
             }
         }
         fs::write(&path, damaged).unwrap();
-        let read = (read_tensors(&path).err(), Checkpoint::read(&path).err(), Checkpoint::read_weights(&path).err());
+        let read = (read_tensors(&path).err(), Checkpoint::read(&path).err(), Checkpoint::read_weights(&path, Weights::Ema).err());
         for error in [read.0, read.1, read.2].into_iter().flatten() {
             assert!(!error.to_string().contains('\n'), "{error}");
         }
