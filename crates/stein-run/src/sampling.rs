@@ -276,6 +276,7 @@ impl SampleConfig {
 
     /// Fails unless a family gives what the sampler needs.
     pub fn check_for(&self, family: &AnyFamily) -> Result<()> {
+        self.grid.spacing.check().map_err(|error| error.at("sample"))?;
         let needed = self.sampler.needs();
         if family.serves().contains(&needed) {
             return Ok(());

@@ -124,7 +124,11 @@ impl Subject {
             name: data.name.clone(),
             shape: data.shape,
             classes: if config.conditional { data.class_names.clone() } else { Vec::new() },
-            shares: if config.conditional { counts(data) } else { Vec::new() },
+            shares: if config.conditional {
+                data.class_counts().iter().map(|&count| count as f64).collect()
+            } else {
+                Vec::new()
+            },
             label: data.label_name.clone().unwrap_or_else(label),
             columns: data.columns.clone(),
             levels: data.levels(),
@@ -263,13 +267,6 @@ impl Subject {
 /// The interval around two.
 fn around(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
     (a.0.min(b.0), a.1.max(b.1))
-}
-
-/// The number of examples of each class.
-fn counts(data: &Data) -> Vec<f64> {
-    let mut counts = vec![0.0; data.classes()];
-    data.labels.iter().flatten().for_each(|&label| counts[label] += 1.0);
-    counts
 }
 
 /// The codec of pictures from −1 to 1, or none for those from 0 to 1.

@@ -70,6 +70,18 @@ fn default_shift() -> f64 {
 }
 
 impl Spacing {
+    /// Fails unless its numbers are in their ranges, on whatever schedule.
+    ///
+    /// # Errors
+    /// ρ or a shift that is not.
+    pub fn check(&self) -> Result<()> {
+        match *self {
+            Self::Karras { rho } => ensure_within("grid karras: rho", rho, above(0.0, 1e3)),
+            Self::Shifted { shift } => ensure_within("grid shifted: shift", shift, above(0.0, 1e6)),
+            _ => Ok(()),
+        }
+    }
+
     /// The names of those that need no list of levels, as in files and on the command line.
     pub const NAMES: &'static [&'static str] =
         &["uniform", "karras", "log_snr", "shifted", "geometric", "leading", "trailing", "quadratic"];
@@ -181,6 +193,7 @@ impl Grid {
             }
         );
         ensure_within("the number of steps of the grid", steps, ..=MOST_STEPS)?;
+        self.spacing.check()?;
         let (first, last) = schedule.span();
         let (start, end) = (self.start.unwrap_or(last), self.end.unwrap_or(first));
         ensure!(
@@ -196,14 +209,10 @@ impl Grid {
         let mut times = match &self.spacing {
             Spacing::Uniform {} => ends.spread(start, end).collect(),
             &Spacing::Karras { rho } => {
-                ensure_within("grid karras: rho", rho, above(0.0, 1e3))?;
                 ends.in_noise(schedule, |noise| noise.powf(1.0 / rho), |root| root.powf(rho))?
             }
             Spacing::LogSnr {} => ends.in_noise(schedule, f64::ln, f64::exp)?,
-            &Spacing::Shifted { shift } => {
-                ensure!(shift > 0.0 && shift.is_finite(), "grid shifted: shift = {shift} must be positive");
-                ends.shifted(schedule, 2.0 * shift.ln())
-            }
+            &Spacing::Shifted { shift } => ends.shifted(schedule, 2.0 * shift.ln()),
             Spacing::Geometric {} => ends.in_sigma_ratios(schedule),
             Spacing::Leading { .. } | Spacing::Trailing {} | Spacing::Quadratic {} => self.trained(schedule, points)?,
             Spacing::Given { noise } => self.listed(schedule, noise)?,

@@ -230,7 +230,11 @@ fn mutated_safetensors_and_checkpoints_are_read_or_refused() {
             }
         }
         fs::write(&path, damaged).unwrap();
-        let read = (read_tensors(&path).err(), Checkpoint::read(&path).err(), Checkpoint::read_weights(&path, Weights::Ema).err());
+        let read = (
+            read_tensors(&path).err(),
+            Checkpoint::read(&path).err(),
+            Checkpoint::read_weights(&path, Weights::Ema).err(),
+        );
         for error in [read.0, read.1, read.2].into_iter().flatten() {
             assert!(!error.to_string().contains('\n'), "{error}");
         }

@@ -117,13 +117,15 @@ fn a_table_has_its_own_column_and_names_and_the_record_the_numbers() {
 #[test]
 fn a_class_without_examples_is_not_offered() {
     let folder = tempfile::tempdir().unwrap();
-    // Each tenth row is held out, and the only one of `rare` is the tenth.
+    // Each tenth row would be held out, and the only one of `rare` is the tenth.
     let path = folder.path().join("t.csv");
     let row = |i: usize| format!("{i},{}\n", if i == 9 { "rare" } else { ["a", "b"][i % 2] });
     fs::write(&path, "x,kind\n".to_owned() + &(0..30).map(row).collect::<String>()).unwrap();
     let source = format!(r#"data.source={{kind="table", path="{}", label="kind"}}"#, path.display());
     let experiment = Experiment::parse(TINY, &[source, "train.steps=1".to_owned()]).unwrap();
-    let model = run(&experiment, &folder.path().join("run"), false).unwrap().model;
+    let mut model = run(&experiment, &folder.path().join("run"), false).unwrap().model;
+    assert_eq!(drawn(&model, "all"), [0, 1, 2], "of a class of one example none is held out");
+    model.subject.shares[2] = 0.0;
     assert!(drawn(&model, "all") == [0, 1] && model.subject.classes == ["a", "b", "rare"]);
     assert!(named(&model, "rare", 4).unwrap_err().to_string().contains("no example"));
     assert!(!named(&model, "cow", 4).unwrap_err().to_string().contains("rare"));

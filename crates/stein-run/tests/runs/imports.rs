@@ -190,7 +190,7 @@ fn schedulers_say_what_a_network_was_trained_on() {
     let flow = json!({ "_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 0 });
     assert!(trained_on(flow).unwrap_err().to_string().contains("num_train_timesteps is 0"));
     let edm = json!({ "_class_name": "EDMEulerScheduler", "sigma_min": 90.0 });
-    assert!(trained_on(edm).unwrap_err().to_string().contains("sigma_min"));
+    assert!(trained_on(edm).unwrap_err().to_string().contains("sigma_max"));
 }
 
 #[test]

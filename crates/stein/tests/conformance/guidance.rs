@@ -235,7 +235,7 @@ fn what_surroundings_lack_is_said() {
         (Clamp::default().into(), "wrapper clamp: these data have no range"),
         (Clamp { low: Some(1.0), high: Some(0.0) }.into(), "low = 1 must be below high = 0"),
         (ClassifierFree::default().into(), "not trained to do without its class"),
-        (ClassifierFree { scale: f64::NAN }.into(), "finite"),
+        (ClassifierFree { scale: f64::NAN }.into(), "scale is NaN"),
         (Interval { low: 2.0, high: 1.0 }.into(), "below high = 1"),
         (DynamicThreshold::default().into(), "no range to threshold"),
         (DynamicThreshold { percentile: 0.0 }.into(), "above 0 and at most 1"),

@@ -134,7 +134,7 @@ fn vp_is_the_limit_of_the_discrete_betas() {
 
 #[test]
 fn impossible_parameters_are_refused() {
-    assert!(Ve { sigma_min: 1.0, sigma_max: 0.5 }.check().unwrap_err().to_string().contains("sigma_min"));
+    assert!(Ve { sigma_min: 1.0, sigma_max: 0.5 }.check().unwrap_err().to_string().contains("sigma_max is 0.5"));
     assert!(Vp { beta_min: -1.0, ..Vp::default() }.check().is_err());
     assert!(Vp { t_min: 0.0, ..Vp::default() }.check().is_err());
     assert!(Discrete::new(LevelList::Betas { values: vec![0.1, 1.5] }).unwrap_err().to_string().contains("beta 1"));
@@ -153,5 +153,5 @@ fn schedules_survive_their_files() {
             "{unknown}"
         );
     }
-    assert!(AnySchedule::named("sub-vp").unwrap_err().to_string().contains("nearest first: sub_vp"));
+    assert!(AnySchedule::named("sub_pv").unwrap_err().to_string().contains("nearest first: sub_vp"));
 }
