@@ -246,7 +246,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mixture.json");
         std::fs::write(&path, r#"{"weights": [1], "means": [[0, 0]], "stds": [1]}"#).unwrap();
-        let mut model = Model::open(&format!("exact:{}", path.display()), &Device::flex()).unwrap();
+        let mut model = Model::open(format!("exact:{}", path.display()), &Device::flex()).unwrap();
         model.truth = None;
         model.subject.shape = shape;
         model.subject.columns = (0..shape.len()).map(|k| format!("column {k}")).collect();

@@ -54,7 +54,7 @@ fn a_folder_of_diffusers_samples_and_comes_out_as_it_went_in() {
     let (told, passed) = import(&ImportOptions { output: Some(checkpoint.clone()), ..options(source.path()) }).unwrap();
     assert!(passed && told.contains("UNet2DModel") && told.contains("8 x 8 x 1, -1 to 1"), "{told}");
 
-    let model = Model::open(&checkpoint.display().to_string(), &Device::flex()).unwrap();
+    let model = Model::open(checkpoint.display().to_string(), &Device::flex()).unwrap();
     assert_eq!(model.schedule.as_ref().unwrap().levels(), Some(40));
     for name in ["ddim", "heun", "dpm_solver_pp", "ancestral", "ode_heun"] {
         let config = model
@@ -85,7 +85,7 @@ fn consistency_functions_are_sampled_by_multistep_alone() {
     let checkpoint = source.path().join("model.safetensors");
     let (told, _) = import(&ImportOptions { output: Some(checkpoint.clone()), ..options(source.path()) }).unwrap();
     assert!(told.contains("end of the trajectory"), "{told}");
-    let model = Model::open(&checkpoint.display().to_string(), &Device::flex()).unwrap();
+    let model = Model::open(checkpoint.display().to_string(), &Device::flex()).unwrap();
     let two = "sample.grid.spacing={kind=\"given\", noise=[80.0, 1.38, 0.002]}".to_owned();
     for (config, evaluations) in [
         (model.sample.clone(), 1),
@@ -108,7 +108,7 @@ fn consistency_functions_are_sampled_by_multistep_alone() {
 
     fs::remove_file(source.path().join("scheduler_config.json")).unwrap();
     import(&ImportOptions { output: Some(checkpoint.clone()), ..options(source.path()) }).unwrap();
-    let denoiser = Model::open(&checkpoint.display().to_string(), &Device::flex()).unwrap();
+    let denoiser = Model::open(checkpoint.display().to_string(), &Device::flex()).unwrap();
     let multistep =
         denoiser.sample.with(&Changes { sampler: Some(String::from("multistep")), ..Changes::default() }).unwrap();
     let refused = draw(&denoiser, 1, 0, &Classes::Default, &multistep, &mut Silent).unwrap_err().to_string();
@@ -320,7 +320,7 @@ fn buffers_go_through_a_checkpoint() {
     import(&ImportOptions { output: Some(checkpoint.clone()), ..options(folder.path()) }).unwrap();
     export(&checkpoint, &again, false).unwrap();
     assert_eq!(read_tensors(&again).unwrap(), theirs);
-    let model = Model::open(&checkpoint.display().to_string(), &Device::flex()).unwrap();
+    let model = Model::open(checkpoint.display().to_string(), &Device::flex()).unwrap();
     assert_eq!(model.schedule.as_ref().unwrap().kind(), "ve");
     let config = model.sample.with(&Changes { steps: Some(3), ..Changes::default() }).unwrap();
     let drawn = draw(&model, 2, 0, &Classes::Default, &config, &mut Silent).unwrap();

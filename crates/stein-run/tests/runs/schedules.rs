@@ -147,7 +147,7 @@ fn a_network_without_a_scheduler_is_told_its_noise() {
         (&*file.display().to_string(), 90.0),
     ] {
         stated(Some(schedule)).unwrap();
-        let model = Model::open(&output.display().to_string(), &Device::flex()).unwrap();
+        let model = Model::open(output.display().to_string(), &Device::flex()).unwrap();
         let schedule = model.schedule.unwrap();
         close(&[schedule.kernel(schedule.span().1).sigma], &[largest], 1e-9);
     }
