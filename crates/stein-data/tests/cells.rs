@@ -23,11 +23,13 @@ fn sentence(table: &Table) -> String {
     said
 }
 
+/// A text, the column of labels, and the names in its first line, if it has them.
+type Case = (&'static str, Option<&'static str>, Option<&'static [&'static str]>);
+
 #[test]
 fn first_lines_of_numbers() {
     let dir = tempfile::tempdir().unwrap();
-    // (text, label, the names or none)
-    let cases: [(&str, Option<&str>, Option<&[&str]>); 12] = [
+    let cases: [Case; 12] = [
         ("0,1,2\n0.5,1.5,2.5\n3,4,5\n", None, Some(&["0", "1", "2"])),
         ("1,2,3\n7,8,7\n5,5,5\n", None, Some(&["1", "2", "3"])),
         ("2019,2020,2021\n5,7,1\n6,8,2\n", None, Some(&["2019", "2020", "2021"])),
