@@ -227,7 +227,7 @@ pub enum DataCommand {
         /// Number of samples; default some of each class, 64 pictures, 24 series or 2000 rows
         #[arg(short, long, value_name = "N")]
         n: Option<usize>,
-        /// Replace the file if it exists
+        /// Replace a file that this command did not write
         #[arg(long)]
         force: bool,
     },

@@ -16,8 +16,8 @@ use stein::{Error, Kind, Result, ensure};
 use stein_data::{Data, Split, Stats};
 use stein_run::{
     Changes, Classes, DataConfig, DemoOptions, Experiment, Format, ImportOptions, Model, Output, RunDir, Start,
-    Subject, TrainOptions, Weights, bench, default_count, demo, device, draw_to_file, export, import, picture, prepare,
-    preview, reference, report_runs, train,
+    Subject, TrainOptions, Weights, bench, default_count, demo, device, draw_to_file, export, import, prepare,
+    preview_to_file, reference, report_runs, train,
 };
 
 use crate::{
@@ -246,12 +246,8 @@ fn data(command: DataCommand) -> Result<()> {
             Ok(())
         }
         DataCommand::Show { source, output, n, force } => {
-            let at = output.display();
-            let is_png = output.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png"));
-            ensure!(is_png, "{at} is no name of a picture: end it with .png");
-            ensure!(force || !output.exists(), "{at} exists already: choose another name, or replace it with --force");
             let (data, config) = load(&source)?;
-            picture::write_png(&output, &preview(&data, &config, n)?)?;
+            preview_to_file(&output, &data, &config, n, force)?;
             tell_notes(&data);
             Ok(())
         }

@@ -42,7 +42,7 @@ pub use family::{AnyFamily, Capability, ConsistencyModel, Diffusion, Family, Gen
 pub use import::{ImportOptions, export, import};
 pub use model::Model;
 pub use output::{Format, Output, check_output, draw_to_file};
-pub use preview::preview;
+pub use preview::{preview, preview_to_file};
 pub use quality::{Neighbors, Quality, within_class_spread};
 pub use report::{report_runs, write_report};
 pub use run_dir::{Claim, RunDir};

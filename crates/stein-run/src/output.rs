@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 use stein::{AnyWrapper, Error, Kind, Result, ensure, names};
-use stein_base::files::PendingFile;
+use stein_base::files::{PendingFile, remove_abandoned};
 
 use crate::{
     Classes, Drawing, Model, Plan, SampleConfig, Sink, Summary, Watch,
@@ -172,6 +172,8 @@ impl Files {
             let samples = if output.is_stdout() { PendingFile::stdout() } else { PendingFile::new(&path)? };
             return Ok(Self { samples, labels: None, recorded: None, path });
         }
+        // What a killed call left behind.
+        remove_abandoned(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")));
         let recorded = Recorded::new(&beside(&path, ".json"), inputs(model, config), output.force)?;
         let samples = recorded.start(&path)?;
         let labeled = labeled && format == Format::Npy;

@@ -1,10 +1,18 @@
 //! Data as a model is given them, as a picture: after what their source does to them, and through the codecs and back.
 
+use std::{io::Write, path::Path};
+
 use image::RgbImage;
+use serde_json::json;
 use stein::{Device, Keys, Result, ensure};
 use stein_data::{Data, Shape};
 
-use crate::{DataConfig, Model, Subject, sheet};
+use crate::{
+    DataConfig, Model, Subject,
+    picture::to_png,
+    replacing::{Recorded, beside},
+    sheet,
+};
 
 /// Most classes with a row of pictures each.
 const CLASSES: usize = 16;
@@ -42,4 +50,21 @@ pub fn preview(data: &Data, config: &DataConfig, count: Option<usize>) -> Result
     let states = subject.encode(&data.rows(&places)?, &Keys::range(0, 0, places.len()), &Device::flex())?;
     let values = subject.decode(states)?;
     sheet::picture(&Model::untrained(subject), &values, labels.as_deref())
+}
+
+/// Writes [`preview`] into a `.png` file, and beside it in `FILE.json` what was drawn. A file is replaced if it is as an earlier call
+/// left it, or if `force` is set.
+///
+/// # Errors
+/// As [`preview`], and files that may not be replaced or cannot be written.
+pub fn preview_to_file(path: &Path, data: &Data, config: &DataConfig, count: Option<usize>, force: bool) -> Result<()> {
+    let is_png = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png"));
+    ensure!(is_png, "{} is no name of a picture: end it with .png", path.display());
+    let recorded = Recorded::new(&beside(path, ".json"), Vec::new(), force)?;
+    let mut file = recorded.start(path)?;
+    let bytes = to_png(&preview(data, config, count)?)?;
+    file.write_all(&bytes).map_err(|error| file.failed(&error))?;
+    file.commit()?;
+    let said = [("data".to_owned(), json!(data.name)), ("settings".to_owned(), json!(config))];
+    recorded.write(&[path], said.into_iter().collect())
 }

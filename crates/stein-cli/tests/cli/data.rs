@@ -58,8 +58,12 @@ fn data_are_shown_as_a_picture() {
     assert_eq!(shown.dimensions(), (12, 8));
     assert!(shown.pixels().all(|pixel| pixel.0.iter().all(|value| value.abs_diff(200) <= 1)));
 
-    assert!(refuse(&["data", "show", "digits", "-o", &at("digits.png")]).contains("exists already"));
-    show(&["digits", "-o", &at("digits.png"), "--force"]);
+    // Its own picture is drawn anew, another is not replaced.
+    show(&["digits", "-o", &at("one.png")]);
+    fs::write(at("mine.png"), "mine").unwrap();
+    assert!(refuse(&["data", "show", "digits", "-o", &at("mine.png")]).contains("--force"));
+    assert_eq!(fs::read(at("mine.png")).unwrap(), b"mine");
+    show(&["digits", "-o", &at("mine.png"), "--force"]);
     assert!(refuse(&["data", "show", "digits", "-o", &at("digits.txt")]).contains("end it with .png"));
     assert!(refuse(&["data", "show", "digits", "-n", "0", "-o", &at("none.png")]).contains("at least 1"));
 }
