@@ -64,7 +64,7 @@ fn shifted_is_that_of_flow_matching() {
         assert_close(t, wanted, 1e-9, "no shift");
     }
     let wrong = Grid { spacing: Spacing::Shifted { shift: 0.0 }, ..Grid::default() };
-    assert!(wrong.kernels(&Rectified::default()).unwrap_err().to_string().contains("shift = 0"));
+    assert!(wrong.kernels(&Rectified::default()).unwrap_err().to_string().contains("shift is 0"));
 }
 
 #[test]
