@@ -393,7 +393,7 @@ impl Data {
     }
 
     /// The places of at most `count` samples, evenly spaced.
-    pub(crate) fn spaced(&self, count: usize) -> Vec<usize> {
+    pub fn spaced(&self, count: usize) -> Vec<usize> {
         let (n, count) = (self.len(), count.min(self.len()));
         (0..count).map(|k| (k as u128 * n as u128 / count as u128) as usize).collect()
     }

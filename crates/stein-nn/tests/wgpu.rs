@@ -66,14 +66,7 @@ fn operations_agree() {
         let layer = Weighted { weight: x[1].clone().reshape([7, 9]), bias: Some(x[2].clone()), packed: &packed };
         flat(ops::linear(dual(&x[0], [5, 7]), layer, None))
     });
-    for kind in [
-        Activation::Silu,
-        Activation::Elu,
-        Activation::Gelu,
-        Activation::GeluTanh,
-        Activation::Relu,
-        Activation::LeakyRelu,
-    ] {
+    for kind in Activation::ALL {
         check(&format!("{kind:?}"), &[40], &|x| flat(ops::activate(dual(&x[0], [40]), kind)));
     }
     check("layer norm", &[6 * 10, 10, 10], &|x| {

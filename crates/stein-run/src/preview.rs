@@ -11,11 +11,9 @@ use crate::{
     DataConfig, Model, Subject,
     picture::to_png,
     replacing::{Recorded, beside},
-    sheet,
+    sheet::{self, CLASSES, SERIES},
 };
 
-/// Most classes with a row of pictures each.
-const CLASSES: usize = 16;
 /// Pictures of a class.
 const EACH: usize = 8;
 
@@ -29,7 +27,7 @@ pub fn preview(data: &Data, config: &DataConfig, count: Option<usize>) -> Result
     let subject = Subject::of(data, &config)?;
     let usual = match data.shape {
         Shape::Image { .. } => 64,
-        Shape::Series { .. } => 24,
+        Shape::Series { .. } => SERIES,
         Shape::Row { .. } => 2000,
     };
     let counts = data.class_counts();
@@ -40,10 +38,7 @@ pub fn preview(data: &Data, config: &DataConfig, count: Option<usize>) -> Result
             let of = |class: usize| labels.iter().enumerate().filter(move |(_, label)| **label == class);
             (0..counts.len()).flat_map(|class| of(class).map(|(i, _)| i).take(each).collect::<Vec<_>>()).collect()
         }
-        _ => {
-            let count = count.unwrap_or(usual).min(data.len());
-            (0..count).map(|k| (k as u128 * data.len() as u128 / count as u128) as usize).collect()
-        }
+        _ => data.spaced(count.unwrap_or(usual)),
     };
     let labels: Option<Vec<u32>> =
         data.labels.as_ref().map(|labels| places.iter().map(|&i| labels[i] as u32).collect());

@@ -19,7 +19,7 @@ use std::{
 };
 
 use serde_json::Value;
-use stein::{Error, Kind, Result, ensure};
+use stein::{Error, Kind, Result, ensure, names};
 use stein_base::files::{remove_abandoned, write_atomically};
 
 use crate::{Experiment, tensorboard};
@@ -273,7 +273,7 @@ impl RunDir {
                 Ok(value) if value.is_object() => whole.push(value),
                 _ if line.trim_ascii().is_empty() => {}
                 _ => {
-                    let start: String = String::from_utf8_lossy(line).chars().take(60).collect();
+                    let start = names::short(&String::from_utf8_lossy(line));
                     damaged.push(format!("line {number} of {} is damaged and was left out: {start}", path.display()));
                 }
             }

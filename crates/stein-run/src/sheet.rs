@@ -15,7 +15,7 @@ use crate::{
 use stein_data::Shape;
 
 /// Most rows with a class each.
-const CLASSES: usize = 16;
+pub(crate) const CLASSES: usize = 16;
 /// Most rows and most columns of images.
 const CELLS: usize = 64;
 /// Most columns of rows, and most channels of series, with a chart each.
@@ -23,7 +23,7 @@ const CHARTS: usize = 16;
 /// Most columns of rows that are shown in pairs.
 const PAIRED: usize = 4;
 /// Most series drawn over each other.
-const SERIES: usize = 24;
+pub(crate) const SERIES: usize = 24;
 
 /// How many samples a picture of a run in progress is made of.
 pub(crate) fn enough(subject: &Subject) -> usize {

@@ -202,7 +202,7 @@ impl HeldOut {
         let between = experiment.train.checkpoint_every.saturating_mul(experiment.train.batch as u64);
         let affordable = usize::try_from(between / 20 * 3).unwrap_or(usize::MAX);
         let count = HELD_OUT.0.min(HELD_OUT.1 / data.dim()).min(affordable).clamp(1, data.len());
-        let index: Vec<usize> = (0..count).map(|i| i * data.len() / count).collect();
+        let index = data.spaced(count);
         let labels = data.labels.as_ref().map(|labels| index.iter().map(|&i| labels[i]).collect());
         // No training comes that far: the noise of these examples is their own.
         let first = 1 << 63;

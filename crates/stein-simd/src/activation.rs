@@ -26,6 +26,11 @@ pub enum Activation {
     LeakyRelu,
 }
 
+impl Activation {
+    /// Every one of them.
+    pub const ALL: [Self; 6] = [Self::Silu, Self::Elu, Self::Gelu, Self::GeluTanh, Self::Relu, Self::LeakyRelu];
+}
+
 /// y = f(x)
 pub fn activate(isa: Isa, kind: Activation, x: &[f32], y: &mut [f32]) {
     match kind {

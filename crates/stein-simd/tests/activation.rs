@@ -5,15 +5,6 @@ use rand_chacha::ChaCha8Rng;
 use stein_simd::Isa;
 use stein_simd::activation::{Activation, activate, activate_backward, sin_cos};
 
-const KINDS: [Activation; 6] = [
-    Activation::Silu,
-    Activation::Elu,
-    Activation::Gelu,
-    Activation::GeluTanh,
-    Activation::Relu,
-    Activation::LeakyRelu,
-];
-
 fn uniform(n: usize, range: f32, seed: u64) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     (0..n).map(|_| rng.random_range(-range..range)).collect()
@@ -76,7 +67,7 @@ fn values_and_slopes() {
     let x = inputs();
     let dy = uniform(x.len(), 1.0, 1);
     for isa in Isa::available() {
-        for kind in KINDS {
+        for kind in Activation::ALL {
             let (mut y, mut dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
             activate(isa, kind, &x, &mut y);
             activate_backward(isa, kind, &x, &dy, &mut dx);
@@ -94,7 +85,7 @@ fn values_and_slopes() {
 #[test]
 fn relative_errors() {
     for isa in Isa::available() {
-        for kind in KINDS {
+        for kind in Activation::ALL {
             let x: Vec<f32> = inputs().into_iter().filter(|x| (-4.0..20.0).contains(x)).collect();
             let mut y = vec![0.0; x.len()];
             activate(isa, kind, &x, &mut y);
@@ -111,7 +102,7 @@ fn relative_errors() {
 #[test]
 fn nan_stays_nan() {
     for isa in Isa::available() {
-        for kind in KINDS {
+        for kind in Activation::ALL {
             let mut y = [0.0; 9];
             activate(isa, kind, &[f32::NAN; 9], &mut y);
             assert!(y.iter().all(|y| y.is_nan()), "{kind:?} on {}", isa.name());
@@ -157,7 +148,7 @@ fn the_same_on_any_number_of_threads() {
     let on = |threads: usize| {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
             let mut results = Vec::new();
-            for kind in KINDS {
+            for kind in Activation::ALL {
                 let (mut y, mut dx) = (vec![0.0; n], vec![0.0; n]);
                 activate(Isa::best(), kind, &x, &mut y);
                 activate_backward(Isa::best(), kind, &x, &dy, &mut dx);

@@ -339,14 +339,7 @@ fn linear() {
 
 #[test]
 fn activations() {
-    for kind in [
-        Activation::Silu,
-        Activation::Elu,
-        Activation::Gelu,
-        Activation::GeluTanh,
-        Activation::Relu,
-        Activation::LeakyRelu,
-    ] {
+    for kind in Activation::ALL {
         check(&format!("{kind:?}"), EXACT, |given| {
             // Up to 4 to both sides, where each has its whole shape.
             flat(ops::activate(given.dual([3, 37]).linear(|x| x * 4.0), kind))
