@@ -287,8 +287,10 @@ pub struct Plan<'a> {
     config: SampleConfig,
     schedule: Option<AnySchedule>,
     kernels: Vec<Kernel>,
-    /// The steps whose states are wanted.
+    /// The moves whose states are wanted, counted over all steps.
     shown: Vec<usize>,
+    /// Moves in a step.
+    moves: usize,
     runner: Runner,
     state: usize,
 }
@@ -322,9 +324,14 @@ impl<'a> Plan<'a> {
             "sampler {} makes samples in one go, which has no way to show: write another kind of file",
             config.sampler.kind()
         );
-        let steps = kernels.len().saturating_sub(1);
-        let shown =
-            if frames { (0..=FRAMES.min(steps)).map(|k| k * steps / FRAMES.min(steps)).collect() } else { vec![] };
+        let moves = match &config.sampler {
+            Method::Sampler(sampler) => sampler.moves(),
+            Method::Multistep | Method::Generate => 1,
+        };
+        let all = kernels.len().saturating_sub(1).saturating_mul(moves);
+        let last = FRAMES.min(all);
+        let at = |k: usize| (k as u128 * all as u128 / last as u128) as usize;
+        let shown = if frames { (0..=last).map(at).collect() } else { vec![] };
         let state: usize = model.subject.state_shape()?.iter().product();
         let rows = config.batch.min(n);
         let networks = model.sizes.iter().map(|size| size.sampling(rows)).fold(0, u128::saturating_add);
@@ -332,7 +339,7 @@ impl<'a> Plan<'a> {
         let bytes = (rows as u128 * state as u128).saturating_mul(4 * (8 + shown.len() as u128));
         ensure_fits(&format!("sampling {rows} at a time (sample.batch)"), bytes.saturating_add(networks))?;
         let classes = classes.of(model, n, seed)?;
-        Ok(Self { model, n, seed, classes, config, schedule, kernels, shown, runner, state })
+        Ok(Self { model, n, seed, classes, config, schedule, kernels, shown, moves, runner, state })
     }
 
     /// Whether every sample is drawn of a class.
@@ -361,15 +368,18 @@ impl<'a> Plan<'a> {
         for first in (0..self.n).step_by(batch) {
             let rows = batch.min(self.n - first);
             let request = self.request(first, rows);
-            let mut frames = vec![Vec::new(); self.shown.len()];
+            let mut frames = Vec::new();
             let mut observe = |progress: &Progress| -> Result<()> {
                 going()?;
-                if progress.step > 0 {
+                if progress.step > 0 && progress.moves == 0 {
                     done += 1;
                     watch().event(Event::Sampled { done, of });
                 }
-                if let Some(k) = self.shown.iter().position(|&step| step == progress.step) {
-                    frames[k] = visible(progress, model)?;
+                // A step may end before all its moves, such as the last one, which denoises.
+                let reached = progress.step * self.moves + progress.moves;
+                let due = self.shown.iter().filter(|&&shown| shown <= reached).count() - frames.len();
+                if due > 0 {
+                    frames.extend(vec![visible(progress, model)?; due]);
                 }
                 Ok(())
             };
@@ -434,7 +444,7 @@ impl<'a> Plan<'a> {
             Runner::FlowMap(map) => sample_map(map, &self.kernels, request, observe),
             Runner::Generator(generator) => {
                 let x = generator.generate(request)?;
-                observe(&Progress { step: 1, steps: 1, at: &Kernel::CLEAN, x: &x })?;
+                observe(&Progress { step: 1, steps: 1, moves: 0, at: &Kernel::CLEAN, x: &x })?;
                 Ok(Sampled { x, evaluations: 1 })
             }
         }

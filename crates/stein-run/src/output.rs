@@ -11,7 +11,7 @@ use stein::{AnyWrapper, Error, Kind, Result, ensure, names};
 use stein_base::files::{PendingFile, remove_abandoned};
 
 use crate::{
-    Classes, Drawing, Model, Plan, SampleConfig, Sink, Summary, Watch,
+    Classes, Drawing, Model, Plan, RunDir, SampleConfig, Sink, Summary, Watch,
     arrays::{CsvFile, NpyFile},
     draw::Kept,
     model::Found,
@@ -186,13 +186,14 @@ fn labels_of(path: &Path) -> PathBuf {
     beside(path, ".labels.npy")
 }
 
-/// The files that sampling reads.
+/// The files that sampling reads, and those of the runs they are of.
 fn inputs(model: &Model, config: &SampleConfig) -> Vec<PathBuf> {
     let others = config.wrap.iter().filter_map(|wrapper| match wrapper {
         AnyWrapper::Autoguidance(guide) => Found::at(guide.model.as_ref()).map(Found::path).ok(),
         _ => None,
     });
-    model.file.iter().cloned().chain(others).collect()
+    let read = model.file.iter().cloned().chain(others);
+    read.flat_map(|path| RunDir::files_with(&path).into_iter().chain([path])).collect()
 }
 
 /// Draws samples into a file by its ending or the given format: `.png` a picture; `.svg` a chart; `.gif` and `.webp` the way from noise; `.npy`

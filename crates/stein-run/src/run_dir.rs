@@ -235,6 +235,16 @@ impl RunDir {
         Ok(self.checkpoint_path(step))
     }
 
+    /// The files that make the run what the checkpoint is of, where it lies in a run directory: no command that reads one of them
+    /// may replace another.
+    pub(crate) fn files_with(checkpoint: &Path) -> Vec<PathBuf> {
+        let folder = checkpoint.parent().filter(|folder| folder.ends_with(CHECKPOINTS));
+        let root = folder.and_then(Path::parent).filter(|root| Self::is_one(root));
+        let Some(run) = root.map(|root| Self { root: root.to_owned() }) else { return Vec::new() };
+        let steps = run.checkpoints().unwrap_or_default().into_iter().map(|step| run.checkpoint_path(step));
+        [run.config_path(), run.metrics_path()].into_iter().chain(steps).collect()
+    }
+
     /// Deletes all but the newest checkpoints.
     ///
     /// # Errors

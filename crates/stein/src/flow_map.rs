@@ -117,7 +117,7 @@ pub fn sample_map_from(
     let mut draws = Draws::new(request);
     let steps = kernels.len() - 1;
     let mut x = x;
-    observe(&Progress { step: 0, steps, at: &kernels[0], x: &x })?;
+    observe(&Progress { step: 0, steps, moves: 0, at: &kernels[0], x: &x })?;
     for (i, pair) in kernels.windows(2).enumerate() {
         let to = end.as_ref().unwrap_or(&pair[1]);
         let carried = map.carry(x.into(), (&pair[0]).into(), to.into(), &request.given)?.value;
@@ -128,7 +128,7 @@ pub fn sample_map_from(
             }
             _ => carried,
         };
-        observe(&Progress { step: i + 1, steps, at: &pair[1], x: &x })?;
+        observe(&Progress { step: i + 1, steps, moves: 0, at: &pair[1], x: &x })?;
     }
     Ok(Sampled { x, evaluations: steps })
 }

@@ -18,8 +18,8 @@ use std::{
 use stein::{AnySampler, Kind, Result};
 use stein_nn::Checkpoint;
 use stein_run::{
-    AnyFamily, Changes, Classes, Experiment, Method, Model, RunDir, Silent, Start, TrainOptions, check_output, draw,
-    draw_to_file, prepare, train,
+    AnyFamily, Changes, Classes, Experiment, Format, Method, Model, Output, RunDir, SampleConfig, Silent, Start,
+    TrainOptions, check_output, draw, draw_frames, draw_to_file, prepare, train,
 };
 
 /// A run of two seconds: moons, a tiny network, every feature of the loop in use.
@@ -192,6 +192,37 @@ fn every_ending_is_written_and_says_how_it_was_drawn() {
         let sentence = check_output(&folder.path().join(name), &model, &model.sample).unwrap_err().to_string();
         assert!(sentence.contains(part), "{sentence}");
     }
+}
+
+#[test]
+fn no_file_of_the_run_is_replaced_by_samples() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("run");
+    run(&tiny(&["train.steps=2", "train.checkpoint_every=1"]), &root, false).unwrap();
+    let model = Model::open(&root, &stein::Device::flex()).unwrap();
+    for name in ["config.toml", "metrics.jsonl", "checkpoints/00000001.safetensors", "checkpoints/00000002.safetensors"] {
+        let before = fs::read(root.join(name)).unwrap();
+        let output = Output { path: root.join(name), format: Some(Format::Csv), force: true };
+        let sentence = draw_to_file(output, &model, 1, 0, &Classes::Default, &model.sample, &mut Silent).unwrap_err();
+        assert!(sentence.to_string().contains("which this command reads"), "{sentence}");
+        assert_eq!(fs::read(root.join(name)).unwrap(), before);
+    }
+}
+
+#[test]
+fn an_animation_shows_the_moves_within_langevins_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = run(&tiny(&["train.steps=1"]), &folder.path().join("run"), false).unwrap().model;
+    let sampler = stein::Langevin { steps: 20, ..Default::default() };
+    let config = SampleConfig {
+        sampler: Method::Sampler(sampler.into()),
+        grid: stein::Grid { steps: 2, ..model.sample.grid.clone() },
+        ..model.sample.clone()
+    };
+    let drawn = draw_frames(&model, 3, 0, &Classes::All, &config, &mut Silent).unwrap();
+    // The start and every move.
+    assert_eq!(drawn.frames.len(), 1 + 2 * 20);
+    assert!(drawn.frames.windows(2).all(|pair| pair[0] != pair[1]));
 }
 
 /// The root of the repository.

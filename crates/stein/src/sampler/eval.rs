@@ -1,8 +1,8 @@
-//! What a sampler sees of the world: it counts evaluations, draws noise, and knows the levels between the grid's.
+//! What a sampler sees of the world: it counts evaluations, draws noise, knows the levels between the grid's, and shows the way.
 
 use burn::tensor::Tensor;
 
-use super::Request;
+use super::{Progress, Request};
 use crate::{
     Condition, Denoiser, Estimate, Kernel, Levels, Result, Schedule,
     denoiser::{self, velocity},
@@ -19,6 +19,10 @@ pub struct Eval<'a> {
     data_variance: f64,
     draws: Draws<'a>,
     evaluations: usize,
+    observe: &'a mut dyn FnMut(&Progress) -> Result<()>,
+    steps: usize,
+    step: usize,
+    moves: usize,
 }
 
 impl<'a> Eval<'a> {
@@ -27,6 +31,7 @@ impl<'a> Eval<'a> {
         schedule: &'a dyn Schedule,
         kernels: &[Kernel],
         request: &'a Request,
+        observe: &'a mut dyn FnMut(&Progress) -> Result<()>,
     ) -> Self {
         let last_level = *kernels.iter().rev().find(|kernel| !kernel.is_clean()).unwrap_or(&kernels[0]);
         Self {
@@ -37,7 +42,32 @@ impl<'a> Eval<'a> {
             data_variance: request.data_variance,
             draws: Draws::new(request),
             evaluations: 0,
+            observe,
+            steps: kernels.len() - 1,
+            step: 0,
+            moves: 0,
         }
+    }
+
+    /// Shows the batch on its way through a step that takes [several moves](super::Sampler::moves): after each but the last, whose
+    /// end is the step's.
+    ///
+    /// # Errors
+    /// Those of the observer, which may end the run.
+    pub fn show(&mut self, x: &Tensor<2>, at: &Kernel) -> Result<()> {
+        self.moves += 1;
+        self.observe(x, at)
+    }
+
+    /// Shows the batch at the end of a step.
+    pub(super) fn arrived(&mut self, x: &Tensor<2>, at: &Kernel) -> Result<()> {
+        (self.step, self.moves) = (self.step + 1, 0);
+        self.observe(x, at)
+    }
+
+    pub(super) fn observe(&mut self, x: &Tensor<2>, at: &Kernel) -> Result<()> {
+        let Self { step, steps, moves, .. } = *self;
+        (self.observe)(&Progress { step, steps, moves, at, x })
     }
 
     /// The denoiser's whole estimate at one level for the whole batch.

@@ -61,10 +61,13 @@ impl Sampler for Langevin {
         // a of the code's form, on x/α; on x itself a Langevin step of α² a is the same move.
         let a = self.epsilon.unwrap_or(RELATIVE_STEP * last) * growth * from.alpha.powi(2) * halved;
         let mut x = x;
-        for _ in 0..self.steps {
+        for taken in 1..=self.steps {
             let score = eval.score(&x, from)?;
             let noise = eval.noise(&x)?;
             x = x + score.mul_scalar(a) + noise.mul_scalar((2.0 * a).sqrt());
+            if taken < self.steps {
+                eval.show(&x, from)?;
+            }
         }
         if to.is_clean() && self.denoise {
             return eval.denoise(&x, from);
@@ -74,6 +77,10 @@ impl Sampler for Langevin {
 
     fn order(&self) -> Option<u32> {
         None
+    }
+
+    fn moves(&self) -> usize {
+        self.steps
     }
 
     fn check(&self) -> Result<()> {

@@ -93,6 +93,12 @@ pub trait Sampler: std::fmt::Debug + Send + Sync {
         false
     }
 
+    /// Moves in one step, where it takes several that are worth seeing: it shows the batch after each but the last, by
+    /// [`Eval::show`].
+    fn moves(&self) -> usize {
+        1
+    }
+
     /// Fails, saying which parameter and what it may be, if a parameter is out of range.
     fn check(&self) -> Result<()> {
         Ok(())
@@ -232,12 +238,14 @@ pub struct Sampled {
     pub evaluations: usize,
 }
 
-/// What an observer of a run is shown after every step.
+/// What an observer of a run is shown at its start, after every step, and within the steps of samplers that take several moves.
 pub struct Progress<'a> {
     /// Steps done; 0 shows the start.
     pub step: usize,
     /// Steps in all.
     pub steps: usize,
+    /// Moves done of the step in progress, by samplers that [take several](Sampler::moves); 0 between steps.
+    pub moves: usize,
     /// The level of `x`.
     pub at: &'a Kernel,
     /// The batch `[rows, dim]`.
@@ -247,7 +255,7 @@ pub struct Progress<'a> {
 /// Draws samples: the prior at the noisiest level of `kernels`, and from there a sampler down to the last level.
 ///
 /// `schedule` is the one `kernels` were laid on: samplers that look between two levels ask it. `observe` is called at the
-/// start and after every step; an error it returns ends the run.
+/// start, after every step, and after every Langevin move within one; an error it returns ends the run.
 ///
 /// ```
 /// use stein::{Condition, Ddim, Error, Grid, Kind, Request, Vp, exact::GaussianMixture, sample};
@@ -319,19 +327,18 @@ pub fn sample_from(
          ancestral, dpm_solver_pp, uni_pc or an ode_ sampler",
         kernels[0].t
     );
-    let mut eval = Eval::new(denoiser, schedule, kernels, request);
+    let mut eval = Eval::new(denoiser, schedule, kernels, request, observe);
     let mut past = Past::default();
     let mut x = x;
-    let steps = kernels.len() - 1;
-    observe(&Progress { step: 0, steps, at: &kernels[0], x: &x })?;
-    for (i, pair) in kernels.windows(2).enumerate() {
+    eval.observe(&x, &kernels[0])?;
+    for pair in kernels.windows(2) {
         let (from, to) = (&pair[0], &pair[1]);
         x = if to.is_clean() && !sampler.reaches_clean() {
             eval.denoise(&x, from)?
         } else {
             sampler.step(x, from, to, &mut eval, &mut past)?
         };
-        observe(&Progress { step: i + 1, steps, at: to, x: &x })?;
+        eval.arrived(&x, to)?;
     }
     Ok(Sampled { x, evaluations: eval.evaluations() })
 }

@@ -69,7 +69,7 @@ impl Default for PredictorCorrector {
 
 impl PredictorCorrector {
     fn correct(&self, mut x: Tensor<2>, at: &Kernel, a: f64, eval: &mut Eval) -> Result<Tensor<2>> {
-        for _ in 0..self.steps {
+        for taken in 1..=self.steps {
             let score = eval.score(&x, at)?;
             let noise = eval.noise(&x)?;
             let norm = |rows: &Tensor<2>| rows.clone().square().sum_dim(1).sqrt();
@@ -89,6 +89,9 @@ impl PredictorCorrector {
                     x + score.mul_scalar(step) + noise.mul_scalar((2.0 * step).sqrt())
                 }
             };
+            if self.corrector_first || taken < self.steps {
+                eval.show(&x, at)?;
+            }
         }
         Ok(x)
     }
@@ -102,12 +105,20 @@ impl Sampler for PredictorCorrector {
             self.predictor.step(corrected, from, to, eval, past)
         } else {
             let predicted = self.predictor.step(x, from, to, eval, past)?;
-            if to.is_clean() { Ok(predicted) } else { self.correct(predicted, to, a, eval) }
+            if to.is_clean() || self.steps == 0 {
+                return Ok(predicted);
+            }
+            eval.show(&predicted, to)?;
+            self.correct(predicted, to, a, eval)
         }
     }
 
     fn order(&self) -> Option<u32> {
         if self.steps == 0 { self.predictor.order() } else { None }
+    }
+
+    fn moves(&self) -> usize {
+        self.steps + self.predictor.moves()
     }
 
     fn reaches_clean(&self) -> bool {

@@ -386,6 +386,51 @@ fn a_sample_does_not_depend_on_the_number_of_threads() {
 }
 
 #[test]
+fn moves_within_a_step_are_shown_in_order() {
+    let kernels = Grid::karras(3).kernels(&Edm::default()).unwrap();
+    let langevin = |steps| AnySampler::from(Langevin { steps, ..Langevin::default() });
+    let corrected = |corrector_first, steps, predictor: AnySampler| -> AnySampler {
+        PredictorCorrector { corrector_first, steps, predictor: predictor.into(), ..Default::default() }.into()
+    };
+    let heun = || AnySampler::from(Heun::default());
+    for (sampler, moves) in [
+        (heun(), 1),
+        (langevin(1), 1),
+        (langevin(4), 4),
+        (corrected(true, 2, heun()), 3),
+        (corrected(false, 2, heun()), 3),
+        (corrected(false, 0, heun()), 1),
+        (corrected(true, 2, langevin(3)), 5),
+        (corrected(false, 2, langevin(3)), 5),
+    ] {
+        assert_eq!(sampler.moves(), moves, "{sampler:?}");
+        let (mut seen, mut states) = (Vec::new(), Vec::new());
+        sample(&line(), &Edm::default(), &kernels, &*sampler, &Request::exact(4, 1, 0), &mut |progress| {
+            seen.push((progress.step, progress.moves));
+            states.push(host(progress.x));
+            Ok(())
+        })
+        .unwrap();
+        // Nothing is left to correct where there is no noise any more.
+        let corrects_last = !matches!(&sampler, AnySampler::PredictorCorrector(pc) if !pc.corrector_first);
+        let expected: Vec<(usize, usize)> = [(0, 0)]
+            .into_iter()
+            .chain((0..3).flat_map(|step| (1..moves).map(move |k| (step, k)).chain([(step + 1, 0)])))
+            .filter(|&(step, k)| corrects_last || step < 2 || k < sampler_moves_without_corrector(&sampler))
+            .collect();
+        assert_eq!(seen, expected, "{sampler:?}");
+        assert!(states.windows(2).all(|pair| pair[0] != pair[1]), "{sampler:?} shows a state twice");
+    }
+}
+
+fn sampler_moves_without_corrector(sampler: &AnySampler) -> usize {
+    match sampler {
+        AnySampler::PredictorCorrector(pc) => pc.predictor.moves(),
+        other => other.moves(),
+    }
+}
+
+#[test]
 fn evaluations_are_counted() {
     let kernels = Grid::karras(18).kernels(&Edm::default()).unwrap();
     let count = |sampler: &dyn Sampler| {
