@@ -1,6 +1,6 @@
 //! The denoiser: what stands between all that is learned and all that is numerical.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Device, Tensor};
 
 use crate::{Condition, Dual, Kernel, Levels, Result, ensure, rows};
 
@@ -196,16 +196,60 @@ pub fn velocity(x: Dual<2>, denoised: Dual<2>, at: Levels) -> Dual<2> {
 /// # Errors
 /// As [`estimate`].
 pub fn divergence(denoiser: &dyn Denoiser, x: Tensor<2>, at: &Kernel, given: &Condition) -> Result<Vec<f64>> {
+    let (_, trace) = value_and_trace(&x, &[], |x| {
+        Ok(velocity(x.clone(), estimate(denoiser, x, at.into(), given)?.mean, at.into()))
+    })?;
+    Ok(rows::host(&trace))
+}
+
+/// f(x) `[rows, dim]` and, for each direction v `[rows, dim]`, vᵀ J_f v of every row, `[rows, directions]`; without any, the trace of the
+/// Jacobian by a product for each number of a row, `[rows, 1]`.
+pub(crate) fn value_and_trace(
+    x: &Tensor<2>,
+    directions: &[Tensor<2>],
+    mut f: impl FnMut(Dual<2>) -> Result<Dual<2>>,
+) -> Result<(Tensor<2>, Tensor<2>)> {
     let [count, dim] = x.dims();
-    let mut trace = vec![0.0; count];
-    for i in 0..dim {
-        let unit = rows::matrix((0..count * dim).map(|k| f64::from(u8::from(k % dim == i))).collect(), dim, &x);
-        let x = Dual::new(x.clone(), unit);
-        let mean = estimate(denoiser, x.clone(), at.into(), given)?.mean;
-        let column = velocity(x, mean, at.into()).tangent_or_zero().narrow(1, i, 1);
-        trace.iter_mut().zip(rows::host(&column)).for_each(|(sum, slope)| *sum += slope);
+    let mut along = |direction: Tensor<2>| {
+        let Dual { value, tangent } = f(Dual::new(x.clone(), direction.clone()))?;
+        let product = tangent.map_or_else(|| value.zeros_like(), |tangent| tangent * direction);
+        Ok((value, product.sum_dim(1)))
+    };
+    if directions.is_empty() {
+        let unit =
+            |i: usize| rows::matrix((0..count * dim).map(|k| f64::from(u8::from(k % dim == i))).collect(), dim, x);
+        let (value, mut trace) = along(unit(0))?;
+        for i in 1..dim {
+            trace = trace + along(unit(i))?.1;
+        }
+        return Ok((value, trace));
     }
-    Ok(trace)
+    let products: Vec<(Tensor<2>, Tensor<2>)> =
+        directions.iter().map(|direction| along(direction.clone())).collect::<Result<_>>()?;
+    let value = products[0].0.clone();
+    Ok((value, Tensor::cat(products.into_iter().map(|(_, product)| product).collect(), 1)))
+}
+
+/// A denoiser asked on another device or in another precision than the one it works in: what it is given is brought there, and its
+/// answer back. Solvers keep their state in double precision this way.
+#[derive(Debug, Clone)]
+pub struct Converted<D> {
+    /// The denoiser.
+    pub inner: D,
+    /// The device it works on.
+    pub device: Device,
+    /// The precision it works in.
+    pub dtype: DType,
+}
+
+impl<D: Denoiser> Denoiser for Converted<D> {
+    fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
+        let (device, dtype) = (x.value.device(), x.value.dtype());
+        let Estimate { mean, variance } =
+            self.inner.estimate(x.linear(|x| x.to_device(&self.device).cast(self.dtype)), at, given)?;
+        let back = |x: Tensor<2>| x.to_device(&device).cast(dtype);
+        Ok(Estimate { mean: mean.linear(back), variance: variance.map(back) })
+    }
 }
 
 impl<D: Denoiser + ?Sized> Denoiser for &D {

@@ -200,7 +200,8 @@ fn no_file_of_the_run_is_replaced_by_samples() {
     let root = folder.path().join("run");
     run(&tiny(&["train.steps=2", "train.checkpoint_every=1"]), &root, false).unwrap();
     let model = Model::open(&root, &stein::Device::flex()).unwrap();
-    for name in ["config.toml", "metrics.jsonl", "checkpoints/00000001.safetensors", "checkpoints/00000002.safetensors"] {
+    for name in ["config.toml", "metrics.jsonl", "checkpoints/00000001.safetensors", "checkpoints/00000002.safetensors"]
+    {
         let before = fs::read(root.join(name)).unwrap();
         let output = Output { path: root.join(name), format: Some(Format::Csv), force: true };
         let sentence = draw_to_file(output, &model, 1, 0, &Classes::Default, &model.sample, &mut Silent).unwrap_err();

@@ -4,10 +4,10 @@ use burn::tensor::Tensor;
 
 use super::{Progress, Request};
 use crate::{
-    Condition, Denoiser, Estimate, Kernel, Levels, Result, Schedule,
-    denoiser::{self, velocity},
+    Condition, Denoiser, Estimate, Kernel, Result, Schedule, denoiser,
+    flow::Flow,
     noise::Draws,
-    ode::{self, Steps, Tableau, Times},
+    ode::{Steps, Tableau},
 };
 
 /// The denoiser and the noise of one run.
@@ -99,26 +99,10 @@ impl<'a> Eval<'a> {
     /// The batch carried along the probability-flow ODE from one time to another.
     ///
     /// # Errors
-    /// Those of the denoiser and of [`ode::integrate`].
+    /// Those of the denoiser and of [`ode::integrate`](crate::ode::integrate).
     pub fn flow(&mut self, x: Tensor<2>, from: f64, to: f64, method: &Tableau, steps: Steps) -> Result<Tensor<2>> {
         let Self { denoiser, schedule, given, .. } = *self;
-        let mut field = |x: &Tensor<2>, times: Times, rows: &[usize]| {
-            let (at, chosen): (Vec<Kernel>, Condition);
-            let (levels, given) = match times {
-                Times::Same(t) => {
-                    at = vec![schedule.kernel(t)];
-                    (Levels::Same(&at[0]), given)
-                }
-                Times::Each(times) => {
-                    at = times.iter().map(|&t| schedule.kernel(t)).collect();
-                    chosen = given.select(rows);
-                    (Levels::Each(&at), &chosen)
-                }
-            };
-            let mean = denoiser::estimate(denoiser, x.clone().into(), levels, given)?.mean;
-            Ok(velocity(x.clone().into(), mean, levels).value)
-        };
-        let end = ode::integrate(&mut field, x, from, to, method, steps)?;
+        let end = Flow { denoiser, schedule, given }.carry(x, from, to, method, steps)?;
         self.evaluations += end.evaluations;
         Ok(end.x)
     }

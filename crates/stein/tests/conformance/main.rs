@@ -7,6 +7,7 @@ mod exact;
 mod flow_maps;
 mod grids;
 mod guidance;
+mod likelihood;
 mod objective;
 mod ode;
 mod paths;
@@ -56,7 +57,7 @@ fn tail(x: f64, at: &Kernel, upper: bool) -> f64 {
 fn flow(x: f64, from: &Kernel, to: &Kernel) -> f64 {
     let upper = tail(x, from, true) < 0.5;
     let wanted = tail(x, from, upper);
-    let (mut low, mut high) = (-100.0, 100.0);
+    let (mut low, mut high) = (-1e5, 1e5);
     loop {
         let middle = 0.5 * (low + high);
         if middle <= low || middle >= high {
