@@ -8,6 +8,7 @@ mod dit;
 mod edm;
 mod formula;
 mod guided_diffusion;
+mod likelihood;
 mod ncsn;
 mod published;
 mod reference;
