@@ -53,6 +53,16 @@ pub enum Command {
     Train(Train),
     /// Draw samples from a model into a file
     Sample(Sample),
+    /// Say how likely data are under a model: log-densities, bits per dimension
+    Likelihood(Likelihood),
+    /// Turn data into their codes: where the probability-flow ODE takes them at the noisiest level
+    Encode(Encode),
+    /// Turn codes back into data
+    Decode(Decode),
+    /// Draw what lies between samples of data
+    Interpolate(Interpolate),
+    /// Compare the codes that two models give the same data
+    Compare(Compare),
     /// Look at data sets or download them
     Data {
         #[command(subcommand)]
@@ -211,6 +221,187 @@ pub struct Sample {
     /// Change the sampling, for example sample.sampler.eta=0.5; may be repeated
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub settings: Vec<String>,
+}
+
+/// Data for a model.
+#[derive(Debug, ClapArgs)]
+pub struct ModelData {
+    /// A data set such as mnist, a file or folder (FILE.csv, FILE.npy, FOLDER), or an experiment; default what the model learned
+    /// from
+    #[arg(long = "data", value_name = "NAME|PATH")]
+    pub name: Option<String>,
+    /// Change how the data are read, for example source.label=kind; may be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub settings: Vec<String>,
+    /// Part of the data: train or test; default test, and all of a file or folder that is named
+    #[arg(long, value_name = "PART")]
+    pub split: Option<Part>,
+    /// Number of samples, the first ones; default all
+    #[arg(short, long, value_name = "N")]
+    pub n: Option<usize>,
+    /// Directory with data sets; default the environment variable STEIN_DATA, or else `data`
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Likelihood {
+    /// A run directory, a demo's directory, a checkpoint file, or exact:FILE.json with a Gaussian mixture
+    #[arg(value_name = "MODEL")]
+    pub model: OsString,
+    #[command(flatten)]
+    pub data: ModelData,
+    /// Which number: ode, the density of the probability-flow ODE, or scoreflow, the bound that likelihood weighting trains
+    #[arg(long, default_value = "ode", value_name = "NAME")]
+    pub bound: String,
+    /// Noise schedule to go along; default the one trained on. `stein list schedules` names them
+    #[arg(long, value_name = "NAME")]
+    pub schedule: Option<String>,
+    /// Divergence of the velocity: exact, a Jacobian-vector product for every number, or hutchinson, along random directions;
+    /// default exact up to 32 numbers
+    #[arg(long, value_name = "NAME")]
+    pub divergence: Option<String>,
+    /// Directions of Hutchinson's estimate for each sample; with two or more their standard error is known; default 1
+    #[arg(long, value_name = "K")]
+    pub probes: Option<usize>,
+    /// Law of the directions: rademacher, gaussian or sphere
+    #[arg(long, default_value = "rademacher", value_name = "NAME")]
+    pub projection: String,
+    /// Directions to take instead of drawing them: an array [n, state] or [probes, n, state]
+    #[arg(long, value_name = "FILE.npy")]
+    pub probe: Option<PathBuf>,
+    /// Relative and absolute tolerance of the ODE
+    #[arg(long, default_value_t = 1e-5, value_name = "T")]
+    pub tolerance: f64,
+    /// Draws to average: of the spread of gray levels, and of the noise of the bound
+    #[arg(long, default_value_t = 1, value_name = "K")]
+    pub draws: usize,
+    /// Seed of what is drawn
+    #[arg(short, long, default_value_t = 0, value_name = "S")]
+    pub seed: u64,
+    /// Follow the convention of Score-SDE's published numbers: no correction for the noise of the cleanest level
+    #[arg(long)]
+    pub published: bool,
+    /// Compare with the known density of the data, where there is one
+    #[arg(long)]
+    pub closed_form: bool,
+    /// Write the value of each sample, float64, in the unit that is printed
+    #[arg(short, long, value_name = "FILE.npy")]
+    pub output: Option<PathBuf>,
+    /// Write the samples in the order of their densities, the least likely first
+    #[arg(long, value_name = "FILE.csv")]
+    pub rank: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Weights to use: those of the last step, or their average; default the average where there is one
+    #[arg(long, value_name = "WHICH")]
+    pub weights: Option<Which>,
+    /// Replace files that this command did not write; what it reads is never replaced
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// How codes are found and read.
+#[derive(Debug, ClapArgs)]
+pub struct Paths {
+    /// Noise schedule to go along; default the one trained on. `stein list schedules` names them
+    #[arg(long, value_name = "NAME")]
+    pub schedule: Option<String>,
+    /// Relative and absolute tolerance of the ODE
+    #[arg(long, default_value_t = 1e-5, value_name = "T")]
+    pub tolerance: f64,
+    /// Replace files that this command did not write; what it reads is never replaced
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Encode {
+    /// A run directory, a demo's directory, a checkpoint file, or exact:FILE.json with a Gaussian mixture
+    #[arg(value_name = "MODEL")]
+    pub model: OsString,
+    #[command(flatten)]
+    pub data: ModelData,
+    #[command(flatten)]
+    pub paths: Paths,
+    /// Array to write, float64 [n, state]; FILE.labels.npy has the classes
+    #[arg(short, long, value_name = "FILE.npy")]
+    pub output: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Decode {
+    /// A run directory, a demo's directory, a checkpoint file, or exact:FILE.json with a Gaussian mixture
+    #[arg(value_name = "MODEL")]
+    pub model: OsString,
+    /// Codes, [n, state]
+    #[arg(value_name = "CODES.npy")]
+    pub codes: PathBuf,
+    #[command(flatten)]
+    pub paths: Paths,
+    /// File to write, as of `stein sample`
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Class of all, by name or number; default those in CODES.npy.labels.npy
+    #[arg(long, value_name = "C", allow_hyphen_values = true)]
+    pub class: Option<String>,
+    /// Multiplies the codes: below 1 samples are more like each other
+    #[arg(long, default_value_t = 1.0, value_name = "T")]
+    pub temperature: f64,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Interpolate {
+    /// A run directory, a demo's directory, a checkpoint file, or exact:FILE.json with a Gaussian mixture
+    #[arg(value_name = "MODEL")]
+    pub model: OsString,
+    #[command(flatten)]
+    pub data: ModelData,
+    #[command(flatten)]
+    pub paths: Paths,
+    /// Samples to go between, counted from 0, for example 0:1,5:9
+    #[arg(long, value_name = "I:J,...")]
+    pub pairs: String,
+    /// Places from one to the other, both included
+    #[arg(long, default_value_t = 8, value_name = "K")]
+    pub steps: usize,
+    /// Go along the straight line between codes instead of the arc
+    #[arg(long)]
+    pub linear: bool,
+    /// Multiplies the codes
+    #[arg(long, default_value_t = 1.0, value_name = "T")]
+    pub temperature: f64,
+    /// File to write: .png with a row for each pair, .gif that goes there and back, .npy [pairs, steps, ...]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Compare {
+    /// The first model
+    #[arg(value_name = "MODEL_A")]
+    pub a: OsString,
+    /// The second model, of states of the same shape
+    #[arg(value_name = "MODEL_B")]
+    pub b: OsString,
+    #[command(flatten)]
+    pub data: ModelData,
+    #[command(flatten)]
+    pub paths: Paths,
+    /// Picture to write: the numbers of one's codes over those of the other's
+    #[arg(short, long, value_name = "FILE.png")]
+    pub output: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A part of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    Train,
+    Test,
 }
 
 #[derive(Debug, Subcommand)]

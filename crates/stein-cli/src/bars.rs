@@ -76,17 +76,17 @@ impl Bars {
         }
     }
 
-    fn sampled(&mut self, done: u64, of: u64) {
+    fn sampled(&mut self, done: u64, of: u64, work: &'static str, part: &str) {
         if let Some(pace) = &mut self.pace {
             pace.sampled();
         }
         if self.terminal {
-            let bar = self.sampling.get_or_insert_with(|| self.screen.add(bar(of, "sampling", "{eta} left")));
+            let bar = self.sampling.get_or_insert_with(|| self.screen.add(bar(of, work, "{eta} left")));
             bar.set_length(of);
             bar.set_position(done);
         } else if self.said.elapsed() >= LINE {
             self.said = Instant::now();
-            tell(format!("sampling: step {done} of {of}"));
+            tell(format!("{work}: {part} {done} of {of}"));
         }
     }
 }
@@ -153,7 +153,8 @@ impl Watch for Bars {
                 self.progress = progress.or(self.progress);
                 self.trained(step, steps, sheets);
             }
-            Event::Sampled { done, of } => self.sampled(done, of),
+            Event::Sampled { done, of } => self.sampled(done, of, "sampling", "step"),
+            Event::Measured { done, of } => self.sampled(done, of, "measuring", "sample"),
             Event::Note(sentence) => self.screen.suspend(|| tell(format!("stein: {sentence}"))),
             _ => {}
         }

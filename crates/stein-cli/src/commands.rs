@@ -12,16 +12,20 @@ use std::{
 };
 
 use clap::CommandFactory;
-use stein::{Error, Kind, Result, ensure};
+use stein::{Error, Kind, Projection, Result, ensure};
 use stein_data::{Data, Split, Stats};
 use stein_run::{
-    Changes, Classes, DataConfig, DemoOptions, Experiment, Format, ImportOptions, Model, Output, RunDir, Start,
-    Subject, TrainOptions, Weights, bench, default_count, demo, device, draw_to_file, export, import, prepare,
-    preview_to_file, reference, report_runs, train,
+    Bounded, Changes, Classes, CodeOptions, DataChoice, DataConfig, DemoOptions, Experiment, Format, ImportOptions,
+    Interpolation, LikelihoodOptions, Model, Output, RunDir, Start, Subject, TrainOptions, Weights, bench, compare,
+    decode_to, default_count, demo, device, draw_to_file, encode_to_file, export, import, interpolate, likelihood,
+    prepare, preview_to_file, reference, report_runs, train,
 };
 
 use crate::{
-    args::{Args, BenchCommand, Command, DataCommand, DataSource, Import, Precision, Sample, Train, Which, Work},
+    args::{
+        Args, BenchCommand, Command, Compare, DataCommand, DataSource, Decode, Import, Interpolate, Likelihood,
+        ModelData, Part, Paths, Precision, Sample, Train, Which, Work,
+    },
     bars::{Bars, tell},
 };
 
@@ -75,6 +79,25 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
             ensure!(passed, "some tensors differ by more than rounding explains; they are marked in the table");
         }
         Command::Export { model, output, force } => say(&export(&model, &output, force)?)?,
+        Command::Likelihood(args) => return likelihood_of(&args, &device_name),
+        Command::Encode(args) => {
+            let model = open(&args.model, None, &device_name)?;
+            return watched(|watch| {
+                let codes = encode_to_file(&args.output, &model, &(&args.data).into(), &(&args.paths).into(), watch)?;
+                announce(&format!("{} codes, {} evaluations each, {:.2} s", codes.n, codes.evaluations, codes.seconds));
+                Ok(())
+            });
+        }
+        Command::Decode(args) => return decode(&args, &device_name),
+        Command::Interpolate(args) => {
+            let model = open(&args.model, None, &device_name)?;
+            let Interpolate { steps, linear, temperature, .. } = args;
+            let between = Interpolation { pairs: Interpolation::pairs(&args.pairs)?, steps, linear, temperature };
+            return watched(|watch| {
+                interpolate(&args.output, &model, &(&args.data).into(), &between, &(&args.paths).into(), watch)
+            });
+        }
+        Command::Compare(args) => return compare_models(&args, &device_name),
         Command::Data { command } => data(command)?,
         Command::Report { runs, output } => {
             let runs: Vec<&Path> = runs.iter().map(PathBuf::as_path).collect();
@@ -177,13 +200,104 @@ fn train_run(args: Train, device: String) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn sample_model(args: &Sample, device_name: &str) -> Result<ExitCode> {
+fn open(model: &OsStr, weights: Option<Which>, device_name: &str) -> Result<Model> {
     let device = device(device_name)?;
-    let model = match args.weights {
-        None => Model::open(&args.model, &device)?,
-        Some(Which::Raw) => Model::open_with(&args.model, Weights::Raw, &device)?,
-        Some(Which::Ema) => Model::open_with(&args.model, Weights::Ema, &device)?,
+    match weights {
+        None => Model::open(model, &device),
+        Some(Which::Raw) => Model::open_with(model, Weights::Raw, &device),
+        Some(Which::Ema) => Model::open_with(model, Weights::Ema, &device),
+    }
+}
+
+/// Does work that writes at its end, and says so where Ctrl-C ended it.
+fn watched(work: impl FnOnce(&mut Bars) -> Result<()>) -> Result<ExitCode> {
+    let mut bars = Bars::new(on_interrupt(SAMPLING)?);
+    let outcome = work(&mut bars);
+    bars.clear();
+    match outcome {
+        Err(error) if error.kind() == Kind::Stopped => {
+            tell("stein: stopped; nothing was written");
+            Ok(ExitCode::from(STOPPED))
+        }
+        other => other.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+impl From<&Paths> for CodeOptions {
+    fn from(paths: &Paths) -> Self {
+        Self { schedule: paths.schedule.clone(), tolerance: paths.tolerance, force: paths.force }
+    }
+}
+
+fn decode(args: &Decode, device_name: &str) -> Result<ExitCode> {
+    let model = open(&args.model, None, device_name)?;
+    let output = Output { path: args.output.clone(), format: None, force: args.paths.force };
+    let (class, options) = (args.class.as_deref(), CodeOptions::from(&args.paths));
+    watched(|watch| decode_to(&output, &model, &args.codes, class, args.temperature, &options, watch).map(drop))
+}
+
+fn compare_models(args: &Compare, device_name: &str) -> Result<ExitCode> {
+    let (a, b) = (open(&args.a, None, device_name)?, open(&args.b, None, device_name)?);
+    let output = args.output.as_deref();
+    let mut text = String::new();
+    let code = watched(|watch| {
+        let found = compare([&a, &b], &(&args.data).into(), &(&args.paths).into(), output, watch)?;
+        text = if args.json {
+            json_line(&found)?
+        } else {
+            format!(
+                "samples                    {}\ncorrelation of codes       {:.4} ± {:.4} over samples\nof one and the next sample {:.4}\n",
+                found.n, found.correlation, found.spread, found.others
+            )
+        };
+        Ok(())
+    })?;
+    say(&text)?;
+    Ok(code)
+}
+
+impl From<&ModelData> for DataChoice {
+    fn from(data: &ModelData) -> Self {
+        let ModelData { name, settings, split, n, data_dir } = data;
+        let split = split.map(|part| match part {
+            Part::Train => Split::Train,
+            Part::Test => Split::Test,
+        });
+        Self { name: name.clone(), settings: settings.clone(), split, folder: data_dir.clone(), n: *n }
+    }
+}
+
+fn likelihood_of(args: &Likelihood, device_name: &str) -> Result<ExitCode> {
+    let model = open(&args.model, args.weights, device_name)?;
+    let options = LikelihoodOptions {
+        data: (&args.data).into(),
+        schedule: args.schedule.clone(),
+        bound: Bounded::named(&args.bound)?,
+        divergence: args.divergence.clone(),
+        probes: args.probes,
+        projection: Projection::named(&args.projection)?,
+        probe: args.probe.clone(),
+        tolerance: args.tolerance,
+        draws: args.draws,
+        published: args.published,
+        closed_form: args.closed_form,
+        seed: args.seed,
+        output: args.output.clone(),
+        rank: args.rank.clone(),
+        force: args.force,
     };
+    let mut text = String::new();
+    let code = watched(|watch| {
+        let found = likelihood(&model, &options, watch)?;
+        text = if args.json { json_line(&found)? } else { found.to_string() };
+        Ok(())
+    })?;
+    say(&text)?;
+    Ok(code)
+}
+
+fn sample_model(args: &Sample, device_name: &str) -> Result<ExitCode> {
+    let model = open(&args.model, args.weights, device_name)?;
     if let Some(caution) = model.caution() {
         tell(format!("stein: {}: {caution}", model.name));
     }

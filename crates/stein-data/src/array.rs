@@ -91,6 +91,15 @@ impl Stored {
     }
 }
 
+/// The shape and the numbers, in row-major order, of the array in a `.npy` file, or of the only one in an `.npz` file.
+///
+/// # Errors
+/// A file that cannot be read or holds something else.
+pub fn read_array(path: &Path) -> Result<(Vec<usize>, Vec<f64>)> {
+    let (Array { shape, numbers }, _) = read(path, None, None)?;
+    Ok((shape, numbers.into_f64()))
+}
+
 /// Whether a file's name ends as that of numpy's arrays.
 pub(crate) fn is_array(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("npy") || ending.eq_ignore_ascii_case("npz"))

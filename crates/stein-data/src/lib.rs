@@ -49,6 +49,7 @@ mod stats;
 mod table;
 
 pub use ahead::Ahead;
+pub use array::read_array;
 pub use cifar10::Cifar10;
 pub use data::{Data, Rows, Shape};
 pub use digits::Digits;

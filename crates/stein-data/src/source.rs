@@ -7,7 +7,7 @@ use std::{
     fmt,
     path::Path,
 };
-use stein_base::{Error, Kind, Result, ensure, names, registry};
+use stein_base::{Error, Kind, Result, ensure, names, registry, settings};
 
 /// Which part of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -133,6 +133,35 @@ impl Source {
         };
         let settings = [(key.to_owned(), value.into())].into_iter().collect();
         Self::with_settings(source.kind(), settings)
+    }
+
+    /// The same data at another path; fails for a set that has none.
+    ///
+    /// # Errors
+    /// A published set, and a path that is no text.
+    pub fn at_path(&self, path: &Path) -> Result<Self> {
+        let Some(text) = path.to_str() else {
+            return Err(Error::new(format!("the path {} is not UTF-8: rename the file", path.display())));
+        };
+        let mut settings = self.settings()?;
+        ensure!(settings.contains_key("path"), "the data set `{}` has no path of its own", self.kind());
+        settings.insert("path".to_owned(), text.into());
+        Self::with_settings(self.kind(), settings)
+    }
+
+    /// The same data with nothing held out, where they are a user's own.
+    pub fn whole(&self) -> Option<Self> {
+        let mut settings = self.settings().ok()?;
+        settings.get("test_fraction")?;
+        settings.insert("test_fraction".to_owned(), 0.0.into());
+        Self::with_settings(self.kind(), settings).ok()
+    }
+
+    fn settings(&self) -> Result<stein_base::reexports::toml::Table> {
+        let mut settings: stein_base::reexports::toml::Table =
+            settings::write(self)?.try_into().expect("a source is a table");
+        settings.remove("kind");
+        Ok(settings)
     }
 
     /// The data at a path, by what is there.

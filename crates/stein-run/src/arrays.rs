@@ -23,6 +23,14 @@ impl Number for f32 {
     }
 }
 
+impl Number for f64 {
+    const DESCRIPTION: &'static str = "<f8";
+
+    fn bytes(self) -> impl AsRef<[u8]> {
+        self.to_le_bytes()
+    }
+}
+
 impl Number for i64 {
     const DESCRIPTION: &'static str = "<i8";
 

@@ -7,13 +7,20 @@ use std::{
 };
 
 use stein::{
-    AnySampler, AnySchedule, Condition, Denoiser, Dual, Error, Estimate, FlowMap, Kernel, Key, Kind, Levels, Progress,
-    Purpose, Request, Result, Sampled, ensure, guidance::Clamped, names, sample, sample_map,
+    AnySampler, AnySchedule, Condition, Denoiser, Dual, Error, Estimate, FlowMap, Grid, Kernel, Key, Kind, Levels,
+    Progress, Purpose, Request, Result, Rk45, Sampled,
+    denoiser::Converted,
+    ensure,
+    flow::Flow,
+    guidance::Clamped,
+    names,
+    ode::{DORMAND_PRINCE, Steps},
+    rows, sample, sample_map,
 };
 use stein_base::{memory::ensure_fits, random::uniform};
 use stein_data::Shape;
 
-use crate::{Event, Generator, Method, Model, SampleConfig, Subject, Watch, model::Around};
+use crate::{Event, Generator, Method, Model, SampleConfig, Subject, Watch, codes::CodeFlow, model::Around};
 
 /// Which classes to draw.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +41,8 @@ pub enum Classes {
 enum ClassOf {
     Unconditional,
     Hidden,
+    /// One for each, given.
+    Each(Vec<u32>),
     /// In equal blocks, so that a sheet of pictures has a class per row.
     Blocks {
         classes: Vec<u32>,
@@ -97,7 +106,7 @@ impl Classes {
 }
 
 /// The class of that name, in any case if none is called exactly so.
-fn named(name: &str, known: &[String]) -> Option<u32> {
+pub(crate) fn named(name: &str, known: &[String]) -> Option<u32> {
     let position = |is: &dyn Fn(&String) -> bool| known.iter().position(is);
     let name = name.trim();
     let exact = position(&|candidate| candidate == name);
@@ -124,6 +133,7 @@ impl ClassOf {
     fn class(&self, i: usize) -> Option<u32> {
         match self {
             Self::Unconditional | Self::Hidden => None,
+            Self::Each(classes) => Some(classes[i]),
             Self::Blocks { classes, n } => Some(classes[(i as u128 * classes.len() as u128 / *n as u128) as usize]),
             Self::Shares { classes, sums, key } => {
                 let at = uniform(&mut key.at(i as u64).generator()) * sums[sums.len() - 1];
@@ -276,6 +286,8 @@ enum Runner {
     Denoiser(Arc<dyn Denoiser>, AnySampler, AnySchedule),
     FlowMap(Arc<dyn FlowMap>),
     Generator(Arc<dyn Generator>),
+    /// Codes `[n, state]`, which the probability-flow ODE leads back to data.
+    Decoder(Arc<dyn Denoiser>, AnySchedule, Vec<f64>, Steps),
 }
 
 /// A run of sampling that was checked and can begin.
@@ -340,6 +352,42 @@ impl<'a> Plan<'a> {
         ensure_fits(&format!("sampling {rows} at a time (sample.batch)"), bytes.saturating_add(networks))?;
         let classes = classes.of(model, n, seed)?;
         Ok(Self { model, n, seed, classes, config, schedule, kernels, shown, moves, runner, state })
+    }
+
+    /// The data of codes `[n, state]` by the probability-flow ODE, to a relative and absolute tolerance, each of its class where they are
+    /// given; `frames` asks for the way.
+    pub(crate) fn decoding(
+        model: &'a Model,
+        codes: Vec<f64>,
+        classes: Option<Vec<u32>>,
+        flow: &CodeFlow,
+        frames: bool,
+    ) -> Result<Self> {
+        let state: usize = model.subject.state_shape()?.iter().product();
+        let n = codes.len() / state.max(1);
+        let steps = if frames { 40 } else { 1 };
+        let grid = Grid { steps, clean: false, ..Grid::uniform(steps) };
+        let kernels = grid.kernels(&*flow.schedule)?;
+        let config = SampleConfig {
+            sampler: AnySampler::from(Rk45 { rtol: flow.tolerance, atol: flow.tolerance, ..Rk45::default() }).into(),
+            grid,
+            wrap: Vec::new(),
+            ..model.sample.clone()
+        };
+        let classes = match classes {
+            Some(classes) => ClassOf::Each(classes),
+            None if model.subject.classes.is_empty() || !model.trained => ClassOf::Unconditional,
+            None => ClassOf::Hidden,
+        };
+        let runner = Runner::Decoder(Arc::clone(&flow.denoiser), flow.schedule.clone(), codes, flow.steps());
+        let shown = if frames { (0..=steps).collect() } else { Vec::new() };
+        let schedule = Some(flow.schedule.clone());
+        Ok(Self { model, n, seed: 0, classes, config, schedule, kernels, shown, moves: 1, runner, state })
+    }
+
+    /// The number of samples.
+    pub fn count(&self) -> usize {
+        self.n
     }
 
     /// Whether every sample is drawn of a class.
@@ -441,6 +489,26 @@ impl<'a> Plan<'a> {
                 let denoiser = Asking { denoiser, going };
                 sample(&denoiser, &**schedule, &self.kernels, &**sampler, request, observe)
             }
+            Runner::Decoder(denoiser, schedule, codes, steps) => {
+                let denoiser = Asking { denoiser, going };
+                let denoiser =
+                    Converted { inner: denoiser, device: self.model.device.clone(), dtype: self.model.dtype };
+                let flow = Flow { denoiser: &denoiser, schedule: &**schedule, given: &request.given };
+                let from = request.first as usize * self.state;
+                let codes = codes[from..from + request.rows * self.state].to_vec();
+                let mut here = rows::matrix(codes, self.state, &rows::exact());
+                let (mut evaluations, intervals) = (0, self.kernels.len() - 1);
+                for (step, at) in self.kernels.iter().enumerate() {
+                    if step > 0 {
+                        let from = self.kernels[step - 1].t;
+                        let end = flow.carry(here, from, at.t, &DORMAND_PRINCE, *steps)?;
+                        (here, evaluations) = (end.x, evaluations + end.evaluations);
+                    }
+                    observe(&Progress { step, steps: intervals, moves: 0, at, x: &here })?;
+                }
+                let alpha = self.kernels[intervals].alpha;
+                Ok(Sampled { x: here.div_scalar(alpha).cast(self.model.dtype), evaluations })
+            }
             Runner::FlowMap(map) => sample_map(map, &self.kernels, request, observe),
             Runner::Generator(generator) => {
                 let x = generator.generate(request)?;
@@ -452,12 +520,12 @@ impl<'a> Plan<'a> {
 }
 
 /// Whether the work should go on.
-type Going<'a> = dyn Fn() -> Result<()> + Sync + 'a;
+pub(crate) type Going<'a> = dyn Fn() -> Result<()> + Sync + 'a;
 
 /// A denoiser that asks before every evaluation whether to go on: a step of a sampler may take many.
-struct Asking<'a> {
-    denoiser: &'a dyn Denoiser,
-    going: &'a Going<'a>,
+pub(crate) struct Asking<'a> {
+    pub(crate) denoiser: &'a dyn Denoiser,
+    pub(crate) going: &'a Going<'a>,
 }
 
 impl Denoiser for Asking<'_> {

@@ -8,6 +8,7 @@
 
 pub mod arrays;
 pub mod bench;
+mod codes;
 mod demo;
 mod description;
 mod device;
@@ -17,7 +18,9 @@ pub mod family;
 pub mod html;
 mod hub;
 mod import;
+mod likelihood;
 mod model;
+mod observed;
 mod output;
 pub mod picture;
 mod preview;
@@ -33,6 +36,9 @@ pub mod tensorboard;
 mod train;
 mod watch;
 
+pub use codes::{
+    CodeOptions, Codes, Comparison, Interpolation, compare, decode_to, encode, encode_to_file, interpolate,
+};
 pub use demo::{DemoOptions, DemoOutcome, demo};
 pub use description::Description;
 pub use device::{DEVICES, device, limit_threads, use_bf16};
@@ -40,7 +46,9 @@ pub use draw::{Classes, Drawing, Drawn, Plan, Sink, Summary, default_count, draw
 pub use experiment::{Experiment, TrainConfig};
 pub use family::{AnyFamily, Capability, ConsistencyModel, Diffusion, Family, Generator, Learned, Learner};
 pub use import::{ImportOptions, export, import};
+pub use likelihood::{Bounded, LikelihoodOptions, LikelihoodReport, likelihood};
 pub use model::Model;
+pub use observed::{DataChoice, Observed};
 pub use output::{Format, Output, check_output, draw_to_file};
 pub use preview::{preview, preview_to_file};
 pub use quality::{Neighbors, Quality, within_class_spread};

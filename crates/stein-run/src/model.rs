@@ -19,7 +19,7 @@ use stein_data::{Shape, Source};
 use stein_nn::{Checkpoint, NetworkSize, SavedWeights, Tensors, Weights, state};
 
 use crate::{
-    Capability, Description, Experiment, Learned, RunDir, SampleConfig, Subject,
+    Capability, DataConfig, Description, Experiment, Learned, RunDir, SampleConfig, Subject,
     description::{FROM, described, experiment_of},
     family::{Make, Networks, lacks},
     subject,
@@ -49,6 +49,8 @@ pub struct Model {
     pub sizes: Vec<NetworkSize>,
     /// What it models.
     pub subject: Subject,
+    /// The data it learned from, where it was trained here.
+    pub data: Option<DataConfig>,
     /// How it is sampled by default.
     pub sample: SampleConfig,
     /// The density of the data in their own units, where it is known: what pictures are drawn over.
@@ -102,6 +104,7 @@ impl Model {
             trained: false,
             sizes: Vec::new(),
             subject,
+            data: None,
             sample: SampleConfig {
                 sampler: AnySampler::from(Heun::default()).into(),
                 grid: Grid::karras(18),
@@ -164,6 +167,7 @@ impl Model {
             trained: false,
             sizes: Vec::new(),
             subject,
+            data: None,
             sample,
             truth: Some(mixture),
             device: Device::flex(),
@@ -179,7 +183,7 @@ impl Model {
         let model = Self { file: Some(path.to_owned()), ..Self::of(name, networks, &description, device)? };
         let Some(experiment) = experiment_of(&metadata) else { return Ok(Self { weights: Some(which), ..model }) };
         let model = model.with_weights_of_step(which, step, &experiment, metadata.contains_key(FROM));
-        Ok(model.with_truth_of(&experiment.data.source))
+        Ok(Self { data: Some(experiment.data.clone()), ..model.with_truth_of(&experiment.data.source) })
     }
 
     /// The model of networks in training, just trained or imported.
@@ -201,6 +205,7 @@ impl Model {
             sizes: description.sizes()?,
             truth: None,
             subject: subject.clone(),
+            data: None,
             sample: sample.clone(),
             device: device.clone(),
             dtype: DType::F32,

@@ -61,6 +61,11 @@ impl Format {
         found.map(|(_, format)| *format).ok_or_else(|| names::unknown("format", name, &Self::names()))
     }
 
+    /// Whether it shows the way.
+    fn moves(self) -> bool {
+        matches!(self, Self::Gif | Self::Webp)
+    }
+
     /// Whether numbers go to the file as they are drawn.
     fn streams(self) -> bool {
         matches!(self, Self::Npy | Self::Csv)
@@ -130,7 +135,7 @@ impl Output {
 pub fn check_output(output: impl Into<Output>, model: &Model, config: &SampleConfig) -> Result<()> {
     let output = output.into();
     let format = check_format(&output, model)?;
-    Files::new(&output, format, false, model, config).map(drop)
+    Files::new(&output, format, false, inputs(model, config)).map(drop)
 }
 
 fn check_format(output: &Output, model: &Model) -> Result<Format> {
@@ -166,7 +171,7 @@ struct Files {
 }
 
 impl Files {
-    fn new(output: &Output, format: Format, labeled: bool, model: &Model, config: &SampleConfig) -> Result<Self> {
+    fn new(output: &Output, format: Format, labeled: bool, inputs: Vec<PathBuf>) -> Result<Self> {
         let path = output.path.clone();
         if output.is_stream() {
             let samples = if output.is_stdout() { PendingFile::stdout() } else { PendingFile::new(&path)? };
@@ -174,7 +179,7 @@ impl Files {
         }
         // What a killed call left behind.
         remove_abandoned(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")));
-        let recorded = Recorded::new(&beside(&path, ".json"), inputs(model, config), output.force)?;
+        let recorded = Recorded::new(&beside(&path, ".json"), inputs, output.force)?;
         let samples = recorded.start(&path)?;
         let labeled = labeled && format == Format::Npy;
         let labels = labeled.then(|| recorded.start(&labels_of(&path))).transpose()?;
@@ -234,12 +239,36 @@ pub fn draw_to_file(
         output.path.display(),
         if format.streams() { "" } else { ", or write a .npy file" }
     );
-    let plan = Plan::new(model, n, seed, classes, config, matches!(format, Format::Gif | Format::Webp))?;
+    let plan = Plan::new(model, n, seed, classes, config, format.moves())?;
     if !format.streams() && model.subject.image().is_some() {
         // What cannot be drawn of the samples cannot be drawn of zeros, and is known before they are there.
         picture(model, &vec![0.0; n * model.subject.dim()], plan.labels().as_deref())?;
     }
-    let files = Files::new(&output, format, plan.by_class(), model, config)?;
+    write_drawing(&output, format, model, plan, inputs(model, config), watch)
+}
+
+/// Data of codes into a file, as [`draw_to_file`] does it; `inputs` are the files that they were read from.
+pub(crate) fn decode_to_file<'a>(
+    output: &Output,
+    model: &'a Model,
+    decoding: impl FnOnce(bool) -> Result<Plan<'a>>,
+    inputs: Vec<PathBuf>,
+    watch: &mut dyn Watch,
+) -> Result<Summary> {
+    let format = check_format(output, model)?;
+    write_drawing(output, format, model, decoding(format.moves())?, inputs, watch)
+}
+
+fn write_drawing(
+    output: &Output,
+    format: Format,
+    model: &Model,
+    plan: Plan,
+    inputs: Vec<PathBuf>,
+    watch: &mut dyn Watch,
+) -> Result<Summary> {
+    let n = plan.count();
+    let files = Files::new(output, format, plan.by_class(), inputs)?;
     let summary = match format {
         Format::Npy => {
             let shape: Vec<usize> = std::iter::once(n).chain(model.subject.shape.dims()).collect();

@@ -40,6 +40,19 @@ impl DataConfig {
     /// # Errors
     /// A file that is no experiment, and a name, a key or a value that is not known.
     pub fn named(name: &str, settings: &[String]) -> Result<Self> {
+        let path = Path::new(name);
+        let config = match path.extension().is_some_and(|ending| ending == "toml") {
+            true => Experiment::read(path, &[])?.data,
+            false => Self { source: Source::named(name)?, codec: Vec::new(), conditional: false, flip: false },
+        };
+        config.with(settings)
+    }
+
+    /// The same after `path=value` settings, with or without `data.` in front.
+    ///
+    /// # Errors
+    /// A key or a value that is not known.
+    pub fn with(&self, settings: &[String]) -> Result<Self> {
         #[derive(Serialize, Deserialize)]
         struct Part {
             data: DataConfig,
@@ -49,12 +62,7 @@ impl DataConfig {
             false => format!("data.{setting}"),
         };
         let settings: Vec<String> = settings.iter().map(inside).collect();
-        let path = Path::new(name);
-        if path.extension().is_some_and(|ending| ending == "toml") {
-            return Ok(Experiment::read(path, &settings)?.data);
-        }
-        let source = Source::named(name)?;
-        let part = Part { data: Self { source, codec: Vec::new(), conditional: false, flip: false } };
+        let part = Part { data: self.clone() };
         let table = stein::settings::write(&part)?.try_into().expect("a struct is a table");
         Ok(with_settings::<Part>(table, &settings)?.data)
     }

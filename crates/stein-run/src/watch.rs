@@ -26,6 +26,13 @@ pub enum Event<'a> {
         /// Steps of all batches.
         of: u64,
     },
+    /// Something was found of some samples of data.
+    Measured {
+        /// Samples that are done.
+        done: u64,
+        /// All samples.
+        of: u64,
+    },
     /// Something a person may want to know, in one sentence; the work goes on.
     Note(&'a str),
 }

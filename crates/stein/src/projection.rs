@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use crate::{Keys, Purpose, rows};
+use crate::{Keys, Purpose, Result, names, rows};
 
 /// The law of a direction. For all, E\[vᵀ A v\] = tr A (Hutchinson 1989).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Explain)]
@@ -21,6 +21,22 @@ pub enum Projection {
 }
 
 impl Projection {
+    /// Every name.
+    pub const NAMES: [&str; 3] = ["rademacher", "gaussian", "sphere"];
+
+    /// The law of that name.
+    ///
+    /// # Errors
+    /// Another name, answered with the known ones.
+    pub fn named(name: &str) -> Result<Self> {
+        match name.to_lowercase().as_str() {
+            "rademacher" => Ok(Self::Rademacher),
+            "gaussian" | "normal" => Ok(Self::Gaussian),
+            "sphere" => Ok(Self::Sphere),
+            _ => Err(names::unknown("projection", name, &Self::NAMES)),
+        }
+    }
+
     /// The `number`-th direction of every row, `[rows, dim]` on the device and of the precision of `like` `[rows, dim]`: a function
     /// of the key of the row.
     pub fn draw(self, keys: &Keys, number: u64, like: &Tensor<2>) -> Tensor<2> {

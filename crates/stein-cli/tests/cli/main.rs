@@ -2,6 +2,7 @@
 
 mod data;
 mod files;
+mod likelihood;
 mod list;
 mod reports;
 mod sizes;
