@@ -3,8 +3,8 @@
 //! `cargo run --release --example own_network`
 
 use stein::{
-    Condition, Context, Device, Dual, Edm, Grid, Heun, Keys, LevelDistribution, Network, Objective, Precondition,
-    Preconditioned, Request, Result, Tensor, Weighting, ensure, rows, sample,
+    Condition, Context, Denoising, Device, Dual, Edm, Examples, Grid, Heun, Keys, LevelDistribution, Network,
+    Objective, Precondition, Preconditioned, Request, Result, Tensor, Weighting, ensure, rows, sample,
 };
 use stein_nn::{
     Accumulated, AdamW, AdamWConfig, AnyNetwork, Ema, EmaConfig,
@@ -58,14 +58,14 @@ fn main() -> Result<()> {
     let mut average = Ema::new(EmaConfig::HalfLife { images: 20_000.0, ramp: 0.05 }, &network)?;
     let (settings, schedule) = (Precondition::edm(0.4), Edm::default());
     let levels = LevelDistribution::LogNormal { mean: -1.2, std: 1.2 };
-    let objective = Objective { levels, weighting: Weighting::Unit {} };
+    let objective = Denoising { levels, weighting: Weighting::Unit {} };
 
     for step in 0..steps {
         let keys = Keys::range(0, step * batch, batch as usize);
         let x = Tensor::<2>::empty([0, 2], &device);
         let x = rows::matrix(spiral(&keys), 2, &x);
         let model = Preconditioned::new(network, settings, schedule.clone().into())?;
-        let loss = objective.loss(&model, x, &Condition::none(), &keys)?;
+        let loss = objective.loss(&model.view(), &Examples::new(&x, &Condition::none(), &keys))?;
         let mut gradients = Accumulated::new();
         gradients.add(&model.network, loss.backward());
         let ema = Some((&mut average, batch as usize));

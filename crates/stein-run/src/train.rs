@@ -14,7 +14,7 @@ use std::{
 };
 
 use burn::module::Module;
-use stein::{Condition, Device, Error, Keys, Kind, Result, ensure};
+use stein::{Condition, Device, Error, Keys, Kind, Result, ensure, exact::GaussianMixture};
 use stein_base::memory::ensure_fits;
 use stein_data::{Ahead, Loader, LoaderConfig, Split};
 use stein_nn::{Accumulated, AdamW, AnyNetwork, Checkpoint, Ema, LearnerState, SavedWeights, Weights, on_tapes, state};
@@ -25,7 +25,7 @@ use crate::{
     device, draw,
     experiment::Difference,
     family::{Batch, Learner, Learners, Make, Networks},
-    model::checkpoint_of,
+    model::{checkpoint_of, known_density},
     output::record,
     picture::{to_png, write_png},
     replacing::{Recorded, beside},
@@ -114,6 +114,8 @@ pub struct Prepared {
     from: Option<String>,
     /// What a person may want to know before training begins.
     notes: Vec<String>,
+    /// The distribution of the states, where it is known.
+    truth: Option<Arc<GaussianMixture>>,
 }
 
 /// Opens or makes the run: all that can fail because of the experiment, the data or the directory fails here.
@@ -144,6 +146,14 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
     let settings = LoaderConfig { seed: experiment.seed, flip: experiment.data.flip };
     let loader = Loader::new(Arc::clone(&data), settings)?;
     let subject = Subject::of(&data, &experiment.data)?;
+    let truth = known_density(&experiment.data.source).filter(|_| subject.codec.0.is_empty()).map(Arc::new);
+    ensure!(
+        Kind::Unsupported,
+        truth.is_some() || !experiment.family.needs_truth(),
+        "family.objective needs the score of the data, which is not known of {}: use implicit, sliced or denoising, or points2d/two_gaussians \
+         or eight_gaussians without a codec",
+        data.name
+    );
     let (parts, averages) = parts(experiment, &subject, &device)?;
     let description = Description::of(experiment, subject);
     let experiment = experiment.clone();
@@ -162,6 +172,7 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
         window,
         from: None,
         notes,
+        truth,
     };
     // How the model will be sampled in the end is tried before the first step.
     let model = fresh.model()?;
@@ -497,7 +508,7 @@ impl Prepared {
             Some(labels) => Condition::classes(labels[rows].iter().map(|&label| label as u32)),
             None => Condition::none(),
         };
-        Ok(Batch { x, given, keys, step: self.step })
+        Ok(Batch { x, given, keys, step: self.step, truth: self.truth.clone() })
     }
 
     /// One step of every learner in its turn: the loss, the gradient's norm and the rate of those that moved.

@@ -230,6 +230,36 @@ impl<N: Network> Preconditioned<N> {
         let variance = raw.value.clone().narrow(1, dim, dim);
         Ok((raw.linear(|raw| raw.narrow(1, 0, dim)), Some(variance)))
     }
+
+    /// The estimate at levels of the network's own schedule; with `dropout` the network drops values as in training.
+    ///
+    /// # Errors
+    /// As [`raw`](Self::raw).
+    pub fn estimate_at(&self, x: Dual<2>, at: Levels, given: &Condition, dropout: Option<&Keys>) -> Result<Estimate> {
+        let (raw, variance) = self.raw(x.clone(), at, given, dropout)?;
+        let skip = at.factors(|k| self.settings.prediction.skip_and_out(k).0);
+        let out = at.factors(|k| self.settings.prediction.skip_and_out(k).1);
+        // Learned variances come as numbers from -1 to 1.
+        let variance = variance.map(|variance| variance.add_scalar(1.0).mul_scalar(0.5));
+        Ok(Estimate { mean: x.scale(&skip) + raw.scale(&out), variance })
+    }
+
+    /// The score ((α c_skip − 1) x + α c_out F)/σ² at levels of the network's own schedule, which have noise.
+    ///
+    /// # Errors
+    /// As [`raw`](Self::raw).
+    pub fn score_at(&self, x: Dual<2>, at: Levels, given: &Condition, dropout: Option<&Keys>) -> Result<Dual<2>> {
+        let (raw, _) = self.raw(x.clone(), at, given, dropout)?;
+        let skip_and_out = |k: &Kernel| self.settings.prediction.skip_and_out(k);
+        let on_x = at.factors(|k| (k.alpha * skip_and_out(k).0 - 1.0) / k.sigma.powi(2));
+        let on_raw = at.factors(|k| k.alpha * skip_and_out(k).1 / k.sigma.powi(2));
+        Ok(x.scale(&on_x) + raw.scale(&on_raw))
+    }
+
+    /// The same with its network behind a reference.
+    pub fn view(&self) -> Preconditioned<&dyn Network> {
+        Preconditioned { network: &self.network, settings: self.settings, schedule: self.schedule.clone() }
+    }
 }
 
 impl<N: Network> Denoiser for Preconditioned<N> {
@@ -248,13 +278,7 @@ impl<N: Network> Denoiser for Preconditioned<N> {
                 crate::Factors::Each(own.kernels().iter().zip(at.kernels()).map(|(own, at)| ratio(own, at)).collect())
             }
         };
-        let x = x.scale(&to_own);
-        let (raw, variance) = self.raw(x.clone(), own.view(), given, None)?;
-        let skip = own.view().factors(|k| self.settings.prediction.skip_and_out(k).0);
-        let out = own.view().factors(|k| self.settings.prediction.skip_and_out(k).1);
-        // Learned variances come as numbers from -1 to 1.
-        let variance = variance.map(|variance| variance.add_scalar(1.0).mul_scalar(0.5));
-        Ok(Estimate { mean: x.scale(&skip) + raw.scale(&out), variance })
+        self.estimate_at(x.scale(&to_own), own.view(), given, None)
     }
 }
 

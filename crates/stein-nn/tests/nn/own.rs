@@ -6,8 +6,8 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 use stein::{
-    Condition, Context, Dual, Edm, Keys, LevelDistribution, Network, Objective, Precondition, Preconditioned, Result,
-    Schedule, Weighting, denoise, ensure, jvp, vjp,
+    Condition, Context, Denoising, Dual, Edm, Examples, Keys, LevelDistribution, Network, Objective, Precondition,
+    Preconditioned, Result, Schedule, Weighting, denoise, ensure, jvp, vjp,
 };
 use stein_nn::{
     Accumulated, AdamW, AdamWConfig, AnyNetwork, BuildNetwork, Checkpoint, Ema, EmaConfig, EmbeddingConfig,
@@ -146,7 +146,7 @@ fn its_parameters_are_seen_under_their_names() {
 #[test]
 fn it_is_trained_and_kept() {
     let objective =
-        Objective { levels: LevelDistribution::LogNormal { mean: -1.2, std: 1.2 }, weighting: Weighting::Unit {} };
+        Denoising { levels: LevelDistribution::LogNormal { mean: -1.2, std: 1.2 }, weighting: Weighting::Unit {} };
     let condition = Condition::classes((0..8).map(|row| row % 2));
     let step = |network: AnyNetwork, optimizer: &mut AdamW, ema: &mut Ema, number: u64| {
         let x = matrix(8, 5, 3, DType::F32, &Device::flex());
@@ -157,7 +157,8 @@ fn it_is_trained_and_kept() {
             let rows: Vec<usize> = rows.collect();
             let model = Preconditioned::new(network, Precondition::edm(0.5), Edm::default().into()).unwrap();
             let x = x.clone().narrow(0, rows[0], rows.len());
-            let loss = objective.loss(&model, x, &condition.select(&rows), &keys.select(&rows)).unwrap();
+            let (given, keys) = (condition.select(&rows), keys.select(&rows));
+            let loss = objective.loss(&model.view(), &Examples::new(&x, &given, &keys)).unwrap();
             (model.network, loss)
         });
         for (network, loss) in tapes {

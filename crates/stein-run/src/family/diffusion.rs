@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use stein::{
-    AnySchedule, Edm, Error, InputScale, LevelDistribution, NoiseInput, Objective, Precondition, Preconditioned,
-    Prediction, Result, Tensor, Weighting, ensure,
+    AnyObjective, AnySchedule, Denoising, Edm, Error, Examples, InputScale, LevelDistribution, NoiseInput,
+    Precondition, Preconditioned, Prediction, Result, Tensor, Weighting, ensure, exact::Exact,
 };
 use stein_base::Explain;
 use stein_nn::{MlpConfig, NetworkConfig};
@@ -30,9 +30,9 @@ pub struct Diffusion {
     pub noise_input: NoiseInput,
     /// The network, and how large.
     pub network: NetworkConfig,
-    /// What is minimized; absent from a model that was imported, which is sampled and not trained.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub objective: Option<Objective>,
+    /// What is minimized, `denoising` where no kind is said; absent from a model that was imported, which is sampled and not trained.
+    #[serde(default, deserialize_with = "objective", skip_serializing_if = "Option::is_none")]
+    pub objective: Option<AnyObjective>,
     /// The probability of hiding the class of a training example, for classifier-free guidance; in [0, 1], default 0.
     #[serde(default)]
     pub label_dropout: f64,
@@ -49,7 +49,7 @@ impl Default for Diffusion {
             input_scale,
             noise_input,
             network: NetworkConfig::Mlp(MlpConfig::default()),
-            objective: Some(Objective { levels, weighting: Weighting::Unit {} }),
+            objective: Some(Denoising { levels, weighting: Weighting::Unit {} }.into()),
             label_dropout: 0.0,
         }
     }
@@ -62,6 +62,15 @@ impl Diffusion {
     }
 }
 
+/// An objective in a file: without a kind it is denoising score matching.
+fn objective<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Option<AnyObjective>, D::Error> {
+    let mut value = toml::Value::deserialize(from)?;
+    if let Some(table) = value.as_table_mut() {
+        table.entry("kind").or_insert_with(|| AnyObjective::from(Denoising::default()).kind().into());
+    }
+    stein::settings::read(value).map(Some).map_err(serde::de::Error::custom)
+}
+
 impl Family for Diffusion {
     fn check(&self) -> Result<()> {
         self.schedule.check()?;
@@ -71,7 +80,7 @@ impl Family for Diffusion {
             "family.label_dropout = {} must be a probability from 0 to 1",
             self.label_dropout
         );
-        self.objective.map_or(Ok(()), |objective| objective.check(&*self.schedule))
+        self.objective.as_ref().map_or(Ok(()), |objective| objective.check(&self.schedule))
     }
 
     fn check_training(&self) -> Result<()> {
@@ -88,6 +97,10 @@ impl Family for Diffusion {
         Ok(vec![Learner::new(NETWORK, network)])
     }
 
+    fn needs_truth(&self) -> bool {
+        self.objective.as_ref().is_some_and(|objective| objective.needs_truth())
+    }
+
     fn networks(&self) -> Vec<&NetworkConfig> {
         vec![&self.network]
     }
@@ -99,7 +112,9 @@ impl Family for Diffusion {
         let network = learners.network(NETWORK)?;
         let model = Preconditioned::new(network, self.precondition(), self.schedule.clone())?;
         let given = hide_classes(&batch.given, &batch.keys, self.label_dropout);
-        Ok(Some(objective.loss(&model, batch.x.clone(), &given, &batch.keys)?))
+        let truth = batch.truth.as_deref().map(|truth| truth as &dyn Exact);
+        let examples = Examples { x0: &batch.x, given: &given, keys: &batch.keys, truth };
+        Ok(Some(objective.loss(&model.view(), &examples)?))
     }
 
     fn learned(&self, mut networks: Networks) -> Result<Learned> {

@@ -13,7 +13,10 @@ pub(crate) use diffusion::NETWORK as DIFFUSION_NETWORK;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use stein::{AnySchedule, Condition, Denoiser, Device, Error, FlowMap, Keys, Kind, Purpose, Request, Result, Tensor};
+use stein::{
+    AnySchedule, Condition, Denoiser, Device, Error, FlowMap, Keys, Kind, Purpose, Request, Result, Tensor,
+    exact::GaussianMixture,
+};
 use stein_base::registry;
 use stein_nn::{AdamWConfig, AnyNetwork, Ema, NetworkConfig, RateConfig};
 
@@ -28,6 +31,11 @@ pub trait Family: std::fmt::Debug + Send + Sync {
     /// Fails if this model can be used but not trained: it was imported, or has no objective.
     fn check_training(&self) -> Result<()> {
         Ok(())
+    }
+
+    /// Whether it learns from the known distribution of the data, which only some synthetic ones have.
+    fn needs_truth(&self) -> bool {
+        false
     }
 
     /// The parts that learn, fresh, in the order of their turns.
@@ -176,6 +184,8 @@ pub struct Batch {
     pub keys: Keys,
     /// Steps taken before this one.
     pub step: u64,
+    /// The distribution of the states, where it is known.
+    pub truth: Option<Arc<GaussianMixture>>,
 }
 
 /// The condition with the classes of some rows hidden, each with this probability by its key.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::Value;
-use stein::{Condition, Error, Keys, Kind, Preconditioned, Result};
+use stein::{Condition, Error, Examples, Keys, Kind, Preconditioned, Result};
 use stein_data::Split;
 use stein_nn::{Checkpoint, Weights, state};
 use stein_run::{
@@ -451,7 +451,9 @@ fn the_loss_on_held_out_data_is_that_of_the_objective() {
         let network = family.network.build(&[2], subject.classes.len(), 0, &device).unwrap();
         let network = state::load(network, &saved.learners["denoiser"].weights).unwrap();
         let model = Preconditioned::new(network, family.precondition(), family.schedule.clone()).unwrap();
-        let wanted = family.objective.unwrap().loss(&model, x.clone(), &given, &keys).unwrap().into_scalar::<f64>();
+        let objective = family.objective.as_ref().unwrap();
+        let examples = Examples::new(&x, &given, &keys);
+        let wanted = objective.loss(&model.view(), &examples).unwrap().into_scalar::<f64>();
         assert!((loss - wanted).abs() < 1e-5 * wanted, "step {step}: {loss} for {wanted}");
     }
 }

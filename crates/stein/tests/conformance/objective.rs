@@ -2,9 +2,11 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use stein::{
-    AnySchedule, Condition, Context, Dual, Edm, Kernel, Keys, LevelDistribution, Levels, Network, NoiseInput,
-    Objective, Precondition, Preconditioned, Prediction, Rectified, Result, Schedule, Vp, Weighting, estimate,
+    AnyObjective, AnySchedule, Condition, Context, Denoising, Dual, Edm, Examples, Kernel, Keys, LevelDistribution,
+    Levels, Network, NoiseInput, Objective, Precondition, Preconditioned, Prediction, Projection, Rectified, Result,
+    Schedule, Vp, Weighting, estimate,
     exact::{Exact, Gaussian},
+    objective::{Explicit, Hybrid, Implicit, Sliced, Variational},
 };
 
 use crate::assert_close;
@@ -36,7 +38,7 @@ impl Network for Scaled {
 fn loss_and_slope(
     schedule: &AnySchedule,
     prediction: Prediction,
-    objective: Objective,
+    objective: &dyn Objective,
     theta: f64,
     first: u64,
     n: u64,
@@ -53,7 +55,10 @@ fn loss_and_slope(
     let model = Preconditioned::new(network, settings, schedule.clone()).unwrap();
     let x0 = gaussian().draw_clean(&Keys::range(1, first, n as usize));
     let x0 = Tensor::<2>::from_data(TensorData::new(x0, [n as usize, 2]), options());
-    let loss = objective.loss(&model, x0, &Condition::none(), &Keys::range(2, first, n as usize)).unwrap();
+    let truth = gaussian();
+    let (given, keys) = (Condition::none(), Keys::range(2, first, n as usize));
+    let loss =
+        objective.loss(&model.view(), &Examples { truth: Some(&truth), ..Examples::new(&x0, &given, &keys) }).unwrap();
     let gradients = loss.backward();
     let slope = theta.grad(&gradients).unwrap().into_scalar::<f64>();
     (loss.into_scalar::<f64>(), slope)
@@ -69,11 +74,11 @@ fn the_exact_denoiser_is_stationary_for_every_prediction_and_weight() {
             Weighting::MinSnr { gamma: 5.0 },
             Weighting::Edm { sigma_data: 0.5 },
         ] {
-            let objective = Objective { levels: LevelDistribution::Uniform { t_min: None }, weighting };
+            let objective = Denoising { levels: LevelDistribution::Uniform { t_min: None }, weighting };
             // Twenty independent batches give the slope and its standard error.
             let slopes = |theta| -> (f64, f64) {
                 let slopes: Vec<f64> = (0..20)
-                    .map(|k| loss_and_slope(&schedule, prediction, objective, theta, 1000 * k, 1000).1)
+                    .map(|k| loss_and_slope(&schedule, prediction, &objective, theta, 1000 * k, 1000).1)
                     .collect();
                 let mean = slopes.iter().sum::<f64>() / 20.0;
                 let variance = slopes.iter().map(|slope| (slope - mean).powi(2)).sum::<f64>() / 19.0;
@@ -95,8 +100,8 @@ fn the_loss_of_the_exact_denoiser_is_the_bayes_error() {
     // At one level E‖x_0 − D‖² = Σ λσ²/(α²λ + σ²); unit weight on an x0 prediction is its mean over dimensions.
     let (low, high) = (0.4, 0.400_001);
     let schedule = AnySchedule::from(Edm { sigma_min: low, sigma_max: high });
-    let objective = Objective { levels: LevelDistribution::Uniform { t_min: None }, weighting: Weighting::Unit {} };
-    let (loss, _) = loss_and_slope(&schedule, Prediction::X0 {}, objective, 1.0, 0, 50_000);
+    let objective = Denoising { levels: LevelDistribution::Uniform { t_min: None }, weighting: Weighting::Unit {} };
+    let (loss, _) = loss_and_slope(&schedule, Prediction::X0 {}, &objective, 1.0, 0, 50_000);
     let bayes: f64 = gaussian().variances().iter().map(|v| v * low * low / (v + low * low)).sum::<f64>() / 2.0;
     // A mean of squares of 100,000 normals: relative standard error √(2/100,000) = 0.0045; four of them.
     assert!((loss / bayes - 1.0).abs() < 0.018, "loss {loss}, Bayes error {bayes}");
@@ -106,8 +111,8 @@ fn the_loss_of_the_exact_denoiser_is_the_bayes_error() {
 fn importance_sampling_does_not_change_the_mean() {
     let schedule = AnySchedule::from(Vp { t_min: 1e-3, ..Vp::default() });
     let loss = |levels| {
-        let objective = Objective { levels, weighting: Weighting::Likelihood {} };
-        loss_and_slope(&schedule, Prediction::Eps {}, objective, 1.0, 0, 100_000).0
+        let objective = Denoising { levels, weighting: Weighting::Likelihood {} };
+        loss_and_slope(&schedule, Prediction::Eps {}, &objective, 1.0, 0, 100_000).0
     };
     let (uniform, importance) =
         (loss(LevelDistribution::Uniform { t_min: None }), loss(LevelDistribution::Importance { t_min: None }));
@@ -119,9 +124,7 @@ fn importance_sampling_does_not_change_the_mean() {
 fn levels_have_their_distributions() {
     let n = 20_000u64;
     let keys = Keys::range(4, 0, n as usize);
-    let draw = |schedule: &AnySchedule, levels| {
-        Objective { levels, weighting: Weighting::Unit {} }.draw_levels(&**schedule, &keys)
-    };
+    let draw = |schedule: &AnySchedule, levels: LevelDistribution| levels.draw(&**schedule, &keys);
     let edm = AnySchedule::from(Edm::default());
     let log: Vec<f64> =
         draw(&edm, LevelDistribution::LogNormal { mean: -1.2, std: 1.2 }).iter().map(|(k, _)| k.sigma.ln()).collect();
@@ -156,7 +159,7 @@ fn edms_weight_is_one_on_its_own_prediction() {
 #[test]
 fn what_does_not_fit_is_refused() {
     let rectified = AnySchedule::named("rectified").unwrap();
-    let refuse = |levels, weighting| Objective { levels, weighting }.check(&*rectified).unwrap_err().to_string();
+    let refuse = |levels, weighting| Denoising { levels, weighting }.check(&rectified).unwrap_err().to_string();
     assert!(refuse(LevelDistribution::Importance { t_min: None }, Weighting::Unit {}).contains("log-SNR"));
     assert!(refuse(LevelDistribution::Uniform { t_min: None }, Weighting::Likelihood {}).contains("infinite"));
     assert!(refuse(LevelDistribution::DiscreteUniform {}, Weighting::Unit {}).contains("discrete"));
@@ -186,4 +189,117 @@ fn a_model_runs_on_any_schedule() {
         let (ours, exact) = (crate::denoise(&model, &x, 2, &at), crate::denoise(&gaussian(), &x, 2, &at));
         ours.iter().zip(&exact).for_each(|(a, b)| assert_close(*a, *b, 1e-9, format!("σ = {sigma}")));
     }
+}
+
+/// Every way to learn the score, at levels like these.
+fn score_matching(levels: LevelDistribution) -> Vec<AnyObjective> {
+    let sliced = |projection, variance_reduced, projections| {
+        AnyObjective::from(Sliced { levels, projection, variance_reduced, projections })
+    };
+    vec![
+        Denoising { levels, weighting: Weighting::Eps {} }.into(),
+        Explicit { levels }.into(),
+        Implicit { levels }.into(),
+        sliced(Projection::Rademacher, true, 1),
+        sliced(Projection::Gaussian, true, 2),
+        sliced(Projection::Sphere, false, 1),
+        sliced(Projection::Gaussian, false, 3),
+    ]
+}
+
+#[test]
+fn every_objective_is_stationary_at_the_exact_score_and_nowhere_beside_it() {
+    let schedule = AnySchedule::from(Edm { sigma_min: 0.1, sigma_max: 20.0 });
+    for levels in [LevelDistribution::Single { noise: 0.5 }, LevelDistribution::LogNormal { mean: -0.5, std: 0.8 }] {
+        for objective in score_matching(levels) {
+            for prediction in [Prediction::Score {}, Prediction::Eps {}, Prediction::Edm { sigma_data: 1.0 }] {
+                let slopes = |theta| -> (f64, f64) {
+                    let slopes: Vec<f64> = (0..20)
+                        .map(|k| loss_and_slope(&schedule, prediction, &*objective, theta, 500 * k, 500).1)
+                        .collect();
+                    let mean = slopes.iter().sum::<f64>() / 20.0;
+                    let variance = slopes.iter().map(|slope| (slope - mean).powi(2)).sum::<f64>() / 19.0;
+                    (mean, (variance / 20.0).sqrt())
+                };
+                let ((right, error), (wrong, wrong_error)) = (slopes(1.0), slopes(1.5));
+                let what = format!("{objective:?}, {prediction:?}");
+                assert!(right.abs() < 5.0 * error + 1e-12, "{what}: slope {right} +- {error} at the exact score");
+                assert!(wrong > 5.0 * wrong_error, "{what}: slope {wrong} +- {wrong_error} beside it");
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_of_every_objective_are_differences() {
+    let schedule = AnySchedule::from(Edm { sigma_min: 0.1, sigma_max: 20.0 });
+    for objective in score_matching(LevelDistribution::LogNormal { mean: -0.5, std: 0.8 }) {
+        let at = |theta| loss_and_slope(&schedule, Prediction::Edm { sigma_data: 1.0 }, &*objective, theta, 0, 16);
+        let step = 1e-5;
+        let difference = (at(0.7 + step).0 - at(0.7 - step).0) / (2.0 * step);
+        // The losses are quadratic in θ: a central difference errs by rounding alone, 1e-16 / 1e-5.
+        assert_close(at(0.7).1, difference, 1e-8, format!("{objective:?}"));
+    }
+}
+
+#[test]
+fn the_implicit_objective_is_half_the_explicit_one_less_a_constant() {
+    let schedule = AnySchedule::from(Edm { sigma_min: 0.1, sigma_max: 20.0 });
+    let levels = LevelDistribution::Single { noise: 0.5 };
+    let n = 40_000;
+    let loss =
+        |objective: &dyn Objective, theta| loss_and_slope(&schedule, Prediction::Score {}, objective, theta, 0, n).0;
+    let (explicit, implicit) = (Explicit { levels }, Implicit { levels });
+    // E σ² ‖∇ log p‖² / dim = σ² tr (Σ + σ² I)⁻¹ / dim.
+    let constant: f64 = gaussian().variances().iter().map(|v| 0.25 / (v + 0.25)).sum::<f64>() / 2.0;
+    for theta in [1.0, 0.6] {
+        let (explicit, implicit) = (loss(&explicit, theta), loss(&implicit, theta));
+        // Products of two normals over 40,000 rows: four standard errors are 0.02 at most.
+        assert!((implicit - 0.5 * (explicit - constant)).abs() < 0.02, "{implicit} for {explicit}, {constant}");
+    }
+    assert!(loss(&explicit, 1.0) < 1e-20, "the exact score has no error");
+}
+
+#[test]
+fn slices_average_to_the_whole() {
+    let schedule = AnySchedule::from(Edm { sigma_min: 0.1, sigma_max: 20.0 });
+    let levels = LevelDistribution::Single { noise: 0.5 };
+    let loss = |objective: &dyn Objective| loss_and_slope(&schedule, Prediction::Score {}, objective, 0.8, 0, 50).0;
+    let whole = loss(&Implicit { levels });
+    for projection in [Projection::Rademacher, Projection::Gaussian, Projection::Sphere] {
+        for variance_reduced in [true, false] {
+            let slices = loss(&Sliced { levels, projection, projections: 400, variance_reduced });
+            // 20,000 directions: the standard error of a mean of numbers of about 1 is 0.007.
+            assert!((slices - whole).abs() < 0.03, "{projection:?}, {variance_reduced}: {slices} for {whole}");
+        }
+    }
+}
+
+#[test]
+fn what_an_objective_needs_is_asked_for() {
+    let edm = AnySchedule::from(Edm::default());
+    let none = Condition::none();
+    let keys = Keys::range(0, 0, 1);
+    let model = Preconditioned::new(
+        Scaled {
+            theta: Tensor::from_data([1.0], (&Device::flex(), DType::F64)),
+            schedule: edm.clone(),
+            prediction: Prediction::X0 {},
+        },
+        Precondition::unscaled(Prediction::X0 {}, NoiseInput::Time { factor: 1.0 }),
+        edm.clone(),
+    )
+    .unwrap();
+    let x0 = Tensor::<2>::from_data([[0.1, 0.2]], (&Device::flex(), DType::F64));
+    let error = Explicit::default().loss(&model.view(), &Examples::new(&x0, &none, &keys)).unwrap_err();
+    assert!(error.to_string().contains("score of the data"), "{error}");
+    let refuse = |objective: AnyObjective, part: &str| {
+        let error = objective.check(&edm).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    refuse(Implicit { levels: LevelDistribution::Single { noise: 1e9 } }.into(), "not among the schedule's");
+    refuse(Sliced { projections: 0, ..Sliced::default() }.into(), "projections");
+    refuse(Variational::default().into(), "discrete schedule");
+    refuse(Hybrid { weight: 0.0, ..Hybrid::default() }.into(), "weight");
+    refuse(Explicit { levels: LevelDistribution::DiscreteUniform {} }.into(), "discrete");
 }
