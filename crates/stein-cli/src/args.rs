@@ -251,7 +251,8 @@ pub struct Likelihood {
     pub model: OsString,
     #[command(flatten)]
     pub data: ModelData,
-    /// Which number: ode, the density of the probability-flow ODE, or scoreflow, the bound that likelihood weighting trains
+    /// Which number: ode, the density of the probability-flow ODE; scoreflow, the bound that likelihood weighting trains; or vlb,
+    /// the variational bound of DDPM, for pictures and discrete schedules
     #[arg(long, default_value = "ode", value_name = "NAME")]
     pub bound: String,
     /// Noise schedule to go along; default the one trained on. `stein list schedules` names them
@@ -279,7 +280,15 @@ pub struct Likelihood {
     /// Seed of what is drawn
     #[arg(short, long, default_value_t = 0, value_name = "S")]
     pub seed: u64,
-    /// Follow the convention of Score-SDE's published numbers: no correction for the noise of the cleanest level
+    /// Levels of the variational bound, evenly spaced among those trained on; default all
+    #[arg(long, value_name = "K")]
+    pub steps: Option<usize>,
+    /// Variance of the steps of the variational bound: learned, posterior or forward; default learned where the network has
+    /// it, or else posterior
+    #[arg(long, value_name = "NAME")]
+    pub variance: Option<String>,
+    /// Follow the convention of published numbers: of Score-SDE no correction for the noise of the cleanest level, of improved
+    /// DDPM its approximation of the normal distribution
     #[arg(long)]
     pub published: bool,
     /// Compare with the known density of the data, where there is one

@@ -12,7 +12,7 @@ use std::{
 };
 
 use clap::CommandFactory;
-use stein::{Error, Kind, Projection, Result, ensure};
+use stein::{Error, Kind, Projection, Result, Variance, ensure};
 use stein_data::{Data, Split, Stats};
 use stein_run::{
     Bounded, Changes, Classes, CodeOptions, DataChoice, DataConfig, DemoOptions, Experiment, Format, ImportOptions,
@@ -279,6 +279,8 @@ fn likelihood_of(args: &Likelihood, device_name: &str) -> Result<ExitCode> {
         probe: args.probe.clone(),
         tolerance: args.tolerance,
         draws: args.draws,
+        steps: args.steps,
+        variance: args.variance.as_deref().map(Variance::named).transpose()?,
         published: args.published,
         closed_form: args.closed_form,
         seed: args.seed,

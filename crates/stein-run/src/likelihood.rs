@@ -9,10 +9,11 @@ use std::{
 
 use serde::Serialize;
 use stein::{
-    AnySchedule, Error, Kernel, Keys, Kind, Projection, Result, Tensor, ensure,
+    AnySchedule, Condition, Error, Kernel, Keys, Kind, Projection, Result, Tensor, Variance, ensure,
     exact::Exact,
     likelihood::{Bound, Divergence, LogDensity, OdeLikelihood, Prior, Truncation},
     numbers::ensure_within,
+    objective::{Pixels, VariationalBound},
     rows,
 };
 
@@ -32,11 +33,13 @@ pub enum Bounded {
     Ode,
     /// The bound of Song et al. 2021, "Maximum Likelihood Training of Score-Based Diffusion Models".
     ScoreFlow,
+    /// The variational bound of DDPM over the levels of a discrete schedule, of pictures.
+    Variational,
 }
 
 impl Bounded {
     /// The names, in the order of the methods.
-    pub const NAMES: [&str; 2] = ["ode", "scoreflow"];
+    pub const NAMES: [&str; 3] = ["ode", "scoreflow", "vlb"];
 
     /// The one of that name.
     ///
@@ -46,6 +49,7 @@ impl Bounded {
         match name.to_lowercase().as_str() {
             "ode" => Ok(Self::Ode),
             "scoreflow" | "score_flow" => Ok(Self::ScoreFlow),
+            "vlb" | "variational" | "elbo" => Ok(Self::Variational),
             _ => Err(stein::names::unknown("bound", name, &Self::NAMES)),
         }
     }
@@ -72,7 +76,12 @@ pub struct LikelihoodOptions {
     pub tolerance: f64,
     /// Draws of the spread of gray levels that are averaged, and levels of noise drawn for the bound.
     pub draws: usize,
-    /// As published numbers of Score-SDE are: without a correction for the last stretch, and with the prior N(0, 1) or N(0, σ_max²).
+    /// Levels of the variational bound, evenly spaced among those trained on; default all.
+    pub steps: Option<usize>,
+    /// Variance of the steps of the variational bound; default what the network learned or, where it did not, the posterior's.
+    pub variance: Option<Variance>,
+    /// As published numbers are: of the ODE without a correction for the last stretch, and with the prior N(0, 1) or N(0, σ_max²); of the
+    /// variational bound with the code's normal distribution function.
     pub published: bool,
     /// Whether the known density of the data is found too.
     pub closed_form: bool,
@@ -98,6 +107,8 @@ impl Default for LikelihoodOptions {
             probe: None,
             tolerance: 1e-5,
             draws: 1,
+            steps: None,
+            variance: None,
             published: false,
             closed_form: false,
             seed: 0,
@@ -226,10 +237,16 @@ impl Unit {
                 model.name
             ),
         };
-        if bound == Bounded::ScoreFlow {
-            text += "; a bound on the density of the reverse SDE";
+        match bound {
+            Bounded::Ode => {}
+            Bounded::ScoreFlow => text += "; a bound on the density of the reverse SDE",
+            Bounded::Variational => {
+                text = "a bound on the mean length of a code for the gray levels of a number by the chain of reverse steps, lower is better; estimates \
+                        are clipped to the range of the levels"
+                    .to_owned();
+            }
         }
-        if published {
+        if published && bound == Bounded::Ode {
             text += "; in Score-SDE's convention, which takes data for noisy at the cleanest level: for comparison with its numbers only";
         }
         text
@@ -269,7 +286,7 @@ pub fn likelihood(model: &Model, options: &LikelihoodOptions, watch: &mut dyn Wa
         for draw in 0..options.draws {
             // Every draw of a sample has keys of its own.
             let keys = Keys::range(options.seed, (draw as u64) << 40 | first as u64, range.len());
-            let (x, log_det) = observed.states(&range, &keys)?;
+            let (x, log_det) = asked.states(&observed, &range, &keys)?;
             of_data &= log_det.is_some();
             let along: Vec<Tensor<2>> = given.iter().map(|given| given.clone().narrow(0, first, range.len())).collect();
             let found = asked.log_density(x, &observed, &range, &keys, &along, &going)?;
@@ -334,6 +351,7 @@ struct Asked<'a> {
     schedule: AnySchedule,
     ode: OdeLikelihood,
     bound: Option<Bound>,
+    chain: Option<(VariationalBound, Vec<Kernel>)>,
     /// The variance of the data that the prior knows of.
     variance: f64,
     published: bool,
@@ -371,6 +389,16 @@ impl<'a> Asked<'a> {
             ensure!(!random, "the bound has no divergence: leave out --probes and --probe");
             ensure!(!options.published, "--published is a convention of the ODE: leave it out with --bound scoreflow");
         }
+        let chain = match options.bound {
+            Bounded::Variational => Some(chain(model, &schedule, options)?),
+            _ => {
+                ensure!(
+                    options.steps.is_none() && options.variance.is_none(),
+                    "--steps and --variance are of the variational bound: give --bound vlb, or leave them out"
+                );
+                None
+            }
+        };
         ensure!(
             !options.closed_form || model.truth.is_some(),
             "the density of the data of {} is not known: leave out --closed-form",
@@ -379,7 +407,15 @@ impl<'a> Asked<'a> {
         // Where the noise grows without the signal fading, published priors leave the data out.
         let fades = schedule.kernel(schedule.span().1).alpha < 1.0;
         let variance = if options.published { f64::from(u8::from(fades)) } else { model.subject.variance };
-        Ok(Self { model, schedule, ode, bound, variance, published: options.published, state })
+        Ok(Self { model, schedule, ode, bound, chain, variance, published: options.published, state })
+    }
+
+    /// The states of samples, and what makes their densities those of the data.
+    fn states(&self, observed: &Observed, places: &[usize], keys: &Keys) -> Result<(Tensor<2>, Option<Vec<f64>>)> {
+        let Some((bound, _)) = &self.chain else { return observed.states(places, keys) };
+        // What is found is the probability of a cell of side 1/(levels - 1).
+        let cell = self.model.subject.dim() as f64 * f64::from(bound.pixels.levels - 1).ln();
+        Ok((observed.plain_states(places)?, Some(vec![cell; places.len()])))
     }
 
     /// The directions that a file gives.
@@ -416,6 +452,9 @@ impl<'a> Asked<'a> {
         let bare = model.learned.denoiser.as_ref().ok_or_else(|| Error::new("this model has no denoiser"))?;
         let denoiser = Asking { denoiser: bare, going };
         let given = observed.given(places);
+        if let Some((bound, chain)) = &self.chain {
+            return bound.log_probability(&denoiser, chain, &x, &given, keys, true);
+        }
         if let Some(bound) = &self.bound {
             return bound.log_density(&denoiser, &*self.schedule, x, &given, keys, self.variance);
         }
@@ -441,6 +480,10 @@ impl<'a> Asked<'a> {
 
     fn method(&self, options: &LikelihoodOptions) -> String {
         let mut text = format!("the probability-flow ODE on schedule {}", self.schedule.kind());
+        if let Some((bound, chain)) = &self.chain {
+            let variance = format!("{:?}", bound.variance).to_lowercase();
+            return format!("the variational bound of {} levels, {variance} variances", chain.len());
+        }
         if self.bound.is_some() {
             let levels = LEVELS * options.draws;
             return format!("the bound of ScoreFlow on schedule {}, {levels} levels a sample", self.schedule.kind());
@@ -458,6 +501,65 @@ impl<'a> Asked<'a> {
         }
         text
     }
+}
+
+/// The variational bound and its levels, the cleanest first.
+fn chain(
+    model: &Model,
+    schedule: &AnySchedule,
+    options: &LikelihoodOptions,
+) -> Result<(VariationalBound, Vec<Kernel>)> {
+    ensure!(
+        options.divergence.is_none() && options.probes.is_none() && options.probe.is_none(),
+        "the variational bound has no divergence: leave out --divergence, --probes and --probe"
+    );
+    let Some(count) = schedule.levels() else {
+        return Err(Error::of(
+            Kind::Unsupported,
+            format!(
+                "the variational bound is a sum over the levels of a discrete schedule, and that of {} is {}: use --bound scoreflow",
+                model.name,
+                schedule.kind()
+            ),
+        ));
+    };
+    let affine = model.subject.codec.0.iter().all(|codec| matches!(codec.kind(), "affine" | "symmetric"));
+    let (Some(levels), Some((low, high)), true) = (model.subject.levels, model.subject.range(), affine) else {
+        return Err(Error::of(
+            Kind::Unsupported,
+            format!(
+                "the variational bound is of gray levels, and the states of {} are none: use --bound scoreflow",
+                model.name
+            ),
+        ));
+    };
+    let steps = options.steps.unwrap_or(count);
+    ensure_within("--steps", steps, 2..=count)?;
+    // As improved DDPM takes them: evenly, both ends included, rounded to even.
+    let place = |k: usize| ((count - 1) as f64 * k as f64 / (steps - 1) as f64).round_ties_even();
+    let kernels = (0..steps).map(|k| schedule.kernel(place(k))).collect();
+    let learned = learns_variances(model, schedule)?;
+    let variance = options.variance.unwrap_or(if learned { Variance::Learned } else { Variance::Posterior });
+    ensure!(
+        Kind::Unsupported,
+        learned || variance != Variance::Learned,
+        "{} has not learned variances: give --variance posterior or forward",
+        model.name
+    );
+    let bound = VariationalBound { variance, pixels: Pixels { levels, low, high }, published: options.published };
+    Ok((bound, kernels))
+}
+
+/// Whether a model says how noisy its reverse steps are.
+fn learns_variances(model: &Model, schedule: &AnySchedule) -> Result<bool> {
+    let Some(denoiser) = &model.learned.denoiser else { return Ok(false) };
+    let state = model.subject.state_shape()?.iter().product();
+    let given = match model.subject.learned_classes().first() {
+        Some(&class) if model.trained => Condition::classes([class]),
+        _ => Condition::none(),
+    };
+    let x = Tensor::zeros([1, state], (&model.device, model.dtype));
+    Ok(stein::estimate(denoiser, x.into(), (&schedule.kernel(0.0)).into(), &given)?.variance.is_some())
 }
 
 /// The files of a report, begun before the work.

@@ -13,6 +13,7 @@ mod ncsn;
 mod published;
 mod reference;
 mod score_sde;
+mod variational;
 
 use std::{
     fs,

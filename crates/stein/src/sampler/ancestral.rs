@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
 use super::{Eval, Past, Sampler};
-use crate::{Error, Kernel, Kind, Result};
+use crate::{Error, Kernel, Kind, Result, names};
 
 /// Which variance the noise has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Explain)]
@@ -23,6 +23,24 @@ pub enum Variance {
     Forward,
     /// Between the two where the network says, number by number; for networks that learn variances.
     Learned,
+}
+
+impl Variance {
+    /// Every name.
+    pub const NAMES: [&str; 3] = ["posterior", "forward", "learned"];
+
+    /// The one of that name.
+    ///
+    /// # Errors
+    /// Another name, answered with the known ones.
+    pub fn named(name: &str) -> Result<Self> {
+        match name.to_lowercase().as_str() {
+            "posterior" | "fixed_small" => Ok(Self::Posterior),
+            "forward" | "fixed_large" => Ok(Self::Forward),
+            "learned" => Ok(Self::Learned),
+            _ => Err(names::unknown("variance", name, &Self::NAMES)),
+        }
+    }
 }
 
 /// Ancestral sampling.

@@ -38,9 +38,11 @@ pub enum LevelList {
     /// (improved DDPM: offset 0.008, max_beta 0.999).
     #[serde(alias = "squaredcos_cap_v2")]
     Cosine {
-        /// The offset s, at least 0.
+        /// The offset s, at least 0; default 0.008.
+        #[serde(default = "cosine_offset")]
         offset: f64,
-        /// Largest β, in (0, 1).
+        /// Largest β, in (0, 1); default 0.999.
+        #[serde(default = "cosine_max_beta")]
         max_beta: f64,
         /// Number of levels, at least 2.
         count: usize,
@@ -126,6 +128,14 @@ struct Settings {
     /// How the list of levels is made; default DDPM's 1000 linear betas.
     #[serde(default = "default_levels")]
     levels: LevelList,
+}
+
+fn cosine_offset() -> f64 {
+    0.008
+}
+
+fn cosine_max_beta() -> f64 {
+    0.999
 }
 
 fn default_levels() -> LevelList {
