@@ -92,11 +92,7 @@ pub enum Command {
         output: PathBuf,
     },
     /// Describe a run directory, a demo's directory, a checkpoint, an exact model or an experiment file
-    Show {
-        /// What to describe
-        #[arg(value_name = "MODEL|FILE.toml")]
-        what: OsString,
-    },
+    Show(Show),
     /// List what an experiment can name, and explain it: samplers, schedules, networks, data and all else
     List {
         /// Nothing for an overview; a list such as `samplers` for a line on each; a name such as `heun`, alone or after its
@@ -114,6 +110,31 @@ pub enum Command {
         /// The shell
         shell: Shell,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Show {
+    /// What to describe
+    #[arg(value_name = "MODEL|FILE.toml")]
+    pub what: OsString,
+    /// Draw the score instead, of a model of one or two numbers: arrows over the density, learned beside exact where it is known
+    #[arg(long, requires = "output")]
+    pub field: bool,
+    /// Picture of the field: .png or .svg at one level, .gif from noise to data
+    #[arg(short, long, value_name = "FILE", requires = "field")]
+    pub output: Option<PathBuf>,
+    /// Noise of the level, sigma/alpha; default a third of the data's standard deviation
+    #[arg(long, value_name = "NOISE", requires = "field")]
+    pub level: Option<f64>,
+    /// Class, for a model that is told it: its name or number
+    #[arg(long, value_name = "C", requires = "field", allow_hyphen_values = true)]
+    pub class: Option<String>,
+    /// Directory with data sets; default the environment variable STEIN_DATA, or else `data`
+    #[arg(long, value_name = "DIR", requires = "field")]
+    pub data_dir: Option<PathBuf>,
+    /// Replace files that this command did not write; what it reads is never replaced
+    #[arg(long, requires = "field")]
+    pub force: bool,
 }
 
 #[derive(Debug, ClapArgs)]

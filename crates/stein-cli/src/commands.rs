@@ -15,16 +15,16 @@ use clap::CommandFactory;
 use stein::{Error, Kind, Projection, Result, Variance, ensure};
 use stein_data::{Data, Split, Stats};
 use stein_run::{
-    Bounded, Changes, Classes, CodeOptions, DataChoice, DataConfig, DemoOptions, Experiment, Format, ImportOptions,
-    Interpolation, LikelihoodOptions, Model, Output, RunDir, Start, Subject, TrainOptions, Weights, bench, compare,
-    decode_to, default_count, demo, device, draw_to_file, encode_to_file, export, import, interpolate, likelihood,
-    prepare, preview_to_file, reference, report_runs, train,
+    Bounded, Changes, Classes, CodeOptions, DataChoice, DataConfig, DemoOptions, Experiment, FieldOptions, Format,
+    ImportOptions, Interpolation, LikelihoodOptions, Model, Output, RunDir, Start, Subject, TrainOptions, Weights,
+    bench, compare, decode_to, default_count, demo, device, draw_field, draw_to_file, encode_to_file, export, import,
+    interpolate, likelihood, prepare, preview_to_file, reference, report_runs, train,
 };
 
 use crate::{
     args::{
         Args, BenchCommand, Command, Compare, DataCommand, DataSource, Decode, Import, Interpolate, Likelihood,
-        ModelData, Part, Paths, Precision, Sample, Train, Which, Work,
+        ModelData, Part, Paths, Precision, Sample, Show, Train, Which, Work,
     },
     bars::{Bars, tell},
 };
@@ -104,7 +104,7 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
             report_runs(&runs, &output)?;
             say(&format!("{}\n", output.display()))?;
         }
-        Command::Show { what } => show(&what, &device_name)?,
+        Command::Show(args) => show(&args, &device_name)?,
         Command::List { words } => say(&reference::listed(&words)?)?,
         Command::Bench { command } => bench(command, &device_name)?,
         Command::Completions { shell } => {
@@ -385,7 +385,22 @@ fn data(command: DataCommand) -> Result<()> {
     }
 }
 
-fn show(what: &OsStr, device_name: &str) -> Result<()> {
+fn show(args: &Show, device_name: &str) -> Result<()> {
+    let what = &args.what;
+    if let Some(output) = args.output.as_deref().filter(|_| args.field) {
+        let model = Model::open(what, &device(device_name)?)?;
+        let options = FieldOptions {
+            level: args.level,
+            class: args.class.clone(),
+            folder: args.data_dir.clone(),
+            force: args.force,
+        };
+        let found = draw_field(output, &model, &options)?;
+        if let Some(divergence) = found.relative_divergence {
+            say(&format!("relative Fisher divergence {divergence:.5} at noise {:.4}\n", found.level))?;
+        }
+        return Ok(());
+    }
     let path = Path::new(what);
     if path.extension().is_some_and(|ending| ending == "toml") {
         return say(&Experiment::read(path, &[])?.to_toml());

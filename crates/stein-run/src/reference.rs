@@ -5,8 +5,8 @@
 use std::fmt::Write as _;
 
 use stein::{
-    AnySchedule, AnyWrapper, InputScale, LevelDistribution, LevelList, NoiseInput, Prediction, Result, Spacing,
-    Weighting, codec::AnyCodecConfig, names,
+    AnyObjective, AnySchedule, AnyWrapper, InputScale, LevelDistribution, LevelList, NoiseInput, Prediction, Result,
+    Spacing, Weighting, codec::AnyCodecConfig, names,
 };
 use stein_base::{
     Error, Explain,
@@ -64,6 +64,7 @@ pub fn lists() -> Vec<List> {
         list("networks", NetworkConfig::form(), None, "which network, and how large"),
         list("embeddings", EmbeddingConfig::form(), None, "how a network makes features of the noise number"),
         list("noise_numbers", NoiseNumber::form(), None, "what the noise number of the network ncsnpp is"),
+        list("objectives", AnyObjective::form(), None, "what is minimized"),
         list("level_distributions", LevelDistribution::form(), None, "which levels are trained on, how often"),
         list("weightings", Weighting::form(), None, "what the loss weighs at a level"),
         list("optimizers", AdamWConfig::form(), None, "how gradients change weights"),

@@ -5,8 +5,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use stein::{
     Device, Keys, Result,
-    codec::{AnyCodecConfig, Chain, Codec, DataSample, Symmetric},
+    codec::{AnyCodec, AnyCodecConfig, Chain, Codec, DataSample, Symmetric},
     ensure,
+    exact::{Exact, GaussianMixture},
     numbers::ensure_within,
     rows,
 };
@@ -179,6 +180,34 @@ impl Subject {
             bounds = bounds.into_iter().reduce(around).into_iter().collect();
         }
         Ok((variance.sum::<f64>().max(0.0) / sums.len() as f64, bounds))
+    }
+
+    /// The law of the states of data of this law, where the codecs are a factor and a shift for each number. The components are isotropic.
+    pub(crate) fn law_of_states(&self, law: &GaussianMixture) -> Option<GaussianMixture> {
+        if self.codec.0.is_empty() {
+            return Some(law.clone());
+        }
+        let affine = |codec: &AnyCodec| matches!(codec.kind(), "affine" | "symmetric" | "standardize");
+        let dim = self.dim();
+        if !self.codec.0.iter().all(affine) || law.dim() != dim {
+            return None;
+        }
+        // What becomes of 0 and of 1 says all.
+        let ends = rows::matrix([vec![0.0; dim], vec![1.0; dim]].concat(), dim, &rows::exact());
+        let ends = rows::host(&self.codec.encode(ends, &Keys::range(0, 0, 2)).ok()?);
+        let factor = |k: usize| ends[dim + k] - ends[k];
+        let mean = |mean: &[f64]| mean.iter().enumerate().map(|(k, x)| ends[k] + factor(k) * x).collect();
+        let covariance = |variance: f64| -> Vec<Vec<f64>> {
+            let entry = |i: usize, j: usize| if i == j { variance * factor(i).powi(2) } else { 0.0 };
+            (0..dim).map(|i| (0..dim).map(|j| entry(i, j)).collect()).collect()
+        };
+        let parts: Vec<_> = law.components().collect();
+        GaussianMixture::full(
+            parts.iter().map(|(weight, ..)| *weight).collect(),
+            parts.iter().map(|(_, center, _)| mean(center)).collect(),
+            parts.iter().map(|(.., variances)| covariance(variances[0])).collect(),
+        )
+        .ok()
     }
 
     /// The share of a class in the data; 1 for each where that is not known.

@@ -146,12 +146,12 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
     let settings = LoaderConfig { seed: experiment.seed, flip: experiment.data.flip };
     let loader = Loader::new(Arc::clone(&data), settings)?;
     let subject = Subject::of(&data, &experiment.data)?;
-    let truth = known_density(&experiment.data.source).filter(|_| subject.codec.0.is_empty()).map(Arc::new);
+    let truth = known_density(&experiment.data.source).and_then(|law| subject.law_of_states(&law)).map(Arc::new);
     ensure!(
         Kind::Unsupported,
         truth.is_some() || !experiment.family.needs_truth(),
         "family.objective needs the score of the data, which is not known of {}: use implicit, sliced or denoising, or points2d/two_gaussians \
-         or eight_gaussians without a codec",
+         or eight_gaussians with no codec but standardize, affine or symmetric",
         data.name
     );
     let (parts, averages) = parts(experiment, &subject, &device)?;

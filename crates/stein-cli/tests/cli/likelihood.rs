@@ -112,8 +112,10 @@ fn what_has_no_likelihood_is_refused_before_work() {
         (&["--data", "digits"][..], "8x8x1"),
         (&["--data", &data, "--tolerance", "0"], "tolerance"),
         (&["--data", &data, "--tolerance", "nan"], "tolerance"),
-        (&["--data", &data, "--bound", "elbo"], "nearest first"),
+        (&["--data", &data, "--bound", "vlb"], "discrete schedule"),
         (&["--data", &data, "--divergence", "trace"], "nearest first"),
+        (&["--data", &data, "--bound", "exactly"], "nearest first"),
+        (&["--data", &data, "--steps", "10"], "--bound vlb"),
         (&["--data", &data, "--divergence", "exact", "--probes", "2"], "no probes"),
         (&["--data", &data, "--bound", "scoreflow", "--schedule", "rectified"], "--schedule vp"),
         (&["--data", &data, "-n", "0"], "-n at least 1"),
@@ -222,4 +224,38 @@ fn a_trained_model_knows_its_data_and_their_classes() {
     let (ten, twenty) = (doubles(&folder.at("ten.npy")), doubles(&folder.at("bits.npy")));
     // A sample's value is its own: only kernels that differ with the batch's size move it, in the last digits.
     ten.iter().zip(&twenty).for_each(|(a, b)| assert!((a - b).abs() < 1e-3, "{a} and {b}"));
+}
+
+#[test]
+fn the_score_is_drawn_of_models_of_the_line_and_the_plane() {
+    let folder = Folder::new();
+    for name in ["field.png", "field.svg", "field.gif"] {
+        assert_eq!(folder.run(&["show", &folder.model(), "--field", "-o", &folder.at(name)]), "");
+        assert!(fs::metadata(folder.at(name)).unwrap().len() > 1000, "{name}");
+    }
+    fs::write(folder.at("line.json"), r#"{"weights": [1, 2], "means": [[-1], [2]], "stds": [0.5, 1]}"#).unwrap();
+    let line = format!("exact:{}", folder.at("line.json"));
+    folder.run(&["show", &line, "--field", "--level", "0.2", "-o", &folder.at("line.png")]);
+    // A learned score has the exact one beside it, and their distance.
+    let (run, picture) = (folder.at("run"), folder.at("learned.png"));
+    let experiment = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/points2d/explicit.toml");
+    let settings = ["train.steps=300", "train.rate.decay.steps=300", "train.batch=128"].map(|set| ["--set", set]);
+    let settings: Vec<&str> = settings.into_iter().flatten().collect();
+    folder.run(&[&["train", experiment.to_str().unwrap(), "--out", &run][..], &settings].concat());
+    let text = folder.run(&["show", &run, "--field", "--level", "0.3", "-o", &picture]);
+    let divergence: f64 = text.split_whitespace().nth(3).unwrap().parse().unwrap();
+    assert!(text.starts_with("relative Fisher divergence") && divergence < 0.05, "{text}");
+    let drawn = image::open(&picture).unwrap();
+    assert!(drawn.width() > 3 * drawn.height() / 2, "two fields stand side by side");
+    for (more, part) in [
+        (&["-o", &folder.at("f.jpg")][..], "png"),
+        (&["-o", &folder.at("f.png"), "--level", "1000"], "0.1000 to 20.0000"),
+        (&["-o", &folder.at("f.gif"), "--level", "1"], "all levels"),
+        (&["-o", &folder.at("f.png"), "--class", "9"], "9"),
+    ] {
+        let sentence = refuse(&[&["show", &run, "--field"][..], more].concat());
+        assert!(sentence.contains(part), "{more:?}: {sentence}");
+    }
+    fs::write(folder.at("mine.png"), "mine").unwrap();
+    assert!(refuse(&["show", &run, "--field", "-o", &folder.at("mine.png")]).contains("--force"));
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use image::RgbImage;
 use kuva::{
     backend::svg::SvgBackend,
-    prelude::{ColorMap, ContourPlot, Histogram, Layout, LegendPosition, LinePlot, Plot, ScatterPlot, Theme},
+    prelude::{
+        ColorMap, ContourPlot, Histogram, Layout, LegendPosition, LinePlot, Plot, QuiverPlot, ScatterPlot, Theme,
+    },
     render::{layout::ComputedLayout, render::render_multiple},
 };
 
@@ -176,6 +178,33 @@ pub fn scatter(
     let dots = ScatterPlot::new().with_data(shown).with_color(color);
     plots.push(dots.with_size(size).with_marker_opacity(opacity).into());
     finish(plots, frame, &note, (x, y), false)
+}
+
+/// Draws a field in the plane as arrows over a density: each is a place and what the field is there, times `scale`. The axes are kept.
+///
+/// # Errors
+/// Bounds that are none, and a size that is too small.
+pub fn arrows(
+    field: &[([f64; 2], [f64; 2])],
+    scale: f64,
+    density: Option<&dyn Fn(f64, f64) -> f64>,
+    frame: &Frame,
+    bounds: [(f64, f64); 2],
+) -> Result<Chart> {
+    let (x, y) = to_one_scale((Axis::even(bounds[0])?, Axis::even(bounds[1])?), frame)?;
+    let mut plots: Vec<Plot> = Vec::new();
+    plots.extend(density.and_then(|density| bands(density, (x, y), frame)));
+    let arrow = |&(at, by): &([f64; 2], [f64; 2])| {
+        let (tail, tip) = ((x.units(at[0]), y.units(at[1])), [0, 1].map(|axis| at[axis] + scale * by[axis]));
+        let along = (x.units(tip[0]) - tail.0, y.units(tip[1]) - tail.1);
+        let shown = x.holds(at[0]) && y.holds(at[1]) && drawable(along.0) && drawable(along.1);
+        shown.then_some((tail.0, tail.1, along.0, along.1))
+    };
+    let field: Vec<_> = field.iter().filter_map(arrow).collect();
+    let color = tint(COLORS[usize::from(density.is_some())], 1.0);
+    let quiver = QuiverPlot::new().with_arrows(field).with_scale(1.0).with_color(color);
+    plots.push(Plot::Quiver(quiver.with_shaft_width(1.1 * unit(frame)).with_tight_bounds().with_clip_to_plot_area()));
+    finish(plots, frame, "", (x, y), false)
 }
 
 /// The words on what is not shown; without any their line stays free, so that frames of an animation agree.

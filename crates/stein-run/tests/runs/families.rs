@@ -151,3 +151,41 @@ fn a_family_is_refused_by_what_it_does_not_serve() {
     let unknown = Experiment::parse(&text.replace("toy_gan", "toy_gam"), &[]).unwrap_err().to_string();
     assert!(unknown.contains("nearest first: toy_gan"), "{unknown}");
 }
+
+#[test]
+fn every_objective_trains_from_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let discrete = r#"family.schedule={kind="discrete", levels={kind="linear", first=1e-3, last=0.1, count=50}}"#;
+    let plain = r#"family.prediction={kind="eps"}"#;
+    let mixture = "data.source.shape=two_gaussians";
+    let single = r#"levels={kind="single", noise=0.5}"#;
+    for (name, objective, more) in [
+        ("explicit", format!(r#"{{kind="explicit", {single}}}"#), vec![mixture]),
+        ("implicit", format!(r#"{{kind="ism", {single}}}"#), vec![]),
+        ("sliced", format!(r#"{{kind="sliced", {single}, projection="gaussian", projections=2}}"#), vec![]),
+        ("plain", r#"{levels={kind="log_normal"}, weighting={kind="unit"}}"#.into(), vec![]),
+        ("variational", r#"{kind="vlb", bound={variance="posterior"}}"#.into(), vec![discrete, plain]),
+        ("hybrid", r#"{kind="hybrid", bound={variance="forward"}}"#.into(), vec![discrete, plain]),
+    ] {
+        let objective = format!("family.objective={objective}");
+        let experiment = crate::tiny(&[&[objective.as_str(), "train.log_every=1"][..], &more].concat());
+        let trained = crate::run(&experiment, &folder.path().join(name), false).unwrap();
+        let losses: Vec<f64> = trained.run.metrics().unwrap().iter().filter_map(|line| line["loss"].as_f64()).collect();
+        assert!(losses.len() == 12 && losses.iter().all(|loss| loss.is_finite()), "{name}: {losses:?}");
+    }
+    // The resolved file says the kind.
+    let text = std::fs::read_to_string(folder.path().join("plain/config.toml")).unwrap();
+    assert!(text.contains("kind = \"denoising\""), "{text}");
+    let refuse = |settings: &[&str], part: &str| {
+        let options = crate::options(folder.path().join("refused"), false);
+        let error = prepare(&crate::tiny(settings), &options).err().unwrap().to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    // The moons have no score that is known, and a perceptron no variances.
+    refuse(&[r#"family.objective={kind="explicit"}"#], "not known");
+    let on_edm = Experiment::parse(crate::TINY, &[r#"family.objective={kind="variational"}"#.to_owned()]);
+    assert!(on_edm.err().unwrap().to_string().contains("discrete schedule"));
+    let learned = crate::tiny(&[r#"family.objective={kind="variational"}"#, discrete, plain]);
+    let error = crate::run(&learned, &folder.path().join("learned"), false).err().unwrap().to_string();
+    assert!(error.contains("not learned variances"), "{error}");
+}

@@ -61,11 +61,11 @@ impl Weighting {
 
 /// Denoising score matching: how levels are drawn, and their weights.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Denoising {
-    /// How levels are drawn.
+    /// How levels are drawn; default EDM's log-normal.
     pub levels: LevelDistribution,
-    /// How they are weighted.
+    /// How they are weighted; default `unit`.
     pub weighting: Weighting,
 }
 
