@@ -390,7 +390,7 @@ pub struct Interpolate {
     pub data: ModelData,
     #[command(flatten)]
     pub paths: Paths,
-    /// Samples to go between, counted from 0, for example 0:1,5:9
+    /// Samples of the data to go between, counted from 0, for example 0:1,5:9
     #[arg(long, value_name = "I:J,...")]
     pub pairs: String,
     /// Places from one to the other, both included
@@ -402,6 +402,15 @@ pub struct Interpolate {
     /// Multiplies the codes
     #[arg(long, default_value_t = 1.0, value_name = "T")]
     pub temperature: f64,
+    /// Go between samples as `stein sample` draws them, by mixing their noise at every move of the model's sampler, as NCSNv2 does
+    #[arg(long, conflicts_with_all = ["name", "linear", "temperature", "schedule"])]
+    pub streams: bool,
+    /// With --streams, the seed of the samples
+    #[arg(short, long, default_value_t = 0, value_name = "S", requires = "streams")]
+    pub seed: u64,
+    /// With --streams, the class of all, for a model that is told one
+    #[arg(long, value_name = "C", requires = "streams", allow_hyphen_values = true)]
+    pub class: Option<String>,
     /// File to write: .png with a row for each pair, .gif that goes there and back, .npy [pairs, steps, ...]
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,

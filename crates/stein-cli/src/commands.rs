@@ -16,9 +16,9 @@ use stein::{Error, Kind, Projection, Result, Variance, ensure};
 use stein_data::{Data, Split, Stats};
 use stein_run::{
     Bounded, Changes, Classes, CodeOptions, DataChoice, DataConfig, DemoOptions, Experiment, FieldOptions, Format,
-    ImportOptions, Interpolation, LikelihoodOptions, Model, Output, RunDir, Start, Subject, TrainOptions, Weights,
-    bench, compare, decode_to, default_count, demo, device, draw_field, draw_to_file, encode_to_file, export, import,
-    interpolate, likelihood, prepare, preview_to_file, reference, report_runs, train,
+    ImportOptions, Interpolation, LikelihoodOptions, Model, Output, RunDir, Start, Streams, Subject, TrainOptions,
+    Weights, bench, compare, decode_to, default_count, demo, device, draw_field, draw_to_file, encode_to_file, export,
+    import, interpolate, likelihood, prepare, preview_to_file, reference, report_runs, train,
 };
 
 use crate::{
@@ -91,8 +91,10 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
         Command::Decode(args) => return decode(&args, &device_name),
         Command::Interpolate(args) => {
             let model = open(&args.model, None, &device_name)?;
-            let Interpolate { steps, linear, temperature, .. } = args;
-            let between = Interpolation { pairs: Interpolation::pairs(&args.pairs)?, steps, linear, temperature };
+            let Interpolate { steps, linear, temperature, seed, .. } = args;
+            let streams = args.streams.then(|| Streams { seed, class: args.class.clone() });
+            let pairs = Interpolation::pairs(&args.pairs)?;
+            let between = Interpolation { pairs, steps, linear, temperature, streams };
             return watched(|watch| {
                 interpolate(&args.output, &model, &(&args.data).into(), &between, &(&args.paths).into(), watch)
             });

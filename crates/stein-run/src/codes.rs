@@ -8,16 +8,17 @@ use std::{
 
 use serde_json::{Map, Value, json};
 use stein::{
-    AnySchedule, Denoiser, Result, denoiser::Converted, ensure, flow::Flow, numbers::ensure_within, ode::Steps, rows,
+    AnySchedule, Denoiser, Result, denoiser::Converted, ensure, flow::Flow, noise::Mixed, numbers::ensure_within,
+    ode::Steps, rows,
 };
 use stein_base::files::PendingFile;
 
 use crate::{
-    Capability, DataChoice, Event, Model, Observed, Output, Plan, Summary, Watch,
+    Capability, Classes, DataChoice, Event, Model, Observed, Output, Plan, Summary, Watch,
     arrays::NpyFile,
     draw::{Asking, Kept, named},
     family::lacks,
-    output::decode_to_file,
+    output::{decode_to_file, record},
     picture::{Frame, auto_scale, grid, scatter, to_gif, to_png},
     replacing::{Recorded, beside},
     sheet,
@@ -252,6 +253,18 @@ pub struct Interpolation {
     pub linear: bool,
     /// Multiplies the codes.
     pub temperature: f64,
+    /// Between samples that are drawn instead of data: see [`Streams`].
+    pub streams: Option<Streams>,
+}
+
+/// Pairs are numbers of samples as the model's own sampler draws them. What lies between has their noise mixed, cos and sin of an angle, at
+/// the start and at every move of the sampler (Song & Ermon 2020, appendix B).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Streams {
+    /// The seed they are drawn with.
+    pub seed: u64,
+    /// The class, for a model that is told one.
+    pub class: Option<String>,
 }
 
 impl Interpolation {
@@ -300,8 +313,7 @@ pub fn interpolate(
     options: &CodeOptions,
     watch: &mut dyn Watch,
 ) -> Result<()> {
-    let flow = CodeFlow::of(model, options, "stein interpolate")?;
-    let Interpolation { pairs, steps, linear, temperature } = interpolation;
+    let Interpolation { pairs, steps, temperature, streams, .. } = interpolation;
     ensure_within("--steps", *steps, 2..=1000)?;
     ensure_within("--temperature", *temperature, 0.0..=1e6)?;
     let kinds = ["png", "gif", "npy"];
@@ -310,6 +322,39 @@ pub fn interpolate(
         let ending = path.extension().unwrap_or_default().to_string_lossy().into_owned();
         return Err(stein::names::unknown("file ending", &ending, &kinds).at(path.display()));
     };
+    let inputs = model.file.iter().cloned().chain(data.name.as_ref().map(PathBuf::from)).collect();
+    let recorded = Recorded::new(&beside(path, ".json"), inputs, options.force)?;
+    let file = recorded.start(path)?;
+    let (kept, mut said) = match streams {
+        Some(streams) => between_streams(model, interpolation, streams, watch)?,
+        None => between_codes(model, data, interpolation, options, watch)?,
+    };
+    let drawn = Strip { model, values: &kept.values, pairs: pairs.len(), steps: *steps };
+    match kind {
+        "npy" => {
+            let shape: Vec<usize> = [pairs.len(), *steps].into_iter().chain(model.subject.shape.dims()).collect();
+            let mut array = NpyFile::within(file, &shape)?;
+            array.write(drawn.values)?;
+            array.finish()?;
+        }
+        "gif" => put(file, &to_gif(&drawn.frames()?, 80, 600)?)?,
+        _ => put(file, &to_png(&drawn.picture()?)?)?,
+    }
+    said.insert("pairs".to_owned(), json!(pairs));
+    said.insert("steps".to_owned(), json!(steps));
+    recorded.write(&[path], said)
+}
+
+/// What lies between the codes of samples of the data, `[pairs, steps, dim]`, and how it was found.
+fn between_codes(
+    model: &Model,
+    data: &DataChoice,
+    interpolation: &Interpolation,
+    options: &CodeOptions,
+    watch: &mut dyn Watch,
+) -> Result<(Kept, Map<String, Value>)> {
+    let Interpolation { pairs, steps, linear, temperature, .. } = interpolation;
+    let flow = CodeFlow::of(model, options, "stein interpolate")?;
     let observed = Observed::of(model, data)?;
     let largest = pairs.iter().map(|&(i, j)| i.max(j)).max().unwrap_or(0);
     ensure!(
@@ -318,9 +363,6 @@ pub fn interpolate(
         observed.count,
         observed.data.name
     );
-    let inputs = model.file.iter().cloned().chain(data.name.as_ref().map(PathBuf::from)).collect();
-    let recorded = Recorded::new(&beside(path, ".json"), inputs, options.force)?;
-    let file = recorded.start(path)?;
     let ends: Vec<usize> = pairs.iter().flat_map(|&(i, j)| [i, j]).collect();
     let codes = encoded(model, &flow, &observed, &ends, watch)?;
     let width = codes.values.len() / codes.n;
@@ -338,24 +380,44 @@ pub fn interpolate(
     }
     let mut kept = Kept::default();
     let summary = Plan::decoding(model, values, labels, &flow, false)?.draw(&mut kept, watch)?;
-    let drawn = Strip { model, values: &kept.values, pairs: pairs.len(), steps: *steps };
-    match kind {
-        "npy" => {
-            let shape: Vec<usize> = [pairs.len(), *steps].into_iter().chain(model.subject.shape.dims()).collect();
-            let mut array = NpyFile::within(file, &shape)?;
-            array.write(drawn.values)?;
-            array.finish()?;
-        }
-        "gif" => put(file, &to_gif(&drawn.frames()?, 80, 600)?)?,
-        _ => put(file, &to_png(&drawn.picture()?)?)?,
-    }
     let mut said = said(model, &codes);
-    said.insert("pairs".to_owned(), json!(pairs));
-    said.insert("steps".to_owned(), json!(steps));
     said.insert("path".to_owned(), json!(if *linear { "linear" } else { "spherical" }));
     said.insert("temperature".to_owned(), json!(temperature));
     said.insert("evaluations_back".to_owned(), json!(summary.evaluations));
-    recorded.write(&[path], said)
+    Ok((kept, said))
+}
+
+/// What lies between samples of the model's own sampler.
+fn between_streams(
+    model: &Model,
+    interpolation: &Interpolation,
+    streams: &Streams,
+    watch: &mut dyn Watch,
+) -> Result<(Kept, Map<String, Value>)> {
+    let Interpolation { pairs, steps, linear, temperature, .. } = interpolation;
+    ensure!(
+        !linear && *temperature == 1.0,
+        "noise is mixed by an angle and is that of the sampler: leave out --linear and --temperature, or --streams"
+    );
+    let place = |&(i, j): &(usize, usize)| {
+        let at = |step: usize| std::f64::consts::FRAC_PI_2 * step as f64 / (steps - 1) as f64;
+        (0..*steps).map(move |step| Mixed { samples: [i as u64, j as u64], angle: at(step) })
+    };
+    let mixed: Vec<Mixed> = pairs.iter().flat_map(place).collect();
+    let conditional = model.trained && !model.subject.classes.is_empty();
+    let classes = match &streams.class {
+        Some(class) => Classes::Named(class.clone()),
+        None if conditional && model.learned.knows_no_class => Classes::None,
+        None => {
+            ensure!(!conditional, "{} is told the class of a sample: give --class", model.name);
+            Classes::Default
+        }
+    };
+    let mut kept = Kept::default();
+    let summary = Plan::mixing(model, mixed, streams.seed, &classes, &model.sample)?.draw(&mut kept, watch)?;
+    let mut said = record(model, &summary);
+    said.insert("path".to_owned(), json!("streams"));
+    Ok((kept, said))
 }
 
 fn put(mut file: PendingFile, bytes: &[u8]) -> Result<()> {

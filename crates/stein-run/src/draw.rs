@@ -14,6 +14,7 @@ use stein::{
     flow::Flow,
     guidance::Clamped,
     names,
+    noise::{Mixed, Source},
     ode::{DORMAND_PRINCE, Steps},
     rows, sample, sample_map,
 };
@@ -305,6 +306,8 @@ pub struct Plan<'a> {
     moves: usize,
     runner: Runner,
     state: usize,
+    /// Whose noise each sample has, where it is not its own.
+    mixed: Vec<Mixed>,
 }
 
 impl<'a> Plan<'a> {
@@ -351,7 +354,8 @@ impl<'a> Plan<'a> {
         let bytes = (rows as u128 * state as u128).saturating_mul(4 * (8 + shown.len() as u128));
         ensure_fits(&format!("sampling {rows} at a time (sample.batch)"), bytes.saturating_add(networks))?;
         let classes = classes.of(model, n, seed)?;
-        Ok(Self { model, n, seed, classes, config, schedule, kernels, shown, moves, runner, state })
+        let mixed = Vec::new();
+        Ok(Self { model, n, seed, classes, config, schedule, kernels, shown, moves, runner, state, mixed })
     }
 
     /// The data of codes `[n, state]` by the probability-flow ODE, to a relative and absolute tolerance, each of its class where they are
@@ -382,7 +386,22 @@ impl<'a> Plan<'a> {
         let runner = Runner::Decoder(Arc::clone(&flow.denoiser), flow.schedule.clone(), codes, flow.steps());
         let shown = if frames { (0..=steps).collect() } else { Vec::new() };
         let schedule = Some(flow.schedule.clone());
-        Ok(Self { model, n, seed: 0, classes, config, schedule, kernels, shown, moves: 1, runner, state })
+        let mixed = Vec::new();
+        Ok(Self { model, n, seed: 0, classes, config, schedule, kernels, shown, moves: 1, runner, state, mixed })
+    }
+
+    /// Samples with the noise of others mixed, one for each.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(crate) fn mixing(
+        model: &'a Model,
+        mixed: Vec<Mixed>,
+        seed: u64,
+        classes: &Classes,
+        config: &SampleConfig,
+    ) -> Result<Self> {
+        Ok(Self { mixed: mixed.clone(), ..Self::new(model, mixed.len(), seed, classes, config, false)? })
     }
 
     /// The number of samples.
@@ -468,7 +487,12 @@ impl<'a> Plan<'a> {
                 Condition { class: Some(class), ..Condition::none() }
             }
         };
+        let noise = match self.mixed.get(first..first + rows) {
+            Some(mixed) if !mixed.is_empty() => Source::Mixed(mixed.to_vec()),
+            _ => Source::Keyed,
+        };
         Request {
+            noise,
             first: first as u64,
             given,
             data_variance: self.model.subject.variance,

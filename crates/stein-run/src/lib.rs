@@ -38,7 +38,7 @@ mod train;
 mod watch;
 
 pub use codes::{
-    CodeOptions, Codes, Comparison, Interpolation, compare, decode_to, encode, encode_to_file, interpolate,
+    CodeOptions, Codes, Comparison, Interpolation, Streams, compare, decode_to, encode, encode_to_file, interpolate,
 };
 pub use demo::{DemoOptions, DemoOutcome, demo};
 pub use description::Description;

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::{Error, Kernel, Key, Keys, Purpose, Request, Result, ensure, rows};
+use crate::{Error, Factors, Kernel, Key, Keys, Purpose, Request, Result, ensure, rows};
 
 /// Where the noise of a sampling run comes from.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,6 +28,26 @@ pub enum Source {
     /// order: for common random numbers between two runs, or for the very noise of another program. Only what a sampler
     /// adds is taken from here, not where it starts: for that see [`sample_from`](crate::sample_from).
     Given(Vec<Vec<f64>>),
+    /// Of each row the noise of two samples, cos(angle) times that of the first and sin(angle) times that of the second, the start
+    /// included: between 0 and π/2 one sample becomes the other, as both follow their own streams at the ends (Song & Ermon 2020,
+    /// appendix B, on interpolation).
+    Mixed(Vec<Mixed>),
+}
+
+/// The noise of two samples in one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mixed {
+    /// Their numbers.
+    pub samples: [u64; 2],
+    /// From 0, the first, to π/2, the second.
+    pub angle: f64,
+}
+
+/// The keys of the first and of the second samples, with the factors on their noise.
+pub(crate) fn streams(seed: u64, mixed: &[Mixed]) -> [(Keys, Factors); 2] {
+    let keys = |which: usize| Keys { seed, rows: mixed.iter().map(|mixed| mixed.samples[which]).collect() };
+    let factors = |f: fn(f64) -> f64| Factors::Each(mixed.iter().map(|mixed| f(mixed.angle)).collect());
+    [(keys(0), factors(f64::cos)), (keys(1), factors(f64::sin))]
 }
 
 /// Standard normal rows as a tensor `[rows, dim]` on the device and of the precision of `like` `[rows, dim]`.
@@ -45,11 +65,33 @@ pub(crate) struct Draws<'a> {
     /// How often the run went back up, and the cleanest place of the path it has reached since.
     lap: u64,
     reached: u64,
+    /// The draws that these are mixed of.
+    mixed: Vec<(Draws<'a>, Factors)>,
 }
 
 impl<'a> Draws<'a> {
     pub(crate) fn new(request: &'a Request) -> Self {
-        Self { keys: request.keys(), source: &request.noise, made: 0, path: None, lap: 0, reached: u64::MAX }
+        let own = Self::of(request.keys(), &request.noise);
+        let Source::Mixed(mixed) = &request.noise else { return own };
+        let part = |(keys, factors)| (Self::of(keys, &Source::Keyed), factors);
+        Self { mixed: streams(request.seed, mixed).map(part).into(), ..own }
+    }
+
+    fn of(keys: Keys, source: &'a Source) -> Self {
+        Self { keys, source, made: 0, path: None, lap: 0, reached: u64::MAX, mixed: Vec::new() }
+    }
+
+    /// The draws of both samples, mixed.
+    fn mix(&mut self, mut draw: impl FnMut(&mut Self) -> Result<Tensor<2>>) -> Result<Tensor<2>> {
+        let mut sum: Option<Tensor<2>> = None;
+        for (part, factors) in &mut self.mixed {
+            let term = rows::scale(draw(part)?, factors);
+            sum = Some(match sum {
+                Some(sum) => sum + term,
+                None => term,
+            });
+        }
+        Ok(sum.expect("two streams are mixed"))
     }
 
     /// The next fresh draw, of the shape `[rows, dim]`, device and precision of `like`.
@@ -57,10 +99,13 @@ impl<'a> Draws<'a> {
     /// # Errors
     /// No given draw is left, or it is not of the batch's shape.
     pub(crate) fn normal(&mut self, like: &Tensor<2>) -> Result<Tensor<2>> {
+        if !self.mixed.is_empty() {
+            return self.mix(|part| part.normal(like));
+        }
         let draw = self.made;
         self.made += 1;
         let draws = match self.source {
-            Source::Keyed => return Ok(normal_like(&self.keys, Purpose::Sampler, self.made, like)),
+            Source::Keyed | Source::Mixed(_) => return Ok(normal_like(&self.keys, Purpose::Sampler, self.made, like)),
             Source::Given(draws) => draws,
         };
         let Some(values) = draws.get(draw as usize) else {
@@ -84,6 +129,9 @@ impl<'a> Draws<'a> {
     /// # Errors
     /// As [`normal`](Self::normal).
     pub(crate) fn interval(&mut self, from: &Kernel, to: &Kernel, like: &Tensor<2>) -> Result<Tensor<2>> {
+        if !self.mixed.is_empty() {
+            return self.mix(|part| part.interval(from, to, like));
+        }
         let (late, early) = (place(from), place(to));
         if *self.source != Source::Keyed || late == early {
             return self.normal(like);

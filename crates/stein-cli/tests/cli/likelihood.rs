@@ -186,6 +186,15 @@ fn what_lies_between_begins_and_ends_at_the_samples() {
         let sentence = refuse(&[&between[..], &more, &["-o", &folder.at("other.npy")]].concat());
         assert!(sentence.contains(part), "{sentence}");
     }
+    // Between samples of the model's own sampler, whatever it is.
+    let (strip, alone) = (folder.at("streams.npy"), folder.at("alone.npy"));
+    folder.run(&["sample", &model, "-n", "8", "--seed", "5", "-o", &alone]);
+    folder.run(&["interpolate", &model, "--streams", "--seed", "5", "--pairs", "6:2", "--steps", "3", "-o", &strip]);
+    let (alone, strip) = (doubles(&alone), doubles(&strip));
+    [(0, 6), (2, 2)].into_iter().for_each(|(place, sample)| {
+        let pair = strip[2 * place..2 * place + 2].iter().zip(&alone[2 * sample..2 * sample + 2]);
+        pair.for_each(|(found, wanted)| assert!((found - wanted).abs() < 1e-4, "{found} for {wanted}"));
+    });
     // A model agrees with itself.
     let text = folder.run(&["compare", &model, &model, "--data", &data, "--json", "-o", &folder.at("c.png")]);
     let found: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -31,7 +31,11 @@ use std::collections::VecDeque;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use stein_base::registry;
 
-use crate::{Condition, Denoiser, Kernel, Keys, Purpose, Result, Schedule, ensure, noise::Source};
+use crate::{
+    Condition, Denoiser, Kernel, Keys, Purpose, Result, Schedule, ensure,
+    noise::{Source, streams},
+    rows,
+};
 
 /// One step of a sampler, from a noisier level to a cleaner one.
 ///
@@ -210,6 +214,14 @@ impl Request {
 
     /// Fails unless `x` and the condition are those of the batch that is asked for.
     pub(crate) fn check(&self, x: &Tensor<2>) -> Result<()> {
+        if let Source::Mixed(mixed) = &self.noise {
+            ensure!(
+                mixed.len() == self.rows,
+                "noise is mixed for {} rows, and there are {}: give one for each",
+                mixed.len(),
+                self.rows
+            );
+        }
         let [rows, dim] = x.dims();
         ensure!(
             [rows, dim] == [self.rows, self.dim],
@@ -224,8 +236,13 @@ impl Request {
     pub(crate) fn prior(&self, kernels: &[Kernel]) -> Tensor<2> {
         // Without a level there is nothing to start from, which `sample_from` and `sample_map_from` refuse.
         let std = kernels.first().map_or(1.0, |level| level.prior_std(self.data_variance));
-        let start = self.keys().normal(Purpose::Prior, 0, self.dim).into_iter().map(|z| std * z).collect();
-        Tensor::from_data(TensorData::new::<f64, _>(start, [self.rows, self.dim]), (&self.device, self.dtype))
+        let normal = |keys: &Keys| {
+            let start = keys.normal(Purpose::Prior, 0, self.dim).into_iter().map(|z| std * z).collect();
+            Tensor::from_data(TensorData::new::<f64, _>(start, [keys.len(), self.dim]), (&self.device, self.dtype))
+        };
+        let Source::Mixed(mixed) = &self.noise else { return normal(&self.keys()) };
+        let [a, b] = streams(self.seed, mixed).map(|(keys, factors)| rows::scale(normal(&keys), &factors));
+        a + b
     }
 }
 

@@ -5,7 +5,7 @@ use stein::{
     Heun, Kernel, Keys, Langevin, Past, PredictorCorrector, Purpose, Request, Rk45, Sampler, Schedule, Spacing, Tensor,
     UniPc, Variance, Ve, Vp,
     exact::{Exact, Gaussian, GaussianMixture},
-    noise::Source,
+    noise::{Mixed, Source},
     rows::host,
     sample, sample_from,
 };
@@ -427,6 +427,34 @@ fn sampler_moves_without_corrector(sampler: &AnySampler) -> usize {
     match sampler {
         AnySampler::PredictorCorrector(pc) => pc.predictor.moves(),
         other => other.moves(),
+    }
+}
+
+#[test]
+fn mixed_noise_goes_from_one_sample_to_another() {
+    let (model, schedule) = (plane(), Vp::default());
+    let kernels = Grid::uniform(12).kernels(&schedule).unwrap();
+    let samplers: [AnySampler; 4] = [
+        Heun::default().into(),
+        Ancestral::default().into(),
+        Langevin { steps: 2, ..Langevin::default() }.into(),
+        PredictorCorrector::default().into(),
+    ];
+    for sampler in samplers {
+        let draw = |request: Request| run(&model, &schedule, &kernels, &*sampler, &request);
+        let alone = draw(Request::exact(10, 2, 3));
+        let place = |k: usize| Mixed { samples: [2, 7], angle: std::f64::consts::FRAC_PI_2 * k as f64 / 4.0 };
+        let mixed = draw(Request { noise: Source::Mixed((0..5).map(place).collect()), ..Request::exact(5, 2, 3) });
+        for (row, sample) in [(0, 2), (4, 7)] {
+            for (found, wanted) in mixed[2 * row..2 * row + 2].iter().zip(&alone[2 * sample..2 * sample + 2]) {
+                // cos π/2 is 6e-17.
+                assert_close(*found, *wanted, 1e-10, sampler.kind());
+            }
+        }
+        assert!(mixed.chunks(2).skip(1).all(|x| x != &mixed[..2]), "{}", sampler.kind());
+        let short = Request { noise: Source::Mixed(vec![place(0)]), ..Request::exact(5, 2, 3) };
+        let refused = sample(&model, &schedule, &kernels, &*sampler, &short, &mut |_| Ok(())).unwrap_err();
+        assert!(refused.to_string().contains("one for each"), "{refused}");
     }
 }
 
