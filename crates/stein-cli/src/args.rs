@@ -260,6 +260,9 @@ pub struct ModelData {
     /// Number of samples, the first ones; default all
     #[arg(short, long, value_name = "N")]
     pub n: Option<usize>,
+    /// Class of all, for a model that is told one; default that of their labels
+    #[arg(long, value_name = "C", allow_hyphen_values = true)]
+    pub class: Option<String>,
     /// Directory with data sets; default the environment variable STEIN_DATA, or else `data`
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -408,9 +411,6 @@ pub struct Interpolate {
     /// With --streams, the seed of the samples
     #[arg(short, long, default_value_t = 0, value_name = "S", requires = "streams")]
     pub seed: u64,
-    /// With --streams, the class of all, for a model that is told one
-    #[arg(long, value_name = "C", requires = "streams", allow_hyphen_values = true)]
-    pub class: Option<String>,
     /// File to write: .png with a row for each pair, .gif that goes there and back, .npy [pairs, steps, ...]
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,

@@ -92,7 +92,7 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
         Command::Interpolate(args) => {
             let model = open(&args.model, None, &device_name)?;
             let Interpolate { steps, linear, temperature, seed, .. } = args;
-            let streams = args.streams.then(|| Streams { seed, class: args.class.clone() });
+            let streams = args.streams.then(|| Streams { seed, class: args.data.class.clone() });
             let pairs = Interpolation::pairs(&args.pairs)?;
             let between = Interpolation { pairs, steps, linear, temperature, streams };
             return watched(|watch| {
@@ -260,12 +260,19 @@ fn compare_models(args: &Compare, device_name: &str) -> Result<ExitCode> {
 
 impl From<&ModelData> for DataChoice {
     fn from(data: &ModelData) -> Self {
-        let ModelData { name, settings, split, n, data_dir } = data;
+        let ModelData { name, settings, split, n, class, data_dir } = data;
         let split = split.map(|part| match part {
             Part::Train => Split::Train,
             Part::Test => Split::Test,
         });
-        Self { name: name.clone(), settings: settings.clone(), split, folder: data_dir.clone(), n: *n }
+        Self {
+            name: name.clone(),
+            settings: settings.clone(),
+            split,
+            folder: data_dir.clone(),
+            n: *n,
+            class: class.clone(),
+        }
     }
 }
 

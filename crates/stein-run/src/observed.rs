@@ -24,6 +24,8 @@ pub struct DataChoice {
     pub folder: Option<PathBuf>,
     /// The first so many samples; default all.
     pub n: Option<usize>,
+    /// The class of all, for a model that is told one; default their labels.
+    pub class: Option<String>,
 }
 
 /// Samples of data for a model.
@@ -70,7 +72,28 @@ impl<'a> Observed<'a> {
         );
         ensure!(choice.n != Some(0), "0 samples were asked for: give -n at least 1");
         let count = choice.n.map_or(data.len(), |n| n.min(data.len()));
-        let classes = classes(model, &data, count)?;
+        if let (Some(own), Some(other)) = (subject.levels, data.levels()) {
+            ensure!(
+                own == other,
+                "{} has {other} gray levels, and {} models {own}: give real numbers from 0 to 1",
+                data.name,
+                model.name
+            );
+        }
+        // Pictures stored as real numbers may hold anything; those of gray levels cannot.
+        if subject.levels.is_some() && data.levels().is_none() && data.is_held() {
+            let mut row = vec![0.0; data.dim()];
+            for i in 0..count {
+                data.row(i, &mut row)?;
+                if let Some(value) = row.iter().find(|value| !(-1e-6..=1.0 + 1e-6).contains(*value)) {
+                    return Err(stein::Error::new(format!(
+                        "sample {i} of {} has the value {value}, and {} models gray levels from 0 to 1: scale them so",
+                        data.name, model.name
+                    )));
+                }
+            }
+        }
+        let classes = classes(model, &data, choice.class.as_deref(), count)?;
         Ok(Self { model, count, classes, codec: spread(subject), data })
     }
 
@@ -177,31 +200,35 @@ fn named_for(model: &Model, name: &str) -> Result<DataConfig> {
 }
 
 /// The classes of the data as the model numbers them.
-fn classes(model: &Model, data: &Data, count: usize) -> Result<Option<Vec<u32>>> {
+fn classes(model: &Model, data: &Data, given: Option<&str>, count: usize) -> Result<Option<Vec<u32>>> {
     let known = &model.subject.classes;
     if known.is_empty() || !model.trained {
+        ensure!(given.is_none(), "{} is unconditional, it has no classes: leave out --class", model.name);
         return Ok(None);
+    }
+    let learned = |name: &String| {
+        let class = named(name, known).filter(|&class| model.subject.share(class) > 0.0);
+        class.ok_or_else(|| names::unknown("class", name, known))
+    };
+    if let Some(name) = given {
+        return Ok(Some(vec![learned(&name.to_owned())?; count]));
     }
     let Some(labels) = &data.labels else {
         ensure!(
             Kind::Unsupported,
             model.learned.knows_no_class,
-            "{} is told the class of a sample, and {} has none: give data with labels",
+            "{} is told the class of a sample, and {} has none: give data with labels, or --class",
             model.name,
             data.name
         );
         return Ok(None);
-    };
-    let number = |name: &String| {
-        let class = named(name, known).filter(|&class| model.subject.share(class) > 0.0);
-        class.ok_or_else(|| names::unknown("class", name, known))
     };
     let mut numbers = vec![None; data.class_names.len()];
     labels[..count]
         .iter()
         .map(|&label| match numbers[label] {
             Some(class) => Ok(class),
-            None => number(&data.class_names[label]).inspect(|&class| numbers[label] = Some(class)),
+            None => learned(&data.class_names[label]).inspect(|&class| numbers[label] = Some(class)),
         })
         .collect::<Result<_>>()
         .map(Some)

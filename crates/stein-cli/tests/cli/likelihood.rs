@@ -222,6 +222,17 @@ fn a_trained_model_knows_its_data_and_their_classes() {
     assert_eq!((&report["unit"], &report["n"]), (&"bits/dim".into(), &20.into()));
     // 17 gray levels of noise take log2 17 bits; a network that has learned next to nothing takes no fewer than none.
     assert!((0.0..12.0).contains(&report["mean"].as_f64().unwrap()), "{report}");
+    // Pictures of one's own: what is no gray level is refused, as is what has no class.
+    let array = folder.at("more.npy");
+    folder.run(&["sample", &run, "-n", "4", "--class", "3", "-o", &array]);
+    fs::remove_file(format!("{array}.labels.npy")).unwrap();
+    assert!(refuse(&["likelihood", &run, "--data", &array]).contains("--class"));
+    folder.run(&["likelihood", &run, "--data", &array, "--class", "3"]);
+    let bytes = fs::read(&array).unwrap();
+    let (header, numbers) = bytes.split_at(bytes.len() - 4 * 256);
+    let loud = numbers.as_chunks::<4>().0.iter().flat_map(|x| (300.0 * f32::from_le_bytes(*x) + 2.0).to_le_bytes());
+    fs::write(&array, header.iter().copied().chain(loud).collect::<Vec<u8>>()).unwrap();
+    assert!(refuse(&["likelihood", &run, "--data", &array, "--class", "3"]).contains("gray levels from 0 to 1"));
     // The same whatever the batch and the number of threads.
     let again = |more: &[&str]| {
         let text = folder.run(&[&["likelihood", &run, "-n", "20", "--json", "--force"], more].concat());
