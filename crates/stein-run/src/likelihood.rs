@@ -64,7 +64,7 @@ pub struct LikelihoodOptions {
     pub schedule: Option<String>,
     /// The method.
     pub bound: Bounded,
-    /// `exact` or `hutchinson`; default the exact divergence up to [`EXACT`] numbers of a state.
+    /// `exact` or `hutchinson`; default the exact divergence up to 32 numbers of a state.
     pub divergence: Option<String>,
     /// Directions of Hutchinson's estimate; default 1.
     pub probes: Option<usize>,
@@ -120,7 +120,7 @@ impl Default for LikelihoodOptions {
 }
 
 /// Most numbers of a state whose exact divergence is taken by default: as many products with the Jacobian are needed.
-pub const EXACT: usize = 32;
+const EXACT: usize = 32;
 
 /// Levels of noise that the bound draws for a sample, for each of its draws.
 const LEVELS: usize = 32;
@@ -383,7 +383,7 @@ impl<'a> Asked<'a> {
         let truncation = if options.published { Truncation::Ignored } else { Truncation::Corrected };
         let ode = OdeLikelihood { divergence, truncation, ..OdeLikelihood::exact(options.tolerance) };
         ode.check(&*schedule)?;
-        let bound = (options.bound == Bounded::ScoreFlow).then(|| Bound { draws: LEVELS, start: None });
+        let bound = (options.bound == Bounded::ScoreFlow).then_some(Bound { draws: LEVELS, start: None });
         if let Some(bound) = &bound {
             bound.check(&*schedule)?;
             ensure!(!random, "the bound has no divergence: leave out --probes and --probe");

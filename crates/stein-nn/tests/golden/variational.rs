@@ -211,7 +211,7 @@ fn losses_and_their_gradients_are_the_published_ones() {
             close(&host(&loss), &wanted, 1e-8, &format!("{name}, {kind}"));
             let gradients = loss.mean().backward();
             let channels = |x: &Tensor<2>| -> Vec<f64> {
-                let gradient = x.grad(&gradients).map_or_else(|| x.clone().inner().zeros_like(), |slope| slope);
+                let gradient = x.grad(&gradients).unwrap_or_else(|| x.clone().inner().zeros_like());
                 host(&gradient.reshape([2 * 256, 3]).sum_dim(0))
             };
             let found = [channels(&raw), channels(&variance)].concat();
@@ -238,7 +238,7 @@ fn samples_with_learned_variances_are_the_published_ones() {
             false => model,
         };
         let sampler: Box<dyn Sampler> = match of["sampler"].as_str().unwrap() {
-            "ddim" => Box::new(Ddim { eta: of["eta"].as_f64().unwrap(), ..Ddim::default() }),
+            "ddim" => Box::new(Ddim { eta: of["eta"].as_f64().unwrap() }),
             _ => Box::new(Ancestral { variance: Variance::Learned }),
         };
         let request =
