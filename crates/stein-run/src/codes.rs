@@ -2,70 +2,24 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Instant,
 };
 
 use serde_json::{Map, Value, json};
-use stein::{
-    AnySchedule, Denoiser, Result, denoiser::Converted, ensure, flow::Flow, noise::Mixed, numbers::ensure_within,
-    ode::Steps, rows,
-};
+use stein::{Result, denoiser::Converted, ensure, flow::Flow, noise::Mixed, numbers::ensure_within, rows};
 use stein_base::files::PendingFile;
 
 use crate::{
-    Capability, Classes, DataChoice, Event, Model, Observed, Output, Plan, Summary, Watch,
+    Classes, CodeOptions, DataChoice, Event, Model, Observed, Output, Plan, Summary, Watch,
     arrays::NpyFile,
+    code_flow::CodeFlow,
     draw::{Asking, Kept, named},
-    family::lacks,
     output::{decode_to_file, record},
     picture::{Frame, auto_scale, grid, scatter, to_gif, to_png},
     replacing::{Recorded, beside},
     sheet,
 };
-
-/// How codes are found and read.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CodeOptions {
-    /// Schedule to go along, by name; default the one trained on.
-    pub schedule: Option<String>,
-    /// Relative and absolute tolerance of the ODE.
-    pub tolerance: f64,
-    /// Whether files may be replaced that this program did not write.
-    pub force: bool,
-}
-
-impl Default for CodeOptions {
-    fn default() -> Self {
-        Self { schedule: None, tolerance: 1e-5, force: false }
-    }
-}
-
-/// The flow of a model between data and codes.
-pub(crate) struct CodeFlow {
-    pub(crate) denoiser: Arc<dyn Denoiser>,
-    pub(crate) schedule: AnySchedule,
-    pub(crate) tolerance: f64,
-}
-
-/// Most attempted steps of a sample.
-const MOST_STEPS: usize = 100_000;
-
-impl CodeFlow {
-    fn of(model: &Model, options: &CodeOptions, by: &str) -> Result<Self> {
-        let (Some(own), Some(denoiser)) = (&model.schedule, &model.learned.denoiser) else {
-            return Err(lacks(&model.name, &model.family, model.serves, Capability::Denoiser, by));
-        };
-        let schedule = options.schedule.as_deref().map_or_else(|| Ok(own.clone()), AnySchedule::named)?;
-        schedule.check()?;
-        ensure_within("--tolerance", options.tolerance, 1e-12..=0.1)?;
-        Ok(Self { denoiser: Arc::clone(denoiser), schedule, tolerance: options.tolerance })
-    }
-
-    pub(crate) fn steps(&self) -> Steps {
-        Steps::Adaptive { rtol: self.tolerance, atol: self.tolerance, most: MOST_STEPS }
-    }
-}
 
 /// Codes with what is known of them.
 #[derive(Debug, Clone)]

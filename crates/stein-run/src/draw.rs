@@ -21,7 +21,7 @@ use stein::{
 use stein_base::{memory::ensure_fits, random::uniform};
 use stein_data::Shape;
 
-use crate::{Event, Generator, Method, Model, SampleConfig, Subject, Watch, codes::CodeFlow, model::Around};
+use crate::{Event, Generator, Method, Model, SampleConfig, Subject, Watch, code_flow::CodeFlow, model::Around};
 
 /// Which classes to draw.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@
 
 pub mod arrays;
 pub mod bench;
+mod code_flow;
 mod codes;
 mod demo;
 mod description;
@@ -37,9 +38,8 @@ pub mod tensorboard;
 mod train;
 mod watch;
 
-pub use codes::{
-    CodeOptions, Codes, Comparison, Interpolation, Streams, compare, decode_to, encode, encode_to_file, interpolate,
-};
+pub use code_flow::CodeOptions;
+pub use codes::{Codes, Comparison, Interpolation, Streams, compare, decode_to, encode, encode_to_file, interpolate};
 pub use demo::{DemoOptions, DemoOutcome, demo};
 pub use description::Description;
 pub use device::{DEVICES, device, limit_threads, use_bf16};

@@ -1,0 +1,50 @@
+//! The flow of a model between data and codes.
+
+use std::sync::Arc;
+
+use stein::{AnySchedule, Denoiser, Result, numbers::ensure_within, ode::Steps};
+
+use crate::{Capability, Model, family::lacks};
+
+/// How codes are found and read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CodeOptions {
+    /// Schedule to go along, by name; default the one trained on.
+    pub schedule: Option<String>,
+    /// Relative and absolute tolerance of the ODE.
+    pub tolerance: f64,
+    /// Whether files may be replaced that this program did not write.
+    pub force: bool,
+}
+
+impl Default for CodeOptions {
+    fn default() -> Self {
+        Self { schedule: None, tolerance: 1e-5, force: false }
+    }
+}
+
+/// The flow of a model between data and codes.
+pub(crate) struct CodeFlow {
+    pub(crate) denoiser: Arc<dyn Denoiser>,
+    pub(crate) schedule: AnySchedule,
+    pub(crate) tolerance: f64,
+}
+
+/// Most attempted steps of a sample.
+const MOST_STEPS: usize = 100_000;
+
+impl CodeFlow {
+    pub(crate) fn of(model: &Model, options: &CodeOptions, by: &str) -> Result<Self> {
+        let (Some(own), Some(denoiser)) = (&model.schedule, &model.learned.denoiser) else {
+            return Err(lacks(&model.name, &model.family, model.serves, Capability::Denoiser, by));
+        };
+        let schedule = options.schedule.as_deref().map_or_else(|| Ok(own.clone()), AnySchedule::named)?;
+        schedule.check()?;
+        ensure_within("--tolerance", options.tolerance, 1e-12..=0.1)?;
+        Ok(Self { denoiser: Arc::clone(denoiser), schedule, tolerance: options.tolerance })
+    }
+
+    pub(crate) fn steps(&self) -> Steps {
+        Steps::Adaptive { rtol: self.tolerance, atol: self.tolerance, most: MOST_STEPS }
+    }
+}

@@ -1,0 +1,241 @@
+//! What is asked about a likelihood, checked against the model before any work.
+
+use std::fmt::Write as _;
+
+use stein::{
+    AnySchedule, Condition, Error, Kernel, Keys, Kind, Result, Tensor, Variance, ensure,
+    exact::Exact,
+    likelihood::{Bound, Divergence, LogDensity, OdeLikelihood, Prior, Truncation},
+    numbers::ensure_within,
+    objective::{Pixels, VariationalBound},
+    rows,
+};
+
+use super::{Bounded, EXACT, LEVELS, LikelihoodOptions};
+use crate::{
+    Capability, Model, Observed,
+    draw::{Asking, Going},
+    family::lacks,
+};
+
+/// What is asked of a model, checked.
+pub(super) struct Asked<'a> {
+    model: &'a Model,
+    schedule: AnySchedule,
+    ode: OdeLikelihood,
+    bound: Option<Bound>,
+    chain: Option<(VariationalBound, Vec<Kernel>)>,
+    /// The variance of the data that the prior knows of.
+    variance: f64,
+    published: bool,
+    state: usize,
+}
+
+impl<'a> Asked<'a> {
+    pub(super) fn of(model: &'a Model, options: &LikelihoodOptions) -> Result<Self> {
+        let needed = Capability::Denoiser;
+        let (Some(own), Some(_)) = (&model.schedule, &model.learned.denoiser) else {
+            return Err(lacks(&model.name, &model.family, model.serves, needed, "stein likelihood"));
+        };
+        let schedule = options.schedule.as_deref().map_or_else(|| Ok(own.clone()), AnySchedule::named)?;
+        schedule.check()?;
+        ensure_within("--draws", options.draws, 1..=100_000)?;
+        let state = model.subject.state_shape()?.iter().product();
+        let random = options.probes.is_some() || options.probe.is_some();
+        let hutchinson = Divergence::Hutchinson { probes: options.probes.unwrap_or(1), projection: options.projection };
+        let divergence = match options.divergence.as_deref().map(str::to_lowercase).as_deref() {
+            Some("exact") if random => {
+                return Err(Error::new("the exact divergence has no probes: leave out --probes and --probe"));
+            }
+            Some("exact") => Divergence::Exact {},
+            Some("hutchinson") => hutchinson,
+            Some(other) => return Err(stein::names::unknown("divergence", other, &["exact", "hutchinson"])),
+            None if random || state > EXACT => hutchinson,
+            None => Divergence::Exact {},
+        };
+        let truncation = if options.published { Truncation::Ignored } else { Truncation::Corrected };
+        let ode = OdeLikelihood { divergence, truncation, ..OdeLikelihood::exact(options.tolerance) };
+        ode.check(&*schedule)?;
+        let bound = (options.bound == Bounded::ScoreFlow).then_some(Bound { draws: LEVELS, start: None });
+        if let Some(bound) = &bound {
+            bound.check(&*schedule)?;
+            ensure!(!random, "the bound has no divergence: leave out --probes and --probe");
+            ensure!(!options.published, "--published is a convention of the ODE: leave it out with --bound scoreflow");
+        }
+        let chain = match options.bound {
+            Bounded::Variational => Some(chain(model, &schedule, options)?),
+            _ => {
+                ensure!(
+                    options.steps.is_none() && options.variance.is_none(),
+                    "--steps and --variance are of the variational bound: give --bound vlb, or leave them out"
+                );
+                None
+            }
+        };
+        ensure!(
+            !options.closed_form || model.truth.is_some(),
+            "the density of the data of {} is not known: leave out --closed-form",
+            model.name
+        );
+        // Where the noise grows without the signal fading, published priors leave the data out.
+        let fades = schedule.kernel(schedule.span().1).alpha < 1.0;
+        let variance = if options.published { f64::from(u8::from(fades)) } else { model.subject.variance };
+        Ok(Self { model, schedule, ode, bound, chain, variance, published: options.published, state })
+    }
+
+    /// The states of samples, and what makes their densities those of the data.
+    pub(super) fn states(
+        &self,
+        observed: &Observed,
+        places: &[usize],
+        keys: &Keys,
+    ) -> Result<(Tensor<2>, Option<Vec<f64>>)> {
+        let Some((bound, _)) = &self.chain else { return observed.states(places, keys) };
+        // What is found is the probability of a cell of side 1/(levels - 1).
+        let cell = self.model.subject.dim() as f64 * f64::from(bound.pixels.levels - 1).ln();
+        Ok((observed.plain_states(places)?, Some(vec![cell; places.len()])))
+    }
+
+    /// The directions that a file gives.
+    pub(super) fn directions(&self, options: &LikelihoodOptions, n: usize) -> Result<Vec<Tensor<2>>> {
+        let Some(path) = &options.probe else { return Ok(Vec::new()) };
+        let (shape, numbers) = stein_data::read_array(path)?;
+        let each = n * self.state;
+        let fits = !numbers.is_empty() && numbers.len().is_multiple_of(each) && shape.contains(&n);
+        ensure!(
+            fits,
+            "{} has the shape {shape:?}, and a direction for each of {n} samples has [{n}, {}]: give one, or several behind each \
+             other",
+            path.display(),
+            self.state
+        );
+        ensure!(numbers.iter().all(|number| number.is_finite()), "{} has numbers that are not finite", path.display());
+        if let Some(probes) = options.probes {
+            let there = numbers.len() / each;
+            ensure!(probes == there, "--probes {probes}, and {} has {there}: leave out --probes", path.display());
+        }
+        Ok(numbers.chunks_exact(each).map(|probe| rows::matrix(probe.to_vec(), self.state, &rows::exact())).collect())
+    }
+
+    pub(super) fn log_density(
+        &self,
+        x: Tensor<2>,
+        observed: &Observed,
+        places: &[usize],
+        keys: &Keys,
+        directions: &[Tensor<2>],
+        going: &Going,
+    ) -> Result<LogDensity> {
+        let model = self.model;
+        let bare = model.learned.denoiser.as_ref().ok_or_else(|| Error::new("this model has no denoiser"))?;
+        let denoiser = Asking { denoiser: bare, going };
+        let given = observed.given(places);
+        if let Some((bound, chain)) = &self.chain {
+            return bound.log_probability(&denoiser, chain, &x, &given, keys, true);
+        }
+        if let Some(bound) = &self.bound {
+            return bound.log_density(&denoiser, &*self.schedule, x, &given, keys, self.variance);
+        }
+        let std = self.schedule.kernel(self.schedule.span().1).prior_std(self.variance);
+        let prior = match model.truth.as_ref().filter(|_| !model.trained && !self.published) {
+            Some(exact) => Prior::Exact(exact),
+            None => Prior::Normal { std },
+        };
+        if directions.is_empty() {
+            return self.ode.log_density(&denoiser, &*self.schedule, x, &given, keys, prior);
+        }
+        self.ode.log_density_along(&denoiser, &*self.schedule, x, &given, directions, prior)
+    }
+
+    /// The mean of ln of the known density of the data.
+    pub(super) fn closed_form(&self, observed: &Observed) -> Result<f64> {
+        let Some(truth) = &self.model.truth else { return Err(Error::new("the density of the data is not known")) };
+        let values: Vec<f64> =
+            observed.values(&(0..observed.count).collect::<Vec<_>>())?.into_iter().map(f64::from).collect();
+        let known = truth.log_density(&values, &Kernel::CLEAN);
+        Ok(known.iter().sum::<f64>() / known.len() as f64)
+    }
+
+    pub(super) fn method(&self, options: &LikelihoodOptions) -> String {
+        let mut text = format!("the probability-flow ODE on schedule {}", self.schedule.kind());
+        if let Some((bound, chain)) = &self.chain {
+            let variance = format!("{:?}", bound.variance).to_lowercase();
+            return format!("the variational bound of {} levels, {variance} variances", chain.len());
+        }
+        if self.bound.is_some() {
+            let levels = LEVELS * options.draws;
+            return format!("the bound of ScoreFlow on schedule {}, {levels} levels a sample", self.schedule.kind());
+        }
+        let _ = write!(text, ", tolerance {}", options.tolerance);
+        let _ = match (self.ode.divergence, &options.probe) {
+            (Divergence::Exact {}, _) => write!(text, ", exact divergence"),
+            (_, Some(path)) => write!(text, ", divergence along {}", path.display()),
+            (Divergence::Hutchinson { probes, projection }, _) => {
+                write!(text, ", divergence along {probes} {projection:?} direction(s)")
+            }
+        };
+        if options.draws > 1 {
+            let _ = write!(text, ", {} draws", options.draws);
+        }
+        text
+    }
+}
+
+/// The variational bound and its levels, the cleanest first.
+fn chain(
+    model: &Model,
+    schedule: &AnySchedule,
+    options: &LikelihoodOptions,
+) -> Result<(VariationalBound, Vec<Kernel>)> {
+    ensure!(
+        options.divergence.is_none() && options.probes.is_none() && options.probe.is_none(),
+        "the variational bound has no divergence: leave out --divergence, --probes and --probe"
+    );
+    let Some(count) = schedule.levels() else {
+        return Err(Error::of(
+            Kind::Unsupported,
+            format!(
+                "the variational bound is a sum over the levels of a discrete schedule, and that of {} is {}: use --bound scoreflow",
+                model.name,
+                schedule.kind()
+            ),
+        ));
+    };
+    let affine = model.subject.codec.0.iter().all(|codec| matches!(codec.kind(), "affine" | "symmetric"));
+    let (Some(levels), Some((low, high)), true) = (model.subject.levels, model.subject.range(), affine) else {
+        return Err(Error::of(
+            Kind::Unsupported,
+            format!(
+                "the variational bound is of gray levels, and the states of {} are none: use --bound scoreflow",
+                model.name
+            ),
+        ));
+    };
+    let steps = options.steps.unwrap_or(count);
+    ensure_within("--steps", steps, 2..=count)?;
+    // As improved DDPM takes them: evenly, both ends included, rounded to even.
+    let place = |k: usize| ((count - 1) as f64 * k as f64 / (steps - 1) as f64).round_ties_even();
+    let kernels = (0..steps).map(|k| schedule.kernel(place(k))).collect();
+    let learned = learns_variances(model, schedule)?;
+    let variance = options.variance.unwrap_or(if learned { Variance::Learned } else { Variance::Posterior });
+    ensure!(
+        Kind::Unsupported,
+        learned || variance != Variance::Learned,
+        "{} has not learned variances: give --variance posterior or forward",
+        model.name
+    );
+    let bound = VariationalBound { variance, pixels: Pixels { levels, low, high }, published: options.published };
+    Ok((bound, kernels))
+}
+
+/// Whether a model says how noisy its reverse steps are.
+fn learns_variances(model: &Model, schedule: &AnySchedule) -> Result<bool> {
+    let Some(denoiser) = &model.learned.denoiser else { return Ok(false) };
+    let state = model.subject.state_shape()?.iter().product();
+    let given = match model.subject.learned_classes().first() {
+        Some(&class) if model.trained => Condition::classes([class]),
+        _ => Condition::none(),
+    };
+    let x = Tensor::zeros([1, state], (&model.device, model.dtype));
+    Ok(stein::estimate(denoiser, x.into(), (&schedule.kernel(0.0)).into(), &given)?.variance.is_some())
+}
