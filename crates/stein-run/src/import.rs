@@ -206,6 +206,7 @@ fn description(name: &str, setting: &Setting) -> Description {
                 network,
                 objective: None,
                 label_dropout: 0.0,
+                uncertainty: false,
             };
             (sampler.clone().into(), diffusion.into())
         }

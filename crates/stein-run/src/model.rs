@@ -352,12 +352,12 @@ impl Surroundings for Around<'_> {
 
 /// The networks of a description with these weights, by learner.
 fn networks(description: &Description, weights: &BTreeMap<String, Tensors>, device: &Device) -> Result<Networks> {
-    // Found out before there is room for a network of any size.
+    // Found out before there is room for a network of any size; a family may have learners beside those it names.
     let described: usize = description.sizes()?.iter().map(|size| size.parameters).sum();
     let found: usize = weights.values().flat_map(Tensors::values).map(|data| data.num_elements()).sum();
     ensure!(
         Kind::Mismatch,
-        described == 0 || described == found,
+        described <= found,
         "the description is one of {described} weights, and there are {found}: the file is damaged"
     );
     let shape = description.subject.state_shape()?;

@@ -5,16 +5,20 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use stein::{
-    AnyObjective, AnySchedule, Denoising, Edm, Error, Examples, InputScale, LevelDistribution, NoiseInput,
-    Precondition, Preconditioned, Prediction, Result, Tensor, Weighting, ensure, exact::Exact,
+    AnyObjective, AnySchedule, Condition, Context, Denoising, Edm, Error, Examples, InputScale, LevelDistribution,
+    Network, NoiseInput, Precondition, Preconditioned, Prediction, Result, Tensor, Weighting, ensure, exact::Exact,
+    rows,
 };
 use stein_base::Explain;
 use stein_nn::{MlpConfig, NetworkConfig};
 
 use super::{Batch, Capability, Family, Learned, Learner, Learners, Make, Networks, hide_classes};
 
-/// The name of the one learner.
+/// The name of the learner whose network is used in the end.
 pub(crate) const NETWORK: &str = "denoiser";
+
+/// The name of the learner of the loss at each level.
+const UNCERTAINTY: &str = "uncertainty";
 
 /// A denoiser and how it is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
@@ -36,6 +40,10 @@ pub struct Diffusion {
     /// The probability of hiding the class of a training example, for classifier-free guidance; in [0, 1], default 0.
     #[serde(default)]
     pub label_dropout: f64,
+    /// Whether ln of the loss at a level, u(σ), is learned beside, and the loss is L/e^u + u, so that all levels count alike (Karras et al.
+    /// 2024, "EDM2", eq. 14 and 15); for the objective `denoising`, default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uncertainty: bool,
 }
 
 /// EDM (Karras et al. 2022) with a perceptron.
@@ -51,6 +59,7 @@ impl Default for Diffusion {
             network: NetworkConfig::Mlp(MlpConfig::default()),
             objective: Some(Denoising { levels, weighting: Weighting::Unit {} }.into()),
             label_dropout: 0.0,
+            uncertainty: false,
         }
     }
 }
@@ -60,6 +69,30 @@ impl Diffusion {
     pub fn precondition(&self) -> Precondition {
         Precondition { prediction: self.prediction, input_scale: self.input_scale, noise_input: self.noise_input }
     }
+}
+
+/// L/e^u + u, of which each learner moves its own part. u needs few examples, and another evaluation for each.
+fn uncertain(
+    turn: &str,
+    learners: &Learners,
+    denoising: &Denoising,
+    model: &Preconditioned<&dyn Network>,
+    examples: &Examples,
+) -> Result<Tensor<1>> {
+    let all = examples.x0.dims()[0];
+    let count = if turn == UNCERTAINTY { all.div_ceil(8) } else { all };
+    let places: Vec<usize> = (0..count).collect();
+    let x0 = examples.x0.clone().narrow(0, 0, count);
+    let (given, keys) = (examples.given.select(&places), examples.keys.select(&places));
+    let (errors, levels) =
+        denoising.errors(model, &Examples { x0: &x0, given: &given, keys: &keys, truth: examples.truth })?;
+    // ln(σ/α)/4, as far as there is signal.
+    let noise = levels.iter().map(|at| (0.25 * at.noise_to_signal().ln()).clamp(-5.0, 5.0)).collect();
+    let noise = rows::vector(noise, &x0);
+    let nothing = x0.clone().narrow(1, 0, 1).zeros_like();
+    let none = Condition::none();
+    let u = learners.network(UNCERTAINTY)?.forward(nothing.into(), &Context::new(noise, &none))?.value;
+    Ok((errors.mean_dim(1) * (-u.clone()).exp() + u).mean())
 }
 
 /// An objective in a file: without a kind it is denoising score matching.
@@ -80,6 +113,10 @@ impl Family for Diffusion {
             "family.label_dropout = {} must be a probability from 0 to 1",
             self.label_dropout
         );
+        ensure!(
+            !self.uncertainty || matches!(self.objective, Some(AnyObjective::Denoising(_))),
+            "family.uncertainty is of the loss of denoising: leave it out, or set family.objective.kind = \"denoising\""
+        );
         self.objective.as_ref().map_or(Ok(()), |objective| objective.check(&self.schedule))
     }
 
@@ -94,7 +131,13 @@ impl Family for Diffusion {
             "family.label_dropout hides classes, and this model is not conditioned on one: set data.conditional = true, or leave it out"
         );
         let network = self.network.build(make.shape, make.classes, make.seed, make.device)?;
-        Ok(vec![Learner::new(NETWORK, network)])
+        let mut learners = vec![Learner::new(NETWORK, network)];
+        if self.uncertainty {
+            let config = MlpConfig { hidden: 64, blocks: 1, embedding_dim: 32, ..MlpConfig::default() };
+            let network = NetworkConfig::Mlp(config).build(&[1], 0, make.seed, make.device)?;
+            learners.push(Learner { averaged: false, ..Learner::new(UNCERTAINTY, network) });
+        }
+        Ok(learners)
     }
 
     fn needs_truth(&self) -> bool {
@@ -105,7 +148,7 @@ impl Family for Diffusion {
         vec![&self.network]
     }
 
-    fn loss(&self, _: &str, learners: &Learners, batch: &Batch) -> Result<Option<Tensor<1>>> {
+    fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Tensor<1>>> {
         let Some(objective) = &self.objective else {
             return Err(Error::new("family.objective is missing: this model is not trained"));
         };
@@ -114,7 +157,12 @@ impl Family for Diffusion {
         let given = hide_classes(&batch.given, &batch.keys, self.label_dropout);
         let truth = batch.truth.as_deref().map(|truth| truth as &dyn Exact);
         let examples = Examples { x0: &batch.x, given: &given, keys: &batch.keys, truth };
-        Ok(Some(objective.loss(&model.view(), &examples)?))
+        match objective {
+            AnyObjective::Denoising(denoising) if self.uncertainty => {
+                uncertain(turn, learners, denoising, &model.view(), &examples).map(Some)
+            }
+            _ => Ok(Some(objective.loss(&model.view(), &examples)?)),
+        }
     }
 
     fn learned(&self, mut networks: Networks) -> Result<Learned> {

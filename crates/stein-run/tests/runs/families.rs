@@ -189,3 +189,30 @@ fn every_objective_trains_from_a_file() {
     let error = crate::run(&learned, &folder.path().join("learned"), false).err().unwrap().to_string();
     assert!(error.contains("not learned variances"), "{error}");
 }
+
+#[test]
+fn the_uncertainty_of_levels_is_learned_beside() {
+    let folder = tempfile::tempdir().unwrap();
+    let single = r#"family.objective={levels={kind="single", noise=0.02}, weighting={kind="eps"}}"#;
+    let more = ["train.steps=400", "train.log_every=400", "train.checkpoint_every=200", "train.rate={rate=0.01}"];
+    let settings = [&["family.uncertainty=true", single][..], &more].concat();
+    let trained = crate::run(&crate::tiny(&settings), &folder.path().join("run"), false).unwrap();
+    let line = trained.run.metrics().unwrap().pop().unwrap();
+    // e^-u L + u is least at u = ln L, where it is 1 + u. With so little noise hardly any ε is seen in x, so L is near 1 and u near 0; both
+    // parts measure the same.
+    let (of_denoiser, own) = (line["loss/denoiser"].as_f64().unwrap(), line["loss/uncertainty"].as_f64().unwrap());
+    assert!((of_denoiser - own).abs() < 0.1 && (0.5..1.2).contains(&own), "{of_denoiser} and {own}");
+    // Stopped in the middle it is the same run, and what is drawn is the denoiser's.
+    let halves = folder.path().join("halves");
+    crate::run(&crate::tiny(&[&settings[..], &["train.steps=200"]].concat()), &halves, false).unwrap();
+    let resumed = crate::run(&crate::tiny(&settings), &halves, true).unwrap();
+    let bytes = |run: &RunDir| std::fs::read(run.checkpoint_path(400)).unwrap();
+    assert!(bytes(&trained.run) == bytes(&resumed.run), "the checkpoints differ");
+    let drawn = draw(&resumed.model, 8, 0, &Classes::All, &resumed.model.sample, &mut Silent).unwrap();
+    assert_eq!(drawn.values.len(), 16);
+    let error = Experiment::parse(
+        crate::TINY,
+        &["family.uncertainty=true", r#"family.objective={kind="sliced"}"#].map(str::to_owned),
+    );
+    assert!(error.err().unwrap().to_string().contains("family.uncertainty"));
+}

@@ -91,11 +91,27 @@ impl Objective for Denoising {
     }
 
     fn loss(&self, model: &Preconditioned<&dyn Network>, examples: &Examples) -> Result<Tensor<1>> {
+        Ok(self.errors(model, examples)?.0.mean())
+    }
+}
+
+impl Denoising {
+    /// The weighted squared errors `[rows, dim]`, whose mean is the loss, and the level of each row: for losses that weigh levels by something
+    /// that is learned too.
+    ///
+    /// # Errors
+    /// As [`loss`](Objective::loss).
+    pub fn errors(
+        &self,
+        model: &Preconditioned<&dyn Network>,
+        examples: &Examples,
+    ) -> Result<(Tensor<2>, Vec<Kernel>)> {
         let noisy = Perturbed::of(examples, &self.levels, model)?;
         let prediction = model.settings.prediction;
         let target = noisy.mix(|at| prediction.target(at));
         let (raw, _) = model.raw(noisy.x.clone().into(), noisy.levels(), examples.given, Some(examples.keys))?;
         let weight = |at: &Kernel| self.weighting.weight(at, prediction.skip_and_out(at).1);
-        Ok(rows::scale((raw.value - target).square(), &Factors::Each(noisy.weights(weight))).mean())
+        let errors = rows::scale((raw.value - target).square(), &Factors::Each(noisy.weights(weight)));
+        Ok((errors, noisy.at))
     }
 }
