@@ -63,14 +63,15 @@ fn encoded(
     let denoiser = Asking { denoiser: &*flow.denoiser, going: &going };
     let denoiser = Converted { inner: denoiser, device: model.device.clone(), dtype: model.dtype };
     let (mut values, mut evaluations) = (Vec::new(), 0);
-    for (k, part) in places.chunks(model.sample.batch.max(1)).enumerate() {
+    let batch = observed.at_once()?;
+    for (k, part) in places.chunks(batch).enumerate() {
         let given = observed.given(part);
         let paths = Flow { denoiser: &denoiser, schedule: &*flow.schedule, given: &given };
         let x = observed.plain_states(part)?.to_device(&rows::exact().device()).cast(rows::exact().dtype());
         let end = paths.encode(x, None, flow.steps())?;
         evaluations = evaluations.max(end.evaluations);
         values.extend(rows::host(&end.x));
-        let done = (k * model.sample.batch + part.len()) as u64;
+        let done = (k * batch + part.len()) as u64;
         watch().event(Event::Measured { done, of: places.len() as u64 });
     }
     Ok(Codes {

@@ -7,6 +7,7 @@ use stein::{
     codec::{Chain, Codec, Dequantized},
     ensure, names,
 };
+use stein_base::memory::ensure_fits;
 use stein_data::{Data, Shape, Source, Split};
 
 use crate::{DataConfig, Model, Subject, draw::named};
@@ -95,6 +96,17 @@ impl<'a> Observed<'a> {
         }
         let classes = classes(model, &data, choice.class.as_deref(), count)?;
         Ok(Self { model, count, classes, codec: spread(subject), data })
+    }
+
+    /// How many samples are worked on at a time, by what it needs of memory: a value and a tangent of each.
+    ///
+    /// # Errors
+    /// More than there is.
+    pub(crate) fn at_once(&self) -> Result<usize> {
+        let rows = self.model.sample.batch.clamp(1, self.count);
+        let networks = self.model.sizes.iter().map(|size| size.sampling(rows)).fold(0, u128::saturating_add);
+        ensure_fits(&format!("a solve of {rows} samples at a time (sample.batch)"), networks.saturating_mul(2))?;
+        Ok(rows)
     }
 
     /// The values of some of the samples, `[places, dim]`.

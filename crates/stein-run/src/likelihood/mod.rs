@@ -140,7 +140,7 @@ pub fn likelihood(model: &Model, options: &LikelihoodOptions, watch: &mut dyn Wa
     let observed = Observed::of(model, &options.data)?;
     let given = asked.directions(options, observed.count)?;
     let files = Outputs::new(model, options)?;
-    let batch = model.sample.batch.max(1);
+    let batch = observed.at_once()?;
     let started = Instant::now();
     let watch = Mutex::new(watch);
     let watch = || watch.lock().unwrap_or_else(PoisonError::into_inner);
