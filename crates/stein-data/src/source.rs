@@ -124,7 +124,10 @@ impl Source {
         if !known && Path::new(name).exists() {
             return Self::at(Path::new(name));
         }
-        let source = of_kind?;
+        let source = of_kind.map_err(|error| match name.contains(['/', '.']) {
+            true => Error::of(Kind::File, format!("there is nothing at {name}, and {error}")),
+            false => error,
+        })?;
         let Some(rest) = rest else { return Ok(source) };
         let Some((key, value)) = source.shorthand(rest) else {
             return Err(Error::new(format!(
@@ -298,6 +301,8 @@ mod tests {
         assert_eq!(Source::named("series/a.npy"), Ok(Source::Series(series)));
         let sentence = Source::named("minst").unwrap_err().to_string();
         assert!(sentence.contains("nearest first: mnist, "), "{sentence}");
+        let sentence = Source::named("my/nothing.csv").unwrap_err().to_string();
+        assert!(sentence.starts_with("there is nothing at my/nothing.csv"), "{sentence}");
         let sentence = Source::named("points2d/rols").unwrap_err().to_string();
         assert!(sentence.contains("`rols`") && sentence.contains("swiss_roll"), "{sentence}");
         let sentence = Source::named("mnist/7").unwrap_err().to_string();
