@@ -226,19 +226,23 @@ fn samples_with_learned_variances_are_the_published_ones() {
     let Some(stored) = Stored::open() else { return };
     let noises = stored.numbers("noises");
     let draws: Vec<Vec<f64>> = noises.chunks(2 * DIM).map(|draw| host(&channels_last(draw.to_vec()))).collect();
-    for name in ["p_10_clip", "p_10_noclip", "p_ddim10_clip", "ddim10_clip", "ddim10_noclip_eta"] {
+    for name in ["p_10_clip", "p_10_noclip", "p_ddim10_clip", "ddim10_clip", "ddim10_noclip_eta", "reverse8"] {
         let of = &stored.values["sampling"][name];
         let schedule = schedule(of);
         let mut kernels = chain(of, &schedule);
-        kernels.reverse();
-        kernels.push(Kernel::CLEAN);
+        let sampler = of["sampler"].as_str().unwrap();
+        // The way up encodes, from the cleanest level on.
+        if sampler != "ddim_reverse" {
+            kernels.reverse();
+            kernels.push(Kernel::CLEAN);
+        }
         let model: Arc<dyn Denoiser> = Arc::new(stored.model(&schedule));
         let model = match of["clip_denoised"].as_bool().unwrap() {
             true => Arc::new(Clamped { inner: model, bounds: vec![(-1.0, 1.0)] }),
             false => model,
         };
-        let sampler: Box<dyn Sampler> = match of["sampler"].as_str().unwrap() {
-            "ddim" => Box::new(Ddim { eta: of["eta"].as_f64().unwrap() }),
+        let sampler: Box<dyn Sampler> = match sampler {
+            "ddim" | "ddim_reverse" => Box::new(Ddim { eta: of["eta"].as_f64().unwrap() }),
             _ => Box::new(Ancestral { variance: Variance::Learned }),
         };
         let request =
@@ -254,8 +258,8 @@ fn samples_with_learned_variances_are_the_published_ones() {
             }
             Ok(())
         };
-        let start = stored.rows("x_T");
+        let start = stored.rows(of["start"].as_str().unwrap());
         sample_from(start, &model, &*schedule, &kernels, &*sampler, &request, &mut observe).unwrap();
-        assert_eq!(step, 10, "{name}");
+        assert_eq!(step, kernels.len() - 1, "{name}");
     }
 }
