@@ -41,16 +41,22 @@ impl Default for Pixels {
 }
 
 /// How the terms of the bound are found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, Explain)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct VariationalBound {
-    /// Variance of the reverse steps; default the posterior's.
+    /// Variance of the reverse steps; default `learned`.
     pub variance: Variance,
     /// The gray levels.
     pub pixels: Pixels,
-    /// Whether the normal distribution function is that of the published code, ½ (1 + tanh(√(2/π) (x + 0.044715 x³))), off by up to 0.0003;
-    /// default false, the function itself.
+    /// Whether the normal distribution function is the approximation of the published code, ½ (1 + tanh(√(2/π) (x + 0.044715 x³))), which
+    /// is off by up to 0.0003; default false.
     pub published: bool,
+}
+
+impl Default for VariationalBound {
+    fn default() -> Self {
+        Self { variance: Variance::Learned, pixels: Pixels::default(), published: false }
+    }
 }
 
 impl VariationalBound {
@@ -225,17 +231,11 @@ fn perturbed<'a>(
 
 /// A term of the bound at a uniformly drawn level, times the number of levels, in bits a number: in the mean the bound itself, but for the
 /// prior's term, which no weights change.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Variational {
     /// The terms.
     pub bound: VariationalBound,
-}
-
-impl Default for Variational {
-    fn default() -> Self {
-        Self { bound: VariationalBound { variance: Variance::Learned, ..VariationalBound::default() } }
-    }
 }
 
 impl Objective for Variational {
@@ -267,7 +267,7 @@ pub struct Hybrid {
 
 impl Default for Hybrid {
     fn default() -> Self {
-        Self { bound: Variational::default().bound, weight: 0.001 }
+        Self { bound: VariationalBound::default(), weight: 0.001 }
     }
 }
 

@@ -15,6 +15,10 @@ fn chain(count: usize) -> Vec<Kernel> {
     (0..count).map(|level| schedule.kernel(level as f64)).collect()
 }
 
+fn fixed() -> VariationalBound {
+    VariationalBound { variance: Variance::Posterior, ..VariationalBound::default() }
+}
+
 fn estimate(mean: f64, variance: Option<f64>, rows: usize) -> Estimate {
     let mean: Dual<2> = tensor(&vec![mean; rows], 1).into();
     Estimate { mean, variance: variance.map(|part| tensor(&vec![part; rows], 1)) }
@@ -63,9 +67,7 @@ fn the_terms_are_divergences_of_gaussians() {
             assert_close(host(&term)[0], wanted, 1e-10, format!("{variance:?}, level {i}"));
         }
         // Nothing is paid for what is known.
-        let right = VariationalBound::default()
-            .term(&chain, &[i], &tensor(&[x0], 1), &tensor(&[x], 1), &estimate(x0, None, 1))
-            .unwrap();
+        let right = fixed().term(&chain, &[i], &tensor(&[x0], 1), &tensor(&[x], 1), &estimate(x0, None, 1)).unwrap();
         assert!(host(&right)[0].abs() < 1e-12);
     }
 }
@@ -86,7 +88,7 @@ fn the_only_picture_costs_next_to_nothing() {
     let (chain, none) = (chain(60), Condition::none());
     let x0 = tensor(&[value; 6], 3);
     let cost = |denoiser: &Knows, chain: &[Kernel]| {
-        let bound = VariationalBound::default();
+        let bound = fixed();
         let found = bound.log_probability(denoiser, chain, &x0, &none, &Keys::range(0, 0, 2), true).unwrap();
         assert_eq!(found.evaluations, chain.len());
         -found.nats[0] / 3.0
@@ -110,7 +112,7 @@ fn what_is_no_chain_is_refused() {
         let error = bound.term(chain, index, &x, &x, &one).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     };
-    let bound = VariationalBound::default();
+    let bound = fixed();
     refuse(bound, &chain[..1], &[0], "chain of 1 levels");
     refuse(bound, &chain, &[5], "chain of 5 levels");
     refuse(bound, &chain, &[0, 0], "2 places");
