@@ -90,6 +90,15 @@ impl PendingFile {
         place().map_err(|error| unwritable(&path, &error))
     }
 
+    /// Writes these bytes, which are all of the file, and puts it in its place.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub fn commit_with(mut self, bytes: &[u8]) -> Result<()> {
+        self.write_all(bytes).map_err(|error| self.failed(&error))?;
+        self.commit()
+    }
+
     /// The error of a failed write, as a sentence. A reader that went away is a wish to stop.
     pub fn failed(&self, error: &io::Error) -> Error {
         unwritable(&self.path, error)

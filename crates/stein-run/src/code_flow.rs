@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use stein::{AnySchedule, Denoiser, Result, numbers::ensure_within, ode::Steps};
 
-use crate::{Capability, Model, family::lacks};
+use crate::Model;
 
 /// How codes are found and read.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,13 +35,9 @@ const MOST_STEPS: usize = 100_000;
 
 impl CodeFlow {
     pub(crate) fn of(model: &Model, options: &CodeOptions, by: &str) -> Result<Self> {
-        let (Some(own), Some(denoiser)) = (&model.schedule, &model.learned.denoiser) else {
-            return Err(lacks(&model.name, &model.family, model.serves, Capability::Denoiser, by));
-        };
-        let schedule = options.schedule.as_deref().map_or_else(|| Ok(own.clone()), AnySchedule::named)?;
-        schedule.check()?;
+        let (denoiser, schedule) = model.flow(options.schedule.as_deref(), by)?;
         ensure_within("--tolerance", options.tolerance, 1e-12..=0.1)?;
-        Ok(Self { denoiser: Arc::clone(denoiser), schedule, tolerance: options.tolerance })
+        Ok(Self { denoiser, schedule, tolerance: options.tolerance })
     }
 
     pub(crate) fn steps(&self) -> Steps {

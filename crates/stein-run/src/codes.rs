@@ -8,16 +8,15 @@ use std::{
 
 use serde_json::{Map, Value, json};
 use stein::{Result, denoiser::Converted, ensure, flow::Flow, noise::Mixed, numbers::ensure_within, rows};
-use stein_base::files::PendingFile;
 
 use crate::{
     Classes, CodeOptions, DataChoice, Event, Model, Observed, Output, Plan, Summary, Watch,
     arrays::NpyFile,
     code_flow::CodeFlow,
-    draw::{Asking, Kept, named},
+    draw::{Asking, Kept, class_of},
     output::{decode_to_file, record},
     picture::{Frame, auto_scale, grid, scatter, to_gif, to_png},
-    replacing::{Recorded, beside},
+    replacing::{Recorded, beside, said},
     sheet,
 };
 
@@ -113,22 +112,18 @@ pub fn encode_to_file(
         array.finish()?;
         written.push(&labels_path);
     }
-    recorded.write(&written, said(model, &codes))?;
+    recorded.write(&written, of_codes(model, &codes))?;
     Ok(codes)
 }
 
-fn said(model: &Model, codes: &Codes) -> Map<String, Value> {
-    let said = json!({
+fn of_codes(model: &Model, codes: &Codes) -> Map<String, Value> {
+    said(&json!({
         "model": model.name,
         "data": codes.data,
         "n": codes.n,
         "evaluations": codes.evaluations,
         "seconds": codes.seconds,
-    });
-    match said {
-        Value::Object(said) => said,
-        other => unreachable!("braces make an object, not {other}"),
-    }
+    }))
 }
 
 fn has_ending(path: &Path, ending: &str) -> bool {
@@ -177,8 +172,7 @@ fn classes_for(model: &Model, codes: &Path, class: Option<&str>, n: usize) -> Re
         return Ok(None);
     }
     if let Some(name) = class {
-        let class = named(name, known).ok_or_else(|| stein::names::unknown("class", name, known))?;
-        return Ok(Some(vec![class; n]));
+        return Ok(Some(vec![class_of(name, model)?; n]));
     }
     let beside = beside(codes, ".labels.npy");
     if beside.is_file() {
@@ -292,8 +286,8 @@ pub fn interpolate(
             array.write(drawn.values)?;
             array.finish()?;
         }
-        "gif" => put(file, &to_gif(&drawn.frames()?, 80, 600)?)?,
-        _ => put(file, &to_png(&drawn.picture()?)?)?,
+        "gif" => file.commit_with(&to_gif(&drawn.frames()?, 80, 600)?)?,
+        _ => file.commit_with(&to_png(&drawn.picture()?)?)?,
     }
     said.insert("pairs".to_owned(), json!(pairs));
     said.insert("steps".to_owned(), json!(steps));
@@ -335,7 +329,7 @@ fn between_codes(
     }
     let mut kept = Kept::default();
     let summary = Plan::decoding(model, values, labels, &flow, false)?.draw(&mut kept, watch)?;
-    let mut said = said(model, &codes);
+    let mut said = of_codes(model, &codes);
     said.insert("path".to_owned(), json!(if *linear { "linear" } else { "spherical" }));
     said.insert("temperature".to_owned(), json!(temperature));
     said.insert("evaluations_back".to_owned(), json!(summary.evaluations));
@@ -373,12 +367,6 @@ fn between_streams(
     let mut said = record(model, &summary);
     said.insert("path".to_owned(), json!("streams"));
     Ok((kept, said))
-}
-
-fn put(mut file: PendingFile, bytes: &[u8]) -> Result<()> {
-    use std::io::Write;
-    file.write_all(bytes).map_err(|error| file.failed(&error))?;
-    file.commit()
 }
 
 /// Interpolations, `[pairs, steps, dim]`.
@@ -489,12 +477,8 @@ pub fn compare(
         let points: Vec<[f64; 2]> = codes[0].0.iter().zip(&codes[1].0).step_by(every).map(|(&a, &b)| [a, b]).collect();
         let title = format!("codes of {n} samples, correlation {mean:.3}");
         let frame = Frame { title: &title, x: &a.name, y: &b.name, size: (800, 800) };
-        put(file, &to_png(&scatter(&points, None, &frame, None)?.picture()?)?)?;
-        let said = match serde_json::to_value(&comparison) {
-            Ok(Value::Object(said)) => said,
-            _ => unreachable!("a comparison of finite numbers is a JSON object"),
-        };
-        recorded.write(&[path], said)?;
+        file.commit_with(&to_png(&scatter(&points, None, &frame, None)?.picture()?)?)?;
+        recorded.write(&[path], said(&comparison))?;
     }
     Ok(comparison)
 }

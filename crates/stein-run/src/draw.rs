@@ -88,12 +88,7 @@ impl Classes {
                 (None, _) => listed(text, subject)?,
             },
         };
-        if let Some(&class) = chosen.iter().find(|&&class| subject.share(class) == 0.0) {
-            return Err(Error::new(format!(
-                "the class {} has no example among those {} learned from: give another",
-                known[class as usize], model.name
-            )));
-        }
+        chosen.iter().try_for_each(|&class| ensure_learned(model, class))?;
         if subject.image().is_some() {
             return Ok(ClassOf::Blocks { classes: chosen, n });
         }
@@ -114,17 +109,36 @@ pub(crate) fn named(name: &str, known: &[String]) -> Option<u32> {
     exact.or_else(|| position(&|candidate| candidate.to_lowercase() == name.to_lowercase())).map(|class| class as u32)
 }
 
-/// Classes by name or, where no name fits, by number, with commas between them.
+/// Fails if the model has seen no example of a class.
+fn ensure_learned(model: &Model, class: u32) -> Result<()> {
+    ensure!(
+        model.subject.share(class) > 0.0,
+        "the class {} has no example among those {} learned from: give another",
+        model.subject.classes[class as usize],
+        model.name
+    );
+    Ok(())
+}
+
+/// A class that the model has learned, by name or, where no name fits, by number.
+pub(crate) fn class_of(text: &str, model: &Model) -> Result<u32> {
+    let class = one_of(text, &model.subject)?;
+    ensure_learned(model, class).map(|()| class)
+}
+
+/// A class by name or, where no name fits, by number.
+fn one_of(text: &str, subject: &Subject) -> Result<u32> {
+    let number = || text.trim().parse().ok().filter(|&class: &u32| (class as usize) < subject.classes.len());
+    named(text, &subject.classes).or_else(number).ok_or_else(|| {
+        let offered: Vec<&String> =
+            subject.learned_classes().into_iter().map(|class| &subject.classes[class as usize]).collect();
+        names::unknown("class", text.trim(), &offered)
+    })
+}
+
+/// Classes with commas between them.
 fn listed(text: &str, subject: &Subject) -> Result<Vec<u32>> {
-    let one = |part: &str| {
-        let number = || part.trim().parse().ok().filter(|&class: &u32| (class as usize) < subject.classes.len());
-        named(part, &subject.classes).or_else(number).ok_or_else(|| {
-            let offered: Vec<&String> =
-                subject.learned_classes().into_iter().map(|class| &subject.classes[class as usize]).collect();
-            names::unknown("class", part.trim(), &offered)
-        })
-    };
-    let mut classes: Vec<u32> = text.split(',').map(one).collect::<Result<_>>()?;
+    let mut classes: Vec<u32> = text.split(',').map(|part| one_of(part, subject)).collect::<Result<_>>()?;
     let mut seen = BTreeSet::new();
     classes.retain(|&class| seen.insert(class));
     Ok(classes)
@@ -401,7 +415,8 @@ impl<'a> Plan<'a> {
         classes: &Classes,
         config: &SampleConfig,
     ) -> Result<Self> {
-        Ok(Self { mixed: mixed.clone(), ..Self::new(model, mixed.len(), seed, classes, config, false)? })
+        let plan = Self::new(model, mixed.len(), seed, classes, config, false)?;
+        Ok(Self { mixed, ..plan })
     }
 
     /// The number of samples.

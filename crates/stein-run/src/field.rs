@@ -1,10 +1,13 @@
 //! Pictures of the score itself: arrows over the density for models of the plane, a curve for those of the line, learned beside exact
 //! where it is known, at one level or on the way from noise to data.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rayon::prelude::*;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use stein::{
     AnySchedule, Condition, Denoiser, Kernel, Keys, Result, denoiser, ensure,
     exact::{Empirical, Exact, GaussianMixture},
@@ -13,11 +16,10 @@ use stein::{
 use stein_data::Split;
 
 use crate::{
-    Capability, DataChoice, Model, Observed,
-    draw::named,
-    family::lacks,
+    DataChoice, Model, Observed,
+    draw::class_of,
     picture::{Chart, Frame, Series, arrows, line_chart, to_gif, to_png},
-    replacing::{Recorded, beside},
+    replacing::{Recorded, beside, said},
 };
 
 /// Which field.
@@ -54,8 +56,8 @@ const MEASURED: usize = 4000;
 /// A model whose states are points of the line or the plane.
 struct Field<'a> {
     model: &'a Model,
-    denoiser: &'a dyn Denoiser,
-    schedule: &'a AnySchedule,
+    denoiser: Arc<dyn Denoiser>,
+    schedule: AnySchedule,
     class: Option<u32>,
     /// The law of the states, where it is known.
     truth: Option<GaussianMixture>,
@@ -77,7 +79,7 @@ pub fn draw_field(path: &Path, model: &Model, options: &FieldOptions) -> Result<
         return Err(stein::names::unknown("file ending", &ending, &kinds).at(path.display()));
     }
     let recorded = Recorded::new(&beside(path, ".json"), model.file.iter().cloned().collect(), options.force)?;
-    let mut file = recorded.start(path)?;
+    let file = recorded.start(path)?;
     let (bytes, last) = if ending == "gif" {
         ensure!(options.level.is_none(), "a .gif goes through all levels: leave out --level, or write a .png file");
         let levels = field.way();
@@ -89,21 +91,19 @@ pub fn draw_field(path: &Path, model: &Model, options: &FieldOptions) -> Result<
         (if ending == "svg" { chart.svg().into() } else { to_png(&chart.picture()?)? }, at)
     };
     let report = FieldReport { level: last.noise_to_signal(), relative_divergence: field.relative_divergence(&last)? };
-    std::io::Write::write_all(&mut file, &bytes).map_err(|error| file.failed(&error))?;
-    file.commit()?;
-    let mut said = Map::new();
-    said.insert("model".to_owned(), Value::String(model.name.clone()));
-    said.insert("noise".to_owned(), json!(report.level));
-    said.insert("relative_fisher_divergence".to_owned(), json!(report.relative_divergence));
-    recorded.write(&[path], said)?;
+    file.commit_with(&bytes)?;
+    let told = json!({
+        "model": model.name,
+        "noise": report.level,
+        "relative_fisher_divergence": report.relative_divergence,
+    });
+    recorded.write(&[path], said(&told))?;
     Ok(report)
 }
 
 impl<'a> Field<'a> {
     fn of(model: &'a Model, options: &FieldOptions) -> Result<Self> {
-        let (Some(schedule), Some(bare)) = (&model.schedule, &model.learned.denoiser) else {
-            return Err(lacks(&model.name, &model.family, model.serves, Capability::Denoiser, "stein show --field"));
-        };
+        let (denoiser, schedule) = model.flow(None, "stein show --field")?;
         let state = model.subject.state_shape()?;
         let dim: usize = state.iter().product();
         ensure!(
@@ -113,10 +113,7 @@ impl<'a> Field<'a> {
             model.name
         );
         let known = &model.subject.classes;
-        let class = match &options.class {
-            Some(name) => Some(named(name, known).ok_or_else(|| stein::names::unknown("class", name, known))?),
-            None => None,
-        };
+        let class = options.class.as_deref().map(|name| class_of(name, model)).transpose()?;
         let conditional = model.trained && !known.is_empty();
         ensure!(
             class.is_some() || !conditional || model.learned.knows_no_class,
@@ -127,7 +124,7 @@ impl<'a> Field<'a> {
         let truth = model.truth.as_ref().and_then(|law| model.subject.law_of_states(law));
         let points = if truth.is_none() { points(model, class, options) } else { None };
         let bounds = bounds(model, truth.as_ref(), points.as_ref(), dim);
-        Ok(Self { model, denoiser: bare.as_ref(), schedule, class, truth, points, dim, bounds })
+        Ok(Self { model, denoiser, schedule, class, truth, points, dim, bounds })
     }
 
     fn level(&self, noise: Option<f64>) -> Result<Kernel> {
@@ -164,7 +161,7 @@ impl<'a> Field<'a> {
 
     /// The score of x/α at places in row order, in its units: a field whose arrows can be compared between schedules.
     fn score(&self, of: &dyn Denoiser, places: &[f64], at: &Kernel) -> Result<Vec<f64>> {
-        let level = Kernel { alpha: 1.0, sigma: at.noise_to_signal(), ..*at };
+        let level = at.of_scaled();
         let x = rows::matrix(places.to_vec(), self.dim, &rows::exact());
         let x = x.to_device(&self.model.device).cast(self.model.dtype);
         let denoised = denoiser::denoise(of, x.clone(), (&level).into(), &self.given(places.len() / self.dim))?;
@@ -172,7 +169,7 @@ impl<'a> Field<'a> {
     }
 
     fn density(&self, at: &Kernel) -> Option<(&dyn Exact, Kernel)> {
-        let level = Kernel { alpha: 1.0, sigma: at.noise_to_signal(), ..*at };
+        let level = at.of_scaled();
         let points = || self.points.as_ref().map(|points| points as &dyn Exact);
         let truth = self.truth.as_ref().map(|truth| truth as &dyn Exact);
         truth.or_else(points).map(|exact| (exact, level))
@@ -196,8 +193,11 @@ impl<'a> Field<'a> {
         if self.dim == 1 {
             return Ok(1.0);
         }
-        let score =
-            self.score(self.truth.as_ref().map_or(self.denoiser, |truth| truth as &dyn Denoiser), &self.lattice(), at)?;
+        let score = self.score(
+            self.truth.as_ref().map_or(&*self.denoiser, |truth| truth as &dyn Denoiser),
+            &self.lattice(),
+            at,
+        )?;
         let mut lengths: Vec<f64> = score.chunks_exact(2).map(|s| s[0].hypot(s[1])).collect();
         lengths.sort_by(f64::total_cmp);
         let long = lengths[lengths.len() * 9 / 10].max(f64::MIN_POSITIVE);
@@ -225,8 +225,8 @@ impl<'a> Field<'a> {
             let frame = Frame { title, x: column(0), y: column(1), size };
             arrows(&field, scale, height, &frame, [self.bounds[0], self.bounds[1]])
         };
-        let Some(truth) = truth else { return draw(self.denoiser, &format!("score of {name}")) };
-        let pair = [Some(draw(self.denoiser, "learned")?), Some(draw(truth, "exact")?)];
+        let Some(truth) = truth else { return draw(&*self.denoiser, &format!("score of {name}")) };
+        let pair = [Some(draw(&*self.denoiser, "learned")?), Some(draw(truth, "exact")?)];
         Ok(Chart::beside(&pair, 2, &format!("score of {name}")))
     }
 
@@ -237,7 +237,7 @@ impl<'a> Field<'a> {
             points: places.iter().copied().zip(values).collect(),
             faint,
         };
-        let learned = self.score(self.denoiser, &places, at)?;
+        let learned = self.score(&*self.denoiser, &places, at)?;
         let most = learned.iter().fold(0.0, |most: f64, s| most.max(s.abs()));
         let mut series = Vec::new();
         if let Some((exact, level)) = self.density(at) {
@@ -257,9 +257,9 @@ impl<'a> Field<'a> {
 
     fn relative_divergence(&self, at: &Kernel) -> Result<Option<f64>> {
         let Some(truth) = self.truth.as_ref().filter(|_| self.model.trained) else { return Ok(None) };
-        let level = Kernel { alpha: 1.0, sigma: at.noise_to_signal(), ..*at };
+        let level = at.of_scaled();
         let x = truth.draw(&Keys::range(0, 0, MEASURED), &level);
-        let (learned, exact) = (self.score(self.denoiser, &x, at)?, self.score(truth, &x, at)?);
+        let (learned, exact) = (self.score(&*self.denoiser, &x, at)?, self.score(truth, &x, at)?);
         let apart: f64 = learned.iter().zip(&exact).map(|(a, b)| (a - b).powi(2)).sum();
         Ok(Some(apart / exact.iter().map(|b| b * b).sum::<f64>()))
     }

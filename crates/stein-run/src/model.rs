@@ -257,6 +257,19 @@ impl Model {
         wrap(Arc::clone(bare), &config.wrap, &Around(self))
     }
 
+    /// The bare denoiser, and the schedule of that name or its own: what flows, densities and fields are of.
+    ///
+    /// # Errors
+    /// A model that has none, and a schedule that is not known.
+    pub(crate) fn flow(&self, schedule: Option<&str>, by: &str) -> Result<(Arc<dyn Denoiser>, AnySchedule)> {
+        let (Some(own), Some(denoiser)) = (&self.schedule, &self.learned.denoiser) else {
+            return Err(lacks(&self.name, &self.family, self.serves, Capability::Denoiser, by));
+        };
+        let schedule = schedule.map_or_else(|| Ok(own.clone()), AnySchedule::named)?;
+        schedule.check()?;
+        Ok((Arc::clone(denoiser), schedule))
+    }
+
     /// The sentence for what the sampler of a configuration needs and this model lacks.
     pub(crate) fn lacks(&self, config: &SampleConfig) -> Error {
         let by = format!("sampler {}", config.sampler.kind());

@@ -10,7 +10,10 @@ use stein::{
 use stein_base::memory::ensure_fits;
 use stein_data::{Data, Shape, Source, Split};
 
-use crate::{DataConfig, Model, Subject, draw::named};
+use crate::{
+    DataConfig, Model, Subject,
+    draw::{class_of, named},
+};
 
 /// Which data.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -218,13 +221,14 @@ fn classes(model: &Model, data: &Data, given: Option<&str>, count: usize) -> Res
         ensure!(given.is_none(), "{} is unconditional, it has no classes: leave out --class", model.name);
         return Ok(None);
     }
+    if let Some(name) = given {
+        return Ok(Some(vec![class_of(name, model)?; count]));
+    }
+    // What a label of data is a number of need not be what the model's is.
     let learned = |name: &String| {
         let class = named(name, known).filter(|&class| model.subject.share(class) > 0.0);
         class.ok_or_else(|| names::unknown("class", name, known))
     };
-    if let Some(name) = given {
-        return Ok(Some(vec![learned(&name.to_owned())?; count]));
-    }
     let Some(labels) = &data.labels else {
         ensure!(
             Kind::Unsupported,

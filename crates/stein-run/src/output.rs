@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    io::{IsTerminal, Write},
+    io::IsTerminal,
     path::{Path, PathBuf},
 };
 
@@ -16,7 +16,7 @@ use crate::{
     draw::Kept,
     model::Found,
     picture::{to_gif, to_png, to_webp},
-    replacing::{Recorded, beside},
+    replacing::{Recorded, beside, said},
     sheet::{picture, pictures, vectors},
 };
 
@@ -299,9 +299,7 @@ fn write_drawing(
                 Format::Webp => to_webp(&frames()?, 60, 2000)?,
                 _ => to_png(&picture(model, &kept.values, labels)?)?,
             };
-            let mut file = files.samples;
-            file.write_all(&bytes).map_err(|error| file.failed(&error))?;
-            file.commit()?;
+            files.samples.commit_with(&bytes)?;
             summary
         }
     };
@@ -351,7 +349,7 @@ impl Sink for CsvSink<'_> {
 pub(crate) fn record(model: &Model, summary: &Summary) -> Map<String, Value> {
     let class = |&label: &u32| json!({ "number": label, "name": model.subject.classes[label as usize] });
     let classes: Vec<Value> = summary.classes.iter().map(class).collect();
-    let record = json!({
+    said(&json!({
         "model": model.name,
         "family": model.family,
         "weights": model.weights,
@@ -368,9 +366,5 @@ pub(crate) fn record(model: &Model, summary: &Summary) -> Map<String, Value> {
         "batch": summary.config.batch,
         "evaluations": summary.evaluations,
         "seconds": summary.seconds,
-    });
-    match record {
-        Value::Object(record) => record,
-        other => unreachable!("braces make an object, not {other}"),
-    }
+    }))
 }

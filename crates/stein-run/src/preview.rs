@@ -1,6 +1,6 @@
 //! Data as a model is given them, as a picture: after what their source does to them, and through the codecs and back.
 
-use std::{io::Write, path::Path};
+use std::path::Path;
 
 use image::RgbImage;
 use serde_json::json;
@@ -56,10 +56,8 @@ pub fn preview_to_file(path: &Path, data: &Data, config: &DataConfig, count: Opt
     let is_png = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png"));
     ensure!(is_png, "{} is no name of a picture: end it with .png", path.display());
     let recorded = Recorded::new(&beside(path, ".json"), Vec::new(), force)?;
-    let mut file = recorded.start(path)?;
-    let bytes = to_png(&preview(data, config, count)?)?;
-    file.write_all(&bytes).map_err(|error| file.failed(&error))?;
-    file.commit()?;
+    let file = recorded.start(path)?;
+    file.commit_with(&to_png(&preview(data, config, count)?)?)?;
     let said = [("data".to_owned(), json!(data.name)), ("settings".to_owned(), json!(config))];
     recorded.write(&[path], said.into_iter().collect())
 }

@@ -136,6 +136,14 @@ impl Recorded {
     }
 }
 
+/// What a record says, of anything with named fields.
+pub(crate) fn said(of: &impl Serialize) -> Map<String, Value> {
+    match serde_json::to_value(of) {
+        Ok(Value::Object(said)) => said,
+        other => unreachable!("what has named fields is a JSON object, not {other:?}"),
+    }
+}
+
 fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

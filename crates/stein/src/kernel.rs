@@ -36,6 +36,12 @@ impl Kernel {
     /// reaches σ = 0 (VE), so its `t` and derivatives are not numbers and only α and σ may be used.
     pub const CLEAN: Self = Self { t: f64::NAN, alpha: 1.0, sigma: 0.0, d_alpha: f64::NAN, d_sigma: f64::NAN };
 
+    /// The level of x/α, which has signal 1 and noise σ/α: D(x; α, σ) = D(x/α; 1, σ/α). Its time and slopes are not those of a schedule.
+    #[must_use]
+    pub fn of_scaled(&self) -> Self {
+        Self { alpha: 1.0, sigma: self.noise_to_signal(), ..*self }
+    }
+
     /// Whether there is no noise left (σ = 0).
     pub fn is_clean(&self) -> bool {
         self.sigma == 0.0

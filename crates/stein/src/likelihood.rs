@@ -217,7 +217,7 @@ impl OdeLikelihood {
             }
             Truncation::Corrected => {
                 // x/α has the noise s of the level (1, s).
-                let level = Kernel { alpha: 1.0, sigma: cleanest.noise_to_signal(), ..cleanest };
+                let level = cleanest.of_scaled();
                 let (denoised, trace) = value_and_trace(&clean, directions, |x| {
                     Ok(estimate(denoiser, x, Levels::Same(&level), given)?.mean)
                 })?;

@@ -228,6 +228,7 @@ fn a_trained_model_knows_its_data_and_their_classes() {
     fs::remove_file(format!("{array}.labels.npy")).unwrap();
     assert!(refuse(&["likelihood", &run, "--data", &array]).contains("--class"));
     folder.run(&["likelihood", &run, "--data", &array, "--class", "3"]);
+    assert!(refuse(&["likelihood", &run, "--data", &array, "--class", "33"]).contains("nearest first"));
     let bytes = fs::read(&array).unwrap();
     let (header, numbers) = bytes.split_at(bytes.len() - 4 * 256);
     let loud = numbers.as_chunks::<4>().0.iter().flat_map(|x| (300.0 * f32::from_le_bytes(*x) + 2.0).to_le_bytes());

@@ -1,9 +1,9 @@
 //! What is asked about a likelihood, checked against the model before any work.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
 use stein::{
-    AnySchedule, Condition, Error, Kernel, Keys, Kind, Result, Tensor, Variance, ensure,
+    AnySchedule, Condition, Denoiser, Error, Kernel, Keys, Kind, Result, Tensor, Variance, ensure,
     exact::Exact,
     likelihood::{Bound, Divergence, LogDensity, OdeLikelihood, Prior, Truncation},
     numbers::ensure_within,
@@ -13,14 +13,14 @@ use stein::{
 
 use super::{Bounded, EXACT, LEVELS, LikelihoodOptions};
 use crate::{
-    Capability, Model, Observed,
+    Model, Observed,
     draw::{Asking, Going},
-    family::lacks,
 };
 
 /// What is asked of a model, checked.
 pub(super) struct Asked<'a> {
     model: &'a Model,
+    denoiser: Arc<dyn Denoiser>,
     schedule: AnySchedule,
     ode: OdeLikelihood,
     bound: Option<Bound>,
@@ -33,12 +33,7 @@ pub(super) struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     pub(super) fn of(model: &'a Model, options: &LikelihoodOptions) -> Result<Self> {
-        let needed = Capability::Denoiser;
-        let (Some(own), Some(_)) = (&model.schedule, &model.learned.denoiser) else {
-            return Err(lacks(&model.name, &model.family, model.serves, needed, "stein likelihood"));
-        };
-        let schedule = options.schedule.as_deref().map_or_else(|| Ok(own.clone()), AnySchedule::named)?;
-        schedule.check()?;
+        let (denoiser, schedule) = model.flow(options.schedule.as_deref(), "stein likelihood")?;
         ensure_within("--draws", options.draws, 1..=100_000)?;
         let state = model.subject.state_shape()?.iter().product();
         let random = options.probes.is_some() || options.probe.is_some();
@@ -63,7 +58,7 @@ impl<'a> Asked<'a> {
             ensure!(!options.published, "--published is a convention of the ODE: leave it out with --bound scoreflow");
         }
         let chain = match options.bound {
-            Bounded::Variational => Some(chain(model, &schedule, options)?),
+            Bounded::Variational => Some(chain(model, &denoiser, &schedule, options)?),
             _ => {
                 ensure!(
                     options.steps.is_none() && options.variance.is_none(),
@@ -80,7 +75,7 @@ impl<'a> Asked<'a> {
         // Where the noise grows without the signal fading, published priors leave the data out.
         let fades = schedule.kernel(schedule.span().1).alpha < 1.0;
         let variance = if options.published { f64::from(u8::from(fades)) } else { model.subject.variance };
-        Ok(Self { model, schedule, ode, bound, chain, variance, published: options.published, state })
+        Ok(Self { model, denoiser, schedule, ode, bound, chain, variance, published: options.published, state })
     }
 
     /// The states of samples, and what makes their densities those of the data.
@@ -127,8 +122,7 @@ impl<'a> Asked<'a> {
         going: &Going,
     ) -> Result<LogDensity> {
         let model = self.model;
-        let bare = model.learned.denoiser.as_ref().ok_or_else(|| Error::new("this model has no denoiser"))?;
-        let denoiser = Asking { denoiser: bare, going };
+        let denoiser = Asking { denoiser: &self.denoiser, going };
         let given = observed.given(places);
         if let Some((bound, chain)) = &self.chain {
             return bound.log_probability(&denoiser, chain, &x, &given, keys, true);
@@ -184,6 +178,7 @@ impl<'a> Asked<'a> {
 /// The variational bound and its levels, the cleanest first.
 fn chain(
     model: &Model,
+    denoiser: &dyn Denoiser,
     schedule: &AnySchedule,
     options: &LikelihoodOptions,
 ) -> Result<(VariationalBound, Vec<Kernel>)> {
@@ -216,7 +211,7 @@ fn chain(
     // As improved DDPM takes them: evenly, both ends included, rounded to even.
     let place = |k: usize| ((count - 1) as f64 * k as f64 / (steps - 1) as f64).round_ties_even();
     let kernels = (0..steps).map(|k| schedule.kernel(place(k))).collect();
-    let learned = learns_variances(model, schedule)?;
+    let learned = learns_variances(model, denoiser, schedule)?;
     let variance = options.variance.unwrap_or(if learned { Variance::Learned } else { Variance::Posterior });
     ensure!(
         Kind::Unsupported,
@@ -229,8 +224,7 @@ fn chain(
 }
 
 /// Whether a model says how noisy its reverse steps are.
-fn learns_variances(model: &Model, schedule: &AnySchedule) -> Result<bool> {
-    let Some(denoiser) = &model.learned.denoiser else { return Ok(false) };
+fn learns_variances(model: &Model, denoiser: &dyn Denoiser, schedule: &AnySchedule) -> Result<bool> {
     let state = model.subject.state_shape()?.iter().product();
     let given = match model.subject.learned_classes().first() {
         Some(&class) if model.trained => Condition::classes([class]),

@@ -9,7 +9,7 @@ use super::{LikelihoodOptions, LikelihoodReport};
 use crate::{
     Model, Observed,
     arrays::NpyFile,
-    replacing::{Recorded, beside},
+    replacing::{Recorded, beside, said},
     subject,
 };
 
@@ -42,19 +42,15 @@ impl<'a> Outputs<'a> {
     }
 
     pub(super) fn write(self, report: &LikelihoodReport, observed: &Observed) -> Result<()> {
-        let said = || match serde_json::to_value(report) {
-            Ok(serde_json::Value::Object(said)) => said,
-            _ => unreachable!("a report of finite numbers is a JSON object"),
-        };
         if let Some((recorded, file, path)) = self.values {
             let mut array = NpyFile::<f64>::within(file, &[report.n])?;
             array.write(&report.values)?;
             array.finish()?;
-            recorded.write(&[path], said())?;
+            recorded.write(&[path], said(report))?;
         }
         if let Some((recorded, file, path)) = self.rank {
             rank(file, report, observed)?;
-            recorded.write(&[path], said())?;
+            recorded.write(&[path], said(report))?;
         }
         Ok(())
     }
