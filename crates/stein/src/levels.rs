@@ -97,6 +97,17 @@ pub enum Factors {
 }
 
 impl Factors {
+    /// The number of a row.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn row(&self, row: usize) -> f64 {
+        match self {
+            Self::Same(factor) => *factor,
+            Self::Each(factors) => factors[row],
+        }
+    }
+
     /// The numbers of `rows` rows.
     pub fn into_rows(self, rows: usize) -> Vec<f64> {
         match self {

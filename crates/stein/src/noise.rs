@@ -81,6 +81,34 @@ impl<'a> Draws<'a> {
         Self { keys, source, made: 0, path: None, lap: 0, reached: u64::MAX, mixed: Vec::new() }
     }
 
+    /// The draws of every row by itself.
+    ///
+    /// # Errors
+    /// Given noise, which comes draw by draw for the whole batch.
+    pub(crate) fn of_rows(&self) -> Result<Vec<Self>> {
+        ensure!(
+            !matches!(self.source, Source::Given(_)),
+            "the noise was given draw by draw, and this sampler draws for every sample by itself: leave it to be drawn"
+        );
+        (0..self.keys.len())
+            .map(|row| {
+                let keys = Keys { seed: self.keys.seed, rows: vec![self.keys.rows[row]] };
+                let part = |(part, factors): &(Self, Factors)| {
+                    let factors = Factors::Same(factors.row(row));
+                    Ok((part.of_rows()?.swap_remove(row), factors))
+                };
+                let mixed: Result<Vec<_>> = self.mixed.iter().map(part).collect();
+                Ok(Self { mixed: mixed?, ..Self::of(keys, self.source) })
+            })
+            .collect()
+    }
+
+    /// Takes back the last interval: the next one starts at its start again, on the same path.
+    pub(crate) fn back_to(&mut self, from: &Kernel) {
+        self.reached = place(from);
+        self.mixed.iter_mut().for_each(|(part, _)| part.back_to(from));
+    }
+
     /// The draws of both samples, mixed.
     fn mix(&mut self, mut draw: impl FnMut(&mut Self) -> Result<Tensor<2>>) -> Result<Tensor<2>> {
         let mut sum: Option<Tensor<2>> = None;
@@ -136,19 +164,54 @@ impl<'a> Draws<'a> {
         if *self.source != Source::Keyed || late == early {
             return self.normal(like);
         }
-        let dim = like.dims()[1];
+        let [late, early] = self.points([late, early], like);
+        Ok(increment(&late, &early, like))
+    }
+
+    /// The noise of the interval between two levels in two draws: of its part from the first to one between, and of the whole.
+    ///
+    /// # Errors
+    /// As [`normal`](Self::normal).
+    pub(crate) fn interval_through(
+        &mut self,
+        from: &Kernel,
+        between: &Kernel,
+        to: &Kernel,
+        like: &Tensor<2>,
+    ) -> Result<[Tensor<2>; 2]> {
+        if !self.mixed.is_empty() {
+            // Two draws of the same rows, side by side.
+            let [rows, _] = like.dims();
+            let both = self.mix(|part| Ok(Tensor::cat(part.interval_through(from, between, to, like)?.into(), 1)))?;
+            let dim = both.dims()[1] / 2;
+            return Ok([0, 1].map(|which| both.clone().slice([0..rows, which * dim..(which + 1) * dim])));
+        }
+        let places = [from, between, to].map(place);
+        if *self.source != Source::Keyed || places[0] == places[1] || places[0] == places[2] {
+            return Ok([self.normal(like)?, self.normal(like)?]);
+        }
+        let [late, between, early] = self.points(places, like);
+        Ok([increment(&late, &between, like), increment(&late, &early, like)])
+    }
+
+    /// The points of the path at falling places.
+    fn points<const N: usize>(&mut self, places: [u64; N], like: &Tensor<2>) -> [Rc<Point>; N] {
         // The same level, rounded twice, may seem to rise by a little.
-        if late > self.reached.saturating_add(1 << 16) {
+        if places[0] > self.reached.saturating_add(1 << 16) {
             self.lap += 1;
             self.path = None;
         }
-        self.reached = early;
-        let path = self.path.get_or_insert_with(|| Path::new(&self.keys, self.lap, dim));
-        let (late, early) = (path.at(late), path.at(early));
-        let scale = 1.0 / (late.clock - early.clock).abs().sqrt();
-        let values = late.values.iter().zip(&early.values).map(|(a, b)| scale * (a - b)).collect();
-        Ok(rows::matrix(values, dim, like))
+        self.reached = places[N - 1];
+        let path = self.path.get_or_insert_with(|| Path::new(&self.keys, self.lap, like.dims()[1]));
+        places.map(|place| path.at(place))
     }
+}
+
+/// The increment of a path between two points over its standard deviation, `[rows, dim]`.
+fn increment(late: &Point, early: &Point, like: &Tensor<2>) -> Tensor<2> {
+    let scale = 1.0 / (late.clock - early.clock).abs().sqrt();
+    let values = late.values.iter().zip(&early.values).map(|(a, b)| scale * (a - b)).collect();
+    rows::matrix(values, like.dims()[1], like)
 }
 
 /// ln n of the ends of every path: σ/α from 2e−9 to 5e8.
@@ -273,7 +336,7 @@ mod tests {
     }
 
     /// Increments over intervals of one path, in units of the clock.
-    fn increment(draws: &mut Draws, from: f64, to: f64, like: &Tensor<2>) -> Vec<f64> {
+    fn scaled(draws: &mut Draws, from: f64, to: f64, like: &Tensor<2>) -> Vec<f64> {
         let (from, to) = (level(from), level(to));
         let scale = (clock(place(&from)) - clock(place(&to))).sqrt();
         rows::host(&draws.interval(&from, &to, like).unwrap()).into_iter().map(|z| z * scale).collect()
@@ -285,12 +348,45 @@ mod tests {
         let like = rows::matrix(vec![0.0; 150], 3, &rows::exact());
         let (mut whole, mut halves) = (Draws::new(&request), Draws::new(&request));
         for (from, middle, to) in [(80.0, 9.0, 1.0), (1.0, 0.4, 0.03)] {
-            let sum = increment(&mut whole, from, to, &like);
-            let first = increment(&mut halves, from, middle, &like);
-            let second = increment(&mut halves, middle, to, &like);
+            let sum = scaled(&mut whole, from, to, &like);
+            let first = scaled(&mut halves, from, middle, &like);
+            let second = scaled(&mut halves, middle, to, &like);
             for ((sum, first), second) in sum.iter().zip(first).zip(second) {
                 // Numbers of size 80 and less: rounding.
                 assert!((sum - first - second).abs() < 1e-12 * 80.0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_step_in_two_is_on_the_same_path() {
+        let request = Request::exact(50, 3, 4);
+        let like = rows::matrix(vec![0.0; 150], 3, &rows::exact());
+        let [from, between, to] = [7.0, 3.0, 2.0].map(level);
+        let through = Draws::new(&request).interval_through(&from, &between, &to, &like).unwrap();
+        let first = Draws::new(&request).interval(&from, &between, &like).unwrap();
+        let whole = Draws::new(&request).interval(&from, &to, &like).unwrap();
+        assert_eq!(through.map(|noise| rows::host(&noise)), [first, whole].map(|noise| rows::host(&noise)));
+    }
+
+    #[test]
+    fn the_draws_of_rows_are_those_of_the_batch() {
+        let mixed = |samples| Mixed { samples, angle: 0.3 };
+        for noise in [Source::Keyed, Source::Mixed(vec![mixed([0, 1]), mixed([4, 2])])] {
+            let request = Request { noise, ..Request::exact(2, 3, 4) };
+            let like = rows::matrix(vec![0.0; 6], 3, &rows::exact());
+            let batch = Draws::new(&request).interval(&level(5.0), &level(3.0), &like).unwrap();
+            for (row, draws) in Draws::new(&request).of_rows().unwrap().iter_mut().enumerate() {
+                let alone = like.clone().narrow(0, row, 1);
+                let own = draws.interval(&level(5.0), &level(3.0), &alone).unwrap();
+                assert_eq!(rows::host(&own), rows::host(&batch.clone().narrow(0, row, 1)));
+                // Taken back, a shorter interval is part of the same path.
+                draws.back_to(&level(5.0));
+                let shorter = scaled(draws, 5.0, 4.0, &alone);
+                let rest = scaled(draws, 4.0, 3.0, &alone);
+                for ((a, b), z) in shorter.iter().zip(rest).zip(rows::host(&own)) {
+                    assert!((a + b - 4.0 * z).abs() < 1e-9, "the clock runs by 16");
+                }
             }
         }
     }
@@ -305,7 +401,7 @@ mod tests {
         let sigma = |k: usize| (-0.5 * 0.6 * 80.0 / f64::from(1 << 14) * k as f64).exp();
         let mut sum = vec![0.0; n];
         for k in 0..60 {
-            let step = increment(&mut draws, sigma(k), sigma(k + 1), &like);
+            let step = scaled(&mut draws, sigma(k), sigma(k + 1), &like);
             sum.iter_mut().zip(step).for_each(|(sum, step)| *sum += step);
         }
         let variance = sum.iter().map(|x| x * x).sum::<f64>() / n as f64 / (1.0 - sigma(60).powi(2));
@@ -318,12 +414,12 @@ mod tests {
         let request = Request::exact(1000, 1, 4);
         let like = rows::matrix(vec![0.0; 1000], 1, &rows::exact());
         let mut draws = Draws::new(&request);
-        let first = increment(&mut draws, 3.0, 1.0, &like);
-        let second = increment(&mut draws, 3.0, 1.0, &like);
+        let first = scaled(&mut draws, 3.0, 1.0, &like);
+        let second = scaled(&mut draws, 3.0, 1.0, &like);
         let product: f64 = first.iter().zip(&second).map(|(a, b)| a * b / 8.0).sum::<f64>() / 1000.0;
         // Increments have variance 8; five standard errors of the mean of a product of independent normals.
         assert!(product.abs() < 5.0 / 1000f64.sqrt(), "{product}");
-        assert_eq!(first, increment(&mut Draws::new(&request), 3.0, 1.0, &like));
+        assert_eq!(first, scaled(&mut Draws::new(&request), 3.0, 1.0, &like));
     }
 
     #[test]

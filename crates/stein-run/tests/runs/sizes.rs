@@ -105,8 +105,8 @@ fn no_number_is_infinite_where_that_is_not_said_to_mean_something() {
     let folder = tempfile::tempdir().unwrap();
     let allowed = [
         "train.ema.ramp",
-        "sample.sampler.churn_max",
-        "sample.sampler.churn_min",
+        "sample.sampler.churn.s_max",
+        "sample.sampler.churn.s_min",
         "sample.sampler.rtol",
         "sample.sampler.atol",
     ];

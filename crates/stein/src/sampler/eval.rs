@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use super::{Progress, Request};
 use crate::{
-    Condition, Denoiser, Estimate, Kernel, Result, Schedule, denoiser,
+    Condition, Denoiser, Estimate, Grid, Kernel, Result, Schedule, denoiser,
     flow::Flow,
     noise::Draws,
     ode::{Steps, Tableau},
@@ -15,12 +15,11 @@ pub struct Eval<'a> {
     denoiser: &'a dyn Denoiser,
     schedule: &'a dyn Schedule,
     given: &'a Condition,
-    last_level: Kernel,
+    levels: &'a [Kernel],
     data_variance: f64,
     draws: Draws<'a>,
     evaluations: usize,
     observe: &'a mut dyn FnMut(&Progress) -> Result<()>,
-    steps: usize,
     step: usize,
     moves: usize,
 }
@@ -29,21 +28,19 @@ impl<'a> Eval<'a> {
     pub(super) fn new(
         denoiser: &'a dyn Denoiser,
         schedule: &'a dyn Schedule,
-        kernels: &[Kernel],
+        levels: &'a [Kernel],
         request: &'a Request,
         observe: &'a mut dyn FnMut(&Progress) -> Result<()>,
     ) -> Self {
-        let last_level = *kernels.iter().rev().find(|kernel| !kernel.is_clean()).unwrap_or(&kernels[0]);
         Self {
             denoiser,
             schedule,
             given: &request.given,
-            last_level,
+            levels,
             data_variance: request.data_variance,
             draws: Draws::new(request),
             evaluations: 0,
             observe,
-            steps: kernels.len() - 1,
             step: 0,
             moves: 0,
         }
@@ -66,7 +63,7 @@ impl<'a> Eval<'a> {
     }
 
     pub(super) fn observe(&mut self, x: &Tensor<2>, at: &Kernel) -> Result<()> {
-        let Self { step, steps, moves, .. } = *self;
+        let (step, steps, moves) = (self.step, self.steps(), self.moves);
         (self.observe)(&Progress { step, steps, moves, at, x })
     }
 
@@ -85,6 +82,21 @@ impl<'a> Eval<'a> {
     /// Those of the denoiser.
     pub fn denoise(&mut self, x: &Tensor<2>, at: &Kernel) -> Result<Tensor<2>> {
         Ok(self.estimate(x, at)?.mean.value)
+    }
+
+    /// D(x) of some rows of the batch, each at its own level.
+    pub(super) fn denoise_rows(&mut self, x: &Tensor<2>, at: &[Kernel], of: &[usize]) -> Result<Tensor<2>> {
+        self.evaluations += 1;
+        denoiser::denoise(self.denoiser, x.clone(), at.into(), &self.given.select(of))
+    }
+
+    /// ε̂(x) = (x − αD)/σ at one level for the whole batch.
+    ///
+    /// # Errors
+    /// Those of the denoiser.
+    pub fn eps(&mut self, x: &Tensor<2>, at: &Kernel) -> Result<Tensor<2>> {
+        let denoised = self.denoise(x, at)?;
+        Ok(eps(x.clone(), denoised, at))
     }
 
     /// The score at one level for the whole batch.
@@ -125,6 +137,25 @@ impl<'a> Eval<'a> {
         self.draws.interval(from, to, like)
     }
 
+    /// Noise as [`interval_noise`](Self::interval_noise) of a step in two: of its first part, from its level to one between, and of the whole.
+    ///
+    /// # Errors
+    /// As [`noise`](Self::noise).
+    pub fn interval_noise_through(
+        &mut self,
+        from: &Kernel,
+        between: &Kernel,
+        to: &Kernel,
+        like: &Tensor<2>,
+    ) -> Result<[Tensor<2>; 2]> {
+        self.draws.interval_through(from, between, to, like)
+    }
+
+    /// The draws of every row by itself, for steps of its own length.
+    pub(super) fn draws_of_rows(&self) -> Result<Vec<Draws<'a>>> {
+        self.draws.of_rows()
+    }
+
     /// The kernel at a time between the grid's levels.
     pub fn kernel(&self, t: f64) -> Kernel {
         self.schedule.kernel(t)
@@ -137,7 +168,26 @@ impl<'a> Eval<'a> {
 
     /// The cleanest level of the grid that still has noise.
     pub fn last_level(&self) -> &Kernel {
-        &self.last_level
+        self.levels.iter().rev().find(|level| !level.is_clean()).unwrap_or(&self.levels[0])
+    }
+
+    /// Steps of the run's grid.
+    pub fn steps(&self) -> usize {
+        self.levels.len() - 1
+    }
+
+    /// Whether no level of the run's grid is nearer to this σ/α.
+    pub fn is_nearest(&self, level: &Kernel, noise_to_signal: f64) -> bool {
+        let distance = |level: &Kernel| (level.noise_to_signal() - noise_to_signal).abs();
+        self.levels.iter().all(|other| distance(level) <= distance(other))
+    }
+
+    /// The levels of another grid on the run's schedule.
+    ///
+    /// # Errors
+    /// Those of [`Grid::kernels`].
+    pub fn grid(&self, grid: &Grid) -> Result<Vec<Kernel>> {
+        grid.kernels(self.schedule)
     }
 
     /// Var\[data\] of the prior: mean over the coordinates.
@@ -154,4 +204,22 @@ impl<'a> Eval<'a> {
 /// ε̂ = (x − αD)/σ.
 pub(super) fn eps(x: Tensor<2>, denoised: Tensor<2>, at: &Kernel) -> Tensor<2> {
     (x - denoised.mul_scalar(at.alpha)).div_scalar(at.sigma)
+}
+
+/// Along ε̂ to another level: x̄_s = x̄_t + (σ̄_s − σ̄_t) ε̂ in x̄ = x/α and σ̄ = σ/α, Euler's step of the probability-flow ODE.
+pub(super) fn transfer(x: Tensor<2>, eps: Tensor<2>, from: &Kernel, to: &Kernel) -> Tensor<2> {
+    let rise = to.noise_to_signal() - from.noise_to_signal();
+    x.mul_scalar(to.alpha / from.alpha) + eps.mul_scalar(to.alpha * rise)
+}
+
+/// Toward D to another level with noise: (σ_s/σ_t) x + α_s (1 − e^{−h}) D with h = λ_s − λ_t, the same step as [`transfer`] in other
+/// words, which needs no signal where it starts.
+pub(super) fn toward(x: Tensor<2>, denoised: Tensor<2>, from: &Kernel, to: &Kernel) -> Tensor<2> {
+    let h = half_log_snr(to) - half_log_snr(from);
+    x.mul_scalar(to.sigma / from.sigma) + denoised.mul_scalar(-to.alpha * (-h).exp_m1())
+}
+
+/// λ = ln(α/σ).
+pub(super) fn half_log_snr(at: &Kernel) -> f64 {
+    0.5 * at.log_snr()
 }

@@ -1,29 +1,47 @@
 //! Samplers: how a batch goes from one level to the next cleaner one. One file each, one driver loop, [`sample`].
 
+mod adaptive_sde;
 mod ancestral;
+mod ancestral_ode;
+mod churn;
 mod ddim;
+mod dpm_solver;
 mod dpm_solver_pp;
+mod dpm_solver_pp_2s;
+mod dpm_solver_pp_sde;
 mod euler_maruyama;
 mod eval;
 mod heun;
 mod langevin;
+mod multistep;
 mod ode;
 mod predictor_corrector;
+mod restart;
 mod reverse_diffusion;
 mod rk45;
+mod sde_dpm_solver_pp;
 mod uni_pc;
 
+pub use adaptive_sde::AdaptiveSde;
 pub use ancestral::{Ancestral, Variance};
+pub use ancestral_ode::{Dpm2Ancestral, DpmSolverPp2sAncestral, EulerAncestral};
+pub use churn::Churn;
 pub use ddim::Ddim;
-pub use dpm_solver_pp::DpmSolverPp;
+pub use dpm_solver::DpmSolver;
+pub use dpm_solver_pp::{DpmSolverPp, Form};
+pub use dpm_solver_pp_2s::DpmSolverPp2s;
+pub use dpm_solver_pp_sde::DpmSolverPpSde;
 pub use euler_maruyama::EulerMaruyama;
 pub use eval::Eval;
-pub use heun::Heun;
+pub use heun::{EdmEuler, Heun};
 pub use langevin::{Convention, Langevin};
+pub use multistep::{Deis, Ipndm, Lms, Pndm};
 pub use ode::{OdeEuler, OdeHeun, OdeMidpoint, OdeRk4};
 pub use predictor_corrector::{Corrector, PredictorCorrector};
+pub use restart::{Interval, Restart};
 pub use reverse_diffusion::ReverseDiffusion;
 pub use rk45::Rk45;
+pub use sde_dpm_solver_pp::SdeDpmSolverPp;
 pub use uni_pc::UniPc;
 
 use std::collections::VecDeque;
@@ -112,12 +130,20 @@ pub trait Sampler: std::fmt::Debug + Send + Sync {
 registry! {
     /// Every sampler, tagged by `kind` in files.
     AnySampler, "sampler": Sampler {
-        /// DDIM: deterministic, or with noise `eta`. With eta 0 it is Euler's method in σ/α, which k-diffusion calls `euler`.
-        "ddim" | "k_euler" => Ddim,
+        /// DDIM: deterministic, or with noise `eta`. With eta 0 it is Euler's method in σ/α.
+        "ddim" => Ddim,
         /// Ancestral sampling of DDPM and of NCSN's chain: a stochastic step to the posterior's mean.
-        "ancestral" | "ddpm" | "euler_a" | "euler_ancestral" | "k_euler_a" | "k_euler_ancestral" => Ancestral,
+        "ancestral" | "ddpm" => Ancestral,
+        /// Ancestral sampling by Euler's step, with noise `eta`: DDIM's with a factor on the noise.
+        "euler_ancestral" | "euler_a" | "k_euler_a" | "k_euler_ancestral" => EulerAncestral,
+        /// Ancestral sampling by DPM-Solver's second-order step: two evaluations per step.
+        "dpm_2_ancestral" | "dpm_2_a" | "k_dpm_2_a" | "k_dpm_2_ancestral" => Dpm2Ancestral,
+        /// Ancestral sampling by DPM-Solver++'s second-order single step: two evaluations per step.
+        "dpm_solver_pp_2s_ancestral" | "dpmpp_2s_ancestral" | "dpmpp_2s_a" | "k_dpmpp_2s_a" | "k_dpmpp_2s_ancestral" => DpmSolverPp2sAncestral,
         /// The reverse SDE by Euler–Maruyama, in t.
         "euler_maruyama" => EulerMaruyama,
+        /// The reverse SDE in t with steps as long as each sample allows.
+        "adaptive_sde" | "gotta_go_fast" => AdaptiveSde,
         /// The reverse of the discretized forward SDE, Score-SDE's predictor for VE.
         "reverse_diffusion" => ReverseDiffusion,
         /// Annealed Langevin dynamics of NCSN: some steps at every level.
@@ -126,8 +152,28 @@ registry! {
         "predictor_corrector" | "pc" => PredictorCorrector,
         /// EDM's sampler: Heun's method in σ/α, order 2, with churn on request.
         "heun" | "k_heun" | "edm_heun" => Heun,
+        /// EDM's sampler with Euler's step: order 1, with churn on request.
+        "edm_euler" | "k_euler" => EdmEuler,
+        /// Heun's method with jumps back to noisier levels (restart sampling).
+        "restart" => Restart,
+        /// DPM-Solver with single steps, orders 1 to 3, as many evaluations per step; k-diffusion's `dpm_2` is its order 2.
+        "dpm_solver" | "dpm_2" | "k_dpm_2" => DpmSolver,
         /// Multistep DPM-Solver++, 2M by default: good samples in 10 to 20 evaluations.
         "dpm_solver_pp" | "dpmpp" | "dpmpp_2m" | "k_dpmpp_2m" | "dpm_solver_plus_plus" | "dpm_solver_multistep" => DpmSolverPp,
+        /// DPM-Solver++ with single steps of order 2: two evaluations per step.
+        "dpm_solver_pp_2s" | "dpmpp_2s" | "dpm_solver_singlestep" => DpmSolverPp2s,
+        /// Multistep DPM-Solver++ on the SDE, 2M by default: one evaluation per step.
+        "sde_dpm_solver_pp" | "dpmpp_2m_sde" | "k_dpmpp_2m_sde" | "sde_dpmpp" => SdeDpmSolverPp,
+        /// DPM-Solver++ on the SDE with single steps of two evaluations.
+        "dpm_solver_pp_sde" | "dpmpp_sde" | "k_dpmpp_sde" => DpmSolverPpSde,
+        /// Linear multistep in σ/α, Adams–Bashforth up to order 4: one evaluation per step.
+        "lms" | "k_lms" => Lms,
+        /// DEIS: linear multistep by polynomials in t, integrated exactly.
+        "deis" | "deis_tab" => Deis,
+        /// iPNDM: linear multistep with the weights of equal steps.
+        "ipndm" => Ipndm,
+        /// PNDM: the same, started by three Runge–Kutta steps.
+        "pndm" | "plms" => Pndm,
         /// UniPC: a multistep predictor whose result is corrected at no further evaluation.
         "uni_pc" => UniPc,
         /// The probability-flow ODE in t by Euler: order 1, one evaluation per step. What flow matching calls Euler.
@@ -143,7 +189,7 @@ registry! {
     }
 }
 
-/// What the steps of a run remember for the ones after: the level and the denoised batch of the last few.
+/// What the steps of a run remember for the ones after: the levels and the estimates of the last few.
 #[derive(Debug, Default)]
 pub struct Past(VecDeque<(Kernel, Tensor<2>)>);
 
@@ -151,10 +197,11 @@ impl Past {
     /// How many steps are remembered: as many as the deepest multistep method looks back.
     pub const DEPTH: usize = 3;
 
-    /// Remembers the level a step started from and its denoised batch `[rows, dim]`.
-    pub fn remember(&mut self, from: Kernel, denoised: Tensor<2>) {
+    /// Remembers the level a step started from and the estimate it made there `[rows, dim]`: of the data, or whatever its sampler
+    /// goes by.
+    pub fn remember(&mut self, from: Kernel, estimate: Tensor<2>) {
         self.0.truncate(Self::DEPTH - 1);
-        self.0.push_front((from, denoised));
+        self.0.push_front((from, estimate));
     }
 
     /// What the last step remembered (0), or the one before it (1), and so on.

@@ -16,7 +16,7 @@ use nalgebra::{DMatrix, DVector};
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use super::{Eval, Past, Sampler};
+use super::{Eval, Past, Sampler, eval::half_log_snr};
 use crate::{Error, Kernel, Result, ensure};
 
 /// UniPC.
@@ -35,7 +35,7 @@ impl Default for UniPc {
 
 /// λ_later − λ_earlier.
 fn between(earlier: &Kernel, later: &Kernel) -> f64 {
-    0.5 * (later.log_snr() - earlier.log_snr())
+    half_log_snr(later) - half_log_snr(earlier)
 }
 
 /// ρ for estimates at these fractions of a step of length h.

@@ -16,6 +16,7 @@ mod registries;
 mod samplers;
 mod schedulers;
 mod schedules;
+mod stochastic;
 mod variational;
 
 use stein::{Condition, Denoiser, Kernel, Schedule, Tensor, exact::GaussianMixture, rows};

@@ -2,8 +2,8 @@
 //! give, and what they converge to is the same.
 
 use stein::{
-    Ancestral, AnySampler, AnySchedule, Ddim, Edm, EulerMaruyama, Grid, Kernel, Purpose, Request, ReverseDiffusion,
-    Spacing, Vp,
+    Ancestral, AnySampler, AnySchedule, Ddim, Dpm2Ancestral, DpmSolverPp2sAncestral, DpmSolverPpSde, Edm,
+    EulerAncestral, EulerMaruyama, Grid, Kernel, Purpose, Request, ReverseDiffusion, SdeDpmSolverPp, Spacing, Vp,
     exact::{Exact, Gaussian},
     noise::Source,
     rows::host,
@@ -16,8 +16,18 @@ fn model() -> Gaussian {
     Gaussian::new(vec![0.7], &[vec![0.25]]).unwrap()
 }
 
-fn samplers() -> [AnySampler; 4] {
-    [EulerMaruyama {}.into(), Ancestral::default().into(), ReverseDiffusion {}.into(), Ddim { eta: 1.0 }.into()]
+fn samplers() -> [AnySampler; 9] {
+    [
+        EulerMaruyama {}.into(),
+        Ancestral::default().into(),
+        ReverseDiffusion {}.into(),
+        Ddim { eta: 1.0 }.into(),
+        EulerAncestral::default().into(),
+        Dpm2Ancestral::default().into(),
+        DpmSolverPp2sAncestral::default().into(),
+        SdeDpmSolverPp::default().into(),
+        DpmSolverPpSde::default().into(),
+    ]
 }
 
 /// Samples at the cleanest level of a grid of equal ratios of σ/α.
@@ -28,7 +38,8 @@ fn draw(schedule: &AnySchedule, sampler: &AnySampler, steps: usize, fresh: bool)
     let kernels: Vec<Kernel> = grid.kernels(&**schedule).unwrap();
     let mut request = Request { data_variance: model().variance(), ..Request::exact(ROWS, 1, 5) };
     if fresh {
-        let draws = (1..=steps as u64).map(|step| request.keys().normal(Purpose::Sampler, step, 1));
+        // Two a step are enough for all.
+        let draws = (1..=2 * steps as u64).map(|step| request.keys().normal(Purpose::Sampler, step, 1));
         request.noise = Source::Given(draws.collect());
     }
     host(&sample(&model(), &**schedule, &kernels, &**sampler, &request, &mut |_| Ok(())).unwrap().x)

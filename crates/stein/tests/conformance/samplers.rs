@@ -1,9 +1,10 @@
 //! Samplers against exact models: measured orders, moments, identities, and independence of batch and threads.
 
 use stein::{
-    Ancestral, AnySampler, AnySchedule, Condition, Corrector, Ddim, Denoiser, Discrete, DpmSolverPp, Edm, Eval, Grid,
-    Heun, Kernel, Keys, Langevin, Past, PredictorCorrector, Purpose, Request, Rk45, Sampler, Schedule, Spacing, Tensor,
-    UniPc, Variance, Ve, Vp,
+    Ancestral, AnySampler, AnySchedule, Churn, Condition, Corrector, Ddim, Deis, Denoiser, Discrete, Dpm2Ancestral,
+    DpmSolver, DpmSolverPp, DpmSolverPp2sAncestral, DpmSolverPpSde, Edm, EulerAncestral, Eval, Form, Grid, Heun, Ipndm,
+    Kernel, Keys, Langevin, Lms, Past, PredictorCorrector, Purpose, Request, Restart, Rk45, Sampler, Schedule,
+    SdeDpmSolverPp, Spacing, Tensor, UniPc, Variance, Ve, Vp,
     exact::{Exact, Gaussian, GaussianMixture},
     noise::{Mixed, Source},
     rows::host,
@@ -25,11 +26,28 @@ fn run(
 /// Every sampler that claims an order, with one step per interval where it would choose its own.
 fn ordered() -> Vec<AnySampler> {
     let one_step = Rk45 { rtol: f64::INFINITY, atol: f64::INFINITY, ..Rk45::default() };
-    let other_orders: [AnySampler; 4] = [
-        DpmSolverPp { order: 1 }.into(),
-        DpmSolverPp { order: 3 }.into(),
+    let plus = DpmSolverPp { order: 3, ..DpmSolverPp::default() };
+    let other_orders: [AnySampler; 20] = [
+        DpmSolverPp { order: 1, ..plus.clone() }.into(),
+        DpmSolverPp { order: 2, form: Form::Heun, ..plus.clone() }.into(),
+        DpmSolverPp { exact: true, ..plus.clone() }.into(),
+        plus.into(),
         UniPc { order: 1 }.into(),
         UniPc { order: 3 }.into(),
+        DpmSolver { order: 1, ..DpmSolver::default() }.into(),
+        DpmSolver { order: 3, ..DpmSolver::default() }.into(),
+        EulerAncestral { eta: 0.0, s_noise: 1.0 }.into(),
+        Dpm2Ancestral { eta: 0.0, s_noise: 1.0 }.into(),
+        DpmSolverPp2sAncestral { eta: 0.0, s_noise: 1.0 }.into(),
+        DpmSolverPpSde { eta: 0.0, r: 0.3, s_noise: 1.0 }.into(),
+        SdeDpmSolverPp { eta: 0.0, ..SdeDpmSolverPp::default() }.into(),
+        SdeDpmSolverPp { eta: 0.0, order: 3, ..SdeDpmSolverPp::default() }.into(),
+        Lms { order: 1 }.into(),
+        Lms { order: 2 }.into(),
+        Deis { order: 2 }.into(),
+        Deis { order: 4 }.into(),
+        Ipndm { order: 2 }.into(),
+        Restart { intervals: Vec::new(), ..Restart::default() }.into(),
     ];
     AnySampler::all()
         .into_iter()
@@ -73,8 +91,10 @@ fn measured_orders_are_the_claimed_ones_on_every_schedule() {
             };
             let (coarse, fine) = (error(steps), error(2 * steps));
             let measured = (coarse / fine).log2();
+            // Multistep methods of high order show that of their first steps on the finest grids only.
+            let late = matches!(&sampler, AnySampler::Lms(_) | AnySampler::Deis(_) | AnySampler::Pndm(_));
             assert!(
-                (measured - f64::from(order)).abs() < 0.15,
+                measured - f64::from(order) > -0.15 && (late || measured - f64::from(order) < 0.15),
                 "{} on {}: claims order {order}, shows {measured:.3} (errors {coarse:e}, {fine:e})",
                 sampler.kind(),
                 schedule.kind()
@@ -104,12 +124,15 @@ fn adaptive_steps_meet_their_tolerance_for_every_sample() {
 fn stochastic() -> Vec<AnySampler> {
     let predictor_first = PredictorCorrector { corrector_first: false, ..PredictorCorrector::default() };
     let on_ddim = PredictorCorrector { predictor: Box::new(Ddim::default().into()), ..PredictorCorrector::default() };
+    let churn = Churn { s_churn: 15.0, ..Churn::default() };
     let mut all: Vec<AnySampler> = AnySampler::all().into_iter().filter(|sampler| sampler.order().is_none()).collect();
     all.extend([
         Ddim { eta: 1.0 }.into(),
         Ddim { eta: 0.5 }.into(),
         Ancestral { variance: Variance::Forward }.into(),
-        Heun { churn: 0.1, ..Heun::default() }.into(),
+        Heun { churn: churn.clone() }.into(),
+        DpmSolver { order: 3, churn }.into(),
+        SdeDpmSolverPp { order: 3, ..SdeDpmSolverPp::default() }.into(),
         predictor_first.into(),
         on_ddim.into(),
     ]);
@@ -197,6 +220,7 @@ fn annealing_recovers_the_weights_that_plain_langevin_misses() {
         let (sampler, steps): (AnySampler, usize) = match sampler {
             AnySampler::Langevin(_) => (Langevin { epsilon: Some(0.002), steps: 40, ..Langevin::default() }.into(), 30),
             AnySampler::Rk45(_) => (Rk45 { rtol: 1e-3, atol: 1e-3, ..Rk45::default() }.into(), 2),
+            AnySampler::AdaptiveSde(_) => (sampler, 2),
             // Euler in t is of first order with a large constant on σ growing 2000-fold.
             AnySampler::OdeEuler(_) => (sampler, 800),
             other => (other, 100),

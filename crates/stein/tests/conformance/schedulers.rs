@@ -151,7 +151,7 @@ fn plan(case: &Case, golden: &Golden) -> Plan {
                 UniPc { order: order() }.into()
             } else {
                 assert_eq!(case.config["algorithm_type"], "dpmsolver++");
-                DpmSolverPp { order: order() }.into()
+                DpmSolverPp { order: order(), ..DpmSolverPp::default() }.into()
             };
             let kernels = at_noise(&schedule);
             let grid = karras(case.says("use_karras_sigmas"));
@@ -165,7 +165,7 @@ fn plan(case: &Case, golden: &Golden) -> Plan {
                 Grid { end: Some(1000.0 / steps as f64 - 1.0), ..grid }
             });
             // Euler in σ/α is DDIM.
-            let samplers = vec![Ddim::default().into(), DpmSolverPp { order: 1 }.into()];
+            let samplers = vec![Ddim::default().into(), DpmSolverPp { order: 1, ..DpmSolverPp::default() }.into()];
             Plan { kernels: at_noise(&schedule), schedule, grid, prediction: eps, asked: same, samplers }
         }
         "HeunDiscreteScheduler" => {
@@ -181,7 +181,7 @@ fn plan(case: &Case, golden: &Golden) -> Plan {
             let samplers = if case.scheduler == "EDMEulerScheduler" {
                 vec![Ddim::default().into(), OdeEuler {}.into()]
             } else {
-                vec![DpmSolverPp { order: order() }.into()]
+                vec![DpmSolverPp { order: order(), ..DpmSolverPp::default() }.into()]
             };
             let prediction = Prediction::Edm { sigma_data: case.number("sigma_data") };
             Plan { kernels: at_noise(&schedule), schedule, grid: karras(true), prediction, asked: same, samplers }
