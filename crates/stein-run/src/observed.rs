@@ -176,32 +176,37 @@ fn load(model: &Model, choice: &DataChoice) -> Result<Data> {
             };
             own.with(&choice.settings)?
         }
-        Some(name) => named_for(model, name)?.with(&choice.settings)?,
+        Some(name) => named_for(model.subject.shape, own, name)?.with(&choice.settings)?,
     };
     // A file of one's own is looked at whole, a data set where the model has not been.
     let whole = choice.name.is_some() && choice.split.is_none();
-    match whole.then(|| config.source.whole()).flatten() {
-        Some(source) => source.load(Split::Train, choice.folder.as_deref()),
-        None => config.source.load(choice.split.unwrap_or(Split::Test), choice.folder.as_deref()),
+    load_part(&config.source, whole, choice.split.unwrap_or(Split::Test), choice.folder.as_deref())
+}
+
+/// All of a file of one's own where it is wanted whole, or else a part of the data.
+pub(crate) fn load_part(source: &Source, whole: bool, split: Split, folder: Option<&Path>) -> Result<Data> {
+    match whole.then(|| source.whole()).flatten() {
+        Some(source) => source.load(Split::Train, folder),
+        None => source.load(split, folder),
     }
 }
 
-/// The data of that name, a file being read as the model's own data were.
-fn named_for(model: &Model, name: &str) -> Result<DataConfig> {
+/// The data of that name, of samples of this shape: a file is read as other such data were.
+pub(crate) fn named_for(shape: Shape, own: Option<&DataConfig>, name: &str) -> Result<DataConfig> {
     let path = Path::new(name);
     let is_experiment = path.extension().is_some_and(|ending| ending == "toml");
     if !path.exists() || is_experiment || Source::named(name).is_ok_and(|source| source.whole().is_none()) {
         return DataConfig::named(name, &[]);
     }
-    let kind = match model.subject.shape {
+    let kind = match shape {
         Shape::Image { .. } => "images",
         Shape::Series { .. } => "series",
         Shape::Row { .. } => "table",
     };
-    if let Some(own) = model.data.as_ref().filter(|own| own.source.kind() == kind) {
+    if let Some(own) = own.filter(|own| own.source.kind() == kind) {
         return Ok(DataConfig { source: own.source.at_path(path)?, ..own.clone() });
     }
-    let size = match model.subject.shape {
+    let size = match shape {
         Shape::Image { height, width, channels } if path.is_dir() => {
             vec![
                 format!("source.height={height}"),

@@ -1,0 +1,104 @@
+//! Features: the rows that metrics compare, in place of the data themselves.
+
+use std::path::Path;
+
+use stein::{Result, Tensor, TensorData, ensure};
+use stein_data::Shape;
+use stein_nn::{Inception, Resize};
+
+use super::{EvaluateOptions, unknown_features};
+
+/// The names of features: the numbers themselves, and FID's Inception-v3 with either of its resizings.
+pub const FEATURES: [&str; 3] = ["none", "inception", "inception_tensorflow"];
+
+/// What a network makes of some rows.
+pub(super) struct Extracted {
+    /// `[rows, dim]`.
+    pub(super) features: Vec<f32>,
+    /// What it says of its classes, `[rows, classes]`; empty where it says nothing.
+    pub(super) outputs: Vec<f32>,
+}
+
+/// A network whose features are compared.
+pub(super) trait Extractor {
+    /// Its name, with all that changes its numbers.
+    fn name(&self) -> String;
+
+    /// Numbers of a row of features.
+    fn dim(&self) -> usize;
+
+    /// Classes that it tells apart, if it is a classifier.
+    fn classes(&self) -> Option<usize>;
+
+    /// The features of pictures in row order, `[height, width, channels]` each, in [0, 1].
+    fn extract(&self, values: &[f32], shape: Shape) -> Result<Extracted>;
+}
+
+/// The extractor that is asked for; none for the numbers themselves.
+pub(super) fn named(options: &EvaluateOptions, shape: Shape) -> Result<Option<Box<dyn Extractor>>> {
+    let name = stein_base::names::spelled(&options.features);
+    let resize = match name.as_str() {
+        "none" => {
+            ensure!(
+                options.weights.is_none(),
+                "--feature-weights is of a network, and --features none compares the numbers themselves: leave it out, or name a network"
+            );
+            return Ok(None);
+        }
+        "inception" => Resize::Bilinear,
+        "inception_tensorflow" => Resize::TensorFlow,
+        _ => return Err(unknown_features(&options.features)),
+    };
+    ensure!(
+        matches!(shape, Shape::Image { channels: 1 | 3, .. }),
+        "--features {name} is for gray and color pictures, and these are {shape}: use none"
+    );
+    let Some(path) = &options.weights else {
+        return Err(stein::Error::new(format!(
+            "--features {name} needs the network's weights: give pt_inception-2015-12-05-6726825d.pth, which pytorch-fid publishes, by \
+             --feature-weights"
+        )));
+    };
+    let inception = stein_nn::import::inception::load(Path::new(path))?;
+    Ok(Some(Box::new(OfInception { inception, resize })))
+}
+
+/// FID's Inception-v3.
+struct OfInception {
+    inception: Inception,
+    resize: Resize,
+}
+
+impl Extractor for OfInception {
+    fn name(&self) -> String {
+        match self.resize {
+            Resize::Bilinear => "inception (bilinear, as pytorch-fid)".into(),
+            Resize::TensorFlow => "inception (TensorFlow's resizing, as torch-fidelity)".into(),
+        }
+    }
+
+    fn dim(&self) -> usize {
+        Inception::FEATURES
+    }
+
+    fn classes(&self) -> Option<usize> {
+        Some(Inception::CLASSES)
+    }
+
+    fn extract(&self, values: &[f32], shape: Shape) -> Result<Extracted> {
+        let found = self.inception.features(pictures(values, shape)?, self.resize)?;
+        let host = |x: Tensor<2>| x.to_data().iter::<f32>().collect();
+        Ok(Extracted { features: host(found.pool), outputs: host(found.unbiased_logits) })
+    }
+}
+
+/// Pictures `[rows, height, width, 3]`; gray ones have three equal channels.
+fn pictures(values: &[f32], shape: Shape) -> Result<Tensor<4>> {
+    let Shape::Image { height, width, channels } = shape else {
+        return Err(stein::Error::new("these are no pictures"));
+    };
+    let rows = values.len() / shape.len();
+    let data = TensorData::new(values.to_vec(), [rows, height, width, channels]);
+    let pictures = Tensor::<4>::from_data(data, &stein::Device::flex());
+    Ok(if channels == 1 { pictures.repeat_dim(3, 3) } else { pictures })
+}
