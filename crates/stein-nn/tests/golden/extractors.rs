@@ -23,6 +23,10 @@ const EXACT: f64 = 1e-9;
 /// What the f32 of gradients and of layers on the way are off by at most, over the largest: fixtures have tolerances for outputs alone, and these
 /// are about as far from f64 as those.
 const SINGLE: f64 = 1e-4;
+/// The share of a gradient that may be further off in f32, and by how much of the largest: where two numbers that a maximum is taken
+/// of, or a number and 0, are equal to within rounding, f32 may take the other, and with it another branch of the gradient for the places
+/// they depend on. (Of the stored ones it does so once, at 35 of 2904 numbers.)
+const BRANCHED: (f64, f64) = (0.02, 1e-2);
 
 #[derive(Deserialize)]
 struct Fixture<W> {
@@ -105,6 +109,24 @@ struct Compared<'a> {
 impl<'a> Compared<'a> {
     fn new(io: &'a Tensors, kind: DType) -> Self {
         Self { io, kind, faults: Vec::new(), seen: Vec::new() }
+    }
+
+    /// Compares a gradient: as [`note`](Self::note), but for the [branches](BRANCHED) that f32 may take.
+    fn note_gradient(&mut self, name: &str, found: &[f64]) {
+        let key = format!("{name}_f64");
+        let wanted: Vec<f64> = self.io[&key].iter::<f64>().collect();
+        if self.kind == DType::F64 {
+            return self.note(name, found, None);
+        }
+        let largest = wanted.iter().fold(0f64, |most, x| most.max(x.abs()));
+        let (share, most) = BRANCHED;
+        let off = |(a, b): (&f64, &f64)| (a - b).abs() > SINGLE * largest;
+        let branched = found.iter().zip(&wanted).filter(|pair| off(*pair)).count();
+        println!("{key} in F32: {branched} of {} numbers took another branch", found.len());
+        if branched as f64 > share * found.len() as f64 {
+            self.faults.push(format!("{key}: {branched} of {} numbers are off in f32", found.len()));
+        }
+        self.note(name, found, Some(if branched > 0 { most * largest } else { SINGLE * largest }));
     }
 
     /// Compares numbers with those stored in f64, and with those of the reference in f32, of whichever there are. In f32 they may differ
@@ -282,7 +304,7 @@ fn lpips_holds(backbone: Backbone, weights: &Tensors, fixture: &Fixture<Backbone
         let numbers = read(gradient.clone());
         let third = |(i, x): (usize, &f64)| (i / width % height % 3 == 0 && i % width % 3 == 0).then_some(*x);
         let sample: Vec<f64> = numbers.iter().enumerate().filter_map(third).collect();
-        compared.note(&name("grad_x"), &sample, None);
+        compared.note_gradient(&name("grad_x"), &sample);
         let norm = |picture: &[f64]| picture.iter().map(|x| x * x).sum::<f64>().sqrt();
         let norms: Vec<f64> = numbers.chunks_exact(c * height * width).map(norm).collect();
         assert_eq!(norms.len(), n);
