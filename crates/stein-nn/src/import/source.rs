@@ -393,6 +393,11 @@ fn weights(path: &Path, which: Option<Which>) -> Result<Found> {
     found.map_err(|error| error.at(path.display()))
 }
 
+/// The tensors of one file.
+pub(super) fn state_dict_of(path: &Path) -> Result<Tensors> {
+    Ok(weights(path, None)?.weights)
+}
+
 /// Under the names of the network, where it was saved from within a wrapper that spreads batches over devices, or compiles.
 fn unwrapped(weights: impl IntoIterator<Item = (String, TensorData)>) -> Tensors {
     const WRAPPERS: [&str; 2] = ["_orig_mod.", "module."];

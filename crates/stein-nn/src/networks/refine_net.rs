@@ -17,18 +17,18 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{
-        Int, Tensor, TensorData, module,
-        ops::{MaxPoolOptions, PadMode},
-    },
+    tensor::{Int, Tensor, TensorData, ops::PadMode},
 };
 use stein::{Context, Result, ensure};
 
-use super::{Nonlinearity, Takes};
+use super::{
+    Nonlinearity, Takes,
+    bilinear::{Grid, bilinear},
+};
 use crate::{
     init::Init,
     layers::Conv,
-    ops::{self, Activation, Dual, Fir, Norm},
+    ops::{self, Activation, Dual, Fir, Norm, Windows},
     trace::note,
 };
 
@@ -278,7 +278,9 @@ impl Refine {
         let h = if self.merge.is_empty() {
             adapted.last()
         } else {
-            let merged = adapted.zip(&self.merge).map(|(h, unit)| resize(unit.forward(h, pass), [height, width]));
+            let merged = adapted
+                .zip(&self.merge)
+                .map(|(h, unit)| bilinear(unit.forward(h, pass), [height, width], Grid::Corners));
             merged.reduce(|sum, h| sum + h)
         };
         let mut h = pass.activate(h.expect("a refinement has images to refine"));
@@ -332,7 +334,7 @@ impl Unit {
     fn forward_pooled(&self, h: Dual<4>, pass: &Pass) -> Dual<4> {
         let h = match &self.norm {
             Some(norm) => mean_pool(ops::group_norm(h.clone(), &norm.of(&h, pass))),
-            None => max_pool(h),
+            None => ops::max_pool(h, &Windows::around(WINDOW)),
         };
         convolve(h, &self.conv, 1, None)
     }
@@ -463,54 +465,9 @@ fn joined(x: Dual<4>, step: usize, [height, width]: [usize; 2]) -> Dual<4> {
     })
 }
 
-/// Bilinear interpolation that maps the corners of an image to the corners of the result.
-fn resize(x: Dual<4>, [height, width]: [usize; 2]) -> Dual<4> {
-    let [n, h, w, c] = x.dims();
-    if [h, w] == [height, width] {
-        return x;
-    }
-    let (device, kind) = (x.value.device(), x.value.dtype());
-    let matrix = |from, to| {
-        let weights = TensorData::new(interpolation(from, to), [1, to, from]);
-        Tensor::<3>::from_data(weights, (&device, kind))
-    };
-    let (down, across) = (matrix(h, height), matrix(w, width));
-    x.linear(|x| {
-        let x = down.clone().matmul(x.reshape([n, h, w * c])).reshape([n * height, w, c]);
-        across.clone().matmul(x).reshape([n, height, width, c])
-    })
-}
-
-/// The matrix `[to, from]` of linear interpolation that keeps both ends.
-fn interpolation(from: usize, to: usize) -> Vec<f64> {
-    let step = if to > 1 { (from - 1) as f64 / (to - 1) as f64 } else { 0.0 };
-    let mut weights = vec![0.0; to * from];
-    for (row, weights) in weights.chunks_exact_mut(from).enumerate() {
-        let position = step * row as f64;
-        let low = (position as usize).min(from - 1);
-        weights[low] += 1.0 - (position - low as f64);
-        weights[(low + 1).min(from - 1)] += position - low as f64;
-    }
-    weights
-}
-
 /// The mean over a window around every position, positions outside the image counting as zeros.
 fn mean_pool(x: Dual<4>) -> Dual<4> {
     let filter =
         Fir { kernel: vec![1.0; WINDOW], up: 1, down: 1, pad: [WINDOW / 2; 2], gain: 1.0 / (WINDOW * WINDOW) as f64 };
     ops::fir_resample(x, &filter)
-}
-
-/// The maximum over a window around every position, positions outside the image not counting.
-fn max_pool(x: Dual<4>) -> Dual<4> {
-    let [n, h, w, c] = x.dims();
-    let options = MaxPoolOptions::new([WINDOW; 2]).with_stride([1, 1]).with_padding([WINDOW / 2; 2]);
-    let planes = x.value.clone().detach().permute([0, 3, 1, 2]);
-    let (_, positions) = module::max_pool2d_with_indices(planes, options);
-    let positions = positions.reshape([n, c, h * w]);
-    // Where the maximum is, is locally constant: to pick it there is linear.
-    x.linear(|x| {
-        let x = x.permute([0, 3, 1, 2]).reshape([n, c, h * w]).gather(2, positions.clone());
-        x.reshape([n, c, h, w]).permute([0, 2, 3, 1])
-    })
 }

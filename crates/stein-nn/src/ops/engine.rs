@@ -3,9 +3,12 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
-use burn::tensor::{Tensor, activation, module, ops::ConvOptions, ops::PadMode};
+use burn::tensor::{
+    Tensor, activation, module,
+    ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions, PadMode},
+};
 
-use super::{Activation, Conv, Dual, Fir, Norm};
+use super::{Activation, Conv, Dual, Fir, Norm, Windows};
 
 pub(super) fn linear<const D: usize>(
     x: Tensor<D>,
@@ -199,6 +202,39 @@ pub(super) fn upsample_nearest(x: Tensor<4>) -> Tensor<4> {
 pub(super) fn average_pool(x: Tensor<4>) -> Tensor<4> {
     let [n, h, w, c] = x.dims();
     x.reshape([n, h / 2, 2, w / 2, 2, c]).mean_dim(2).mean_dim(4).reshape([n, h / 2, w / 2, c])
+}
+
+impl Windows {
+    fn max_options(&self) -> MaxPoolOptions<2> {
+        let Self { size, stride, pad, partial } = *self;
+        let options = MaxPoolOptions::new([size; 2]).with_stride([stride; 2]).with_padding([pad; 2]);
+        MaxPoolOptions { ceil_mode: partial, ..options }
+    }
+}
+
+pub(super) fn max_pool(x: Tensor<4>, windows: &Windows) -> Tensor<4> {
+    module::max_pool2d(x.permute([0, 3, 1, 2]), windows.max_options()).permute([0, 2, 3, 1])
+}
+
+/// What takes from a tensor the numbers at the places where `x` is largest in each window. Where that is, is locally constant:
+/// to pick it there is linear.
+pub(super) fn pick_largest(x: &Tensor<4>, windows: &Windows) -> impl Fn(Tensor<4>) -> Tensor<4> + use<> {
+    let [n, h, w, c] = x.dims();
+    let planes = x.clone().detach().permute([0, 3, 1, 2]);
+    let (_, places) = module::max_pool2d_with_indices(planes, windows.max_options());
+    let [_, _, high, wide] = places.dims();
+    let places = places.reshape([n, c, high * wide]);
+    move |x| {
+        let x = x.permute([0, 3, 1, 2]).reshape([n, c, h * w]).gather(2, places.clone());
+        x.reshape([n, c, high, wide]).permute([0, 2, 3, 1])
+    }
+}
+
+pub(super) fn mean_pool(x: Tensor<4>, windows: &Windows) -> Tensor<4> {
+    let Windows { size, stride, pad, partial } = *windows;
+    let options = AvgPoolOptions::new([size; 2]).with_stride([stride; 2]).with_padding([pad; 2]);
+    let options = AvgPoolOptions { ceil_mode: partial, ..options.with_count_include_pad(false) };
+    module::avg_pool2d(x.permute([0, 3, 1, 2]), options).permute([0, 2, 3, 1])
 }
 
 pub(super) fn fir_resample(x: Tensor<4>, filter: &Fir) -> Tensor<4> {

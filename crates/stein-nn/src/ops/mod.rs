@@ -265,7 +265,7 @@ pub fn group_norm(x: Dual<4>, norm: &Norm) -> Dual<4> {
 pub struct Conv<'a> {
     /// Weight `[height, width, inputs, outputs]` and bias.
     pub layer: Weighted<'a, 4>,
-    /// 1 or 2.
+    /// Places from one output to the next. More than 2 are left to the engine.
     pub stride: usize,
     /// Zeros above, below, left and right.
     pub pad: [usize; 4],
@@ -309,7 +309,7 @@ pub fn conv2d(parts: Vec<Dual<4>>, conv: Conv) -> Dual<4> {
     let modulated = wanted && conv.norm.as_ref().is_some_and(|norm| norm.modulation.is_some());
     let most = if modulated { 1 } else { 2 };
     let parts = if parts.len() > most { vec![Dual::cat(parts, 3)] } else { parts };
-    let kernels = takes(&parts[0].value);
+    let kernels = takes(&parts[0].value) && conv.stride <= 2;
     let left = left(wanted && kernels, conv.tracked() || parts.iter().any(tracked));
     let linear = || Conv {
         layer: Weighted { bias: None, ..conv.layer.clone() },
@@ -431,6 +431,62 @@ pub fn average_pool(x: Dual<4>) -> Dual<4> {
         true => resample(x, Change::Mean),
         false => engine::average_pool(x),
     })
+}
+
+/// The windows that a pool goes over: squares of places, the same along both axes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Windows {
+    /// Places of a window along an axis.
+    pub size: usize,
+    /// Places from one window to the next.
+    pub stride: usize,
+    /// How far windows reach over the border, less than `size`. What lies beyond takes no part.
+    pub pad: usize,
+    /// Whether a last window that is only partly inside counts too.
+    pub partial: bool,
+}
+
+impl Windows {
+    /// Windows all inside.
+    pub fn new(size: usize, stride: usize) -> Self {
+        Self { size, stride, pad: 0, partial: false }
+    }
+
+    /// Windows around every place, whose size is odd: the image keeps its size.
+    pub fn around(size: usize) -> Self {
+        Self { size, stride: 1, pad: size / 2, partial: false }
+    }
+
+    /// How many there are along an axis of this many places.
+    ///
+    /// # Panics
+    /// If not one of them is inside.
+    pub fn count(&self, places: usize) -> usize {
+        let Self { size, stride, pad, partial } = *self;
+        let free = places + 2 * pad - size;
+        // One that begins beyond the image has nothing in it.
+        if partial { free.div_ceil(stride).min((places + pad - 1) / stride) + 1 } else { free / stride + 1 }
+    }
+}
+
+/// The largest number of every window, by channel: `[N, H, W, C]` to `[N, H', W', C]`.
+///
+/// # Panics
+/// If an image is smaller than a window.
+pub fn max_pool(x: Dual<4>, windows: &Windows) -> Dual<4> {
+    if x.tangent.is_none() {
+        return engine::max_pool(x.value, windows).into();
+    }
+    let pick = engine::pick_largest(&x.value, windows);
+    x.linear(pick)
+}
+
+/// The mean over the part of every window that is inside, by channel: `[N, H, W, C]` to `[N, H', W', C]`.
+///
+/// # Panics
+/// If an image is smaller than a window.
+pub fn mean_pool(x: Dual<4>, windows: &Windows) -> Dual<4> {
+    x.linear(|x| engine::mean_pool(x, windows))
 }
 
 fn resample(x: Tensor<4>, change: Change) -> Tensor<4> {

@@ -210,7 +210,7 @@ fn u(seed: u64, n: u64, k: u64) -> f64 {
 }
 
 /// All elements of a tensor, rounded to f32.
-fn tensor(seed: u64, n: usize, shape: &[usize], f: impl Fn(f64) -> f64) -> TensorData {
+pub fn tensor(seed: u64, n: usize, shape: &[usize], f: impl Fn(f64) -> f64) -> TensorData {
     let count: usize = shape.iter().product();
     let values: Vec<f32> = (0..count).map(|k| f(u(seed, n as u64, k as u64)) as f32).collect();
     TensorData::new(values, shape.to_vec())

@@ -6,6 +6,7 @@
 mod diffusers;
 mod dit;
 mod edm;
+mod extractors;
 mod formula;
 mod guided_diffusion;
 mod likelihood;

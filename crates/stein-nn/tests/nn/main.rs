@@ -2,7 +2,9 @@
 
 mod averages;
 mod checkpoints;
+mod classifier;
 mod every;
+mod extractors;
 mod gradients;
 mod hostile;
 mod networks;
@@ -18,7 +20,7 @@ use burn::{
     tensor::{DType, Device, Tensor, TensorData},
 };
 use stein::{Condition, Context, Key, Network, Purpose, random};
-use stein_nn::{AnyNetwork, MlpConfig, NetworkConfig, Unet1dConfig, UnetConfig};
+use stein_nn::{MlpConfig, NetworkConfig, Unet1dConfig, UnetConfig};
 
 /// Numbers in (-1, 1), the same for the same seed.
 fn uniform(count: usize, seed: u64) -> Vec<f64> {
@@ -37,7 +39,7 @@ fn vector(count: usize, seed: u64, kind: DType, device: &Device) -> Tensor<1> {
 }
 
 /// Adds noise to every parameter, so that layers which start at zero take part, and casts them all.
-fn shaken(network: AnyNetwork, kind: DType) -> AnyNetwork {
+fn shaken<M: Module>(network: M, kind: DType) -> M {
     struct Shake(u64, DType);
     impl ModuleMapper for Shake {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {

@@ -9,7 +9,7 @@
 //! - ⟨v, J w⟩ = ⟨Jᵀ v, w⟩ in all, J w being the tangent and Jᵀ v the gradient.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use stein_nn::ops::{self, Activation, Conv, Dual, Norm, Packed, Weighted};
+use stein_nn::ops::{self, Activation, Conv, Dual, Norm, Packed, Weighted, Windows};
 
 use crate::uniform;
 
@@ -465,6 +465,7 @@ fn convolutions_that_halve() {
     convolves(Convolution { size: [6, 8], kernel: [1, 1], stride: 2, pad: [0; 4], ..PLAIN });
     let all = Convolution { norm: Some((3, true, true)), shift: true, residual: true, scale: 0.7, ..PLAIN };
     convolves(Convolution { size: [6, 8], stride: 2, ..all });
+    convolves(Convolution { size: [13, 18], kernel: [5, 5], stride: 4, pad: [2; 4], ..PLAIN });
 }
 
 #[test]
@@ -511,6 +512,47 @@ fn resampling() {
         check("upsampling", EXACT, |given| flat(ops::upsample_nearest(given.dual([2, 3, 5, channels]))));
         check("pooling", EXACT, |given| flat(ops::average_pool(given.dual([2, 4, 6, channels]))));
     }
+}
+
+#[test]
+fn pools() {
+    let windows = [
+        Windows::new(2, 2),
+        Windows::new(3, 2),
+        Windows { partial: true, ..Windows::new(3, 2) },
+        Windows::around(3),
+        Windows { size: 5, stride: 3, pad: 2, partial: true },
+    ];
+    for windows in windows {
+        for size in [[5, 8], [6, 7], [9, 5]] {
+            let after = size.map(|places| windows.count(places));
+            let shape = [2, size[0], size[1], 5];
+            let checked = |x: Dual<4>| {
+                assert_eq!(x.dims(), [2, after[0], after[1], 5], "{windows:?} of {size:?}");
+                flat(x)
+            };
+            check("maxima", EXACT, |given| checked(ops::max_pool(given.dual(shape), &windows)));
+            check("means", EXACT, |given| checked(ops::mean_pool(given.dual(shape), &windows)));
+        }
+    }
+}
+
+/// The places a pool gives, by hand.
+#[test]
+fn pools_of_a_row() {
+    let row = Tensor::<1>::from_data([3.0f32, 1.0, 2.0, 5.0, 4.0, 0.0], &Device::flex()).reshape([1, 1, 6, 1]);
+    // Two rows, as a window has two places down.
+    let image = || Tensor::cat(vec![row.clone(), row.clone()], 1).into();
+    let read = |x: Dual<4>| x.value.into_data().try_to_vec::<f32>().unwrap();
+    assert_eq!(read(ops::max_pool(image(), &Windows::new(2, 2))), [3.0, 5.0, 4.0]);
+    assert_eq!(read(ops::mean_pool(image(), &Windows::new(2, 2))), [2.0, 3.5, 2.0]);
+    let partial = Windows { size: 2, stride: 3, pad: 0, partial: true };
+    assert_eq!(read(ops::max_pool(image(), &partial)), [3.0, 5.0]);
+    assert_eq!(read(ops::max_pool(image(), &Windows { stride: 5, ..partial })), [3.0, 0.0]);
+    assert_eq!(read(ops::mean_pool(image(), &Windows { stride: 5, ..partial })), [2.0, 0.0]);
+    // What lies beyond the border does not count in a mean.
+    let around = read(ops::mean_pool(image(), &Windows::around(3)));
+    assert_eq!(around[..6], [2.0, 2.0, 8.0 / 3.0, 11.0 / 3.0, 3.0, 2.0]);
 }
 
 #[test]
