@@ -55,6 +55,8 @@ pub enum Command {
     Sample(Sample),
     /// Say how likely data are under a model: log-densities, bits per dimension
     Likelihood(Likelihood),
+    /// Say how good samples are: metrics of a model, a file or a folder against data
+    Evaluate(Evaluate),
     /// Turn data into their codes: where the probability-flow ODE takes them at the noisiest level
     Encode(Encode),
     /// Turn codes back into data
@@ -328,6 +330,78 @@ pub struct Likelihood {
     #[arg(long)]
     pub json: bool,
     /// Weights to use: those of the last step, or their average; default the average where there is one
+    #[arg(long, value_name = "WHICH")]
+    pub weights: Option<Which>,
+    /// Replace files that this command did not write; what it reads is never replaced
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Evaluate {
+    /// A run directory, a demo's directory, a checkpoint file or exact:FILE.json, which is sampled; or a file or folder of samples, or
+    /// a data set such as mnist
+    #[arg(value_name = "MODEL|FILE|FOLDER")]
+    pub of: OsString,
+    /// Data to compare with: a data set such as mnist, a file or folder (FILE.npy, FILE.csv, FOLDER), or an experiment; default what
+    /// the model was trained on
+    #[arg(long, value_name = "NAME|PATH")]
+    pub against: Option<String>,
+    /// Part of those data: train or test; default train, and all of a file or folder that is named
+    #[arg(long, value_name = "PART")]
+    pub split: Option<Part>,
+    /// Data that were not trained on; default the test part of the same data
+    #[arg(long, value_name = "NAME|PATH")]
+    pub held_out: Option<String>,
+    /// Metrics, with commas between them; default what suits the data. `stein list metrics` names them
+    #[arg(long, value_name = "A,B,...", value_delimiter = ',')]
+    pub metrics: Vec<String>,
+    /// Change a metric, for example precision.k=3; may be repeated
+    #[arg(long = "metric-set", value_name = "METRIC.KEY=VALUE")]
+    pub metric_settings: Vec<String>,
+    /// What is compared: none, the numbers themselves; or what a network sees in pictures: inception, as pytorch-fid resizes, or
+    /// inception_tensorflow, as torch-fidelity does
+    #[arg(long, default_value = "none", value_name = "NAME")]
+    pub features: String,
+    /// The weights of that network: pt_inception-2015-12-05-6726825d.pth
+    #[arg(long, value_name = "FILE")]
+    pub feature_weights: Option<PathBuf>,
+    /// Number of samples; default 1000 of a model, and all of a file
+    #[arg(short, long, value_name = "N")]
+    pub n: Option<usize>,
+    /// Most rows of the data for metrics that compare all pairs, evenly spread; default 10000
+    #[arg(long, value_name = "N")]
+    pub reference_n: Option<usize>,
+    /// Mean and covariance of the data for the Fréchet distance: read from the file if it is there, as pytorch-fid's, or else
+    /// written to it
+    #[arg(long, value_name = "FILE.npz")]
+    pub reference: Option<PathBuf>,
+    /// Print one JSON object, of each metric its value and error
+    #[arg(long)]
+    pub json: bool,
+    /// Leave a page in a directory: the numbers, samples beside data, and the data nearest to samples
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+    /// Seed of the samples
+    #[arg(short, long, default_value_t = 0, value_name = "S")]
+    pub seed: u64,
+    /// Sampler; default the experiment's. `stein list samplers` names them
+    #[arg(long, value_name = "NAME")]
+    pub sampler: Option<String>,
+    /// Grid intervals; default the experiment's
+    #[arg(long, value_name = "K")]
+    pub steps: Option<usize>,
+    /// Scale of classifier-free guidance, for a model trained with label dropout; 1 is none
+    #[arg(long, value_name = "SCALE")]
+    pub guidance: Option<f64>,
+    /// Change the sampling, for example sample.sampler.eta=0.5, or how the data are read, for example source.label=kind; may be
+    /// repeated
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub settings: Vec<String>,
+    /// Directory with data sets; default the environment variable STEIN_DATA, or else `data`
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Weights to sample with: those of the last step, or their average; default the average where there is one
     #[arg(long, value_name = "WHICH")]
     pub weights: Option<Which>,
     /// Replace files that this command did not write; what it reads is never replaced

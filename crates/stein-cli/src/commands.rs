@@ -15,16 +15,17 @@ use clap::CommandFactory;
 use stein::{Error, Kind, Projection, Result, Variance, ensure};
 use stein_data::{Data, Split, Stats};
 use stein_run::{
-    Bounded, Changes, Classes, CodeOptions, DataChoice, DataConfig, DemoOptions, Experiment, FieldOptions, Format,
-    ImportOptions, Interpolation, LikelihoodOptions, Model, Output, RunDir, Start, Streams, Subject, TrainOptions,
-    Weights, bench, compare, decode_to, default_count, demo, device, draw_field, draw_to_file, encode_to_file, export,
-    import, interpolate, likelihood, prepare, preview_to_file, reference, report_runs, train,
+    Bounded, Changes, Classes, CodeOptions, DataChoice, DataConfig, DemoOptions, EvaluateOptions, Experiment,
+    FieldOptions, Format, ImportOptions, Interpolation, LikelihoodOptions, Model, Of, Output, RunDir, Start, Streams,
+    Subject, TrainOptions, Weights, bench, compare, decode_to, default_count, demo, device, draw_field, draw_to_file,
+    encode_to_file, evaluate, export, import, interpolate, likelihood, prepare, preview_to_file, reference,
+    report_runs, train,
 };
 
 use crate::{
     args::{
-        Args, BenchCommand, Command, Compare, DataCommand, DataSource, Decode, Import, Interpolate, Likelihood,
-        ModelData, Part, Paths, Precision, Sample, Show, Train, Which, Work,
+        Args, BenchCommand, Command, Compare, DataCommand, DataSource, Decode, Evaluate, Import, Interpolate,
+        Likelihood, ModelData, Part, Paths, Precision, Sample, Show, Train, Which, Work,
     },
     bars::{Bars, tell},
 };
@@ -80,6 +81,7 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
         }
         Command::Export { model, output, force } => say(&export(&model, &output, force)?)?,
         Command::Likelihood(args) => return likelihood_of(&args, &device_name),
+        Command::Evaluate(args) => return evaluate_samples(args, &device_name),
         Command::Encode(args) => {
             let model = open(&args.model, None, &device_name)?;
             return watched(|watch| {
@@ -206,8 +208,16 @@ fn open(model: &OsStr, weights: Option<Which>, device_name: &str) -> Result<Mode
     let device = device(device_name)?;
     match weights {
         None => Model::open(model, &device),
-        Some(Which::Raw) => Model::open_with(model, Weights::Raw, &device),
-        Some(Which::Ema) => Model::open_with(model, Weights::Ema, &device),
+        Some(weights) => Model::open_with(model, weights.into(), &device),
+    }
+}
+
+impl From<Which> for Weights {
+    fn from(which: Which) -> Self {
+        match which {
+            Which::Raw => Self::Raw,
+            Which::Ema => Self::Ema,
+        }
     }
 }
 
@@ -258,22 +268,67 @@ fn compare_models(args: &Compare, device_name: &str) -> Result<ExitCode> {
     Ok(code)
 }
 
+impl From<Part> for Split {
+    fn from(part: Part) -> Self {
+        match part {
+            Part::Train => Self::Train,
+            Part::Test => Self::Test,
+        }
+    }
+}
+
 impl From<&ModelData> for DataChoice {
     fn from(data: &ModelData) -> Self {
         let ModelData { name, settings, split, n, class, data_dir } = data;
-        let split = split.map(|part| match part {
-            Part::Train => Split::Train,
-            Part::Test => Split::Test,
-        });
         Self {
             name: name.clone(),
             settings: settings.clone(),
-            split,
+            split: split.map(Split::from),
             folder: data_dir.clone(),
             n: *n,
             class: class.clone(),
         }
     }
+}
+
+fn evaluate_samples(args: Evaluate, device_name: &str) -> Result<ExitCode> {
+    let of = Of::open(&args.of, args.weights.map(Weights::from), &device(device_name)?)?;
+    let (sampling, reading) = args.settings.into_iter().partition(|setting| setting.starts_with("sample."));
+    let options = EvaluateOptions {
+        against: args.against,
+        split: args.split.map(Split::from),
+        held_out: args.held_out,
+        settings: reading,
+        metrics: args.metrics,
+        metric_settings: args.metric_settings,
+        features: args.features,
+        weights: args.feature_weights,
+        n: args.n,
+        reference_n: args.reference_n,
+        reference: args.reference,
+        seed: args.seed,
+        sampling: Changes {
+            sampler: args.sampler,
+            steps: args.steps,
+            guidance: args.guidance,
+            settings: sampling,
+            ..Changes::default()
+        },
+        folder: args.data_dir,
+        report: args.report.clone(),
+        force: args.force,
+    };
+    let mut text = String::new();
+    let code = watched(|watch| {
+        let found = evaluate(&of, &options, watch)?;
+        text = if args.json { json_line(&found.json())? } else { found.to_string() };
+        Ok(())
+    })?;
+    say(&text)?;
+    if let Some(folder) = args.report.filter(|_| !text.is_empty()) {
+        announce(&format!("the page is {}", folder.join("index.html").display()));
+    }
+    Ok(code)
 }
 
 fn likelihood_of(args: &Likelihood, device_name: &str) -> Result<ExitCode> {

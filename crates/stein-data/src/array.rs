@@ -112,7 +112,7 @@ pub(crate) fn dimensions(path: &Path) -> Option<usize> {
 
 /// The array of a `.npy` file, or of a `.npz` file the array called `array` (by default `x`, or the only one beside the
 /// labels) and the labels in the one called `label` (by default `y` or `labels` where there is one), as text, one for
-/// each first index. In a `.npy` file `label` means nothing.
+/// each first index. A `.npy` file has those that [lie beside it](labels_beside).
 pub(crate) fn read(path: &Path, array: Option<&str>, label: Option<&str>) -> Result<(Array, Option<Vec<String>>)> {
     let at = path.display();
     let broken = |e: &dyn std::fmt::Display| Error::of(Kind::File, format!("{at} cannot be read as npz: {e}"));
@@ -121,7 +121,12 @@ pub(crate) fn read(path: &Path, array: Option<&str>, label: Option<&str>) -> Res
     let size = file.metadata().map_err(unreadable)?.len();
     let file = BufReader::new(file);
     if !path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("npz")) {
-        return Ok((npy(file, size, &at.to_string())?, None));
+        let array = npy(file, size, &at.to_string())?;
+        let labels = labels_beside(path)?;
+        if let Some(labels) = &labels {
+            one_each(labels, &array, &at)?;
+        }
+        return Ok((array, labels));
     }
     let mut archive = zip::ZipArchive::new(file).map_err(|e| broken(&e))?;
     let files: zip::result::ZipResult<Vec<String>> = archive.file_names().map(|name| Ok(name?.into_owned())).collect();
@@ -144,24 +149,45 @@ pub(crate) fn read(path: &Path, array: Option<&str>, label: Option<&str>) -> Res
         npy(file, size, &format!("{at} (array `{}`)", short(name)))
     };
     let labels = match label {
-        Some(name) => {
-            let labels = read(name)?;
-            ensure!(
-                Kind::File,
-                labels.shape.len() == 1,
-                "{at} has labels of the shape {:?}: store one a sample, [N]",
-                labels.shape
-            );
-            Some(labels.numbers.into_f64().iter().map(f64::to_string).collect::<Vec<_>>())
-        }
+        Some(name) => Some(as_text(read(name)?, &at)?),
         None => None,
     };
     let array = read(array)?;
     if let Some(labels) = &labels {
-        let (given, rows) = (labels.len(), array.shape.first().copied().unwrap_or_default());
-        ensure!(Kind::File, given == rows, "{at} has {given} labels for {rows} rows: give each row one label");
+        one_each(labels, &array, &at)?;
     }
     Ok((array, labels))
+}
+
+/// The labels that lie beside a `.npy` file, in one called as it with `.labels.npy` behind: where samples that were drawn by class have
+/// theirs.
+pub(crate) fn labels_beside(path: &Path) -> Result<Option<Vec<String>>> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".labels.npy");
+    let beside = Path::new(&beside);
+    if !beside.is_file() {
+        return Ok(None);
+    }
+    let (array, _) = read(beside, None, None)?;
+    as_text(array, beside.display()).map(Some)
+}
+
+/// Labels as text.
+fn as_text(labels: Array, at: impl std::fmt::Display) -> Result<Vec<String>> {
+    ensure!(
+        Kind::File,
+        labels.shape.len() == 1,
+        "{at} has labels of the shape {:?}: store one a sample, [N]",
+        labels.shape
+    );
+    Ok(labels.numbers.into_f64().iter().map(f64::to_string).collect())
+}
+
+/// Fails unless there is a label for each row.
+fn one_each(labels: &[String], array: &Array, at: impl std::fmt::Display) -> Result<()> {
+    let (given, rows) = (labels.len(), array.shape.first().copied().unwrap_or_default());
+    ensure!(Kind::File, given == rows, "{at} has {given} labels for {rows} rows: give each row one label");
+    Ok(())
 }
 
 /// What stands before the numbers.

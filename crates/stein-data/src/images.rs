@@ -251,14 +251,18 @@ impl Images {
             && let Ok([n, h, w, c]) = self.array_shape(&stored.shape)
             && self.label.is_none()
         {
-            let Part { own, note } = Part::of(split, n, self.test_fraction, None)?;
+            let (labels, class_names) = labels_of(array::labels_beside(&self.path)?, self.max_classes, &path)?;
+            let part = Part::of(split, n, self.test_fraction, labels.as_deref())?;
+            let labels = part.labels(labels);
+            let Part { own, note } = part;
             let target = self.array_target([h, w, c], stored.depth)?;
             if !own.is_empty() && !self.fits_memory(own.len(), &target) {
                 let Target { height, width, channels, .. } = target;
                 let rows = StoredImages { path: self.path.clone(), stored, size: [h, w, c], own, target };
                 rows.read(0)?; // so that settings that do not fit are said at once
                 let shape = Shape::Image { height, width, channels };
-                return Ok(Data::from_stream(&self.name(), shape, Arc::new(rows), None, Vec::new())?.noted([note]));
+                let data = Data::from_stream(&self.name(), shape, Arc::new(rows), labels, class_names)?;
+                return Ok(data.noted([note]));
             }
         }
         let (array, labels) = array::read(&self.path, self.array.as_deref(), self.label.as_deref())?;

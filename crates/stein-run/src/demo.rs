@@ -6,11 +6,11 @@ use std::{fs, path::PathBuf};
 use serde_json::Map;
 use stein::{Error, Kind, Result, ensure};
 use stein_base::files::write_atomically;
-use stein_data::{Source, Split};
+use stein_data::{Data, Source, Split};
+use stein_metrics::{Agreement, AnyMetric, Batch, Measured, Novelty, Session, Side, Spread};
 
 use crate::{
-    Classes, Experiment, Model, Quality, RunDir, SampleConfig, Start, Summary, TrainOptions, Trained, Watch, draw,
-    draw_frames,
+    Classes, Experiment, Model, RunDir, SampleConfig, Start, Summary, TrainOptions, Trained, Watch, draw, draw_frames,
     html::{Section, report},
     picture::{Frame, Series, line_chart, to_gif, to_png},
     prepare,
@@ -42,6 +42,41 @@ pub struct DemoOutcome {
     pub quality: Option<Quality>,
     /// A table of them, for people.
     pub summary: String,
+}
+
+/// Whether class-conditional samples are good, in three numbers: are they of their class, as varied as the data, and not copies of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Quality {
+    /// [`Agreement`] with 5 nearest neighbors among the training data.
+    pub agreement: f64,
+    /// The same of the test data: what agreement can be expected of real data.
+    pub agreement_of_test: f64,
+    /// [`Spread`]: within the classes of the samples over that of the training data.
+    pub spread: f64,
+    /// [`Novelty`]: mean distance of the samples to the nearest training example over that of the test data. Copies would give 0.
+    pub novelty: f64,
+}
+
+impl Quality {
+    /// Of samples (`values` in row order, drawn for `labels`) of labeled data.
+    fn of(values: &[f32], labels: &[u32], train: &Data, test: &Data) -> Result<Self> {
+        let metrics: [AnyMetric; 3] = [Agreement::default().into(), Spread {}.into(), Novelty {}.into()];
+        let mut session = Session::new(&metrics, train.dim())?;
+        for (side, data) in [(Side::Reference, train), (Side::HeldOut, test)] {
+            let labels = data.labels.as_ref().ok_or_else(|| Error::new("the demonstration needs data with classes"))?;
+            let labels: Vec<u32> = labels.iter().map(|&label| label as u32).collect();
+            session.update(side, Batch::from(&data.all_rows()?).labeled(&labels))?;
+        }
+        session.update(Side::Samples, Batch::from(values).labeled(labels))?;
+        let measured: Vec<Measured> = session.finish().into_iter().collect::<Result<_>>()?;
+        let [agreement, spread, novelty] = &measured[..] else { unreachable!("three metrics give three results") };
+        Ok(Self {
+            agreement: agreement.value,
+            agreement_of_test: agreement.part("held_out").unwrap_or(f64::NAN),
+            spread: spread.value,
+            novelty: novelty.value,
+        })
+    }
 }
 
 /// Samples that are measured.
@@ -105,11 +140,9 @@ fn finish(
     let drawn = draw(model, MEASURED, experiment.seed, &Classes::All, &model.sample, watch)?;
     let shown_labels =
         drawn.labels.clone().ok_or_else(|| Error::new("the demonstration needs data.conditional = true"))?;
-    let labels: Vec<usize> = shown_labels.iter().map(|&label| label as usize).collect();
     let of = |split| experiment.data.source.load(split, None);
     let (train_data, test_data) = (of(Split::Train)?, of(Split::Test)?);
-    let quality = Quality::of(&drawn.values, &labels, &train_data, &test_data)?
-        .ok_or_else(|| Error::new("the demonstration needs data with classes"))?;
+    let quality = Quality::of(&drawn.values, &shown_labels, &train_data, &test_data)?;
 
     let shown: Vec<usize> = (0..MEASURED).filter(|i| i % (MEASURED / model.subject.classes.len()) < SHOWN).collect();
     let dim = model.subject.dim();

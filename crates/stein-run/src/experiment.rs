@@ -246,7 +246,7 @@ pub(crate) fn parse_toml(text: &str) -> Result<Table> {
 }
 
 /// Applies one `path.to.key=value`. A bare word for something tagged by `kind` replaces it whole: `sample.sampler=ddim`.
-fn set(table: &mut Table, setting: &str) -> Result<()> {
+pub(crate) fn set(table: &mut Table, setting: &str) -> Result<()> {
     let Some((path, value)) = setting.split_once('=') else {
         let setting = names::short(setting);
         return Err(Error::new(format!("--set {setting}: give a path and a value, such as train.steps=2000")));

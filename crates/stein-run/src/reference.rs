@@ -13,6 +13,7 @@ use stein_base::{
     explain::{self, Choice, Entry, Form, Key, Table},
 };
 use stein_data::Source;
+use stein_metrics::AnyMetric;
 use stein_nn::{AdamWConfig, Decay, EmaConfig, EmbeddingConfig, NetworkConfig, NoiseNumber};
 
 use crate::{AnyFamily, Experiment, Method, device};
@@ -73,6 +74,7 @@ pub fn lists() -> Vec<List> {
         list("samplers", Method::form(), Some("--sampler"), "what draws samples, level by level"),
         list("grids", Spacing::form(), Some("--grid"), "how the levels a sampler stops at are spaced"),
         list("wrappers", AnyWrapper::form(), None, "what is wrapped around a model when it is sampled"),
+        list("metrics", AnyMetric::form(), Some("--metrics"), "what says how good samples are"),
         list("devices", Form::Plain("device"), Some("--device"), "what computes; a GPU is built in with --features"),
     ]
 }

@@ -46,9 +46,7 @@ fn a_list_has_a_line_for_each_of_its_names() {
 #[test]
 fn a_name_is_explained_with_all_its_settings() {
     let heun = list(&["samplers", "heun"]);
-    for part in
-        ["sample.sampler = { kind = \"heun\" }", "--sampler heun", "k_heun", "s_churn", "S_noise"]
-    {
+    for part in ["sample.sampler = { kind = \"heun\" }", "--sampler heun", "k_heun", "s_churn", "S_noise"] {
         assert!(heun.contains(part), "{part} in {heun}");
     }
     assert!(list(&["heun"]).contains(&heun));

@@ -95,6 +95,11 @@ pub struct Inception {
 }
 
 impl Inception {
+    /// Numbers of its features.
+    pub const FEATURES: usize = FEATURES;
+    /// Classes it tells apart.
+    pub const CLASSES: usize = CLASSES;
+
     /// The network with fresh weights.
     pub fn new(init: &mut Init) -> Self {
         let conv = |size: usize, inputs, outputs, init: &mut Init| Conv::of_size([size; 2], inputs, outputs, init);

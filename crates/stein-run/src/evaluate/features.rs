@@ -1,12 +1,10 @@
 //! Features: the rows that metrics compare, in place of the data themselves.
 
-use std::path::Path;
-
-use stein::{Result, Tensor, TensorData, ensure};
+use stein::{Device, Result, Tensor, TensorData, ensure, names};
 use stein_data::Shape;
-use stein_nn::{Inception, Resize};
+use stein_nn::{Inception, Resize, import};
 
-use super::{EvaluateOptions, unknown_features};
+use super::EvaluateOptions;
 
 /// The names of features: the numbers themselves, and FID's Inception-v3 with either of its resizings.
 pub const FEATURES: [&str; 3] = ["none", "inception", "inception_tensorflow"];
@@ -35,20 +33,21 @@ pub(super) trait Extractor {
 }
 
 /// The extractor that is asked for; none for the numbers themselves.
-pub(super) fn named(options: &EvaluateOptions, shape: Shape) -> Result<Option<Box<dyn Extractor>>> {
-    let name = stein_base::names::spelled(&options.features);
-    let resize = match name.as_str() {
-        "none" => {
+pub(super) fn named(options: &EvaluateOptions, shape: Shape, device: &Device) -> Result<Option<Box<dyn Extractor>>> {
+    let name = FEATURES.into_iter().find(|known| names::same(known, &options.features));
+    let resize = match name {
+        Some("none") => {
             ensure!(
                 options.weights.is_none(),
                 "--feature-weights is of a network, and --features none compares the numbers themselves: leave it out, or name a network"
             );
             return Ok(None);
         }
-        "inception" => Resize::Bilinear,
-        "inception_tensorflow" => Resize::TensorFlow,
-        _ => return Err(unknown_features(&options.features)),
+        Some("inception") => Resize::Bilinear,
+        Some("inception_tensorflow") => Resize::Tensorflow,
+        _ => return Err(names::unknown("features", &options.features, &FEATURES)),
     };
+    let name = &options.features;
     ensure!(
         matches!(shape, Shape::Image { channels: 1 | 3, .. }),
         "--features {name} is for gray and color pictures, and these are {shape}: use none"
@@ -59,21 +58,22 @@ pub(super) fn named(options: &EvaluateOptions, shape: Shape) -> Result<Option<Bo
              --feature-weights"
         )));
     };
-    let inception = stein_nn::import::inception::load(Path::new(path))?;
-    Ok(Some(Box::new(OfInception { inception, resize })))
+    let inception = import::inception::load(path, device)?;
+    Ok(Some(Box::new(OfInception { inception, resize, device: device.clone() })))
 }
 
 /// FID's Inception-v3.
 struct OfInception {
     inception: Inception,
     resize: Resize,
+    device: Device,
 }
 
 impl Extractor for OfInception {
     fn name(&self) -> String {
         match self.resize {
             Resize::Bilinear => "inception (bilinear, as pytorch-fid)".into(),
-            Resize::TensorFlow => "inception (TensorFlow's resizing, as torch-fidelity)".into(),
+            Resize::Tensorflow => "inception (TensorFlow's resizing, as torch-fidelity)".into(),
         }
     }
 
@@ -86,19 +86,19 @@ impl Extractor for OfInception {
     }
 
     fn extract(&self, values: &[f32], shape: Shape) -> Result<Extracted> {
-        let found = self.inception.features(pictures(values, shape)?, self.resize)?;
+        let found = self.inception.features(pictures(values, shape, &self.device)?, self.resize)?;
         let host = |x: Tensor<2>| x.to_data().iter::<f32>().collect();
         Ok(Extracted { features: host(found.pool), outputs: host(found.unbiased_logits) })
     }
 }
 
-/// Pictures `[rows, height, width, 3]`; gray ones have three equal channels.
-fn pictures(values: &[f32], shape: Shape) -> Result<Tensor<4>> {
+/// Pictures `[rows, height, width, 3]` in [−1, 1]; gray ones have three equal channels.
+fn pictures(values: &[f32], shape: Shape, device: &Device) -> Result<Tensor<4>> {
     let Shape::Image { height, width, channels } = shape else {
-        return Err(stein::Error::new("these are no pictures"));
+        return Err(stein::Error::new(format!("{shape} are no pictures")));
     };
     let rows = values.len() / shape.len();
-    let data = TensorData::new(values.to_vec(), [rows, height, width, channels]);
-    let pictures = Tensor::<4>::from_data(data, &stein::Device::flex());
+    let data = TensorData::new(values.iter().map(|value| 2.0 * value - 1.0).collect(), [rows, height, width, channels]);
+    let pictures = Tensor::<4>::from_data(data, device);
     Ok(if channels == 1 { pictures.repeat_dim(3, 3) } else { pictures })
 }

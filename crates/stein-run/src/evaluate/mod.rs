@@ -8,21 +8,22 @@ pub use features::FEATURES;
 pub use report::Evaluation;
 
 use std::{
-    path::PathBuf,
+    ffi::OsStr,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::Instant,
 };
 
-use stein::{Device, Error, Kind, Result, ensure, names};
+use stein::{Device, Error, Result, ensure};
 use stein_data::{Shape, Split};
-use stein_metrics::{AnyMetric, Batch, Content, Measured, Metric, Moments, Pairing, Session, Side};
+use stein_metrics::{AnyMetric, Batch, Content, Measured, Moments, Pairing, Session, Side};
 use toml::Table;
 
-use crate::{Changes, Event, Model, Watch};
+use crate::{Changes, Event, Model, RunDir, Watch, Weights};
 
 use features::Extractor;
 use report::Leave;
-use sides::{Part, Samples, Sides};
+use sides::{Part, Sides};
 
 /// Whose samples are measured.
 pub enum Of {
@@ -30,6 +31,31 @@ pub enum Of {
     Model(Box<Model>),
     /// A file or folder of samples, or a data set by name.
     Data(String),
+}
+
+impl Of {
+    /// The model of that name where there is one, or else the data.
+    ///
+    /// # Errors
+    /// A model that cannot be opened, weights that are asked for of data, and a name that is no text.
+    pub fn open(name: &OsStr, weights: Option<Weights>, device: &Device) -> Result<Self> {
+        let path = Path::new(name);
+        let is_model = name.as_encoded_bytes().starts_with(b"exact:")
+            || (path.is_dir() && RunDir::within(path).is_ok())
+            || path.extension().is_some_and(|ending| ending == "safetensors");
+        if is_model {
+            let model = match weights {
+                Some(weights) => Model::open_with(name, weights, device)?,
+                None => Model::open(name, device)?,
+            };
+            return Ok(Self::Model(Box::new(model)));
+        }
+        ensure!(weights.is_none(), "--weights is of a model, and {} is none: leave it out", path.display());
+        match name.to_str() {
+            Some(text) => Ok(Self::Data(text.to_owned())),
+            None => Err(Error::new(format!("the path {} is not UTF-8: rename the file", path.display()))),
+        }
+    }
 }
 
 /// What is measured against what.
@@ -117,8 +143,12 @@ const ROWS: usize = 256;
 /// that are not finite.
 pub fn evaluate(of: &Of, options: &EvaluateOptions, watch: &mut dyn Watch) -> Result<Evaluation> {
     let started = Instant::now();
+    ensure!(
+        matches!(of, Of::Model(_)) || options.sampling == Changes::default(),
+        "a sampler, its steps and settings are of a model, and these samples were drawn before: leave them out"
+    );
     let sides = Sides::of(of, options)?;
-    let extractor = features::named(options, sides.shape)?;
+    let extractor = features::named(options, sides.shape, &device(of))?;
     let moments = saved_moments(options, extractor.as_deref())?;
     let metrics = metrics(options, &sides, extractor.as_deref(), moments.is_some())?;
     let leave = options.report.as_ref().map(|folder| Leave::new(folder, options.force)).transpose()?;
@@ -171,12 +201,14 @@ fn saved_moments(options: &EvaluateOptions, extractor: Option<&dyn Extractor>) -
     let Some(path) = options.reference.as_ref().filter(|path| path.exists()) else { return Ok(None) };
     let moments = Moments::load(path)?;
     let name = extractor.map_or_else(|| "none".to_owned(), |extractor| extractor.name());
-    if let Some(theirs) = moments.extractor.as_ref().filter(|theirs| **theirs != name) {
-        return Err(Error::of(
-            Kind::Mismatch,
-            format!("{} has moments of the features {theirs}, and these are {name}: give --features {theirs}", path.display()),
-        ));
-    }
+    let theirs = &moments.extractor;
+    // Files of other programs do not say.
+    ensure!(
+        Kind::Mismatch,
+        theirs.is_empty() || *theirs == name,
+        "{} has moments of the features {theirs}, and these are {name}: compare features of one kind",
+        path.display()
+    );
     Ok(Some(moments))
 }
 
@@ -222,9 +254,17 @@ fn metrics(
         return Ok(metrics);
     }
     let names: &[&str] = match sides.shape {
-        Shape::Image { .. } => {
-            &["frechet", "kernel", "inception_score", "precision", "recall", "density", "coverage", "agreement", "spread"]
-        }
+        Shape::Image { .. } => &[
+            "frechet",
+            "kernel",
+            "inception_score",
+            "precision",
+            "recall",
+            "density",
+            "coverage",
+            "agreement",
+            "spread",
+        ],
         _ => &["sliced_wasserstein", "energy", "c2st", "precision", "recall", "density", "coverage"],
     };
     let names = names.iter().chain(&["authenticity", "novelty"]);
@@ -341,7 +381,13 @@ impl<'a> Measuring<'a> {
                     .cloned()
                     .collect();
                 if !of.is_empty() {
-                    groups.push(Group { session: Session::new(&of, dim(content))?, metrics: of, content, all, given: 0 });
+                    groups.push(Group {
+                        session: Session::new(&of, dim(content))?,
+                        metrics: of,
+                        content,
+                        all,
+                        given: 0,
+                    });
                 }
             }
         }
@@ -407,7 +453,7 @@ impl<'a> Measuring<'a> {
     fn finish(self, options: &EvaluateOptions, extractor: &str) -> Result<Vec<(AnyMetric, Measured, usize)>> {
         if let (Some(moments), Some(path)) = (self.moments, &options.reference) {
             let mut moments = moments.finish()?;
-            moments.extractor = Some(extractor.to_owned());
+            extractor.clone_into(&mut moments.extractor);
             moments.save(path)?;
         }
         let mut all = Vec::new();
@@ -422,14 +468,9 @@ impl<'a> Measuring<'a> {
 }
 
 /// The device features are found on.
-pub(super) fn device(of: &Of) -> Device {
+fn device(of: &Of) -> Device {
     match of {
         Of::Model(model) => model.device.clone(),
         Of::Data(_) => Device::flex(),
     }
-}
-
-/// The sentence for features of another name.
-pub(super) fn unknown_features(name: &str) -> Error {
-    names::unknown("features", name, &FEATURES)
 }

@@ -9,13 +9,13 @@ use serde_json::{Map, Value, json};
 use stein::{Error, Kind, Result};
 use stein_base::files::write_atomically;
 use stein_data::Shape;
-use stein_metrics::{AnyMetric, Better, Measured, Metric, Neighbors, Rows, Side};
+use stein_metrics::{AnyMetric, Better, Measured, Neighbors, Rows, Side};
 
 use super::sides::{Part, Sides};
 use crate::{
     Summary,
     html::{Section, report},
-    picture::{auto_scale, from_unit, grid, to_png},
+    picture::{auto_scale, grid, to_png},
     replacing::Recorded,
 };
 
@@ -247,15 +247,15 @@ fn pictures(shown: &Shown, sides: &Sides) -> Result<Vec<Section>> {
         sections.push(Section::Heading("Samples and data".into()));
         sections.push(section(&both, sides.shape, 16, "Left eight columns samples, right eight data.")?);
     }
-    let mut rows = Rows::new(dim);
-    rows.push(&shown.values[..].into());
+    let rows = Rows::of(dim, &shown.values)?;
     let mut nearest: Vec<Vec<(f64, Vec<f32>)>> = vec![Vec::new(); count];
     for first in (0..reference.count()).step_by(NEAR_AT_ONCE) {
         let (values, _) = reference.read(first, NEAR_AT_ONCE)?;
-        let mut part = Rows::new(dim);
-        part.push(&values[..].into());
+        let part = Rows::of(dim, &values)?;
         for (found, near) in nearest.iter_mut().zip(Neighbors::among(&part).of(&rows, NEAREST)) {
-            found.extend(near.iter().map(|near| (near.distance(), values[near.row * dim..(near.row + 1) * dim].to_vec())));
+            found.extend(
+                near.iter().map(|near| (near.distance(), values[near.place * dim..(near.place + 1) * dim].to_vec())),
+            );
             found.sort_by(|a, b| a.0.total_cmp(&b.0));
             found.truncate(NEAREST);
         }
@@ -298,11 +298,7 @@ fn section(values: &[f32], shape: Shape, columns: usize, caption: &str) -> Resul
     let Shape::Image { height, width, channels } = shape else {
         return Err(Error::new("these are no pictures"));
     };
-    let all: Vec<_> = values
-        .chunks(shape.len())
-        .map(|picture| from_unit(picture, height, width, channels))
-        .collect::<Result<_>>()?;
-    let sheet = grid(&all, columns, auto_scale(width, columns), None)?;
+    let sheet = grid(values, (height, width, channels), columns, auto_scale(width, columns), None, "")?;
     Ok(Section::Picture {
         name: caption.into(),
         bytes: to_png(&sheet)?,

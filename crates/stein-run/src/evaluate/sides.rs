@@ -1,6 +1,6 @@
 //! The rows that are compared: samples as they are drawn or read, the reference and what was held out.
 
-use stein::{Error, Kind, Result, ensure, names};
+use stein::{Error, Result, ensure, names};
 use stein_data::{Data, Shape, Split};
 use stein_metrics::Side;
 
