@@ -16,7 +16,7 @@ mod extension;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use stein_simd::{Isa, attention::AttentionShape, convolution::Shape};
 
 use cpu::Change;
@@ -467,6 +467,13 @@ impl Windows {
         // One that begins beyond the image has nothing in it.
         if partial { free.div_ceil(stride).min((places + pad - 1) / stride) + 1 } else { free / stride + 1 }
     }
+
+    /// How many of its places every window has inside, along an axis of this many places.
+    fn inside(&self, places: usize) -> Vec<usize> {
+        let Self { size, stride, pad, .. } = *self;
+        let inside = |i: usize| (i * stride + size - pad).min(places) - (i * stride).saturating_sub(pad);
+        (0..self.count(places)).map(inside).collect()
+    }
 }
 
 /// The largest number of every window, by channel: `[N, H, W, C]` to `[N, H', W', C]`.
@@ -486,7 +493,19 @@ pub fn max_pool(x: Dual<4>, windows: &Windows) -> Dual<4> {
 /// # Panics
 /// If an image is smaller than a window.
 pub fn mean_pool(x: Dual<4>, windows: &Windows) -> Dual<4> {
-    x.linear(|x| engine::mean_pool(x, windows))
+    let Windows { size, stride, pad, partial } = *windows;
+    if partial || !takes(&x.value) {
+        return x.linear(|x| engine::mean_pool(x, windows));
+    }
+    let [_, h, w, _] = x.dims();
+    let device = x.value.device();
+    let sums = fir_resample(x, &Fir { kernel: vec![1.0; size], up: 1, down: stride, pad: [pad; 2], gain: 1.0 });
+    let [down, across] = [h, w].map(|places| windows.inside(places));
+    let shares = down.iter().flat_map(|down| across.iter().map(move |across| 1.0 / (down * across) as f32));
+    let shares =
+        Tensor::<1>::from_data(TensorData::new(shares.collect::<Vec<f32>>(), [down.len() * across.len()]), &device);
+    let shares = shares.reshape([1, down.len(), across.len(), 1]);
+    sums.linear(|x| x * shares.clone())
 }
 
 fn resample(x: Tensor<4>, change: Change) -> Tensor<4> {
