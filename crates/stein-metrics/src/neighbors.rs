@@ -120,7 +120,7 @@ fn blocks<T: Send>(
 ) -> Vec<T> {
     // A block has at most about four million values.
     let most = ((1 << 22) / one.dim()).max(16);
-    let (across, along) = (most.min(128), most.min(512));
+    let (across, along) = (most.min(256), most.min(512));
     let chunks: Vec<usize> = (0..one.len()).step_by(across).collect();
     let of_chunk = |&first: &usize| {
         let range = first..one.len().min(first + across);
