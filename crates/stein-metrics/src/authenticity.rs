@@ -5,8 +5,10 @@
 //! the data the model was trained on. Copies that were changed a little may pass; no such score is known to find
 //! memorization reliably. The error is a binomial's, for a given reference.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
-use stein_base::{Explain, Result};
+use stein_base::{Explain, Result, ensure};
 
 use crate::{Better, Measured, Metric, Needs, Neighbors, Running};
 
@@ -26,10 +28,17 @@ impl Metric for Authenticity {
 
     fn start(&self, _dim: usize) -> Result<Running> {
         Ok(Running::whole(|sides| {
+            let n = sides.reference.len();
+            ensure!(n > 1, "reference: {n} row has no other one: give more rows");
             let neighbors = Neighbors::among(&sides.reference);
-            let own = neighbors.radii(1).map_err(|error| error.at("reference"))?;
             let nearest = neighbors.of(&sides.samples, 1);
-            let authentic = nearest.iter().filter(|near| near[0].squared > own[near[0].place]).count();
+            // Of the reference only what is nearest to a sample matters; a row is among its own neighbors, at distance 0.
+            let mut places: Vec<usize> = nearest.iter().map(|near| near[0].place).collect();
+            places.sort_unstable();
+            places.dedup();
+            let others = neighbors.of(&sides.reference.select(places.iter().copied()), 2);
+            let own: HashMap<usize, f64> = places.into_iter().zip(others.iter().map(|near| near[1].squared)).collect();
+            let authentic = nearest.iter().filter(|near| near[0].squared > own[&near[0].place]).count();
             Ok(Measured::share(authentic, nearest.len()))
         }))
     }
