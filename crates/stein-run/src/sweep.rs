@@ -9,7 +9,7 @@ use std::{
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use stein::{AnySampler, Result, Rk45, ensure};
+use stein::{AnySampler, AnySchedule, Condition, Grid, Request, Result, Rk45, Spacing, ensure, optimized};
 use stein_base::files::write_atomically;
 use stein_metrics::{Better, Measured};
 use toml::Table;
@@ -29,7 +29,7 @@ pub struct SweepOptions {
     pub samplers: Vec<String>,
     /// The numbers of steps.
     pub steps: Vec<usize>,
-    /// The grids, by name; default the model's own.
+    /// The grids, by name; default the model's own. `optimized` is fitted to the model, see [`stein::optimized`].
     pub grids: Vec<String>,
     /// What else is changed for all.
     pub sampling: Changes,
@@ -48,6 +48,8 @@ pub struct Tried {
     pub sampler: String,
     /// The grid, where it was named.
     pub grid: Option<String>,
+    /// The levels of a fitted grid, σ/α.
+    pub levels: Option<Vec<f64>>,
     /// Steps.
     pub steps: usize,
     /// Calls of the model for each sample.
@@ -149,7 +151,12 @@ fn settings(model: &Model, options: &SweepOptions) -> Result<Vec<Setting>> {
             };
             for steps in steps {
                 let config = SampleConfig { sampler: sampler.clone().into(), ..base.clone() };
-                let config = config.with(&Changes { grid: grid.clone(), steps, ..Changes::default() })?;
+                let fitted = grid.as_deref() == Some(OPTIMIZED);
+                let named = grid.clone().filter(|_| !fitted);
+                let mut config = config.with(&Changes { grid: named, steps, ..Changes::default() })?;
+                if fitted && !sampler.adaptive() {
+                    config.grid = optimized_grid(model, &config, &sampler)?;
+                }
                 Plan::new(model, 1, 0, &Classes::Default, &config, false).map_err(|error| error.at(words))?;
                 settings.push(Setting {
                     sampler: words.clone(),
@@ -162,6 +169,54 @@ fn settings(model: &Model, options: &SweepOptions) -> Result<Vec<Setting>> {
     }
     ensure!(settings.len() <= MOST, "{} settings are too many for one sweep: give fewer", settings.len());
     Ok(settings)
+}
+
+/// The name of the grid that is fitted to the model.
+const OPTIMIZED: &str = "optimized";
+
+/// Candidate levels of a fitted grid, and the samples whose paths it is fitted to.
+const CANDIDATES: usize = 64;
+const FITTED: usize = 64;
+
+/// The grid of as many steps that fits the model and what the steps of the sampler are made of.
+fn optimized_grid(model: &Model, config: &SampleConfig, sampler: &AnySampler) -> Result<Grid> {
+    let (schedule, resolved) = config.resolve(model.schedule.as_ref(), model.trained)?;
+    let schedule = schedule
+        .ok_or_else(|| Error::new(format!("{} knows no levels, among which a grid could be fitted", model.name)))?;
+    let steps = config.grid.steps;
+    let fine = |schedule: &AnySchedule, start| {
+        Grid {
+            spacing: Spacing::Karras { rho: 7.0 },
+            steps: CANDIDATES.max(2 * steps) - 1,
+            start: Some(start),
+            end: resolved.grid.end,
+            clean: false,
+        }
+        .kernels(&**schedule)
+    };
+    let last = schedule.span().1;
+    let start = resolved.grid.start.unwrap_or(last);
+    // Levels without signal are no candidates; the noisiest that has a thousandth of it is.
+    let start = if schedule.kernel(start).alpha > 0.0 { start } else { schedule.time_at(-2.0 * 1e3f64.ln()) };
+    let classes = model.subject.classes.len() as u32;
+    let given = match model.trained && classes > 0 {
+        true => Condition::classes((0..FITTED as u32).map(|row| row % classes)),
+        false => Condition::none(),
+    };
+    let request = Request {
+        given,
+        data_variance: model.subject.variance,
+        device: model.device.clone(),
+        dtype: model.dtype,
+        ..Request::new(FITTED, model.subject.state_shape()?.iter().product(), 1 << 40)
+    };
+    let made_of = match sampler.order() {
+        Some(order) if order > 1 => optimized::Steps::Second,
+        _ => optimized::Steps::First,
+    };
+    let noise =
+        optimized::levels(&*model.denoiser(config)?, &*schedule, &fine(&schedule, start)?, &request, steps, made_of)?;
+    Ok(Grid { spacing: Spacing::Given { noise }, steps, clean: true, start: None, end: None })
 }
 
 /// Tries every sampler with every number of steps.
@@ -203,7 +258,12 @@ pub fn sweep(of: &Of, options: &SweepOptions, watch: &mut dyn Watch) -> Result<S
         if about.is_empty() {
             about = found.compared_with();
         }
+        let levels = match &config.grid.spacing {
+            Spacing::Given { noise } if grid.as_deref() == Some(OPTIMIZED) => Some(noise.clone()),
+            _ => None,
+        };
         let one = Tried {
+            levels,
             sampler,
             grid,
             steps: summary.config.grid.intervals(),
@@ -256,7 +316,7 @@ impl Truths {
         if !self.0.contains_key(&place) {
             let tight = Rk45 { rtol: 1e-7, atol: 1e-7, ..Rk45::default() };
             let mut truth = SampleConfig { sampler: AnySampler::from(tight).into(), ..config.clone() };
-            truth.grid = stein::Grid { start: resolved.grid.start, ..stein::Grid::default() };
+            truth.grid = Grid { start: resolved.grid.start, ..Grid::default() };
             self.0.insert(place.clone(), draw(&truth, watch)?);
         }
         let (ours, truth) = (draw(config, watch)?, &self.0[&place]);
@@ -287,17 +347,13 @@ impl Tried {
             .filter(|setting| !setting.trim().is_empty())
             .map(|setting| format!(" --set sample.sampler.{}", setting.split_whitespace().collect::<String>()))
             .collect();
+        if let Some(levels) = &self.levels {
+            let levels: Vec<String> = levels.iter().map(|level| short(*level)).collect();
+            let levels = levels.join(",");
+            return format!("--sampler {name} --set sample.grid.spacing={{kind=\"given\",noise=[{levels}]}}{settings}");
+        }
         let grid = self.grid.as_ref().map(|grid| format!(" --grid {grid}")).unwrap_or_default();
         format!("--sampler {name} --steps {}{grid}{settings}", self.steps)
-    }
-}
-
-/// How much worse than the best a value is, at least 0.
-fn loss(value: f64, better: Better) -> f64 {
-    match better {
-        Better::Smaller => value,
-        Better::Larger => -value,
-        Better::Near(right) => (value - right).abs(),
     }
 }
 
@@ -305,7 +361,7 @@ impl Sweep {
     /// The setting of fewest evaluations that is as good as the best by the first metric, up to their errors.
     pub fn recommended(&self) -> Option<&Tried> {
         let better = self.metrics.first()?.1;
-        let of = |tried: &Tried| loss(tried.measured[0].value, better);
+        let of = |tried: &Tried| better.loss(tried.measured[0].value);
         let best = self.tried.iter().min_by(|a, b| of(a).total_cmp(&of(b)))?;
         let error = |tried: &Tried| tried.measured[0].error.unwrap_or(0.0);
         let as_good = |tried: &&Tried| of(tried) - of(best) <= error(tried).hypot(error(best));
@@ -356,6 +412,7 @@ impl Sweep {
             let mut row = json!({
                 "sampler": tried.sampler,
                 "grid": tried.grid,
+                "levels": tried.levels,
                 "steps": tried.steps,
                 "evaluations": tried.evaluations,
                 "distance_to_ode": tried.distance,

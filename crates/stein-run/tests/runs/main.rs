@@ -4,6 +4,7 @@ mod classes;
 mod families;
 mod going_on;
 mod imports;
+mod measured;
 mod own;
 mod reports;
 mod schedules;
