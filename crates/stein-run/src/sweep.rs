@@ -9,7 +9,10 @@ use std::{
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use stein::{AnySampler, AnySchedule, Condition, Grid, Request, Result, Rk45, Spacing, ensure, optimized};
+use stein::{
+    AnySampler, Condition, Grid, Request, Result, Rk45, Spacing, ensure,
+    optimized::{Paths, Steps},
+};
 use stein_base::files::write_atomically;
 use stein_metrics::{Better, Measured};
 use toml::Table;
@@ -132,7 +135,7 @@ struct Setting {
     ode: bool,
 }
 
-fn settings(model: &Model, options: &SweepOptions) -> Result<Vec<Setting>> {
+fn settings(model: &Model, options: &SweepOptions, watch: &mut dyn Watch) -> Result<Vec<Setting>> {
     ensure!(!options.samplers.is_empty(), "name the samplers to try, such as --samplers ddim,heun");
     ensure!(!options.steps.is_empty(), "give the numbers of steps to try, such as --steps 10,20,50");
     let base = model.sample.with(&options.sampling)?;
@@ -140,7 +143,7 @@ fn settings(model: &Model, options: &SweepOptions) -> Result<Vec<Setting>> {
         [] => vec![None],
         grids => grids.iter().cloned().map(Some).collect(),
     };
-    let mut settings = Vec::new();
+    let (mut settings, mut fits) = (Vec::new(), Fits::default());
     for words in &options.samplers {
         let sampler = sampler(words)?;
         for grid in &grids {
@@ -155,7 +158,8 @@ fn settings(model: &Model, options: &SweepOptions) -> Result<Vec<Setting>> {
                 let named = grid.clone().filter(|_| !fitted);
                 let mut config = config.with(&Changes { grid: named, steps, ..Changes::default() })?;
                 if fitted && !sampler.adaptive() {
-                    config.grid = optimized_grid(model, &config, &sampler)?;
+                    let most = options.steps.iter().copied().max().unwrap_or(1);
+                    config.grid = fits.grid(model, &config, &sampler, most, watch)?;
                 }
                 Plan::new(model, 1, 0, &Classes::Default, &config, false).map_err(|error| error.at(words))?;
                 settings.push(Setting {
@@ -174,49 +178,64 @@ fn settings(model: &Model, options: &SweepOptions) -> Result<Vec<Setting>> {
 /// The name of the grid that is fitted to the model.
 const OPTIMIZED: &str = "optimized";
 
-/// Candidate levels of a fitted grid, and the samples whose paths it is fitted to.
+/// Least candidate levels of a fitted grid, and the samples whose paths it is fitted to.
 const CANDIDATES: usize = 64;
 const FITTED: usize = 64;
 
-/// The grid of as many steps that fits the model and what the steps of the sampler are made of.
-fn optimized_grid(model: &Model, config: &SampleConfig, sampler: &AnySampler) -> Result<Grid> {
-    let (schedule, resolved) = config.resolve(model.schedule.as_ref(), model.trained)?;
-    let schedule = schedule
-        .ok_or_else(|| Error::new(format!("{} knows no levels, among which a grid could be fitted", model.name)))?;
-    let steps = config.grid.steps;
-    let fine = |schedule: &AnySchedule, start| {
-        Grid {
-            spacing: Spacing::Karras { rho: 7.0 },
-            steps: CANDIDATES.max(2 * steps) - 1,
-            start: Some(start),
-            end: resolved.grid.end,
-            clean: false,
+/// The exact paths that grids are fitted to, by where they start.
+#[derive(Default)]
+struct Fits(BTreeMap<String, Paths>);
+
+impl Fits {
+    /// The grid of as many steps that fits the model and what the steps of the sampler are made of; `most` is the largest number of steps
+    /// that is tried.
+    fn grid(
+        &mut self,
+        model: &Model,
+        config: &SampleConfig,
+        sampler: &AnySampler,
+        most: usize,
+        watch: &mut dyn Watch,
+    ) -> Result<Grid> {
+        let (schedule, resolved) = config.resolve(model.schedule.as_ref(), model.trained)?;
+        let schedule = schedule
+            .ok_or_else(|| Error::new(format!("{} knows no levels, among which a grid could be fitted", model.name)))?;
+        let start = resolved.grid.start.unwrap_or(schedule.span().1);
+        // Levels without signal are no candidates; the noisiest that has a thousandth of it is.
+        let start = if schedule.kernel(start).alpha > 0.0 { start } else { schedule.time_at(-2.0 * 1e3f64.ln()) };
+        let place = format!("{start} {:?}", config.schedule);
+        if !self.0.contains_key(&place) {
+            watch.event(Event::Note(&format!("fitting grids to {FITTED} paths of {}", model.name)));
+            let fine = Grid {
+                spacing: Spacing::Karras { rho: 7.0 },
+                steps: CANDIDATES.max(2 * most) - 1,
+                start: Some(start),
+                end: resolved.grid.end,
+                clean: false,
+            };
+            let classes = model.subject.classes.len() as u32;
+            let given = match model.trained && classes > 0 {
+                true => Condition::classes((0..FITTED as u32).map(|row| row % classes)),
+                false => Condition::none(),
+            };
+            let request = Request {
+                given,
+                data_variance: model.subject.variance,
+                device: model.device.clone(),
+                dtype: model.dtype,
+                // No sample of a sweep has such a seed by chance.
+                ..Request::new(FITTED, model.subject.state_shape()?.iter().product(), u64::MAX)
+            };
+            let paths = Paths::of(&*model.denoiser(config)?, &*schedule, &fine.kernels(&*schedule)?, &request)?;
+            self.0.insert(place.clone(), paths);
         }
-        .kernels(&**schedule)
-    };
-    let last = schedule.span().1;
-    let start = resolved.grid.start.unwrap_or(last);
-    // Levels without signal are no candidates; the noisiest that has a thousandth of it is.
-    let start = if schedule.kernel(start).alpha > 0.0 { start } else { schedule.time_at(-2.0 * 1e3f64.ln()) };
-    let classes = model.subject.classes.len() as u32;
-    let given = match model.trained && classes > 0 {
-        true => Condition::classes((0..FITTED as u32).map(|row| row % classes)),
-        false => Condition::none(),
-    };
-    let request = Request {
-        given,
-        data_variance: model.subject.variance,
-        device: model.device.clone(),
-        dtype: model.dtype,
-        ..Request::new(FITTED, model.subject.state_shape()?.iter().product(), 1 << 40)
-    };
-    let made_of = match sampler.order() {
-        Some(order) if order > 1 => optimized::Steps::Second,
-        _ => optimized::Steps::First,
-    };
-    let noise =
-        optimized::levels(&*model.denoiser(config)?, &*schedule, &fine(&schedule, start)?, &request, steps, made_of)?;
-    Ok(Grid { spacing: Spacing::Given { noise }, steps, clean: true, start: None, end: None })
+        let made_of = match sampler.order() {
+            Some(order) if order > 1 => Steps::Second,
+            _ => Steps::First,
+        };
+        let noise = self.0[&place].levels(config.grid.steps, made_of)?;
+        Ok(Grid { spacing: Spacing::Given { noise }, steps: config.grid.steps, clean: true, start: None, end: None })
+    }
 }
 
 /// Tries every sampler with every number of steps.
@@ -228,7 +247,6 @@ pub fn sweep(of: &Of, options: &SweepOptions, watch: &mut dyn Watch) -> Result<S
     let Of::Model(model) = of else {
         return Err(Error::new("a sweep draws samples of a model: give a run, a checkpoint or exact:FILE.json"));
     };
-    let settings = settings(model, options)?;
     let mut asked = options.evaluate.clone();
     let exact = model.truth.is_some() && !model.trained;
     if asked.metrics.is_empty() {
@@ -241,6 +259,7 @@ pub fn sweep(of: &Of, options: &SweepOptions, watch: &mut dyn Watch) -> Result<S
     }
     let output = options.output.as_deref().map(|path| Output::new(path, model, options.force)).transpose()?;
     let mut compared = Compared::of(of, &asked)?;
+    let settings = settings(model, options, watch)?;
     compared.keep(watch)?;
     let metrics =
         compared.metrics().iter().map(|metric| (metric.kind().to_owned(), metric.better())).collect::<Vec<_>>();

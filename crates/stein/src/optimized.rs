@@ -23,60 +23,44 @@ pub enum Steps {
     Second,
 }
 
-/// The σ/α of the levels of a grid of so many steps, the last of them to σ = 0, for [`Spacing::Given`](crate::Spacing::Given): the best path
-/// from the first of the candidates, which are noisy and noisiest first. The rows of the request are what errors are measured on.
+/// Exact paths of a model through candidate levels, and what any step among those misses them by.
 ///
 /// ```
-/// use stein::{Ddim, Edm, Grid, Request, Spacing, exact::GaussianMixture, optimized, sample};
+/// use stein::{Ddim, Edm, Grid, Request, Spacing, exact::GaussianMixture, optimized::{Paths, Steps}, sample};
 ///
 /// let (model, schedule) = (GaussianMixture::ncsn(), Edm::default());
 /// let fine = Grid { clean: false, ..Grid::karras(40) }.kernels(&schedule)?;
-/// let noise = optimized::levels(&model, &schedule, &fine, &Request::exact(16, 2, 1), 6, optimized::Steps::First)?;
-/// let grid = Grid { spacing: Spacing::Given { noise }, ..Grid::default() };
+/// let paths = Paths::of(&model, &schedule, &fine, &Request::exact(16, 2, 1))?;
+/// let grid = Grid { spacing: Spacing::Given { noise: paths.levels(6, Steps::First)? }, ..Grid::default() };
 /// let levels = grid.kernels(&schedule)?;
 /// let drawn = sample(&model, &schedule, &levels, &Ddim::default(), &Request::exact(16, 2, 2), &mut |_| Ok(()))?;
 /// assert_eq!((levels.len(), drawn.evaluations), (7, 6));
 /// # Ok::<(), stein::Error>(())
 /// ```
-///
-/// # Errors
-/// Fewer candidates than steps, a candidate without signal or noise, and those of the denoiser.
-pub fn levels(
-    denoiser: &dyn Denoiser,
-    schedule: &dyn Schedule,
-    candidates: &[Kernel],
-    request: &Request,
-    steps: usize,
-    made_of: Steps,
-) -> Result<Vec<f64>> {
-    ensure!(
-        steps >= 1 && candidates.len() > steps,
-        "{} candidate levels make no choice of {steps} steps: give more candidates, and at least 1 step",
-        candidates.len()
-    );
-    ensure!(
-        candidates.iter().all(|at| at.alpha > 0.0 && at.sigma > 0.0),
-        "candidate levels have signal and noise: lay the grid without the ends where one is 0"
-    );
-    let errors = Errors::of(denoiser, schedule, candidates, request)?;
-    let path = match made_of {
-        Steps::First => errors.first(steps),
-        Steps::Second => errors.second(steps),
-    };
-    Ok(path.into_iter().map(|place| candidates[place].noise_to_signal()).collect())
-}
-
-/// Inner products of exact states and estimates at the candidates, from which the error of any step follows.
-struct Errors {
+#[derive(Debug, Clone)]
+pub struct Paths {
     noise: Vec<f64>,
     /// What is left in the end of an error at each level; at the clean end 1.
     shrinks: Vec<f64>,
-    /// x̄_i·x̄_j, x̄_i·D_j and D_i·D_j, means over rows.
+    /// Inner products x̄_i·x̄_j, x̄_i·D_j and D_i·D_j, means over rows: the error of any step follows from them.
     products: [Vec<Vec<f64>>; 3],
 }
 
-impl Errors {
-    fn of(denoiser: &dyn Denoiser, schedule: &dyn Schedule, candidates: &[Kernel], request: &Request) -> Result<Self> {
+impl Paths {
+    /// The paths of the rows of a request through candidates, noisy levels, the noisiest first.
+    ///
+    /// # Errors
+    /// A candidate without signal or noise, and those of the denoiser.
+    pub fn of(
+        denoiser: &dyn Denoiser,
+        schedule: &dyn Schedule,
+        candidates: &[Kernel],
+        request: &Request,
+    ) -> Result<Self> {
+        ensure!(
+            candidates.iter().all(|at| at.alpha > 0.0 && at.sigma > 0.0),
+            "candidate levels have signal and noise: lay the grid without the ends where one is 0"
+        );
         let mut states: Vec<Tensor<2>> = Vec::new();
         let exact = Rk45 { rtol: 1e-5, atol: 1e-5, ..Rk45::default() };
         sample(denoiser, schedule, candidates, &exact, request, &mut |progress| {
@@ -100,6 +84,24 @@ impl Errors {
             products: [table(&scaled, &scaled), table(&scaled, &estimates), table(&estimates, &estimates)],
             noise,
         })
+    }
+
+    /// The σ/α of the levels of the best grid of so many steps from the first candidate on, the last step being to σ = 0: for
+    /// [`Spacing::Given`](crate::Spacing::Given).
+    ///
+    /// # Errors
+    /// No steps, and fewer candidates than steps.
+    pub fn levels(&self, steps: usize, made_of: Steps) -> Result<Vec<f64>> {
+        ensure!(
+            steps >= 1 && self.count() > steps,
+            "{} candidate levels make no choice of {steps} steps: give more candidates, and at least 1 step",
+            self.count()
+        );
+        let path = match made_of {
+            Steps::First => self.first(steps),
+            Steps::Second => self.second(steps),
+        };
+        Ok(path.into_iter().map(|place| self.noise[place]).collect())
     }
 
     fn count(&self) -> usize {

@@ -4,7 +4,8 @@ use stein::{
     AnySampler, AnySchedule, Ddim, Discrete, DpmSolverPp, Edm, Grid, Kernel, Rectified, Request, Rk45, Schedule,
     Spacing, Vp,
     exact::{Exact, GaussianMixture},
-    optimized, rows, sample,
+    optimized::{Paths, Steps},
+    rows, sample,
 };
 
 use crate::assert_close;
@@ -157,11 +158,12 @@ fn a_fitted_grid_beats_the_general_ones() {
     let fine = Grid { clean: false, ..Grid::karras(63) }.kernels(&schedule).unwrap();
     // It is fitted to other samples than it is tried on.
     let request = Request { data_variance: model.variance(), ..Request::exact(64, 2, 1) };
-    let samplers: [(AnySampler, optimized::Steps); 2] =
-        [(Ddim::default().into(), optimized::Steps::First), (DpmSolverPp::default().into(), optimized::Steps::Second)];
+    let paths = Paths::of(&model, &schedule, &fine, &request).unwrap();
+    let samplers: [(AnySampler, Steps); 2] =
+        [(Ddim::default().into(), Steps::First), (DpmSolverPp::default().into(), Steps::Second)];
     for (sampler, made_of) in samplers {
         for steps in [5, 8, 12] {
-            let noise = optimized::levels(&model, &schedule, &fine, &request, steps, made_of).unwrap();
+            let noise = paths.levels(steps, made_of).unwrap();
             assert!(noise.len() == steps && noise[0] == 80.0 && noise.windows(2).all(|pair| pair[0] > pair[1]));
             let fitted = Grid { spacing: Spacing::Given { noise }, ..Grid::default() }.kernels(&schedule).unwrap();
             let fitted = off(&model, &sampler, &fitted);
@@ -173,6 +175,7 @@ fn a_fitted_grid_beats_the_general_ones() {
             }
         }
     }
-    let few = optimized::levels(&model, &schedule, &fine[..5], &request, 5, optimized::Steps::First);
-    assert!(few.unwrap_err().to_string().contains("more candidates"));
+    assert!(paths.levels(64, Steps::First).unwrap_err().to_string().contains("more candidates"));
+    let clean = Grid::karras(5).kernels(&schedule).unwrap();
+    assert!(Paths::of(&model, &schedule, &clean, &request).unwrap_err().to_string().contains("signal and noise"));
 }
