@@ -25,8 +25,9 @@ pub struct Experiment {
     pub family: AnyFamily,
     /// How long and how fast.
     pub train: TrainConfig,
-    /// How it is sampled by default.
-    pub sample: SampleConfig,
+    /// How it is sampled by default; left out where the family has nothing that draws samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<SampleConfig>,
 }
 
 /// Training.
@@ -111,7 +112,8 @@ impl Experiment {
     ///     sampler = { kind = "heun" }
     /// "#;
     /// let experiment = Experiment::parse(text, &["train.steps=500".into(), "sample.sampler=ddim".into()])?;
-    /// assert_eq!((experiment.train.steps, experiment.sample.sampler.kind()), (500, "ddim"));
+    /// let sampler = experiment.sample.as_ref().map(|sample| sample.sampler.kind());
+    /// assert_eq!((experiment.train.steps, sampler), (500, Some("ddim")));
     /// let wrong = Experiment::parse(text, &["train.stpes=500".into()]).unwrap_err();
     /// assert!(wrong.to_string().contains("known, nearest first: steps"));
     /// # Ok::<(), stein::Error>(())
@@ -149,8 +151,13 @@ impl Experiment {
         self.train.rate.check()?;
         self.train.optimizer.check()?;
         self.train.ema.check()?;
-        self.sample.check_for(&self.family)?;
-        self.sample.resolve(self.family.schedule(), true)?;
+        SampleConfig::check_all(self.sample.as_ref(), &self.family)?;
+        ensure!(
+            self.sample.is_some() || self.train.sample_every == 0,
+            "train.sample_every = {} asks for pictures of samples, and the family {} draws none: leave it out",
+            self.train.sample_every,
+            self.family.kind()
+        );
         let train = &self.train;
         if let Decay::Cosine { steps: Some(steps), floor } = train.rate.decay {
             ensure!(
@@ -329,8 +336,8 @@ mod tests {
         let settings = ["train.steps=7", "sample.sampler=ddim", "sample.grid.steps = 9"].map(String::from);
         let experiment = Experiment::parse(MINIMAL, &settings).unwrap();
         assert_eq!(experiment.train.steps, 7);
-        assert_eq!(experiment.sample.sampler.kind(), "ddim");
-        assert_eq!(experiment.sample.grid.steps, 9);
+        let sample = experiment.sample.unwrap();
+        assert_eq!((sample.sampler.kind(), sample.grid.steps), ("ddim", 9));
     }
 
     #[test]

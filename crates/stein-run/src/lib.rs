@@ -46,7 +46,9 @@ pub use device::{DEVICES, device, limit_threads, use_bf16};
 pub use draw::{Classes, Drawing, Drawn, Plan, Sink, Summary, default_count, draw, draw_frames};
 pub use evaluate::{EvaluateOptions, Evaluation, FEATURES, Of, evaluate};
 pub use experiment::{Experiment, TrainConfig};
-pub use family::{AnyFamily, Capability, ConsistencyModel, Diffusion, Family, Generator, Learned, Learner};
+pub use family::{
+    AnyFamily, Capability, ClassifierModel, ConsistencyModel, Diffusion, Family, Generator, Learned, Learner,
+};
 pub use field::{FieldOptions, FieldReport, draw_field};
 pub use import::{ImportOptions, export, import};
 pub use likelihood::{Bounded, LikelihoodOptions, LikelihoodReport, likelihood};

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use stein::Dual;
-use stein_nn::{Classified, Classifier, ClassifierConfig, EmbeddingConfig, layers::Init, state};
+use stein_nn::{Classifier, ClassifierConfig, EmbeddingConfig, layers::Init, state};
 
 use crate::{shaken, uniform, vector};
 
