@@ -57,6 +57,8 @@ pub enum Command {
     Likelihood(Likelihood),
     /// Say how good samples are: metrics of a model, a file or a folder against data
     Evaluate(Evaluate),
+    /// Try samplers and numbers of steps: quality against evaluations, and which to take
+    Sweep(Sweep),
     /// Turn data into their codes: where the probability-flow ODE takes them at the noisiest level
     Encode(Encode),
     /// Turn codes back into data
@@ -398,6 +400,73 @@ pub struct Evaluate {
     /// repeated
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub settings: Vec<String>,
+    /// Directory with data sets; default the environment variable STEIN_DATA, or else `data`
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Weights to sample with: those of the last step, or their average; default the average where there is one
+    #[arg(long, value_name = "WHICH")]
+    pub weights: Option<Which>,
+    /// Replace files that this command did not write; what it reads is never replaced
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Sweep {
+    /// A run directory, a demo's directory, a checkpoint file, or exact:FILE.json with a Gaussian mixture
+    #[arg(value_name = "MODEL")]
+    pub model: OsString,
+    /// Samplers, with commas between them and settings in braces, such as ddim,heun,dpm_solver_pp{order=3}. `stein list samplers` names
+    /// them
+    #[arg(long, value_name = "A,B,...")]
+    pub samplers: String,
+    /// Grid intervals to try, with commas between them
+    #[arg(long, value_name = "K,L,...", value_delimiter = ',', default_value = "5,10,20,50")]
+    pub steps: Vec<usize>,
+    /// Spacings of the grid to try, with commas between them; default the experiment's. `stein list grids` names them
+    #[arg(long, value_name = "A,B,...", value_delimiter = ',')]
+    pub grids: Vec<String>,
+    /// File to write: .png or .svg plot, .csv table, .html page with both
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Metrics, with commas between them; the first one decides. Default frechet for pictures, wasserstein for exact models,
+    /// sliced_wasserstein for all else. `stein list metrics` names them
+    #[arg(long, value_name = "A,B,...", value_delimiter = ',')]
+    pub metrics: Vec<String>,
+    /// Change a metric, for example precision.k=3; may be repeated
+    #[arg(long = "metric-set", value_name = "METRIC.KEY=VALUE")]
+    pub metric_settings: Vec<String>,
+    /// Data to compare with: a data set such as mnist, a file or folder; default what the model was trained on, and of exact
+    /// models draws of theirs
+    #[arg(long, value_name = "NAME|PATH")]
+    pub against: Option<String>,
+    /// What is compared: none, the numbers themselves; or what a network sees in pictures
+    #[arg(long, default_value = "none", value_name = "NAME")]
+    pub features: String,
+    /// The weights of that network: pt_inception-2015-12-05-6726825d.pth
+    #[arg(long, value_name = "FILE")]
+    pub feature_weights: Option<PathBuf>,
+    /// Number of samples of each setting; default 1000
+    #[arg(short, long, value_name = "N")]
+    pub n: Option<usize>,
+    /// Most rows of the data for metrics that compare all pairs, evenly spread; default 10000
+    #[arg(long, value_name = "N")]
+    pub reference_n: Option<usize>,
+    /// Seed of the samples
+    #[arg(short, long, default_value_t = 0, value_name = "S")]
+    pub seed: u64,
+    /// Noise schedule to sample on; default the one trained on. `stein list schedules` names them
+    #[arg(long, value_name = "NAME")]
+    pub schedule: Option<String>,
+    /// Scale of classifier-free guidance, for a model trained with label dropout; 1 is none
+    #[arg(long, value_name = "SCALE")]
+    pub guidance: Option<f64>,
+    /// Change the sampling of all, for example sample.batch=500; may be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub settings: Vec<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
     /// Directory with data sets; default the environment variable STEIN_DATA, or else `data`
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,

@@ -17,15 +17,15 @@ use stein_data::{Data, Split, Stats};
 use stein_run::{
     Bounded, Changes, Classes, CodeOptions, DataChoice, DataConfig, DemoOptions, EvaluateOptions, Experiment,
     FieldOptions, Format, ImportOptions, Interpolation, LikelihoodOptions, Model, Of, Output, RunDir, Start, Streams,
-    Subject, TrainOptions, Weights, bench, compare, decode_to, default_count, demo, device, draw_field, draw_to_file,
-    encode_to_file, evaluate, export, import, interpolate, likelihood, prepare, preview_to_file, reference,
-    report_runs, train,
+    Subject, SweepOptions, TrainOptions, Weights, bench, compare, decode_to, default_count, demo, device, draw_field,
+    draw_to_file, encode_to_file, evaluate, export, import, interpolate, likelihood, prepare, preview_to_file,
+    reference, report_runs, samplers_of, sweep, train,
 };
 
 use crate::{
     args::{
         Args, BenchCommand, Command, Compare, DataCommand, DataSource, Decode, Evaluate, Import, Interpolate,
-        Likelihood, ModelData, Part, Paths, Precision, Sample, Show, Train, Which, Work,
+        Likelihood, ModelData, Part, Paths, Precision, Sample, Show, Sweep, Train, Which, Work,
     },
     bars::{Bars, tell},
 };
@@ -82,6 +82,7 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
         Command::Export { model, output, force } => say(&export(&model, &output, force)?)?,
         Command::Likelihood(args) => return likelihood_of(&args, &device_name),
         Command::Evaluate(args) => return evaluate_samples(args, &device_name),
+        Command::Sweep(args) => return sweep_samplers(args, &device_name),
         Command::Encode(args) => {
             let model = open(&args.model, None, &device_name)?;
             return watched(|watch| {
@@ -328,6 +329,43 @@ fn evaluate_samples(args: Evaluate, device_name: &str) -> Result<ExitCode> {
     if let Some(folder) = args.report.filter(|_| !text.is_empty()) {
         announce(&format!("the page is {}", folder.join("index.html").display()));
     }
+    Ok(code)
+}
+
+fn sweep_samplers(args: Sweep, device_name: &str) -> Result<ExitCode> {
+    let of = Of::Model(Box::new(open(&args.model, args.weights, device_name)?));
+    let options = SweepOptions {
+        samplers: samplers_of(&args.samplers),
+        steps: args.steps,
+        grids: args.grids,
+        sampling: Changes {
+            schedule: args.schedule,
+            guidance: args.guidance,
+            settings: args.settings,
+            ..Changes::default()
+        },
+        evaluate: EvaluateOptions {
+            against: args.against,
+            metrics: args.metrics,
+            metric_settings: args.metric_settings,
+            features: args.features,
+            weights: args.feature_weights,
+            n: args.n,
+            reference_n: args.reference_n,
+            seed: args.seed,
+            folder: args.data_dir,
+            ..EvaluateOptions::default()
+        },
+        output: args.output,
+        force: args.force,
+    };
+    let mut text = String::new();
+    let code = watched(|watch| {
+        let found = sweep(&of, &options, watch)?;
+        text = if args.json { json_line(&found.json())? } else { found.to_string() };
+        Ok(())
+    })?;
+    say(&text)?;
     Ok(code)
 }
 

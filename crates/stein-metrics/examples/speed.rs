@@ -17,8 +17,8 @@ const BATCH: usize = 500;
 /// The moments of many rows, and how long they took without the making of the rows.
 fn accumulate(seed: u64) -> Result<(Moments, Duration)> {
     let mut accumulator = Accumulator::new(DIM)?;
-    // Columns of a few different batches in turns: as costly as all different ones.
-    let batches: Vec<Vec<f32>> = (0..4)
+    // A few batches in turns cost as much as different ones; their rows are more than dimensions, so that covariances are regular.
+    let batches: Vec<Vec<f32>> = (0..6)
         .map(|number| {
             let rows = Keys::range(seed, number * BATCH as u64, BATCH).normal(Purpose::Point, 0, DIM);
             rows.iter().map(|&value| value as f32).collect()

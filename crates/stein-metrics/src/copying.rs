@@ -3,7 +3,9 @@
 //! Training rows are cut into cells by k-means. Within a cell, U counts the pairs of a sample and a held-out row in which the sample
 //! is farther from the nearest training row of the cell, ties as one half, and
 //!
-//!     Z = (U − n m / 2 + 1/2) / √(n m (n + m + 1) / 12)
+//! ```text
+//! Z = (U − n m / 2 + 1/2) / √(n m (n + m + 1) / 12)
+//! ```
 //!
 //! is about standard normal where both are draws of one law. C_T is the mean of Z over the cells, weighted by the share of
 //! held-out rows; cells of 20 samples or fewer are left out. Far below 0 the model copies, far above 0 it does not reach the

@@ -1,6 +1,8 @@
 //! Continuous ranked probability score (Matheson & Winkler 1976; Gneiting & Raftery 2007, eq. 21) of members e for an observation o:
 //!
-//!     E|e − o| − E|e − e′| / 2
+//! ```text
+//! E|e − o| − E|e − e′| / 2
+//! ```
 //!
 //! in the units of the data; the absolute error where there is one member. The fair score takes E|e − e′| over different
 //! members and is without bias (Ferro 2014, eq. 6). Of observations of several numbers it is the mean over them. The error is s/√n

@@ -3,7 +3,7 @@
 //! It is 0 for equal laws only, in the units of the data, and has no setting to tune. In one dimension it is twice the integral of
 //! the squared difference of the distribution functions; `scipy.stats.energy_distance` is the root of the biased form. By
 //! default it is that biased form, as published, which averages over all pairs and is never negative. The error is the
-//! jackknife's.
+//! larger one of the jackknife's and that of equal laws.
 
 use serde::{Deserialize, Serialize};
 use stein_base::{Explain, Result};

@@ -1,6 +1,8 @@
 //! Energy score (Gneiting & Raftery 2007, eq. 22): the continuous ranked probability score of vectors,
 //!
-//!     E|e − o| − E|e − e′| / 2
+//! ```text
+//! E|e − o| − E|e − e′| / 2
+//! ```
 //!
 //! with Euclidean norms, in the units of the data. The fair score takes E|e − e′| over different members. The error is s/√n over
 //! observations.

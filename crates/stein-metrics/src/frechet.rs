@@ -1,6 +1,8 @@
 //! Fréchet distance between the Gaussians with the moments of both sides (Heusel et al. 2017, eq. 6; Dowson & Landau 1982):
 //!
-//!     d² = |μ₁ − μ₂|² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁ Σ₂)^½
+//! ```text
+//! d² = |μ₁ − μ₂|² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁ Σ₂)^½
+//! ```
 //!
 //! FID is d² of Inception's features. It is reported as it is published, without a root. The covariances have the denominator
 //! N − 1, and no root of a matrix is taken (see [`Moments`]), so that singular ones need no correction.

@@ -1,7 +1,9 @@
 //! Inception score (Salimans et al. 2016): exp of the mean Kullback–Leibler divergence of a classifier's outputs for a sample from
 //! their mean,
 //!
-//!     IS = exp E_x KL( p(y|x) ‖ E_x p(y|x) )
+//! ```text
+//! IS = exp E_x KL( p(y|x) ‖ E_x p(y|x) )
+//! ```
 //!
 //! between 1 and the number of classes. Samples are cut into consecutive splits, and the score is the mean over them. It needs
 //! no reference, does not see whether samples are like the data, and rises with the number of rows in a split. What is zero

@@ -4,7 +4,7 @@
 //! usable from about a thousand. By default it is over all rows, which takes time in n²; the published way is the mean over
 //! subsets, by default 100 of 1000 rows, which estimates the same with more noise.
 //!
-//! The error is the jackknife's over all rows; of subsets it is the standard deviation of their values, which the part `deviation`
+//! The error is the larger one of the jackknife's and that of equal laws, over all rows; of subsets it is the standard deviation of their values, which the part `deviation`
 //! has, times the root of the part of the rows that one has.
 
 use serde::{Deserialize, Serialize};

@@ -2,7 +2,7 @@
 //!
 //! It is 0 for equal laws only, and at most 2. What it sees depends on σ: by default that is the median of the distances
 //! between rows of both sides (at most 1000 of them, spread evenly), which the part `sigma` has; values for two medians
-//! cannot be compared. The error is the jackknife's.
+//! cannot be compared. The error is the larger one of the jackknife's and that of equal laws.
 
 use serde::{Deserialize, Serialize};
 use stein_base::{Explain, Result, ensure, numbers};

@@ -165,7 +165,8 @@ impl Moments {
         files::write_atomically(path, |to| {
             let mut bytes = io::Cursor::new(Vec::new());
             let mut archive = zip::ZipWriter::new(&mut bytes);
-            let options = zip::write::SimpleFileOptions::default();
+            // Numbers hardly pack, and numpy does not pack them either.
+            let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
             for (name, shape, values) in [("mu", &[dim][..], &self.mean), ("sigma", &[dim, dim][..], &covariance)] {
                 archive.start_file(format!("{name}.npy"), options).map_err(io::Error::other)?;
                 let mut array =

@@ -28,6 +28,7 @@ pub(crate) struct Pairs<'a> {
 
 impl<'a> Pairs<'a> {
     pub fn new(one: &'a Rows, other: &'a Rows) -> Self {
+        assert_eq!(one.dim(), other.dim(), "distances are between rows of one size");
         let center = if one.dim() > FEW_DIMENSIONS { other.mean() } else { vec![0.0; one.dim()] };
         Self { one, other, center }
     }
@@ -120,7 +121,7 @@ fn blocks<T: Send>(
 ) -> Vec<T> {
     // A block has at most about four million values.
     let most = ((1 << 22) / one.dim()).max(16);
-    let (across, along) = (most.min(128), most.min(512));
+    let (across, along) = (most.min(256), most.min(512));
     let chunks: Vec<usize> = (0..one.len()).step_by(across).collect();
     let of_chunk = |&first: &usize| {
         let range = first..one.len().min(first + across);
@@ -169,6 +170,9 @@ impl<'a> Neighbors<'a> {
 
     /// The `k` nearest rows of each of others, the nearest first; of equally near ones the first. Fewer than `k` where there
     /// are fewer rows.
+    ///
+    /// # Panics
+    /// If the others have rows of another number of values, which is the caller's broken invariant.
     pub fn of(&self, others: &Rows, k: usize) -> Vec<Vec<Neighbor>> {
         self.search(others, k, false)
     }
@@ -235,9 +239,12 @@ impl<'a> Neighbors<'a> {
         Ok(self.of(others, k).iter().map(vote).collect())
     }
 
-    /// The distance of each of others to its nearest row.
+    /// The distance of each of others to its nearest row; infinite where there are no rows.
+    ///
+    /// # Panics
+    /// As [`of`](Self::of).
     pub fn nearest_distances(&self, others: &Rows) -> Vec<f64> {
-        self.of(others, 1).iter().map(|near| near[0].distance()).collect()
+        self.of(others, 1).iter().map(|near| near.first().map_or(f64::INFINITY, Neighbor::distance)).collect()
     }
 }
 

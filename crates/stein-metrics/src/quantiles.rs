@@ -1,6 +1,8 @@
 //! Optimal transport on a line: the quantile functions of both sides are matched,
 //!
-//!     W_p^p = ∫₀¹ |F⁻¹(q) − G⁻¹(q)|^p dq
+//! ```text
+//! W_p^p = ∫₀¹ |F⁻¹(q) − G⁻¹(q)|^p dq
+//! ```
 //!
 //! (Villani 2003, theorem 2.18), exactly for any two numbers of points: both quantile functions are steps.
 

@@ -224,7 +224,7 @@ impl Rows {
         rows
     }
 
-    /// The mean row, by blocks of fixed size so that it does not depend on how the rows came.
+    /// The mean row.
     pub fn mean(&self) -> Vec<f64> {
         let (mut mean, values) = (vec![0.0; self.dim], self.values());
         for row in 0..self.len() {

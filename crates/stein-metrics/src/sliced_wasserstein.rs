@@ -1,6 +1,8 @@
 //! Sliced Wasserstein distance (Bonneel et al. 2015): optimal transport of projections to directions θ on the unit sphere,
 //!
-//!     SW_p = ( mean over θ of W_p^p(θ·x, θ·y) )^(1/p)
+//! ```text
+//! SW_p = ( mean over θ of W_p^p(θ·x, θ·y) )^(1/p)
+//! ```
 //!
 //! The mean is taken before the root. Transport on a line is exact for any numbers of rows, by sorting, so that a million
 //! rows take seconds. In dim dimensions the value is about 1/√dim of the Wasserstein distance. Directions are drawn from the

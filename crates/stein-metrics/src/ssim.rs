@@ -1,6 +1,8 @@
 //! Structural similarity (Wang et al. 2004, eq. 13) of windows x, y of two pictures:
 //!
-//!     (2 μx μy + C₁)(2 σxy + C₂) / ((μx² + μy² + C₁)(σx² + σy² + C₂)),   C₁ = (0.01 R)², C₂ = (0.03 R)², R the range of values
+//! ```text
+//! (2 μx μy + C₁)(2 σxy + C₂) / ((μx² + μy² + C₁)(σx² + σy² + C₂)),   C₁ = (0.01 R)², C₂ = (0.03 R)², R the range of values
+//! ```
 //!
 //! 1 for equal pictures. The mean is over windows that lie inside the picture, then over channels, then over pictures, with s/√n
 //! over pictures as error. Windows are the paper's, 11 by 11 with Gaussian weights of σ = 1.5, or 7 by 7 with even weights, the

@@ -35,18 +35,18 @@ pub(crate) fn least_cost(costs: &[Vec<f64>]) -> f64 {
             }
         }
         u[source] = least;
-        send(&mut flows[nearest], source, supply[source].min(demand[nearest]));
         let sent = supply[source].min(demand[nearest]);
+        send(&mut flows[nearest], source, sent);
         supply[source] -= sent;
         demand[nearest] -= sent;
     }
     let mut search = Search::new(n, m);
-    for source in 0..n {
-        while supply[source] > 0 {
+    for (source, left) in supply.iter_mut().enumerate() {
+        while *left > 0 {
             let end = search.shortest_path(source, costs, &mut u, &mut v, &flows, &demand);
-            let units = search.narrowest(source, end, &flows).min(supply[source]).min(demand[end]);
+            let units = search.narrowest(source, end, &flows).min(*left).min(demand[end]);
             search.send_along(source, end, &mut flows, units);
-            supply[source] -= units;
+            *left -= units;
             demand[end] -= units;
         }
     }

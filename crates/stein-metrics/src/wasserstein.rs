@@ -1,7 +1,9 @@
 //! Wasserstein distance between both sides as they are, points of equal weights: the root of the least mean cost of moving one to the
 //! other,
 //!
-//!     W_p = ( min over couplings of E |x − y|^p )^(1/p)
+//! ```text
+//! W_p = ( min over couplings of E |x − y|^p )^(1/p)
+//! ```
 //!
 //! with Euclidean distances, in the units of the data. It is exact for any numbers of rows: by sorting in one dimension,
 //! otherwise by optimal transport on all pairs. Sets of the same law are n^(−1/dim) apart, slow in many dimensions, so compare

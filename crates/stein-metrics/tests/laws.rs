@@ -94,7 +94,7 @@ fn extrapolation_takes_the_bias_away() {
 fn moments_are_those_of_their_definition_and_of_a_file() {
     for (n, dim) in [(5, 9), (700, 9)] {
         let rows = shifted(&normal(4, n, dim), 3.0);
-        let moments = Moments::of(dim, &rows).unwrap();
+        let mut moments = Moments::of(dim, &rows).unwrap();
         let mean: Vec<f64> = (0..dim).map(|c| rows.iter().skip(c).step_by(dim).sum::<f64>() / n as f64).collect();
         let covariance = moments.covariance();
         for (i, j) in (0..dim * dim).map(|k| (k / dim, k % dim)) {
@@ -104,7 +104,7 @@ fn moments_are_those_of_their_definition_and_of_a_file() {
         assert!(moments.mean().iter().zip(&mean).all(|(one, other)| (one - other).abs() < 1e-14));
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("moments.npz");
-        let moments = Moments { extractor: "inception".into(), ..moments };
+        moments.extractor = "inception".into();
         moments.save(&file).unwrap();
         let read = Moments::load(&file).unwrap();
         assert_eq!((read.mean(), read.covariance()), (moments.mean(), covariance));
@@ -177,8 +177,8 @@ fn a_set_against_itself_is_at_the_limit() {
     assert!(between(named("energy"), 100, &rows, &rows).value.abs() < 1e-12);
 }
 
-/// Unbiased statistics of equal laws are 0 within their errors, which the jackknife makes too large there: of 40 draws, none is
-/// beyond four, and their scatter is no more than what is said.
+/// Unbiased statistics of equal laws are 0 within their errors: of 40 draws none is beyond four. The scatter is what is said, or
+/// less, as the error is the larger one of two estimates.
 #[test]
 fn unbiased_statistics_of_equal_laws_scatter_around_zero() {
     for kind in ["kernel", "mmd", "energy"] {
@@ -195,8 +195,8 @@ fn unbiased_statistics_of_equal_laws_scatter_around_zero() {
         let scatter = (draws.iter().map(|draw| (draw.value - mean).powi(2)).sum::<f64>() / 39.0).sqrt();
         let said = errors.iter().sum::<f64>() / 40.0;
         assert!(mean.abs() < 4.0 * scatter / 40f64.sqrt(), "{kind}: mean {mean}, scatter {scatter}");
-        // A standard deviation of 40 draws is itself uncertain by 1/√80 = 11 %; √2 is the jackknife's excess.
-        assert!(scatter < 1.35 * said && said < 2.2 * scatter, "{kind}: scatter {scatter}, said {said}");
+        // A standard deviation of 40 draws is itself uncertain by 1/√80 = 11 %; the jackknife has up to √2 too much.
+        assert!(scatter < 1.35 * said && said < 1.9 * scatter, "{kind}: scatter {scatter}, said {said}");
     }
 }
 
@@ -204,11 +204,10 @@ fn unbiased_statistics_of_equal_laws_scatter_around_zero() {
 /// within a third.
 #[test]
 fn errors_are_the_scatter_of_repeated_draws() {
-    let unbiased = |statistic| Energy { statistic };
     let metrics: Vec<AnyMetric> = vec![
         named("kernel"),
         named("mmd"),
-        unbiased(Statistic::Unbiased).into(),
+        Energy { statistic: Statistic::Unbiased }.into(),
         named("c2st"),
         named("sliced_wasserstein"),
     ];
@@ -273,9 +272,10 @@ fn copies_are_exposed() {
         assert!(with_held_out(named("copying"), dim, sides).value < -20.0);
     }
     let sides = [&train[..], &held_out, &fresh];
-    // A fresh draw is farther or nearer than its neighbor's neighbor about as often; not exactly, as that one is chosen.
-    let authentic = between(named("authenticity"), dim, &train, &fresh);
-    assert!((authentic.value - 0.5).abs() < 0.15, "{authentic:?}");
+    // Fresh draws are as authentic as held-out ones; twice the variance, for there are two such shares.
+    let authentic = with_held_out(named("authenticity"), dim, sides);
+    let apart = authentic.value - authentic.part("held_out").unwrap();
+    assert!(apart.abs() < 4.0 * 2f64.sqrt() * authentic.error.unwrap(), "{authentic:?}");
     for kind in ["novelty", "copying"] {
         let measured = with_held_out(named(kind), dim, sides);
         let expected = if kind == "novelty" { 1.0 } else { 0.0 };

@@ -3,8 +3,12 @@
 use stein_base::{Keys, Purpose};
 use stein_metrics::*;
 
-const DIM: usize = 16;
 const CLASSES: u32 = 3;
+
+/// Numbers in a row: pictures of 12 by 12 where it has to be pictures.
+fn dim(metric: &AnyMetric) -> usize {
+    if metric.needs().content == Content::Picture { 144 } else { 16 }
+}
 
 /// Rows and labels of a side that suit a metric.
 struct Given {
@@ -13,19 +17,19 @@ struct Given {
     labels: Vec<u32>,
 }
 
-/// 150 rows of the reference, as many held out, and as many samples as the metric wants, of a law a little off.
+/// 300 rows of the reference, 150 held out, and as many samples as the metric wants, of a law a little off.
 fn given(metric: &AnyMetric) -> Vec<Given> {
-    let needs = metric.needs();
+    let (needs, dim) = (metric.needs(), dim(metric));
     let samples = match needs.pairs {
-        Pairing::None => 210,
-        Pairing::Rows => 150,
-        Pairing::Ensembles => 150 * 20,
+        Pairing::None => 410,
+        Pairing::Rows => 300,
+        Pairing::Ensembles => 300 * 20,
     };
-    [(Side::Reference, 150, 0.0), (Side::Samples, samples, 0.3), (Side::HeldOut, 150, 0.0)]
+    [(Side::Reference, 300, 0.0), (Side::Samples, samples, 0.3), (Side::HeldOut, 150, 0.0)]
         .into_iter()
         .map(|(side, count, shift)| {
             let keys = Keys::range(side as u64 + 1, 0, count);
-            let rows = keys.normal(Purpose::Point, 0, DIM).iter().map(|value| (value + shift) as f32).collect();
+            let rows = keys.normal(Purpose::Point, 0, dim).iter().map(|value| (value + shift) as f32).collect();
             Given { side, rows, labels: (0..count as u32).map(|row| row % CLASSES).collect() }
         })
         .collect()
@@ -33,7 +37,8 @@ fn given(metric: &AnyMetric) -> Vec<Given> {
 
 /// Measures with rows handed over `at_once`, side after side or in turns.
 fn measured(metric: &AnyMetric, given: &[Given], at_once: usize, in_turns: bool) -> Result<Measured> {
-    let mut session = Session::new(std::slice::from_ref(metric), DIM)?;
+    let dim = dim(metric);
+    let mut session = Session::new(std::slice::from_ref(metric), dim)?;
     let mut batches: Vec<(usize, usize)> = Vec::new();
     for (number, side) in given.iter().enumerate() {
         batches.extend((0..side.labels.len()).step_by(at_once).map(|first| (first, number)));
@@ -43,7 +48,7 @@ fn measured(metric: &AnyMetric, given: &[Given], at_once: usize, in_turns: bool)
     }
     for (first, number) in batches {
         let (side, end) = (&given[number], (first + at_once).min(given[number].labels.len()));
-        let batch = Batch::from(&side.rows[first * DIM..end * DIM]).labeled(&side.labels[first..end]);
+        let batch = Batch::from(&side.rows[first * dim..end * dim]).labeled(&side.labels[first..end]);
         session.update(side.side, batch)?;
     }
     session.finish().pop().unwrap()
@@ -88,15 +93,15 @@ fn threads_do_not_change_the_last_bit() {
 #[test]
 fn both_precisions_of_the_same_numbers_give_one_result() {
     for metric in AnyMetric::all() {
-        let given = given(&metric);
-        let mut session = Session::new(std::slice::from_ref(&metric), DIM).unwrap();
+        let (given, dim) = (given(&metric), dim(&metric));
+        let mut session = Session::new(std::slice::from_ref(&metric), dim).unwrap();
         for side in &given {
             let wide: Vec<f64> = side.rows.iter().map(|&value| f64::from(value)).collect();
             // The first half as it is, so that what is kept changes its precision on the way.
             let half = side.labels.len() / 2;
             let (first, second) = side.labels.split_at(half);
-            session.update(side.side, Batch::from(&side.rows[..half * DIM]).labeled(first)).unwrap();
-            session.update(side.side, Batch::from(&wide[half * DIM..]).labeled(second)).unwrap();
+            session.update(side.side, Batch::from(&side.rows[..half * dim]).labeled(first)).unwrap();
+            session.update(side.side, Batch::from(&wide[half * dim..]).labeled(second)).unwrap();
         }
         let wide = session.finish().pop().unwrap().unwrap();
         let single = measured(&metric, &given, 1000, false).unwrap();
@@ -109,7 +114,7 @@ fn a_session_measures_all_as_each_alone() {
     let metrics: Vec<AnyMetric> =
         AnyMetric::all().into_iter().filter(|metric| metric.needs().pairs == Pairing::None).collect();
     let given = given(&metrics[0]);
-    let mut session = Session::new(&metrics, DIM).unwrap();
+    let mut session = Session::new(&metrics, dim(&metrics[0])).unwrap();
     for side in &given {
         session.update(side.side, Batch::from(&side.rows).labeled(&side.labels)).unwrap();
     }
@@ -122,7 +127,7 @@ fn a_session_measures_all_as_each_alone() {
 #[test]
 fn what_is_wrong_is_said() {
     for metric in AnyMetric::all() {
-        let (kind, needs, given) = (metric.kind(), metric.needs(), given(&metric));
+        let (kind, needs, dim, given) = (metric.kind(), metric.needs(), dim(&metric), given(&metric));
         let sentence = |result: Result<Measured>| result.unwrap_err().to_string();
         // A side that is missing.
         for side in given.iter().map(|given| given.side) {
@@ -131,7 +136,7 @@ fn what_is_wrong_is_said() {
                 Side::Samples => true,
                 Side::HeldOut => needs.held_out,
             };
-            let mut session = Session::new(std::slice::from_ref(&metric), DIM).unwrap();
+            let mut session = Session::new(std::slice::from_ref(&metric), dim).unwrap();
             for given in given.iter().filter(|given| given.side != side) {
                 session.update(given.side, Batch::from(&given.rows).labeled(&given.labels)).unwrap();
             }
@@ -141,28 +146,28 @@ fn what_is_wrong_is_said() {
                 false => drop(result.unwrap_or_else(|error| panic!("{kind} without {}: {error}", side.name()))),
             }
         }
-        let mut session = Session::new(std::slice::from_ref(&metric), DIM).unwrap();
+        let mut session = Session::new(std::slice::from_ref(&metric), dim).unwrap();
         for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut rows = given[1].rows.clone();
-            rows[5 * DIM + 3] = odd;
+            rows[5 * dim + 3] = odd;
             let error = session.update(Side::Samples, &rows).unwrap_err().to_string();
             assert!(error.contains("samples: value 3 of row 5 is") && error.contains("finite"), "{kind}: {error}");
         }
-        let error = session.update(Side::Reference, &given[0].rows[..DIM + 1]).unwrap_err().to_string();
-        assert!(error.contains("17 values make no rows of 16"), "{kind}: {error}");
+        let error = session.update(Side::Reference, &given[0].rows[..dim + 1]).unwrap_err().to_string();
+        assert!(error.contains(&format!("{} values make no rows of {dim}", dim + 1)), "{kind}: {error}");
         let error = session.update(Side::Samples, Batch::from(&given[1].rows).labeled(&[1])).unwrap_err().to_string();
         assert!(error.contains("1 labels for"), "{kind}: {error}");
         if needs.labels {
-            let mut session = Session::new(std::slice::from_ref(&metric), DIM).unwrap();
+            let mut session = Session::new(std::slice::from_ref(&metric), dim).unwrap();
             given.iter().for_each(|given| session.update(given.side, &given.rows).unwrap());
             assert!(sentence(session.finish().pop().unwrap()).contains("have no labels"), "{kind}");
         }
         if needs.pairs != Pairing::None {
             let mut unpaired = given;
-            unpaired[1].rows.truncate(DIM * 149);
-            unpaired[1].labels.truncate(149);
+            unpaired[1].rows.truncate(dim * 299);
+            unpaired[1].labels.truncate(299);
             let error = sentence(measured(&metric, &unpaired, 1000, false));
-            assert!(error.contains("149 samples"), "{kind}: {error}");
+            assert!(error.contains("299 samples"), "{kind}: {error}");
         }
     }
     assert!(Session::new(&AnyMetric::all(), 0).is_err());
@@ -191,7 +196,7 @@ fn settings_out_of_range_are_refused() {
         ("ssim", "shape = [3, 4, 5]"),
     ] {
         let metric = AnyMetric::with_settings(kind, settings.parse().unwrap()).unwrap();
-        let Err(error) = Session::new(&[metric], DIM) else { panic!("{kind} with {settings}") };
+        let Err(error) = Session::new(&[metric], 16) else { panic!("{kind} with {settings}") };
         assert!(error.to_string().starts_with(&format!("{kind}: ")), "{error}");
     }
 }
@@ -211,7 +216,7 @@ fn too_few_rows_are_an_error_or_noted() {
         let pairs = metric.needs().pairs;
         for side in &mut few {
             let rows = if side.side == Side::Samples && pairs == Pairing::Ensembles { 2 } else { 1 };
-            side.rows.truncate(rows * DIM);
+            side.rows.truncate(rows * dim(&metric));
             side.labels.truncate(rows);
         }
         // Whatever it says, it is a number or a sentence, not a NaN.

@@ -34,6 +34,7 @@ mod run_dir;
 mod sampling;
 mod sheet;
 mod subject;
+mod sweep;
 pub mod tensorboard;
 mod train;
 mod watch;
@@ -62,6 +63,7 @@ pub use sampling::{Changes, Method, SampleConfig};
 pub use stein::{Error, Result};
 pub use stein_nn::Weights;
 pub use subject::{DataConfig, Subject};
+pub use sweep::{Sweep, SweepOptions, Tried, samplers_of, sweep};
 pub use train::{Prepared, RESUMABLE, Start, TrainOptions, Trained, prepare, train};
 pub use watch::{Event, Silent, Watch};
 

@@ -1,6 +1,7 @@
 //! The program as its users meet it: help texts, errors, exit codes, files.
 
 mod data;
+mod evaluate;
 mod files;
 mod likelihood;
 mod list;

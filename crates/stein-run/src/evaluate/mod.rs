@@ -1,27 +1,29 @@
 //! How good samples are: metrics of a model, a file or a folder against data, in one pass over each.
 
 mod features;
+mod measuring;
 mod report;
 mod sides;
 
 pub use features::FEATURES;
 pub use report::Evaluation;
+pub(crate) use report::{short, told};
 
 use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
     time::Instant,
 };
 
 use stein::{Device, Error, Result, ensure};
 use stein_data::{Shape, Split};
-use stein_metrics::{AnyMetric, Batch, Content, Measured, Moments, Pairing, Session, Side};
+use stein_metrics::{AnyMetric, Content, Moments, Pairing, Side};
 use toml::Table;
 
-use crate::{Changes, Event, Model, RunDir, Watch, Weights};
+use crate::{Changes, Classes, Event, Model, Plan, RunDir, SampleConfig, Watch, Weights};
 
 use features::Extractor;
+use measuring::{Chunk, Measuring};
 use report::Leave;
 use sides::{Part, Sides};
 
@@ -119,10 +121,7 @@ impl Default for EvaluateOptions {
 }
 
 /// Samples of a model that are measured where their number is not said.
-const DRAWN: usize = 1000;
-
-/// Rows of the reference that metrics between all pairs take where their number is not said.
-const PAIRED: usize = 10_000;
+pub(crate) const DRAWN: usize = 1000;
 
 /// Rows that are read, and given to a network, at a time.
 const ROWS: usize = 256;
@@ -142,58 +141,124 @@ const ROWS: usize = 256;
 /// Names that are not known, data that cannot be read or compared, metrics that need what is not there, all before work starts; rows
 /// that are not finite.
 pub fn evaluate(of: &Of, options: &EvaluateOptions, watch: &mut dyn Watch) -> Result<Evaluation> {
-    let started = Instant::now();
     ensure!(
         matches!(of, Of::Model(_)) || options.sampling == Changes::default(),
         "a sampler, its steps and settings are of a model, and these samples were drawn before: leave them out"
     );
-    let sides = Sides::of(of, options)?;
-    let extractor = features::named(options, sides.shape, &device(of))?;
-    let moments = saved_moments(options, extractor.as_deref())?;
-    let metrics = metrics(options, &sides, extractor.as_deref(), moments.is_some())?;
-    let leave = options.report.as_ref().map(|folder| Leave::new(folder, options.force)).transpose()?;
-    let mut measuring = Measuring::new(metrics, &sides, extractor.as_deref(), options)?;
-    let total = sides.rows(Side::Reference) + sides.samples.count() + sides.rows(Side::HeldOut);
-    let watch = Mutex::new(watch);
-    let watch = || watch.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut done = 0;
-    for side in [Side::Reference, Side::HeldOut] {
-        let Some(part) = sides.part(side) else { continue };
-        for first in (0..part.count()).step_by(ROWS) {
-            watch().going()?;
-            let (values, labels) = part.read(first, ROWS)?;
-            measuring.take(side, &values, labels.as_deref())?;
-            done += values.len() / sides.shape.len();
-            watch().event(Event::Measured { done: done as u64, of: total as u64 });
-        }
-    }
-    let mut shown = leave.is_some().then(report::Shown::default);
-    let drawn = sides.samples.each(options, &mut **watch(), &mut |values, labels| {
-        if let Some(shown) = &mut shown {
-            shown.take(values, labels, sides.shape.len());
-        }
-        for (values, labels) in sides::parts(values, labels, sides.shape.len(), ROWS) {
-            measuring.take(Side::Samples, values, labels)?;
-        }
-        Ok(())
-    })?;
-    let extractor_name = extractor.as_ref().map_or_else(|| "none".to_owned(), |extractor| extractor.name());
-    let measured = measuring.finish(options, &extractor_name)?;
-    let evaluation = Evaluation {
-        measured,
-        samples: sides.samples.name().to_owned(),
-        n: sides.samples.count(),
-        sampled: drawn,
-        reference: sides.reference_name(),
-        reference_n: sides.rows(Side::Reference),
-        held_out: sides.part(Side::HeldOut).map(|part| (part.name().to_owned(), part.count())),
-        features: extractor_name,
-        seconds: started.elapsed().as_secs_f64(),
+    let compared = Compared::of(of, options)?;
+    let sampling = match of {
+        Of::Model(model) => Some(model.sample.with(&options.sampling)?),
+        Of::Data(_) => None,
     };
+    if let (Of::Model(model), Some(sampling)) = (of, &sampling) {
+        Plan::new(model, 1, 0, &Classes::Default, sampling, false)?;
+    }
+    let leave = options.report.as_ref().map(|folder| Leave::new(folder, options.force)).transpose()?;
+    let mut shown = leave.is_some().then(report::Shown::default);
+    let evaluation = compared.measure(sampling.as_ref(), shown.as_mut(), watch)?;
     if let (Some(leave), Some(shown)) = (leave, shown) {
-        leave.write(&evaluation, &shown, &sides)?;
+        leave.write(&evaluation, &shown, &compared.sides)?;
     }
     Ok(evaluation)
+}
+
+/// What samples are compared with, and by which metrics.
+pub(crate) struct Compared<'a> {
+    options: &'a EvaluateOptions,
+    sides: Sides<'a>,
+    extractor: Option<Box<dyn Extractor>>,
+    metrics: Vec<AnyMetric>,
+    /// The rows of the other sides, where they are measured against more than once.
+    kept: Option<Vec<(Side, Chunk)>>,
+}
+
+impl<'a> Compared<'a> {
+    /// Fails for all that is wrong with what is asked for.
+    pub(crate) fn of(of: &'a Of, options: &'a EvaluateOptions) -> Result<Self> {
+        let sides = Sides::of(of, options)?;
+        let extractor = features::named(options, sides.shape, &device(of))?;
+        let moments = saved_moments(options, extractor.as_deref())?;
+        let metrics = metrics(options, &sides, extractor.as_deref(), moments.is_some())?;
+        Ok(Self { options, sides, extractor, metrics, kept: None })
+    }
+
+    /// The metrics.
+    pub(crate) fn metrics(&self) -> &[AnyMetric] {
+        &self.metrics
+    }
+
+    /// Keeps what samples are compared with in memory, as the metrics take it.
+    pub(crate) fn keep(&mut self, watch: &mut dyn Watch) -> Result<()> {
+        let mut kept = Vec::new();
+        self.others(watch, &mut |side, chunk| {
+            kept.push((side, chunk));
+            Ok(())
+        })?;
+        self.kept = Some(kept);
+        Ok(())
+    }
+
+    /// The rows of the other sides, some at a time.
+    fn others(&self, watch: &mut dyn Watch, take: &mut dyn FnMut(Side, Chunk) -> Result<()>) -> Result<()> {
+        let of = self.sides.rows(Side::Reference) + self.sides.rows(Side::HeldOut);
+        let mut done = 0;
+        for side in [Side::Reference, Side::HeldOut] {
+            let Some(part) = self.sides.part(side) else { continue };
+            for first in (0..part.count()).step_by(ROWS) {
+                watch.going()?;
+                let (values, labels) = part.read(first, ROWS)?;
+                done += values.len() / self.sides.shape.len();
+                take(side, self.chunk(values, labels)?)?;
+                watch.event(Event::Measured { done: done as u64, of: of as u64 });
+            }
+        }
+        Ok(())
+    }
+
+    fn chunk(&self, values: Vec<f32>, labels: Option<Vec<u32>>) -> Result<Chunk> {
+        let shape = self.sides.shape;
+        let extracted = self.extractor.as_ref().map(|extractor| extractor.extract(&values, shape)).transpose()?;
+        Ok(Chunk { rows: values.len() / shape.len(), values, extracted, labels })
+    }
+
+    /// Measures the samples, drawn so where they are drawn.
+    pub(crate) fn measure(
+        &self,
+        sampling: Option<&SampleConfig>,
+        mut shown: Option<&mut report::Shown>,
+        watch: &mut dyn Watch,
+    ) -> Result<Evaluation> {
+        let started = Instant::now();
+        let (sides, dim) = (&self.sides, self.sides.shape.len());
+        let mut measuring = Measuring::new(&self.metrics, sides, self.extractor.as_deref(), self.options)?;
+        match &self.kept {
+            Some(kept) => kept.iter().try_for_each(|(side, chunk)| measuring.take(*side, chunk))?,
+            None => self.others(watch, &mut |side, chunk| measuring.take(side, &chunk))?,
+        }
+        let sampled = sides.samples.each(sampling, self.options.seed, watch, &mut |values, labels| {
+            if let Some(shown) = &mut shown {
+                shown.take(values, labels, dim);
+            }
+            for (i, part) in values.chunks(ROWS * dim).enumerate() {
+                let rows = i * ROWS..i * ROWS + part.len() / dim;
+                let chunk = self.chunk(part.to_vec(), labels.map(|labels| labels[rows].to_vec()))?;
+                measuring.take(Side::Samples, &chunk)?;
+            }
+            Ok(())
+        })?;
+        let features = self.extractor.as_ref().map_or_else(|| "none".to_owned(), |extractor| extractor.name());
+        Ok(Evaluation {
+            measured: measuring.finish(self.options, &features)?,
+            samples: sides.samples.name().to_owned(),
+            n: sides.samples.count(),
+            sampled,
+            reference: sides.reference_name(),
+            reference_n: sides.rows(Side::Reference),
+            held_out: sides.part(Side::HeldOut).map(|part| (part.name().to_owned(), part.count())),
+            features,
+            seconds: started.elapsed().as_secs_f64(),
+        })
+    }
 }
 
 /// The moments in the file of the reference, if it is there.
@@ -314,157 +379,6 @@ fn lacks(metric: &AnyMetric, sides: &Sides, extractor: Option<&dyn Extractor>, m
         ),
     }
     Ok(())
-}
-
-/// Metrics of one kind of rows.
-struct Group {
-    metrics: Vec<AnyMetric>,
-    session: Session,
-    content: Content,
-    /// Whether it sees every row of the reference.
-    all: bool,
-    /// Rows of the reference it was given.
-    given: usize,
-}
-
-/// The metrics being measured.
-struct Measuring<'a> {
-    groups: Vec<Group>,
-    extractor: Option<&'a dyn Extractor>,
-    /// The order the metrics were asked for in.
-    order: Vec<String>,
-    /// Rows of the reference, and how many of them metrics between all pairs take.
-    reference: (usize, usize),
-    seen: usize,
-    /// Moments to be written.
-    moments: Option<stein_metrics::Accumulator>,
-    shape: Shape,
-}
-
-/// Whether a metric takes every row of the reference, which costs it little or is what it is about.
-fn takes_all(metric: &AnyMetric) -> bool {
-    use AnyMetric::{Agreement, Authenticity, Copying, Frechet, Novelty, SlicedWasserstein, Spread};
-    matches!(
-        metric,
-        Frechet(_) | SlicedWasserstein(_) | Novelty(_) | Authenticity(_) | Copying(_) | Agreement(_) | Spread(_)
-    ) || metric.needs().pairs != Pairing::None
-}
-
-impl<'a> Measuring<'a> {
-    fn new(
-        mut metrics: Vec<AnyMetric>,
-        sides: &Sides,
-        extractor: Option<&'a dyn Extractor>,
-        options: &EvaluateOptions,
-    ) -> Result<Self> {
-        for metric in &mut metrics {
-            if let AnyMetric::Frechet(frechet) = metric {
-                frechet.reference = options.reference.clone().filter(|path| path.exists());
-            }
-            if let (AnyMetric::Ssim(ssim), Shape::Image { height, width, channels }) = (metric, sides.shape) {
-                ssim.shape = vec![channels, height, width];
-                ssim.layout = stein_metrics::Layout::ChannelsLast;
-            }
-        }
-        let dim = |content| match (content, extractor) {
-            (Content::Numbers, Some(extractor)) => extractor.dim(),
-            (Content::Classes, Some(extractor)) => extractor.classes().unwrap_or(1),
-            _ => sides.shape.len(),
-        };
-        let mut groups: Vec<Group> = Vec::new();
-        let order = metrics.iter().map(|metric| metric.kind().to_owned()).collect();
-        for content in [Content::Numbers, Content::Picture, Content::Classes] {
-            for all in [true, false] {
-                let of: Vec<AnyMetric> = metrics
-                    .iter()
-                    .filter(|metric| metric.needs().content == content && takes_all(metric) == all)
-                    .cloned()
-                    .collect();
-                if !of.is_empty() {
-                    groups.push(Group {
-                        session: Session::new(&of, dim(content))?,
-                        metrics: of,
-                        content,
-                        all,
-                        given: 0,
-                    });
-                }
-            }
-        }
-        let references = sides.rows(Side::Reference);
-        let writes = options.reference.as_ref().is_some_and(|path| !path.exists());
-        ensure!(
-            !writes || references > 0,
-            "there is nothing at {}, and no data whose moments could be written there: give them by --against",
-            options.reference.as_deref().unwrap_or_else(|| "".as_ref()).display()
-        );
-        let moments = if writes { Some(stein_metrics::Accumulator::new(dim(Content::Numbers))?) } else { None };
-        let reference = (references, options.reference_n.unwrap_or(PAIRED).min(references));
-        Ok(Self { groups, extractor, order, reference, seen: 0, moments, shape: sides.shape })
-    }
-
-    /// Takes some rows of a side.
-    fn take(&mut self, side: Side, values: &[f32], labels: Option<&[u32]>) -> Result<()> {
-        let extracted = self.extractor.map(|extractor| extractor.extract(values, self.shape)).transpose()?;
-        let rows = values.len() / self.shape.len();
-        let first = self.seen;
-        if side == Side::Reference {
-            self.seen += rows;
-        }
-        let (all, some) = self.reference;
-        // Even places of all: row i is taken where i·some/all passes a whole number.
-        let taken: Vec<usize> = (0..rows)
-            .filter(|row| {
-                let place = (first + row) as u128;
-                let (all, some) = (all.max(1) as u128, some as u128);
-                (place + 1) * some / all > place * some / all
-            })
-            .collect();
-        for group in &mut self.groups {
-            let numbers: &[f32] = match (&extracted, group.content) {
-                (Some(extracted), Content::Numbers) => &extracted.features,
-                (Some(extracted), Content::Classes) => &extracted.outputs,
-                _ => values,
-            };
-            if side != Side::Reference || group.all || taken.len() == rows {
-                let batch = Batch::from(numbers);
-                group.session.update(side, labels.map_or(batch, |labels| batch.labeled(labels)))?;
-                group.given += if side == Side::Reference { rows } else { 0 };
-            } else {
-                let dim = numbers.len() / rows;
-                let part: Vec<f32> =
-                    taken.iter().flat_map(|row| &numbers[row * dim..(row + 1) * dim]).copied().collect();
-                let own: Option<Vec<u32>> = labels.map(|labels| taken.iter().map(|&row| labels[row]).collect());
-                let batch = Batch::from(&part);
-                group.session.update(side, own.as_ref().map_or(batch, |labels| batch.labeled(labels)))?;
-                group.given += taken.len();
-            }
-        }
-        if side == Side::Reference
-            && let Some(moments) = &mut self.moments
-        {
-            let numbers = extracted.as_ref().map_or(values, |extracted| &extracted.features);
-            moments.update(stein_metrics::Values::F32(numbers));
-        }
-        Ok(())
-    }
-
-    /// What the metrics say, in the order they were asked for, each with the number of rows it was compared with.
-    fn finish(self, options: &EvaluateOptions, extractor: &str) -> Result<Vec<(AnyMetric, Measured, usize)>> {
-        if let (Some(moments), Some(path)) = (self.moments, &options.reference) {
-            let mut moments = moments.finish()?;
-            extractor.clone_into(&mut moments.extractor);
-            moments.save(path)?;
-        }
-        let mut all = Vec::new();
-        for Group { metrics, session, given, .. } in self.groups {
-            for (metric, measured) in metrics.into_iter().zip(session.finish()) {
-                all.push((metric, measured?, given));
-            }
-        }
-        all.sort_by_key(|(metric, _, _)| self.order.iter().position(|kind| kind == metric.kind()));
-        Ok(all)
-    }
 }
 
 /// The device features are found on.

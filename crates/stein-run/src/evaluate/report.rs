@@ -43,7 +43,7 @@ pub struct Evaluation {
 }
 
 /// A number with four digits that count.
-fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return format!("{value}");
     }
@@ -56,7 +56,7 @@ fn short(value: f64) -> String {
 }
 
 /// The value of a metric with its error.
-fn told(measured: &Measured) -> String {
+pub(crate) fn told(measured: &Measured) -> String {
     match measured.error {
         Some(error) => format!("{} ± {}", short(measured.value), short(error)),
         None => short(measured.value),
@@ -89,6 +89,13 @@ impl Evaluation {
                 sampled.seed
             );
         }
+        lines.extend(self.compared_with());
+        lines
+    }
+
+    /// What the samples were compared with, in sentences.
+    pub(crate) fn compared_with(&self) -> Vec<String> {
+        let mut lines = Vec::new();
         if let Some(reference) = &self.reference {
             let hash = self.measured.iter().find_map(|(_, measured, _)| measured.reference.as_deref());
             let hash = hash.map(|hash| format!(" ({hash})")).unwrap_or_default();
@@ -182,7 +189,7 @@ const NEAREST: usize = 5;
 
 /// The first samples, kept for the pictures.
 #[derive(Default)]
-pub(super) struct Shown {
+pub(crate) struct Shown {
     values: Vec<f32>,
     labels: Vec<u32>,
 }

@@ -1,12 +1,12 @@
 //! The rows that are compared: samples as they are drawn or read, the reference and what was held out.
 
-use stein::{Error, Result, ensure, names};
+use stein::{Keys, Result, ensure, exact::Exact, names};
 use stein_data::{Data, Shape, Split};
 use stein_metrics::Side;
 
 use super::{DRAWN, EvaluateOptions, Of};
 use crate::{
-    Classes, DataConfig, Drawing, Model, Plan, Sink, Summary, Watch,
+    Classes, DataConfig, Drawing, Model, Plan, SampleConfig, Sink, Summary, Watch,
     draw::named,
     observed::{load_part, named_for},
 };
@@ -127,14 +127,15 @@ impl Samples<'_> {
     /// Hands on all of them in order, some at a time; returns how they were drawn.
     pub(super) fn each<'t>(
         &'t self,
-        options: &EvaluateOptions,
+        sampling: Option<&SampleConfig>,
+        seed: u64,
         watch: &mut dyn Watch,
         take: &'t mut Take<'t>,
     ) -> Result<Option<Summary>> {
         match self {
             Self::Drawn { model, count, numbers } => {
-                let config = model.sample.with(&options.sampling)?;
-                let plan = Plan::new(model, *count, options.seed, &Classes::Default, &config, false)?;
+                let config = sampling.unwrap_or(&model.sample);
+                let plan = Plan::new(model, *count, seed, &Classes::Default, config, false)?;
                 plan.draw(&mut Each { numbers: numbers.as_deref(), take }, watch).map(Some)
             }
             Self::Read(part) => {
@@ -147,17 +148,6 @@ impl Samples<'_> {
             }
         }
     }
-}
-
-/// Rows and their classes, at most so many at a time.
-pub(super) fn parts<'a>(
-    values: &'a [f32],
-    labels: Option<&'a [u32]>,
-    dim: usize,
-    rows: usize,
-) -> impl Iterator<Item = (&'a [f32], Option<&'a [u32]>)> {
-    let labels = move |i: usize, count: usize| labels.map(|labels| &labels[i * rows..i * rows + count]);
-    values.chunks(rows * dim).enumerate().map(move |(i, values)| (values, labels(i, values.len() / dim)))
 }
 
 /// What is compared.
@@ -185,10 +175,11 @@ impl<'a> Sides<'a> {
         let whole = options.against.is_some() && options.split.is_none();
         let folder = options.folder.as_deref();
         let split = options.split.unwrap_or(Split::Train);
-        let reference = config
-            .as_ref()
-            .map(|config| Ok::<_, Error>(Part::own(load_part(&config.source, whole, split, folder)?)))
-            .transpose()?;
+        let reference = match (&config, of) {
+            (Some(config), _) => Some(Part::own(load_part(&config.source, whole, split, folder)?)),
+            (None, Of::Model(model)) => exact_draws(model, options)?,
+            (None, Of::Data(_)) => None,
+        };
         let held_out = match (&options.held_out, &config) {
             (Some(name), _) => {
                 let shape = reference.as_ref().map(|part| part.data.shape);
@@ -257,6 +248,15 @@ impl<'a> Sides<'a> {
     pub(super) fn reference_name(&self) -> Option<String> {
         self.reference.as_ref().map(|part| part.name().to_owned())
     }
+}
+
+/// Draws of the distribution that an exact model is of: as many as there are samples, or as are asked for.
+fn exact_draws(model: &Model, options: &EvaluateOptions) -> Result<Option<Part>> {
+    let Some(truth) = model.truth.as_ref().filter(|_| !model.trained) else { return Ok(None) };
+    let count = options.reference_n.or(options.n).unwrap_or(DRAWN);
+    let values = truth.draw_clean(&Keys::range(options.seed, 0, count)).into_iter().map(|value| value as f32).collect();
+    let name = format!("draws of {}", model.subject.name);
+    Data::from_rows(&name, model.subject.columns.clone(), values, None, Vec::new()).map(|data| Some(Part::own(data)))
 }
 
 /// Fails if the columns of rows have other names, or the same in another order.
