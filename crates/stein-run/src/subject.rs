@@ -34,10 +34,10 @@ pub struct DataConfig {
     pub flip: bool,
     /// Most pixels that images are moved by at random, each way, their border repeated; default 0.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub shift: usize,
+    pub shift: u32,
 }
 
-fn is_zero(number: &usize) -> bool {
+fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 

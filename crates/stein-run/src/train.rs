@@ -143,7 +143,8 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
             None
         }
     };
-    let settings = LoaderConfig { seed: experiment.seed, flip: experiment.data.flip, shift: experiment.data.shift };
+    let settings =
+        LoaderConfig { seed: experiment.seed, flip: experiment.data.flip, shift: experiment.data.shift as usize };
     let loader = Loader::new(Arc::clone(&data), settings)?;
     let subject = Subject::of(&data, &experiment.data)?;
     let truth = known_density(&experiment.data.source).and_then(|law| subject.law_of_states(&law)).map(Arc::new);

@@ -3,11 +3,13 @@
 mod features;
 mod measuring;
 mod report;
+mod shipped;
 mod sides;
 
 pub use features::FEATURES;
 pub use report::Evaluation;
 pub(crate) use report::{short, told};
+pub use shipped::{ACCURACY, Shipped};
 
 use std::{
     ffi::OsStr,

@@ -7,6 +7,7 @@ mod classifier;
 mod consistency;
 mod diffusion;
 
+pub(crate) use classifier::right;
 pub use classifier::{ClassifierModel, NoisyExamples};
 pub use consistency::ConsistencyModel;
 pub(crate) use consistency::NETWORK as CONSISTENCY_NETWORK;
