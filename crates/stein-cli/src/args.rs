@@ -423,7 +423,8 @@ pub struct Sweep {
     /// Grid intervals to try, with commas between them
     #[arg(long, value_name = "K,L,...", value_delimiter = ',', default_value = "5,10,20,50")]
     pub steps: Vec<usize>,
-    /// Spacings of the grid to try, with commas between them; default the experiment's. `stein list grids` names them
+    /// Spacings of the grid to try, with commas between them, or optimized, which is fitted to the model; default the experiment's.
+    /// `stein list grids` names them
     #[arg(long, value_name = "A,B,...", value_delimiter = ',')]
     pub grids: Vec<String>,
     /// File to write: .png or .svg plot, .csv table, .html page with both

@@ -197,6 +197,17 @@ pub enum Better {
     Near(f64),
 }
 
+impl Better {
+    /// A number that is smaller the better a value is.
+    pub fn loss(self, value: f64) -> f64 {
+        match self {
+            Self::Smaller => value,
+            Self::Larger => -value,
+            Self::Near(right) => (value - right).abs(),
+        }
+    }
+}
+
 /// A metric that takes rows as they come.
 pub trait Streaming: Send {
     /// Takes checked rows of one side.

@@ -2,7 +2,7 @@
 //!
 //! The struct that is read is the struct that runs. Unknown keys are refused with the list of the known ones, nearest first.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use stein::{Error, Kind, Result, ensure, names, numbers::ensure_within, settings};
@@ -52,8 +52,37 @@ pub struct TrainConfig {
     pub checkpoint_every: u64,
     /// Checkpoints kept, the newest, at least 1; default 3.
     pub keep: usize,
-    /// Steps between pictures of samples; default 0, none but the last.
+    /// Steps between pictures of samples; default 0, none but the last, and that only where there are samples.
     pub sample_every: u64,
+    /// Metrics of samples while it trains; default none.
+    pub evaluate: EvaluateConfig,
+}
+
+/// Metrics of samples while a model trains.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvaluateConfig {
+    /// Steps between measurements, and once after the last; default 0, none.
+    pub every: u64,
+    /// The metrics, by name; the first one says which checkpoint is the best, which is kept as best.safetensors. Default what suits the
+    /// data.
+    pub metrics: Vec<String>,
+    /// What is compared, as of `stein evaluate --features`; default `none`, the numbers themselves.
+    pub features: String,
+    /// The weights of that network, a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feature_weights: Option<PathBuf>,
+    /// A file with moments of the data, as of `stein evaluate --reference`, for the Fréchet distance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<PathBuf>,
+    /// Samples that are drawn, at least 1; default 500.
+    pub n: usize,
+}
+
+impl Default for EvaluateConfig {
+    fn default() -> Self {
+        Self { every: 0, metrics: Vec::new(), features: "none".into(), feature_weights: None, reference: None, n: 500 }
+    }
 }
 
 /// Most steps and most examples of one that mean anything; what fits into memory is found with the data.
@@ -73,6 +102,7 @@ impl Default for TrainConfig {
             checkpoint_every: 1000,
             keep: 3,
             sample_every: 0,
+            evaluate: EvaluateConfig::default(),
         }
     }
 }
@@ -153,9 +183,8 @@ impl Experiment {
         self.train.ema.check()?;
         SampleConfig::check_all(self.sample.as_ref(), &self.family)?;
         ensure!(
-            self.sample.is_some() || self.train.sample_every == 0,
-            "train.sample_every = {} asks for pictures of samples, and the family {} draws none: leave it out",
-            self.train.sample_every,
+            self.sample.is_some() || self.train.sample_every == 0 && self.train.evaluate.every == 0,
+            "train.sample_every and train.evaluate are of samples, and the family {} draws none: leave them out",
             self.family.kind()
         );
         let train = &self.train;
@@ -178,6 +207,7 @@ impl Experiment {
         ensure_within("train.log_every", train.log_every, 1..)?;
         ensure_within("train.checkpoint_every", train.checkpoint_every, 1..)?;
         ensure_within("train.keep", train.keep, 1..)?;
+        ensure_within("train.evaluate.n", train.evaluate.n, 1..)?;
         Ok(())
     }
 

@@ -48,7 +48,7 @@ pub use description::Description;
 pub use device::{DEVICES, device, limit_threads, use_bf16};
 pub use draw::{Classes, Drawing, Drawn, Plan, Sink, Summary, default_count, draw, draw_frames};
 pub use evaluate::{ACCURACY, EvaluateOptions, Evaluation, FEATURES, Of, Shipped, evaluate};
-pub use experiment::{Experiment, TrainConfig};
+pub use experiment::{EvaluateConfig, Experiment, TrainConfig};
 pub use family::{
     AnyFamily, Capability, ClassifierModel, ConsistencyModel, Diffusion, Family, Generator, Learned, Learner,
 };

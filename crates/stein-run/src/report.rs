@@ -203,6 +203,8 @@ fn page(runs: &[Told]) -> Result<String> {
             sections.push(picture("loss", to_png(&chart.picture()?)?, caption.to_owned()));
         }
     }
+    sections.extend(curves(runs, "evaluate", "How good samples are")?);
+    sections.extend(curves(runs, "held_out_level", "Held-out loss by level of noise")?);
     if runs.len() > 1 {
         sections.push(Section::Heading("Settings in which they differ".into()));
         sections.push(differences(runs));
@@ -224,6 +226,31 @@ fn page(runs: &[Told]) -> Result<String> {
         _ => format!("{} runs", runs.len()),
     };
     report(&title, &sections)
+}
+
+/// A chart of each number of a group of metrics, `group/name`, over the steps.
+fn curves(runs: &[Told], group: &str, heading: &str) -> Result<Vec<Section>> {
+    let names: BTreeSet<String> =
+        runs.iter().flat_map(|run| run.keys(group).into_values()).map(|name| name.trim().to_owned()).collect();
+    let mut sections = Vec::new();
+    for name in names {
+        let key = format!("{group}/{name}");
+        let series: Vec<Series> = runs
+            .iter()
+            .map(|run| Series { name: run.name.clone(), points: run.points(&key), faint: false })
+            .filter(|series| series.points.iter().any(|point| point.1.is_finite()))
+            .collect();
+        if series.is_empty() {
+            continue;
+        }
+        if sections.is_empty() {
+            sections.push(Section::Heading(heading.to_owned()));
+        }
+        let frame = Frame { title: &name, x: "step", y: &name, size: (640, 400) };
+        let chart = line_chart(&series, &frame, false, None)?;
+        sections.push(picture(&name, to_png(&chart.picture()?)?, String::new()));
+    }
+    Ok(sections)
 }
 
 fn picture(name: &str, bytes: Vec<u8>, caption: String) -> Section {

@@ -195,6 +195,11 @@ impl RunDir {
         self.root.join("metrics.jsonl")
     }
 
+    /// The checkpoint whose samples were the best, where they are measured while it trains.
+    pub fn best_path(&self) -> PathBuf {
+        self.root.join("best.safetensors")
+    }
+
     /// The steps that have checkpoints, growing.
     ///
     /// # Errors
@@ -320,7 +325,9 @@ impl RunDir {
         let samples = later(self.samples()?);
         // The newest first, so that what is left is always a run that was.
         let checkpoints = later(self.of_steps(CHECKPOINTS, |ending| ending == "safetensors")?).rev();
-        let files: Vec<PathBuf> = samples.chain(checkpoints).collect();
+        // Which may have come after it; the next measurement leaves another.
+        let best = Some(self.best_path()).filter(|path| path.exists());
+        let files: Vec<PathBuf> = samples.chain(best).chain(checkpoints).collect();
         if files.is_empty() && lines.is_empty() {
             return Ok(None);
         }

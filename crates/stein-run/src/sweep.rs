@@ -9,7 +9,10 @@ use std::{
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use stein::{AnySampler, Result, Rk45, ensure};
+use stein::{
+    AnySampler, Condition, Grid, Request, Result, Rk45, Spacing, ensure,
+    optimized::{Paths, Steps},
+};
 use stein_base::files::write_atomically;
 use stein_metrics::{Better, Measured};
 use toml::Table;
@@ -29,7 +32,7 @@ pub struct SweepOptions {
     pub samplers: Vec<String>,
     /// The numbers of steps.
     pub steps: Vec<usize>,
-    /// The grids, by name; default the model's own.
+    /// The grids, by name; default the model's own. `optimized` is fitted to the model, see [`stein::optimized`].
     pub grids: Vec<String>,
     /// What else is changed for all.
     pub sampling: Changes,
@@ -48,6 +51,8 @@ pub struct Tried {
     pub sampler: String,
     /// The grid, where it was named.
     pub grid: Option<String>,
+    /// The levels of a fitted grid, σ/α.
+    pub levels: Option<Vec<f64>>,
     /// Steps.
     pub steps: usize,
     /// Calls of the model for each sample.
@@ -130,7 +135,7 @@ struct Setting {
     ode: bool,
 }
 
-fn settings(model: &Model, options: &SweepOptions) -> Result<Vec<Setting>> {
+fn settings(model: &Model, options: &SweepOptions, watch: &mut dyn Watch) -> Result<Vec<Setting>> {
     ensure!(!options.samplers.is_empty(), "name the samplers to try, such as --samplers ddim,heun");
     ensure!(!options.steps.is_empty(), "give the numbers of steps to try, such as --steps 10,20,50");
     let base = model.sample.with(&options.sampling)?;
@@ -138,7 +143,7 @@ fn settings(model: &Model, options: &SweepOptions) -> Result<Vec<Setting>> {
         [] => vec![None],
         grids => grids.iter().cloned().map(Some).collect(),
     };
-    let mut settings = Vec::new();
+    let (mut settings, mut fits) = (Vec::new(), Fits::default());
     for words in &options.samplers {
         let sampler = sampler(words)?;
         for grid in &grids {
@@ -149,7 +154,13 @@ fn settings(model: &Model, options: &SweepOptions) -> Result<Vec<Setting>> {
             };
             for steps in steps {
                 let config = SampleConfig { sampler: sampler.clone().into(), ..base.clone() };
-                let config = config.with(&Changes { grid: grid.clone(), steps, ..Changes::default() })?;
+                let fitted = grid.as_deref() == Some(OPTIMIZED);
+                let named = grid.clone().filter(|_| !fitted);
+                let mut config = config.with(&Changes { grid: named, steps, ..Changes::default() })?;
+                if fitted && !sampler.adaptive() {
+                    let most = options.steps.iter().copied().max().unwrap_or(1);
+                    config.grid = fits.grid(model, &config, &sampler, most, watch)?;
+                }
                 Plan::new(model, 1, 0, &Classes::Default, &config, false).map_err(|error| error.at(words))?;
                 settings.push(Setting {
                     sampler: words.clone(),
@@ -164,6 +175,69 @@ fn settings(model: &Model, options: &SweepOptions) -> Result<Vec<Setting>> {
     Ok(settings)
 }
 
+/// The name of the grid that is fitted to the model.
+const OPTIMIZED: &str = "optimized";
+
+/// Least candidate levels of a fitted grid, and the samples whose paths it is fitted to.
+const CANDIDATES: usize = 64;
+const FITTED: usize = 64;
+
+/// The exact paths that grids are fitted to, by where they start.
+#[derive(Default)]
+struct Fits(BTreeMap<String, Paths>);
+
+impl Fits {
+    /// The grid of as many steps that fits the model and what the steps of the sampler are made of; `most` is the largest number of steps
+    /// that is tried.
+    fn grid(
+        &mut self,
+        model: &Model,
+        config: &SampleConfig,
+        sampler: &AnySampler,
+        most: usize,
+        watch: &mut dyn Watch,
+    ) -> Result<Grid> {
+        let (schedule, resolved) = config.resolve(model.schedule.as_ref(), model.trained)?;
+        let schedule = schedule
+            .ok_or_else(|| Error::new(format!("{} knows no levels, among which a grid could be fitted", model.name)))?;
+        let start = resolved.grid.start.unwrap_or(schedule.span().1);
+        // Levels without signal are no candidates; the noisiest that has a thousandth of it is.
+        let start = if schedule.kernel(start).alpha > 0.0 { start } else { schedule.time_at(-2.0 * 1e3f64.ln()) };
+        let place = format!("{start} {:?}", config.schedule);
+        if !self.0.contains_key(&place) {
+            watch.event(Event::Note(&format!("fitting grids to {FITTED} paths of {}", model.name)));
+            let fine = Grid {
+                spacing: Spacing::Karras { rho: 7.0 },
+                steps: CANDIDATES.max(2 * most) - 1,
+                start: Some(start),
+                end: resolved.grid.end,
+                clean: false,
+            };
+            let classes = model.subject.classes.len() as u32;
+            let given = match model.trained && classes > 0 {
+                true => Condition::classes((0..FITTED as u32).map(|row| row % classes)),
+                false => Condition::none(),
+            };
+            let request = Request {
+                given,
+                data_variance: model.subject.variance,
+                device: model.device.clone(),
+                dtype: model.dtype,
+                // No sample of a sweep has such a seed by chance.
+                ..Request::new(FITTED, model.subject.state_shape()?.iter().product(), u64::MAX)
+            };
+            let paths = Paths::of(&*model.denoiser(config)?, &*schedule, &fine.kernels(&*schedule)?, &request)?;
+            self.0.insert(place.clone(), paths);
+        }
+        let made_of = match sampler.order() {
+            Some(order) if order > 1 => Steps::Second,
+            _ => Steps::First,
+        };
+        let noise = self.0[&place].levels(config.grid.steps, made_of)?;
+        Ok(Grid { spacing: Spacing::Given { noise }, steps: config.grid.steps, clean: true, start: None, end: None })
+    }
+}
+
 /// Tries every sampler with every number of steps.
 ///
 /// # Errors
@@ -173,7 +247,6 @@ pub fn sweep(of: &Of, options: &SweepOptions, watch: &mut dyn Watch) -> Result<S
     let Of::Model(model) = of else {
         return Err(Error::new("a sweep draws samples of a model: give a run, a checkpoint or exact:FILE.json"));
     };
-    let settings = settings(model, options)?;
     let mut asked = options.evaluate.clone();
     let exact = model.truth.is_some() && !model.trained;
     if asked.metrics.is_empty() {
@@ -186,6 +259,7 @@ pub fn sweep(of: &Of, options: &SweepOptions, watch: &mut dyn Watch) -> Result<S
     }
     let output = options.output.as_deref().map(|path| Output::new(path, model, options.force)).transpose()?;
     let mut compared = Compared::of(of, &asked)?;
+    let settings = settings(model, options, watch)?;
     compared.keep(watch)?;
     let metrics =
         compared.metrics().iter().map(|metric| (metric.kind().to_owned(), metric.better())).collect::<Vec<_>>();
@@ -203,7 +277,12 @@ pub fn sweep(of: &Of, options: &SweepOptions, watch: &mut dyn Watch) -> Result<S
         if about.is_empty() {
             about = found.compared_with();
         }
+        let levels = match &config.grid.spacing {
+            Spacing::Given { noise } if grid.as_deref() == Some(OPTIMIZED) => Some(noise.clone()),
+            _ => None,
+        };
         let one = Tried {
+            levels,
             sampler,
             grid,
             steps: summary.config.grid.intervals(),
@@ -256,7 +335,7 @@ impl Truths {
         if !self.0.contains_key(&place) {
             let tight = Rk45 { rtol: 1e-7, atol: 1e-7, ..Rk45::default() };
             let mut truth = SampleConfig { sampler: AnySampler::from(tight).into(), ..config.clone() };
-            truth.grid = stein::Grid { start: resolved.grid.start, ..stein::Grid::default() };
+            truth.grid = Grid { start: resolved.grid.start, ..Grid::default() };
             self.0.insert(place.clone(), draw(&truth, watch)?);
         }
         let (ours, truth) = (draw(config, watch)?, &self.0[&place]);
@@ -287,17 +366,13 @@ impl Tried {
             .filter(|setting| !setting.trim().is_empty())
             .map(|setting| format!(" --set sample.sampler.{}", setting.split_whitespace().collect::<String>()))
             .collect();
+        if let Some(levels) = &self.levels {
+            let levels: Vec<String> = levels.iter().map(|level| short(*level)).collect();
+            let levels = levels.join(",");
+            return format!("--sampler {name} --set sample.grid.spacing={{kind=\"given\",noise=[{levels}]}}{settings}");
+        }
         let grid = self.grid.as_ref().map(|grid| format!(" --grid {grid}")).unwrap_or_default();
         format!("--sampler {name} --steps {}{grid}{settings}", self.steps)
-    }
-}
-
-/// How much worse than the best a value is, at least 0.
-fn loss(value: f64, better: Better) -> f64 {
-    match better {
-        Better::Smaller => value,
-        Better::Larger => -value,
-        Better::Near(right) => (value - right).abs(),
     }
 }
 
@@ -305,7 +380,7 @@ impl Sweep {
     /// The setting of fewest evaluations that is as good as the best by the first metric, up to their errors.
     pub fn recommended(&self) -> Option<&Tried> {
         let better = self.metrics.first()?.1;
-        let of = |tried: &Tried| loss(tried.measured[0].value, better);
+        let of = |tried: &Tried| better.loss(tried.measured[0].value);
         let best = self.tried.iter().min_by(|a, b| of(a).total_cmp(&of(b)))?;
         let error = |tried: &Tried| tried.measured[0].error.unwrap_or(0.0);
         let as_good = |tried: &&Tried| of(tried) - of(best) <= error(tried).hypot(error(best));
@@ -356,6 +431,7 @@ impl Sweep {
             let mut row = json!({
                 "sampler": tried.sampler,
                 "grid": tried.grid,
+                "levels": tried.levels,
                 "steps": tried.steps,
                 "evaluations": tried.evaluations,
                 "distance_to_ode": tried.distance,

@@ -17,12 +17,14 @@ use burn::module::Module;
 use stein::{Condition, Device, Error, Keys, Kind, Result, ensure, exact::GaussianMixture};
 use stein_base::memory::ensure_fits;
 use stein_data::{Ahead, Loader, LoaderConfig, Split};
+use stein_metrics::AnyMetric;
 use stein_nn::{Accumulated, AdamW, AnyNetwork, Checkpoint, Ema, LearnerState, SavedWeights, Weights, on_tapes, state};
 
 use crate::{
-    Classes, Description, Event, Experiment, Model, Plan, RunDir, Subject, Watch,
+    Classes, Description, EvaluateConfig, EvaluateOptions, Event, Experiment, Model, Of, Plan, RunDir, Subject, Watch,
     description::{FROM, WINDOW, described, run_metadata},
-    device, draw,
+    device, draw, evaluate,
+    evaluate::check_evaluation,
     experiment::Difference,
     family::{Batch, Learner, Learners, Make, Networks},
     model::{checkpoint_of, known_density},
@@ -70,6 +72,7 @@ pub const RESUMABLE: &[&str] = &[
     "train.checkpoint_every",
     "train.keep",
     "train.sample_every",
+    "train.evaluate",
     "sample",
 ];
 
@@ -116,6 +119,8 @@ pub struct Prepared {
     notes: Vec<String>,
     /// The distribution of the states, where it is known.
     truth: Option<Arc<GaussianMixture>>,
+    /// Where data sets lie.
+    data_dir: Option<PathBuf>,
 }
 
 /// Opens or makes the run: all that can fail because of the experiment, the data or the directory fails here.
@@ -174,11 +179,15 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
         from: None,
         notes,
         truth,
+        data_dir: options.data_dir.clone(),
     };
     // How the model will be sampled in the end is tried before the first step.
     let model = fresh.model()?;
     if fresh.experiment.sample.is_some() {
         Plan::new(&model, 1, 0, &Classes::Default, &model.sample, false).map_err(|error| error.at("sample"))?;
+    }
+    if fresh.experiment.train.evaluate.every > 0 {
+        check_evaluation(model, &fresh.evaluation()).map_err(|error| error.at("train.evaluate"))?;
     }
     match &options.start {
         Start::Resume => return fresh.resumed(None),
@@ -386,6 +395,11 @@ impl Prepared {
     }
 
     fn write_checkpoint(&self) -> Result<()> {
+        self.checkpoint()?.write(&self.run.checkpoint_path(self.step))?;
+        self.run.prune(self.experiment.train.keep)
+    }
+
+    fn checkpoint(&self) -> Result<Checkpoint> {
         let learner = |part: &Part| {
             let saved = LearnerState {
                 weights: state::tensors(&part.network),
@@ -400,8 +414,7 @@ impl Prepared {
         let learners = self.parts.iter().map(learner).collect();
         let checkpoint = Checkpoint { learners, step: self.step, metadata };
         checkpoint.check_finite().map_err(|error| self.not_finite(self.step, &error.to_string()))?;
-        checkpoint.write(&self.run.checkpoint_path(self.step))?;
-        self.run.prune(self.experiment.train.keep)
+        Ok(checkpoint)
     }
 
     fn not_finite(&self, step: u64, what: &str) -> Error {
@@ -425,7 +438,8 @@ impl Prepared {
             (part.name.clone(), network)
         };
         let networks = self.parts.iter().map(network).collect();
-        let model = Model::of(&name, networks, &self.description, &self.device)?;
+        let mut model = Model::of(&name, networks, &self.description, &self.device)?;
+        model.data = Some(self.experiment.data.clone());
         let model = model.with_truth_of(&self.experiment.data.source);
         let which = if self.averages.is_empty() { Weights::Raw } else { Weights::Ema };
         Ok(model.with_weights_of_step(which, self.step, &self.experiment, self.from.is_some()))
@@ -662,6 +676,11 @@ pub fn train(mut state: Prepared, watch: &mut dyn Watch) -> Result<Trained> {
             numbers.extend(losses);
             state.window.away += from.elapsed();
         }
+        if state.evaluation_is_due() {
+            let from = Instant::now();
+            numbers.extend(evaluated(&state, watch)?);
+            state.window.away += from.elapsed();
+        }
         if !numbers.is_empty() {
             metrics.write(state.step, &numbers)?;
         }
@@ -714,12 +733,65 @@ impl Prepared {
         Event::Trained { step, steps, sheets: if draws { between + 1 } else { 0 }, progress }
     }
 
+    /// Whether samples are to be measured after this step.
+    fn evaluation_is_due(&self) -> bool {
+        let (step, every) = (self.step, self.experiment.train.evaluate.every);
+        every > 0 && (step == self.experiment.train.steps || step.is_multiple_of(every))
+    }
+
+    /// How samples are measured while it trains.
+    fn evaluation(&self) -> EvaluateOptions {
+        let EvaluateConfig { metrics, features, feature_weights, reference, n, .. } = &self.experiment.train.evaluate;
+        EvaluateOptions {
+            metrics: metrics.clone(),
+            features: features.clone(),
+            weights: feature_weights.clone(),
+            reference: reference.clone(),
+            n: Some(*n),
+            seed: self.experiment.seed,
+            folder: self.data_dir.clone(),
+            ..EvaluateOptions::default()
+        }
+    }
+
+    /// Whether the first of these metrics is better than all that the run has said of it, and a checkpoint of that is there.
+    fn is_best(&self, metric: &AnyMetric, value: f64) -> Result<bool> {
+        let key = in_metrics(metric);
+        let earlier = self.run.metrics()?.into_iter().filter_map(|line| line[&key].as_f64());
+        let best = earlier.map(|value| metric.better().loss(value)).fold(f64::INFINITY, f64::min);
+        Ok(metric.better().loss(value) < best || !self.run.best_path().exists())
+    }
+
     /// Whether a sheet of samples is to be made after this step.
     fn sheet_is_due(&self) -> bool {
         let (step, config) = (self.step, &self.experiment.train);
         self.experiment.sample.is_some()
             && (step == config.steps || step > 0 && config.sample_every > 0 && step.is_multiple_of(config.sample_every))
     }
+}
+
+/// The name of a metric of samples in the metrics of a run.
+fn in_metrics(metric: &AnyMetric) -> String {
+    format!("evaluate/{}", metric.kind())
+}
+
+/// The metrics of samples as they are now, of which the best checkpoint is kept. Early weights may give no finite samples, and a stop
+/// may come: neither ends the training, which goes on without these numbers.
+fn evaluated(state: &Prepared, watch: &mut dyn Watch) -> Result<Vec<(String, f64)>> {
+    let found = state.model().and_then(|model| evaluate(&Of::Model(Box::new(model)), &state.evaluation(), watch));
+    let found = match found {
+        Err(error) if [Kind::Stopped, Kind::NotFinite].contains(&error.kind()) => {
+            watch.event(Event::Note(&format!("samples of step {} were not measured: {error}", state.step)));
+            return Ok(Vec::new());
+        }
+        found => found?,
+    };
+    if let Some((metric, measured, _)) = found.measured.first()
+        && state.is_best(metric, measured.value)?
+    {
+        state.checkpoint()?.write(&state.run.best_path())?;
+    }
+    Ok(found.measured.iter().map(|(metric, measured, _)| (in_metrics(metric), measured.value)).collect())
 }
 
 /// Draws a sheet of samples into the run and the events. Early weights may give no finite samples, samples no picture, the picture

@@ -58,6 +58,7 @@ mod network;
 pub mod noise;
 pub mod objective;
 pub mod ode;
+pub mod optimized;
 mod preconditioned;
 mod prediction;
 mod projection;

@@ -164,6 +164,11 @@ pub fn evaluate(of: &Of, options: &EvaluateOptions, watch: &mut dyn Watch) -> Re
     Ok(evaluation)
 }
 
+/// Fails for all that is wrong with measuring samples of a model so.
+pub(crate) fn check_evaluation(model: Model, options: &EvaluateOptions) -> Result<()> {
+    Compared::of(&Of::Model(Box::new(model)), options).map(drop)
+}
+
 /// What samples are compared with, and by which metrics.
 pub(crate) struct Compared<'a> {
     options: &'a EvaluateOptions,

@@ -5,6 +5,7 @@ mod classifiers;
 mod families;
 mod going_on;
 mod imports;
+mod measured;
 mod own;
 mod reports;
 mod schedules;

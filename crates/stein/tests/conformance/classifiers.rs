@@ -1,8 +1,8 @@
 //! A network as a classifier: on every schedule, its derivatives against differences, and the same answer for levels of one log-SNR.
 
 use stein::{
-    AnySchedule, Dual, InputScale, Kernel, Levels, NetworkClassifier, NoiseInput, NoisyInput, Schedule, classify,
-    gradient, log_probability,
+    AnySchedule, Dual, InputScale, Kernel, Levels, NetworkClassifier, NoiseInput, NoisyInput, classify, gradient,
+    log_probability,
     rows::{self, host},
 };
 

@@ -1,6 +1,12 @@
 //! Grids: the published sequences, and the promises about their ends.
 
-use stein::{AnySchedule, Discrete, Edm, Grid, Rectified, Schedule, Spacing, Vp};
+use stein::{
+    AnySampler, AnySchedule, Ddim, Discrete, DpmSolverPp, Edm, Grid, Kernel, Rectified, Request, Rk45, Schedule,
+    Spacing, Vp,
+    exact::{Exact, GaussianMixture},
+    optimized::{Paths, Steps},
+    rows, sample,
+};
 
 use crate::assert_close;
 
@@ -131,4 +137,45 @@ fn impossible_grids_are_refused() {
     assert!(Grid { start: Some(0.1), end: Some(0.5), ..Grid::default() }.kernels(&vp).is_err());
     let rectified = AnySchedule::named("rectified").unwrap();
     assert!(Grid::karras(5).kernels(&*rectified).unwrap_err().to_string().contains("start"));
+}
+
+/// The root mean squared distance of samples to where the exact flow leads from the same noise.
+fn off(model: &GaussianMixture, sampler: &AnySampler, levels: &[Kernel]) -> f64 {
+    let (schedule, request) = (Edm::default(), Request::exact(500, 2, 77));
+    let draw = |sampler: &dyn stein::Sampler, levels: &[Kernel]| {
+        rows::host(&sample(model, &schedule, levels, sampler, &request, &mut |_| Ok(())).unwrap().x)
+    };
+    let exact = draw(&Rk45::default(), &Grid::uniform(2).kernels(&schedule).unwrap());
+    let squares: f64 = draw(&**sampler, levels).iter().zip(&exact).map(|(a, b)| (a - b).powi(2)).sum();
+    (squares / 500.0).sqrt()
+}
+
+#[test]
+fn a_fitted_grid_beats_the_general_ones() {
+    let model =
+        GaussianMixture::isotropic(vec![0.25, 0.75], vec![vec![-0.5, -0.5], vec![0.5, 0.25]], vec![0.125, 0.25]);
+    let (model, schedule) = (model.unwrap(), Edm::default());
+    let fine = Grid { clean: false, ..Grid::karras(63) }.kernels(&schedule).unwrap();
+    // It is fitted to other samples than it is tried on.
+    let request = Request { data_variance: model.variance(), ..Request::exact(64, 2, 1) };
+    let paths = Paths::of(&model, &schedule, &fine, &request).unwrap();
+    let samplers: [(AnySampler, Steps); 2] =
+        [(Ddim::default().into(), Steps::First), (DpmSolverPp::default().into(), Steps::Second)];
+    for (sampler, made_of) in samplers {
+        for steps in [5, 8, 12] {
+            let noise = paths.levels(steps, made_of).unwrap();
+            assert!(noise.len() == steps && noise[0] == 80.0 && noise.windows(2).all(|pair| pair[0] > pair[1]));
+            let fitted = Grid { spacing: Spacing::Given { noise }, ..Grid::default() }.kernels(&schedule).unwrap();
+            let fitted = off(&model, &sampler, &fitted);
+            for spacing in [Spacing::Karras { rho: 7.0 }, Spacing::LogSnr {}] {
+                let general = Grid { spacing, ..Grid::uniform(steps) }.kernels(&schedule).unwrap();
+                let general = off(&model, &sampler, &general);
+                // What is seen is a half to two thirds.
+                assert!(fitted < 0.8 * general, "{} in {steps}: {fitted} for {general}", sampler.kind());
+            }
+        }
+    }
+    assert!(paths.levels(64, Steps::First).unwrap_err().to_string().contains("more candidates"));
+    let clean = Grid::karras(5).kernels(&schedule).unwrap();
+    assert!(Paths::of(&model, &schedule, &clean, &request).unwrap_err().to_string().contains("signal and noise"));
 }
