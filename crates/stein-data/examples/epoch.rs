@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let n = data.len();
     println!("{n} pictures of {} found in {:.2} s", data.shape, start.elapsed().as_secs_f64());
 
-    let loader = Loader::new(data, LoaderConfig { seed: 1, flip: true })?;
+    let loader = Loader::new(data, LoaderConfig { seed: 1, flip: true, ..LoaderConfig::default() })?;
     let mut batches = Ahead::new(loader, 0, BATCH, 4);
     for epoch in 1..=2 {
         let (start, waited) = (Instant::now(), batches.waited());

@@ -11,7 +11,7 @@
 //! use stein_data::{Ahead, Loader, LoaderConfig, Source, Split};
 //!
 //! let data = Arc::new(Source::named("digits")?.load(Split::Train, None)?);
-//! let loader = Loader::new(data, LoaderConfig { seed: 1, flip: false })?;
+//! let loader = Loader::new(data, LoaderConfig { seed: 1, ..LoaderConfig::default() })?;
 //! let mut batches = Ahead::new(loader, 0, 128, 4);
 //! for _step in 0..3 {
 //!     let batch = batches.next()?;

@@ -1,7 +1,7 @@
 //! Batches of samples in a random order that depends on nothing but a seed.
 //!
 //! Position `p` counts the samples ever handed out: it lies in epoch `p / N`, whose order is a permutation of all `N`
-//! samples drawn from (seed, epoch); batches run across the ends of epochs. Flips are drawn from (seed, `p`). So a
+//! samples drawn from (seed, epoch); batches run across the ends of epochs. Flips and shifts are drawn from (seed, `p`). So a
 //! batch is a function of (configuration, start, count): it does not matter how the stream was cut before, and resuming
 //! needs the position alone.
 
@@ -18,6 +18,9 @@ pub struct LoaderConfig {
     pub seed: u64,
     /// Mirror each image left to right with probability 1/2; images only, default false.
     pub flip: bool,
+    /// Move each image by up to this many pixels up or down and left or right, its border repeated; images larger than that only,
+    /// default 0.
+    pub shift: usize,
 }
 
 /// Some samples.
@@ -40,7 +43,7 @@ pub struct Batch {
 /// use stein_data::{Loader, LoaderConfig, Source, Split};
 ///
 /// let digits = Source::named("digits")?.load(Split::Train, None)?;
-/// let mut loader = Loader::new(Arc::new(digits), LoaderConfig { seed: 7, flip: false })?;
+/// let mut loader = Loader::new(Arc::new(digits), LoaderConfig { seed: 7, ..LoaderConfig::default() })?;
 /// let batch = loader.batch(0, 32)?;
 /// assert_eq!((batch.x.len(), batch.positions), (32 * 64, 0..32));
 /// # Ok::<(), stein_data::Error>(())
@@ -57,10 +60,20 @@ impl Loader {
     /// A loader of `data`.
     ///
     /// # Errors
-    /// When `flip` is asked of data that are not images, or the samples are 2³² or more.
+    /// When `flip` or `shift` is asked of data that are not images, or not so large, or the samples are 2³² or more.
     pub fn new(data: Arc<Data>, config: LoaderConfig) -> Result<Self> {
         let n = data.len();
         ensure!(!config.flip || data.is_image(), "{} has no images to mirror: set `flip = false`", data.name);
+        let room = match data.shape {
+            Shape::Image { height, width, .. } => height.min(width) - 1,
+            _ => 0,
+        };
+        ensure!(
+            config.shift <= room,
+            "{} is no data set of images of more than {} pixels each way to shift by as many: set `shift` to at most {room}",
+            data.name,
+            config.shift
+        );
         ensure!(u32::try_from(n).is_ok(), "{} has {n} samples: use fewer than 2^32", data.name);
         let order = (0, order(config.seed, 0, n));
         Ok(Self { data, config, order })
@@ -80,13 +93,20 @@ impl Loader {
         let positions = start..start + count as u64;
         let index: Vec<usize> = positions.clone().map(|position| self.sample(position / n, position % n)).collect();
         let mut x = self.data.rows(&index)?;
-        if let Shape::Image { width, channels, .. } = self.data.shape
-            && self.config.flip
+        let LoaderConfig { seed, flip, shift } = self.config;
+        if let Shape::Image { height, width, channels } = self.data.shape
+            && (flip || shift > 0)
         {
-            let key = Key::new(self.config.seed, Purpose::Augment);
+            let key = Key::new(seed, Purpose::Augment);
             for (position, x) in positions.clone().zip(x.chunks_exact_mut(self.data.dim())) {
-                if below(&mut key.at(position).generator(), 2) == 1 {
+                let mut generator = key.at(position).generator();
+                if flip && below(&mut generator, 2) == 1 {
                     mirror(x, width, channels);
+                }
+                if shift > 0 {
+                    let mut by = || below(&mut generator, 2 * shift + 1) as isize - shift as isize;
+                    let (down, right) = (by(), by());
+                    x.copy_from_slice(&moved(x, [height, width, channels], [down, right]));
                 }
             }
         }
@@ -114,6 +134,14 @@ fn mirror(x: &mut [f32], width: usize, channels: usize) {
     }
 }
 
+/// An image moved down and to the right; what comes in has the values of the border.
+fn moved(x: &[f32], [height, width, channels]: [usize; 3], [down, right]: [isize; 2]) -> Vec<f32> {
+    let from = |place: usize, by: isize, size: usize| place.saturating_add_signed(-by).min(size - 1);
+    let pixels = (0..height).flat_map(|row| (0..width).map(move |column| (row, column)));
+    let start = |(row, column)| (from(row, down, height) * width + from(column, right, width)) * channels;
+    pixels.map(start).flat_map(|start| &x[start..start + channels]).copied().collect()
+}
+
 /// The order of the `n` samples in an epoch (Fisher & Yates).
 fn order(seed: u64, epoch: u64, n: usize) -> Vec<u32> {
     let mut generator = Key::new(seed, Purpose::Order).at(epoch).generator();
@@ -129,7 +157,7 @@ mod tests {
     use super::*;
     use crate::{Source, Split};
 
-    const VARIED: LoaderConfig = LoaderConfig { seed: 7, flip: true };
+    const VARIED: LoaderConfig = LoaderConfig { seed: 7, flip: true, shift: 0 };
 
     fn digits() -> Arc<Data> {
         Arc::new(Source::named("digits").unwrap().load(Split::Test, None).unwrap())
@@ -188,6 +216,27 @@ mod tests {
         }
         // Five standard deviations of 1000 fair draws are 79.
         assert!((420..580).contains(&mirrored), "{mirrored} of 1000 mirrored");
+    }
+
+    #[test]
+    fn shifts_are_as_likely_each_way_and_repeat_the_border() {
+        let data = digits();
+        let config = LoaderConfig { seed: 3, flip: false, shift: 1 };
+        let batch = Loader::new(data.clone(), config).unwrap().batch(0, 900).unwrap();
+        let (mut row, mut seen) = ([0.0; 64], [[0; 3]; 3]);
+        let ways = [-1isize, 0, 1];
+        for (x, &i) in batch.x.chunks(64).zip(&batch.index) {
+            data.row(i, &mut row).unwrap();
+            let place = |at: usize, by: isize| (at as isize - by).clamp(0, 7) as usize;
+            let is = |down, right| (0..64).all(|p| x[p] == row[place(p / 8, down) * 8 + place(p % 8, right)]);
+            let found = ways.iter().flat_map(|&down| ways.map(|right| (down, right))).find(|way| is(way.0, way.1));
+            let (down, right) = found.unwrap();
+            seen[(down + 1) as usize][(right + 1) as usize] += 1;
+        }
+        // 100 each; five standard deviations are 47.
+        assert!(seen.iter().flatten().all(|count| (53..147).contains(count)), "{seen:?}");
+        let wide = LoaderConfig { shift: 8, ..config };
+        assert!(Loader::new(data, wide).unwrap_err().to_string().contains("at most 7"));
     }
 
     #[test]

@@ -181,7 +181,7 @@ fn a_bad_picture_is_met_in_its_batch_and_named() -> Result<()> {
 
     let data = Arc::new(load(&stream(dir.path(), cache.path())));
     let n = data.len();
-    let mut loader = Loader::new(data, LoaderConfig { seed: 3, flip: true })?;
+    let mut loader = Loader::new(data, LoaderConfig { seed: 3, flip: true, ..LoaderConfig::default() })?;
     let mut ahead = Ahead::new(loader.clone(), 0, 6, 3);
     let batches: Vec<_> = (0..n.div_ceil(6)).map(|_| ahead.next()).collect();
     for (k, batch) in batches.iter().enumerate() {

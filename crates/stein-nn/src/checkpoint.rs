@@ -186,19 +186,15 @@ impl Checkpoint {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_weights(path: &Path, wanted: Weights) -> Result<SavedWeights> {
-        let mut file = Parts::open(path)?;
-        let parts = file.parts();
-        let (mut learners, mut which) = (BTreeMap::new(), Weights::Raw);
-        for (learner, _) in parts.iter().filter(|(_, part)| *part == Part::Raw) {
-            let averaged = wanted == Weights::Ema && parts.contains(&(learner.clone(), Part::Average));
-            let part = if averaged { Part::Average } else { Part::Raw };
-            if averaged {
-                which = Weights::Ema;
-            }
-            let tensors = file.read(learner, part).map_err(|error| error.at(path.display()))?;
-            learners.insert(learner.clone(), tensors);
-        }
-        Ok(SavedWeights { learners, which, step: file.step, metadata: file.metadata })
+        Parts::open(path)?.weights(wanted).map_err(|error| error.at(path.display()))
+    }
+
+    /// As [`read_weights`](Self::read_weights), of a file that is in memory, such as one that is part of a program.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn weights_of_bytes(bytes: &'static [u8], wanted: Weights) -> Result<SavedWeights> {
+        Parts::parse(Opened::of_bytes(bytes)?)?.weights(wanted)
     }
 }
 
@@ -270,6 +266,20 @@ impl Parts {
     /// The parts of all learners.
     fn parts(&self) -> Vec<(String, Part)> {
         self.digests.iter().map(|(learner, part, _)| (learner.clone(), *part)).collect()
+    }
+
+    fn weights(mut self, wanted: Weights) -> Result<SavedWeights> {
+        let parts = self.parts();
+        let (mut learners, mut which) = (BTreeMap::new(), Weights::Raw);
+        for (learner, _) in parts.iter().filter(|(_, part)| *part == Part::Raw) {
+            let averaged = wanted == Weights::Ema && parts.contains(&(learner.clone(), Part::Average));
+            let part = if averaged { Part::Average } else { Part::Raw };
+            if averaged {
+                which = Weights::Ema;
+            }
+            learners.insert(learner.clone(), self.read(learner, part)?);
+        }
+        Ok(SavedWeights { learners, which, step: self.step, metadata: self.metadata })
     }
 
     fn read(&mut self, learner: &str, part: Part) -> Result<Tensors> {

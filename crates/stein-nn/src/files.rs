@@ -40,9 +40,14 @@ const KINDS: [(Dtype, DType); 12] = [
     (Dtype::U8, DType::U8),
 ];
 
-/// A safetensors file of which nothing but the header is in memory.
+/// What a file is read from.
+trait Place: Read + Seek {}
+
+impl<P: Read + Seek> Place for P {}
+
+/// A safetensors file of which nothing but the header has been read.
 pub(crate) struct Opened {
-    file: File,
+    file: Box<dyn Place>,
     /// Where the tensors begin.
     start: u64,
     header: Metadata,
@@ -51,12 +56,20 @@ pub(crate) struct Opened {
 impl Opened {
     /// Fails unless the file is whole and a safetensors file.
     pub(crate) fn new(path: &Path) -> Result<Self> {
-        Self::open(path).map_err(|error| error.at(path.display()))
+        let open = || {
+            let file = File::open(path).map_err(fault)?;
+            let length = file.metadata().map_err(fault)?.len();
+            Self::open(Box::new(file), length)
+        };
+        open().map_err(|error: Error| error.at(path.display()))
     }
 
-    fn open(path: &Path) -> Result<Self> {
-        let mut file = File::open(path).map_err(fault)?;
-        let length = file.metadata().map_err(fault)?.len();
+    /// One that is in memory as a whole.
+    pub(crate) fn of_bytes(bytes: &'static [u8]) -> Result<Self> {
+        Self::open(Box::new(io::Cursor::new(bytes)), bytes.len() as u64)
+    }
+
+    fn open(mut file: Box<dyn Place>, length: u64) -> Result<Self> {
         let mut size = [0; 8];
         let mut header = Vec::new();
         let mut read = || {

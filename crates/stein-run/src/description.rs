@@ -17,8 +17,9 @@ use crate::{
 pub struct Description {
     /// What was learned, and how.
     pub family: AnyFamily,
-    /// How it is sampled.
-    pub sample: SampleConfig,
+    /// How it is sampled; none where there is nothing that draws samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<SampleConfig>,
     /// What it is a model of.
     pub subject: Subject,
 }
@@ -43,9 +44,7 @@ impl Description {
     pub fn check(&self) -> Result<()> {
         self.family.check()?;
         self.subject.check()?;
-        self.sample.check_for(&self.family)?;
-        self.sample.resolve(self.family.schedule(), true)?;
-        Ok(())
+        SampleConfig::check_all(self.sample.as_ref(), &self.family)
     }
 
     /// How large the networks are, as far as the family names them.
@@ -53,9 +52,7 @@ impl Description {
     /// # Errors
     /// Networks that are none for such data, or do not fit into memory.
     pub fn sizes(&self) -> Result<Vec<NetworkSize>> {
-        let shape = self.subject.state_shape()?;
-        let networks = self.family.networks();
-        networks.into_iter().map(|network| network.size(&shape, self.subject.classes.len())).collect()
+        self.family.sizes(&self.subject.state_shape()?, self.subject.classes.len())
     }
 
     /// Everything, as TOML.

@@ -25,8 +25,9 @@ pub struct Experiment {
     pub family: AnyFamily,
     /// How long and how fast.
     pub train: TrainConfig,
-    /// How it is sampled by default.
-    pub sample: SampleConfig,
+    /// How it is sampled by default; left out where the family has nothing that draws samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<SampleConfig>,
 }
 
 /// Training.
@@ -51,7 +52,7 @@ pub struct TrainConfig {
     pub checkpoint_every: u64,
     /// Checkpoints kept, the newest, at least 1; default 3.
     pub keep: usize,
-    /// Steps between pictures of samples; default 0, none but the last.
+    /// Steps between pictures of samples; default 0, none but the last, and that only where there are samples.
     pub sample_every: u64,
     /// Metrics of samples while it trains; default none.
     pub evaluate: EvaluateConfig,
@@ -141,7 +142,8 @@ impl Experiment {
     ///     sampler = { kind = "heun" }
     /// "#;
     /// let experiment = Experiment::parse(text, &["train.steps=500".into(), "sample.sampler=ddim".into()])?;
-    /// assert_eq!((experiment.train.steps, experiment.sample.sampler.kind()), (500, "ddim"));
+    /// let sampler = experiment.sample.as_ref().map(|sample| sample.sampler.kind());
+    /// assert_eq!((experiment.train.steps, sampler), (500, Some("ddim")));
     /// let wrong = Experiment::parse(text, &["train.stpes=500".into()]).unwrap_err();
     /// assert!(wrong.to_string().contains("known, nearest first: steps"));
     /// # Ok::<(), stein::Error>(())
@@ -179,8 +181,12 @@ impl Experiment {
         self.train.rate.check()?;
         self.train.optimizer.check()?;
         self.train.ema.check()?;
-        self.sample.check_for(&self.family)?;
-        self.sample.resolve(self.family.schedule(), true)?;
+        SampleConfig::check_all(self.sample.as_ref(), &self.family)?;
+        ensure!(
+            self.sample.is_some() || self.train.sample_every == 0 && self.train.evaluate.every == 0,
+            "train.sample_every and train.evaluate are of samples, and the family {} draws none: leave them out",
+            self.family.kind()
+        );
         let train = &self.train;
         if let Decay::Cosine { steps: Some(steps), floor } = train.rate.decay {
             ensure!(
@@ -360,8 +366,8 @@ mod tests {
         let settings = ["train.steps=7", "sample.sampler=ddim", "sample.grid.steps = 9"].map(String::from);
         let experiment = Experiment::parse(MINIMAL, &settings).unwrap();
         assert_eq!(experiment.train.steps, 7);
-        assert_eq!(experiment.sample.sampler.kind(), "ddim");
-        assert_eq!(experiment.sample.grid.steps, 9);
+        let sample = experiment.sample.unwrap();
+        assert_eq!((sample.sampler.kind(), sample.grid.steps), ("ddim", 9));
     }
 
     #[test]

@@ -217,7 +217,7 @@ fn description(name: &str, setting: &Setting) -> Description {
     };
     let wrap = if setting.clamp { vec![AnyWrapper::from(Clamp::default())] } else { Vec::new() };
     let sample = SampleConfig { sampler, grid: setting.grid.clone(), schedule: None, wrap, batch: 64 };
-    Description { family, sample, subject }
+    Description { family, sample: Some(sample), subject }
 }
 
 /// Writes the weights of a checkpoint that was imported under the names and in the layouts they came in: a safetensors file, or,

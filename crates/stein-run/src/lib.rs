@@ -6,6 +6,7 @@
 //! learned; one of a program's own, like a network, sampler or schedule, is added by `register` and then read from experiment
 //! files like those that are built in.
 
+mod accuracy;
 pub mod arrays;
 pub mod bench;
 mod code_flow;
@@ -39,15 +40,18 @@ pub mod tensorboard;
 mod train;
 mod watch;
 
+pub use accuracy::accuracy;
 pub use code_flow::CodeOptions;
 pub use codes::{Codes, Comparison, Interpolation, Streams, compare, decode_to, encode, encode_to_file, interpolate};
 pub use demo::{DemoOptions, DemoOutcome, Quality, demo};
 pub use description::Description;
 pub use device::{DEVICES, device, limit_threads, use_bf16};
 pub use draw::{Classes, Drawing, Drawn, Plan, Sink, Summary, default_count, draw, draw_frames};
-pub use evaluate::{EvaluateOptions, Evaluation, FEATURES, Of, evaluate};
+pub use evaluate::{ACCURACY, EvaluateOptions, Evaluation, FEATURES, Of, Shipped, evaluate};
 pub use experiment::{EvaluateConfig, Experiment, TrainConfig};
-pub use family::{AnyFamily, Capability, ConsistencyModel, Diffusion, Family, Generator, Learned, Learner};
+pub use family::{
+    AnyFamily, Capability, ClassifierModel, ConsistencyModel, Diffusion, Family, Generator, Learned, Learner,
+};
 pub use field::{FieldOptions, FieldReport, draw_field};
 pub use import::{ImportOptions, export, import};
 pub use likelihood::{Bounded, LikelihoodOptions, LikelihoodReport, likelihood};

@@ -8,7 +8,7 @@ use std::{
 };
 
 use stein::{
-    AnySampler, AnySchedule, DType, Denoiser, Device, Edm, Error, Grid, Heun, Kind, Result,
+    AnySchedule, DType, Denoiser, Device, Edm, Error, Kind, Result,
     codec::Chain,
     ensure,
     exact::{Exact, GaussianMixture, MixtureFile},
@@ -105,13 +105,7 @@ impl Model {
             sizes: Vec::new(),
             subject,
             data: None,
-            sample: SampleConfig {
-                sampler: AnySampler::from(Heun::default()).into(),
-                grid: Grid::karras(18),
-                schedule: None,
-                wrap: Vec::new(),
-                batch: 1,
-            },
+            sample: SampleConfig::default(),
             truth: None,
             device: Device::flex(),
             dtype: DType::F32,
@@ -146,13 +140,7 @@ impl Model {
             variance: mixture.variance(),
             bounds: Vec::new(),
         };
-        let sample = SampleConfig {
-            sampler: AnySampler::from(Heun::default()).into(),
-            grid: Grid::karras(18),
-            schedule: None,
-            wrap: Vec::new(),
-            batch: 4096,
-        };
+        let sample = SampleConfig { batch: 4096, ..SampleConfig::default() };
         let denoiser: Arc<dyn Denoiser> = Arc::new(mixture.clone());
         Ok(Self {
             name: name.to_owned(),
@@ -176,11 +164,16 @@ impl Model {
     }
 
     fn read(name: &str, path: &Path, wanted: Weights, device: &Device) -> Result<Self> {
-        let at = |error: Error| error.at(path.display());
-        let SavedWeights { learners, which, step, metadata } = Checkpoint::read_weights(path, wanted)?;
-        let description = described(&metadata).map_err(at)?;
-        let networks = networks(&description, &learners, device).map_err(at)?;
-        let model = Self { file: Some(path.to_owned()), ..Self::of(name, networks, &description, device)? };
+        let saved = Checkpoint::read_weights(path, wanted)?;
+        let model = Self::of_saved(name, saved, device).map_err(|error| error.at(path.display()))?;
+        Ok(Self { file: Some(path.to_owned()), ..model })
+    }
+
+    /// The model of saved weights and what they say of themselves.
+    pub(crate) fn of_saved(name: &str, saved: SavedWeights, device: &Device) -> Result<Self> {
+        let SavedWeights { learners, which, step, metadata } = saved;
+        let description = described(&metadata)?;
+        let model = Self::of(name, networks(&description, &learners, device)?, &description, device)?;
         let Some(experiment) = experiment_of(&metadata) else { return Ok(Self { weights: Some(which), ..model }) };
         let model = model.with_weights_of_step(which, step, &experiment, metadata.contains_key(FROM));
         Ok(Self { data: Some(experiment.data.clone()), ..model.with_truth_of(&experiment.data.source) })
@@ -206,7 +199,8 @@ impl Model {
             truth: None,
             subject: subject.clone(),
             data: None,
-            sample: sample.clone(),
+            // What draws nothing is refused whatever it would be sampled by.
+            sample: sample.clone().unwrap_or_default(),
             device: device.clone(),
             dtype: DType::F32,
         })

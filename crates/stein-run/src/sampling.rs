@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use stein::{
-    AnySampler, AnySchedule, AnyWrapper, Error, Grid, Result, ensure, guidance::ClassifierFree, names,
+    AnySampler, AnySchedule, AnyWrapper, Error, Grid, Heun, Result, ensure, guidance::ClassifierFree, names,
     numbers::ensure_within, settings,
 };
 use stein_base::{
@@ -149,6 +149,19 @@ pub struct SampleConfig {
     pub batch: usize,
 }
 
+/// Heun's method on 18 of EDM's steps.
+impl Default for SampleConfig {
+    fn default() -> Self {
+        Self {
+            sampler: AnySampler::from(Heun::default()).into(),
+            grid: Grid::karras(18),
+            schedule: None,
+            wrap: Vec::new(),
+            batch: default_batch(),
+        }
+    }
+}
+
 /// Most samples at a time that mean anything.
 const MOST_BATCH: usize = 1_000_000_000;
 
@@ -272,6 +285,21 @@ impl SampleConfig {
         }
         resolved.grid.kernels(&*schedule)?;
         Ok((Some(schedule), resolved))
+    }
+
+    /// Fails unless there is one where a family has something that draws samples, and only there, and it fits the family.
+    pub(crate) fn check_all(config: Option<&Self>, family: &AnyFamily) -> Result<()> {
+        let draws = family.serves().iter().any(|capability| capability.draws());
+        let kind = family.kind();
+        let Some(config) = config else {
+            ensure!(
+                !draws,
+                "the table [sample] is missing: say how models of the family {kind} are sampled, such as sampler = {{ kind = \"heun\" }}"
+            );
+            return Ok(());
+        };
+        config.check_for(family)?;
+        config.resolve(family.schedule(), true).map(drop)
     }
 
     /// Fails unless a family gives what the sampler needs.

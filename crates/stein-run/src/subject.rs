@@ -26,12 +26,19 @@ pub struct DataConfig {
     /// in their own units.
     #[serde(default)]
     pub codec: Vec<AnyCodecConfig>,
-    /// Whether the model is conditioned on the class; default false.
+    /// Whether the model is given the class of an example, to be conditioned on it or, as a classifier, to learn it; default false.
     #[serde(default)]
     pub conditional: bool,
     /// Mirror images at random; default false.
     #[serde(default)]
     pub flip: bool,
+    /// Most pixels that images are moved by at random, each way, their border repeated; default 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub shift: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl DataConfig {
@@ -44,7 +51,9 @@ impl DataConfig {
         let path = Path::new(name);
         let config = match path.extension().is_some_and(|ending| ending == "toml") {
             true => Experiment::read(path, &[])?.data,
-            false => Self { source: Source::named(name)?, codec: Vec::new(), conditional: false, flip: false },
+            false => {
+                Self { source: Source::named(name)?, codec: Vec::new(), conditional: false, flip: false, shift: 0 }
+            }
         };
         config.with(settings)
     }

@@ -148,7 +148,8 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
             None
         }
     };
-    let settings = LoaderConfig { seed: experiment.seed, flip: experiment.data.flip };
+    let settings =
+        LoaderConfig { seed: experiment.seed, flip: experiment.data.flip, shift: experiment.data.shift as usize };
     let loader = Loader::new(Arc::clone(&data), settings)?;
     let subject = Subject::of(&data, &experiment.data)?;
     let truth = known_density(&experiment.data.source).and_then(|law| subject.law_of_states(&law)).map(Arc::new);
@@ -182,7 +183,9 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
     };
     // How the model will be sampled in the end is tried before the first step.
     let model = fresh.model()?;
-    Plan::new(&model, 1, 0, &Classes::Default, &model.sample, false).map_err(|error| error.at("sample"))?;
+    if fresh.experiment.sample.is_some() {
+        Plan::new(&model, 1, 0, &Classes::Default, &model.sample, false).map_err(|error| error.at("sample"))?;
+    }
     if fresh.experiment.train.evaluate.every > 0 {
         check_evaluation(model, &fresh.evaluation()).map_err(|error| error.at("train.evaluate"))?;
     }
@@ -237,8 +240,8 @@ fn parts(experiment: &Experiment, subject: &Subject, device: &Device) -> Result<
     let rows = experiment.train.batch / experiment.train.accumulate;
     // As they are read, as states and noisy.
     let mut bytes = 12 * (experiment.train.batch as u128) * shape.iter().product::<usize>() as u128;
-    for network in experiment.family.networks() {
-        bytes = bytes.saturating_add(network.size(&shape, subject.classes.len())?.training(rows));
+    for size in experiment.family.sizes(&shape, subject.classes.len())? {
+        bytes = bytes.saturating_add(size.training(rows));
     }
     ensure_fits(&format!("training with {rows} examples at a time (train.batch / train.accumulate)"), bytes)?;
     let device = device.clone().autodiff();
@@ -352,7 +355,7 @@ impl Prepared {
         }
         // Weights mean something else where what surrounds the network differs.
         let theirs = described(&metadata).map_err(at)?.family;
-        let own = ["family.network", "family.objective", "family.label_dropout"];
+        let own = ["family.network", "family.objective", "family.label_dropout", "family.label_smoothing"];
         let differences = Difference::between_families(&theirs, &self.experiment.family).into_iter();
         let differences = differences.filter(|it| !own.iter().any(|key| it.key.starts_with(key)));
         self.notes.extend(differences.map(|it| format!("{model} was trained otherwise: {it}")));
@@ -484,8 +487,8 @@ impl Prepared {
         Ok((counted > 0).then(|| (gradients, loss / f64::from(counted))))
     }
 
-    /// The mean loss of every learner on the held-out examples, measured as in training.
-    fn held_out_losses(&self) -> Result<Vec<(String, f64)>> {
+    /// The mean loss of every learner on the held-out examples, measured as in training, and what else the family measures on them.
+    fn held_out_numbers(&self) -> Result<Vec<(String, f64)>> {
         let Some(HeldOut { batch, .. }) = &self.held_out else { return Ok(Vec::new()) };
         let (count, at_once) = (batch.index.len(), self.experiment.train.batch / self.experiment.train.accumulate);
         let networks: Networks = self.parts.iter().map(|part| (part.name.clone(), part.network.valid())).collect();
@@ -509,6 +512,15 @@ impl Prepared {
                 losses.push((named("held_out_loss", part, &self.parts), sum / seen as f64));
             }
         }
+        let mut others = BTreeMap::<String, f64>::new();
+        for start in (0..count).step_by(at_once) {
+            let rows = start..count.min(start + at_once);
+            let share = rows.len() as f64 / count as f64;
+            for (name, mean) in self.experiment.family.held_out(&learners, &self.batch(batch, rows, &self.device)?)? {
+                *others.entry(format!("held_out_{name}")).or_default() += share * mean;
+            }
+        }
+        losses.extend(others);
         Ok(losses)
     }
 
@@ -656,7 +668,7 @@ pub fn train(mut state: Prepared, watch: &mut dyn Watch) -> Result<Trained> {
         let saves = last || state.step.is_multiple_of(config.checkpoint_every);
         if saves {
             let from = Instant::now();
-            let losses = state.held_out_losses()?;
+            let losses = state.held_out_numbers()?;
             if let Some((name, loss)) = losses.iter().find(|(_, loss)| !loss.is_finite()) {
                 // The loss of the step was that before it, and says nothing of the weights that would be saved.
                 return Err(state.not_finite(state.step, &format!("{name} is {loss}")));
@@ -717,7 +729,8 @@ impl Prepared {
         let (step, steps, every) = (self.step, self.experiment.train.steps, self.experiment.train.sample_every);
         let sheets_by = |step: u64| step.checked_div(every).unwrap_or(0);
         let between = sheets_by(steps.saturating_sub(1)).saturating_sub(sheets_by(step));
-        Event::Trained { step, steps, sheets: if step < steps { between + 1 } else { 0 }, progress }
+        let draws = step < steps && self.experiment.sample.is_some();
+        Event::Trained { step, steps, sheets: if draws { between + 1 } else { 0 }, progress }
     }
 
     /// Whether samples are to be measured after this step.
@@ -752,7 +765,8 @@ impl Prepared {
     /// Whether a sheet of samples is to be made after this step.
     fn sheet_is_due(&self) -> bool {
         let (step, config) = (self.step, &self.experiment.train);
-        step == config.steps || (step > 0 && config.sample_every > 0 && step.is_multiple_of(config.sample_every))
+        self.experiment.sample.is_some()
+            && (step == config.steps || step > 0 && config.sample_every > 0 && step.is_multiple_of(config.sample_every))
     }
 }
 

@@ -238,7 +238,7 @@ fn names_people_type_are_ours_on_the_command_line() {
     let experiment = Experiment::parse(EXPERIMENT, &[]).unwrap();
     let changes =
         Changes { sampler: name("DDPM"), grid: name("exponential"), schedule: name("VE-SDE"), ..Changes::default() };
-    let changed = settings::write(&experiment.sample.with(&changes).unwrap()).unwrap().to_string();
+    let changed = settings::write(&experiment.sample.unwrap().with(&changes).unwrap()).unwrap().to_string();
     for ours in ["ancestral", "geometric", "\"ve\""] {
         assert!(changed.contains(ours), "{changed}");
     }

@@ -92,6 +92,14 @@ impl Dual<2> {
         });
         Self { value, tangent }
     }
+
+    /// The logarithm of the softmax of every row: its tangent is ẋ − Σ softmax(x) ⊙ ẋ.
+    #[must_use]
+    pub fn log_softmax(self) -> Self {
+        let value = activation::log_softmax(self.value, 1);
+        let tangent = self.tangent.map(|tangent| tangent.clone() - (value.clone().exp() * tangent).sum_dim(1));
+        Self { value, tangent }
+    }
 }
 
 impl<const D: usize> std::ops::Mul for Dual<D> {

@@ -40,6 +40,7 @@
 //!
 //! States are rows, `[rows, dim]`; coefficients are f64 on the host; nothing depends on batch size or thread count.
 
+mod classifier;
 pub mod codec;
 mod condition;
 mod consistency;
@@ -67,6 +68,7 @@ mod schedule;
 
 /// The engine's tensors, devices and number formats, re-exported so that code of one's own needs no second dependency.
 pub use burn::tensor::{DType, Device, Tensor, TensorData};
+pub use classifier::{Classified, Classifier, NetworkClassifier, NoisyInput, classify, log_probability};
 pub use codec::{AnyCodec, AnyCodecConfig, Codec};
 pub use condition::{Condition, Tokens};
 pub use consistency::{Consistency, ConsistencyFunction, Scalings};

@@ -28,7 +28,8 @@ impl<'a> Context<'a> {
 /// wrapped around it by [`Preconditioned`](crate::Preconditioned).
 pub trait Network: Send + Sync {
     /// The raw output for inputs `x` `[rows, dim]`: `[rows, dim]`, or `[rows, 2 · dim]` of a network that also learns variances,
-    /// those of a row after its other values. The tangent of x, and those of the noise numbers, go along.
+    /// those of a row after its other values. What a classifier gives is what [`NetworkClassifier`](crate::NetworkClassifier) reads:
+    /// logits, and after them features. The tangent of x, and those of the noise numbers, go along.
     ///
     /// An image network is handed flattened rows in height, width, channel order and reshapes them itself.
     ///

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
 use crate::{
-    AnySchedule, Condition, Context, Denoiser, Dual, Estimate, Kernel, Keys, Levels, Network, Prediction, Result,
+    AnySchedule, Condition, Context, Denoiser, Dual, Estimate, Factors, Kernel, Keys, Levels, Network, Prediction,
+    Result,
     denoiser::Asked,
     ensure,
     numbers::{above, ensure_within},
@@ -67,7 +68,32 @@ fn default_factor() -> f64 {
     1.0
 }
 
+impl InputScale {
+    /// Rows as they are fed to the network.
+    pub(crate) fn apply(&self, x: Dual<2>, at: Levels) -> Dual<2> {
+        match *self {
+            Self::None {} => x,
+            Self::UnitVariance { sigma_data } => x.scale(&at.factors(|k| 1.0 / k.sigma.hypot(k.alpha * sigma_data))),
+        }
+    }
+
+    /// Fails if a number of it is out of its range.
+    pub(crate) fn check(&self) -> Result<()> {
+        match *self {
+            Self::None {} => Ok(()),
+            Self::UnitVariance { sigma_data } => {
+                ensure_within("input_scale unit_variance: sigma_data", sigma_data, above(0.0, 1e6))
+            }
+        }
+    }
+}
+
 impl NoiseInput {
+    /// The number of every row of `x`, `[rows]`, at levels of the schedule the network was trained on.
+    pub(crate) fn numbers(&self, x: &Tensor<2>, at: Levels, schedule: &AnySchedule) -> Tensor<1> {
+        rows::vector(at.factors(|k| self.number(k, schedule)).into_rows(x.dims()[0]), x)
+    }
+
     /// The number for a level of the schedule the network was trained on.
     pub(crate) fn number(&self, at: &Kernel, schedule: &AnySchedule) -> f64 {
         match *self {
@@ -136,9 +162,7 @@ impl Precondition {
     /// Fails if the parts do not fit each other or the schedule.
     pub fn check(&self, schedule: &AnySchedule) -> Result<()> {
         self.prediction.check()?;
-        if let InputScale::UnitVariance { sigma_data } = self.input_scale {
-            ensure_within("input_scale unit_variance: sigma_data", sigma_data, above(0.0, 1e6))?;
-        }
+        self.input_scale.check()?;
         self.noise_input.check(schedule)?;
         let reaches_zero = schedule.kernel(schedule.span().1).alpha == 0.0;
         ensure!(
@@ -205,15 +229,9 @@ impl<N: Network> Preconditioned<N> {
         given: &Condition,
         dropout: Option<&Keys>,
     ) -> Result<(Dual<2>, Option<Tensor<2>>)> {
-        let [count, dim] = x.dims();
-        let scaled = match self.settings.input_scale {
-            InputScale::None {} => x,
-            InputScale::UnitVariance { sigma_data } => {
-                x.scale(&at.factors(|k| 1.0 / k.sigma.hypot(k.alpha * sigma_data)))
-            }
-        };
-        let noise = at.factors(|k| self.settings.noise_input.number(k, &self.schedule)).into_rows(count);
-        let noise = rows::vector(noise, &scaled.value).into();
+        let dim = x.dims()[1];
+        let scaled = self.settings.input_scale.apply(x, at);
+        let noise = self.settings.noise_input.numbers(&scaled.value, at, &self.schedule).into();
         // Checked here: beside c_skip x, which has its derivatives, a network without any would not be missed.
         let asked = Asked::of(&scaled);
         let raw = self.network.forward(scaled, &Context { noise, second: None, given, dropout })?;
@@ -272,13 +290,15 @@ impl<N: Network> Denoiser for Preconditioned<N> {
             self.schedule.kind()
         );
         let own = at.map(|k| self.schedule.kernel(self.schedule.time_at(k.log_snr())));
-        let to_own = match (own.view(), at) {
-            (Levels::Same(own), Levels::Same(at)) => crate::Factors::Same(ratio(own, at)),
-            (own, at) => {
-                crate::Factors::Each(own.kernels().iter().zip(at.kernels()).map(|(own, at)| ratio(own, at)).collect())
-            }
-        };
-        self.estimate_at(x.scale(&to_own), own.view(), given, None)
+        self.estimate_at(x.scale(&between(at, own.view())), own.view(), given, None)
+    }
+}
+
+/// What brings rows from levels to those of the same log-SNR on another schedule.
+pub(crate) fn between(at: Levels, own: Levels) -> Factors {
+    match (own, at) {
+        (Levels::Same(own), Levels::Same(at)) => Factors::Same(ratio(own, at)),
+        (own, at) => Factors::Each(own.kernels().iter().zip(at.kernels()).map(|(own, at)| ratio(own, at)).collect()),
     }
 }
 

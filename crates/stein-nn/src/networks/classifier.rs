@@ -12,10 +12,16 @@
 
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
-use stein::{Condition, Result, ensure};
+use stein::{Classified, Condition, Context, Network, Result, ensure};
 use stein_base::Explain;
 
-use super::units::{Norms, Units, check_multipliers, halved};
+use super::{
+    AnyNetwork, Build, NetworkSize, check_width,
+    config::check_config,
+    images::height_width_channels,
+    takes::Takes,
+    units::{Norms, Units, check_multipliers, halved},
+};
 use crate::{
     embedding::{Embedding, EmbeddingConfig},
     init::Init,
@@ -99,15 +105,25 @@ impl ClassifierConfig {
             inputs,
         })
     }
+
+    /// How large the network for pictures of this shape is, without making it.
+    ///
+    /// # Errors
+    /// When the config is not one of a network, or there are no channels or classes, or samples are no pictures.
+    pub fn size(&self, shape: &[usize], classes: usize) -> Result<NetworkSize> {
+        check_config(self)?;
+        NetworkSize::of(self, shape, classes)
+    }
 }
 
-/// What a classifier says of pictures.
-#[derive(Debug, Clone)]
-pub struct Classified {
-    /// The logits, `[N, classes]`: their softmax is the probability of every class.
-    pub logits: Dual<2>,
-    /// The feature vectors, `[N, features]`.
-    pub features: Dual<2>,
+/// As any other network on rows: its output is `[rows, classes + features]`, logits first, and one of pictures without noise does not
+/// look at the noise numbers.
+impl Build for ClassifierConfig {
+    fn build_any(&self, shape: &[usize], classes: usize, init: &mut Init) -> Result<AnyNetwork> {
+        let shape = height_width_channels(shape)?;
+        let network = self.build(shape[2], classes, init)?;
+        Ok(AnyNetwork::own(ClassifierOnRows { network, shape }))
+    }
 }
 
 /// The network of a [`ClassifierConfig`].
@@ -176,5 +192,24 @@ impl Level {
             None => h,
         };
         self.block.forward(vec![h], embedded, &Dropout::none())
+    }
+}
+
+/// A classifier of pictures of one size as rows.
+#[derive(Module, Debug)]
+struct ClassifierOnRows {
+    network: Classifier,
+    shape: [usize; 3],
+}
+
+impl Network for ClassifierOnRows {
+    fn forward(&self, x: Dual<2>, context: &Context) -> Result<Dual<2>> {
+        let [rows, _] = x.dims();
+        let [height, width, channels] = self.shape;
+        check_width(&x, height * width * channels)?;
+        Takes::default().check(context, rows)?;
+        let noise = self.network.embedding.is_some().then(|| context.noise.clone());
+        let said = self.network.forward(x.reshape([rows, height, width, channels]), noise)?;
+        Ok(Dual::cat(vec![said.logits, said.features], 1))
     }
 }

@@ -1,6 +1,7 @@
 //! Which network, by name.
 
 use burn::tensor::Device;
+use serde::Serialize;
 use stein::{Network, Result, ensure, settings};
 use toml::Value;
 
@@ -84,26 +85,21 @@ impl NetworkConfig {
     /// # Errors
     /// As [`build`](Self::build).
     pub fn size(&self, shape: &[usize], classes: usize) -> Result<NetworkSize> {
-        ensure!(
-            !shape.is_empty() && shape.iter().all(|size| *size > 0),
-            "a sample of shape {shape:?} has no values: give [D] for rows, [length, channels] for series or [height, width, channels] \
-             for images"
-        );
-        let values = shape.iter().try_fold(1usize, |values, size| values.checked_mul(*size));
-        ensure!(values.is_some(), "a sample of shape {shape:?} has more values than can be counted");
         if !matches!(self, Self::Own(_)) {
-            check_numbers("network", &settings::write(self)?)?;
+            check_config(self)?;
         }
-        let device = Device::flex();
-        let mut init = Init::blank(&device).of_samples(shape);
-        let network = self.build_any(shape, classes, &mut init)?;
-        Ok(NetworkSize { outputs: init.fits()?, parameters: network.parameters() })
+        NetworkSize::of(&**self, shape, classes)
     }
 }
 
 /// Most that any number of a config may be, so that products of some of them can be counted, and most items of a list.
 const LARGEST: i64 = 1 << 20;
 const LONGEST: usize = 64;
+
+/// Fails if a number or a list of a config that is built in is larger than any network has.
+pub(super) fn check_config(config: &impl Serialize) -> Result<()> {
+    check_numbers("network", &settings::write(config)?)
+}
 
 /// Fails if a number or a list of the settings of a network is larger than any network has.
 fn check_numbers(path: &str, value: &Value) -> Result<()> {
@@ -137,6 +133,21 @@ pub struct NetworkSize {
 }
 
 impl NetworkSize {
+    /// That of the network of a config, whose numbers have been checked.
+    pub(super) fn of(config: &dyn Build, shape: &[usize], classes: usize) -> Result<Self> {
+        ensure!(
+            !shape.is_empty() && shape.iter().all(|size| *size > 0),
+            "a sample of shape {shape:?} has no values: give [D] for rows, [length, channels] for series or [height, width, channels] \
+             for images"
+        );
+        let values = shape.iter().try_fold(1usize, |values, size| values.checked_mul(*size));
+        ensure!(values.is_some(), "a sample of shape {shape:?} has more values than can be counted");
+        let device = Device::flex();
+        let mut init = Init::blank(&device).of_samples(shape);
+        let network = config.build_any(shape, classes, &mut init)?;
+        Ok(Self { outputs: init.fits()?, parameters: network.parameters() })
+    }
+
     /// Bytes that training takes with this many samples on a tape: of the weights with their gradient, the two means of the
     /// optimizer and an average, and of what the layers give, which the backward pass needs.
     pub fn training(&self, rows: usize) -> u128 {

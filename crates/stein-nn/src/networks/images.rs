@@ -53,14 +53,19 @@ pub(super) fn on_rows<N: ImageNetwork>(
     Ok(AnyNetwork::own(OnRows { network: build()?, height, width, depth }))
 }
 
+/// The height, width and channels of samples that are images.
+pub(super) fn height_width_channels(shape: &[usize]) -> Result<[usize; 3]> {
+    <[usize; 3]>::try_from(shape).map_err(|_| {
+        Error::new(format!(
+            "this network works on images, not on samples of shape {shape:?}: give [height, width, channels], or take \
+             another network, such as kind = \"mlp\""
+        ))
+    })
+}
+
 /// The height, width and channels of samples, if a network of these inputs, outputs and classes is one for them.
 fn images_of(shape: &[usize], classes: usize, [inputs, outputs, known]: [usize; 3]) -> Result<[usize; 3]> {
-    let &[height, width, depth] = shape else {
-        return Err(Error::new(format!(
-            "this network works on images, not on samples of shape {shape:?}: give [height, width, channels] or use \
-             kind = \"mlp\""
-        )));
-    };
+    let [height, width, depth] = height_width_channels(shape)?;
     ensure!(
         depth <= inputs && classes == known,
         "the data have {depth} channels and {classes} classes, the network {inputs} and {known}: set its channels and \

@@ -46,7 +46,7 @@ use crate::{ops::Dual, tapes};
 pub use adm::{Adm, AdmConfig};
 pub use adm_encoder::{AdmEncoder, AdmEncoderConfig, Pool};
 pub use autoencoder_kl::{AutoencoderKl, AutoencoderKlConfig};
-pub use classifier::{Classified, Classifier, ClassifierConfig};
+pub use classifier::{Classifier, ClassifierConfig};
 pub use config::{Build, BuildNetwork, NetworkConfig, NetworkSize};
 pub use ddpm::{Ddpm, DdpmConfig};
 pub use dhariwal_unet::{DhariwalUnet, DhariwalUnetConfig};

@@ -1,8 +1,8 @@
 //! The classifier of pictures, without noise and with it.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use stein::Dual;
-use stein_nn::{Classified, Classifier, ClassifierConfig, EmbeddingConfig, layers::Init, state};
+use stein::{Classified, Dual};
+use stein_nn::{Classifier, ClassifierConfig, EmbeddingConfig, layers::Init, state};
 
 use crate::{shaken, uniform, vector};
 

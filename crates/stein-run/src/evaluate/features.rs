@@ -1,13 +1,14 @@
 //! Features: the rows that metrics compare, in place of the data themselves.
 
-use stein::{Device, Result, Tensor, TensorData, ensure, names};
+use stein::{Device, Dual, Kernel, Keys, Result, Tensor, TensorData, classify, ensure, names};
 use stein_data::Shape;
 use stein_nn::{Inception, Resize, import};
 
-use super::EvaluateOptions;
+use super::{EvaluateOptions, Shipped};
 
-/// The names of features: the numbers themselves, and FID's Inception-v3 with either of its resizings.
-pub const FEATURES: [&str; 3] = ["none", "inception", "inception_tensorflow"];
+/// The names of features: the numbers themselves, the [classifiers that come with the program](Shipped), and FID's Inception-v3 with
+/// either of its resizings.
+pub const FEATURES: [&str; 6] = ["none", "digits", "fashion", "cifar", "inception", "inception_tensorflow"];
 
 /// What a network makes of some rows.
 pub(super) struct Extracted {
@@ -43,6 +44,20 @@ pub(super) fn named(options: &EvaluateOptions, shape: Shape, device: &Device) ->
             );
             return Ok(None);
         }
+        Some(name @ ("digits" | "fashion" | "cifar")) => {
+            ensure!(
+                options.weights.is_none(),
+                "--feature-weights is of inception, and the weights of --features {name} are part of the program: leave it out"
+            );
+            let shipped = Shipped::named(name, device)?;
+            let of = shipped.model.subject.shape;
+            ensure!(
+                shape == of,
+                "--features {name} is for pictures of {}, {of}, and these are {shape}: use none, or inception",
+                shipped.model.subject.name
+            );
+            return Ok(Some(Box::new(shipped)));
+        }
         Some("inception") => Resize::Bilinear,
         Some("inception_tensorflow") => Resize::Tensorflow,
         _ => return Err(names::unknown("features", &options.features, &FEATURES)),
@@ -60,6 +75,31 @@ pub(super) fn named(options: &EvaluateOptions, shape: Shape, device: &Device) ->
     };
     let inception = import::inception::load(path, device)?;
     Ok(Some(Box::new(OfInception { inception, resize, device: device.clone() })))
+}
+
+impl Extractor for Shipped {
+    fn name(&self) -> String {
+        let model = &self.model;
+        let right = 100.0 * self.accuracy;
+        format!("{} (the classifier that comes with the program, right on {right:.2} % of the test data)", model.name)
+    }
+
+    fn dim(&self) -> usize {
+        self.features
+    }
+
+    fn classes(&self) -> Option<usize> {
+        Some(self.model.subject.classes.len())
+    }
+
+    fn extract(&self, values: &[f32], shape: Shape) -> Result<Extracted> {
+        let model = &self.model;
+        let keys = Keys::range(0, 0, values.len() / shape.len());
+        let states = model.subject.encode(values, &keys, &model.device)?;
+        let found = classify(&*self.classifier, states.into(), (&Kernel::CLEAN).into())?;
+        let host = |x: Dual<2>| x.value.to_data().iter::<f32>().collect();
+        Ok(Extracted { features: host(found.features), outputs: host(found.logits) })
+    }
 }
 
 /// FID's Inception-v3.

@@ -4,12 +4,14 @@ mod features;
 mod lpips;
 mod measuring;
 mod report;
+mod shipped;
 mod sides;
 
 pub use features::FEATURES;
 pub(crate) use lpips::register as register_metrics;
 pub use report::Evaluation;
 pub(crate) use report::{short, told};
+pub use shipped::{ACCURACY, Shipped};
 
 use std::{
     ffi::OsStr,

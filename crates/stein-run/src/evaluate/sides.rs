@@ -80,7 +80,7 @@ pub(super) enum Samples<'a> {
         /// What number each class of the model has in the reference.
         numbers: Option<Vec<u32>>,
     },
-    Read(Part),
+    Read(Box<Part>),
 }
 
 /// Hands drawn rows on.
@@ -210,7 +210,7 @@ impl<'a> Sides<'a> {
                 };
                 let mut part = Part::numbered(load_part(&config.source, true, Split::Train, folder)?, &classes);
                 part.count = part.count.min(options.n.unwrap_or(usize::MAX));
-                Samples::Read(part)
+                Samples::Read(Box::new(part))
             }
         };
         let shape = match (&samples, of) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use stein::{AnySchedule, Consistency, ConsistencyFunction, Edm, Error, Kind, NoiseInput, Result, Tensor};
 use stein_base::Explain;
-use stein_nn::{MlpConfig, NetworkConfig};
+use stein_nn::{MlpConfig, NetworkConfig, NetworkSize};
 
 use super::{Batch, Capability, Family, Learned, Learner, Learners, Make, Networks};
 
@@ -60,8 +60,8 @@ impl Family for ConsistencyModel {
         Ok(vec![Learner::new(NETWORK, network)])
     }
 
-    fn networks(&self) -> Vec<&NetworkConfig> {
-        vec![&self.network]
+    fn sizes(&self, shape: &[usize], classes: usize) -> Result<Vec<NetworkSize>> {
+        Ok(vec![self.network.size(shape, classes)?])
     }
 
     fn loss(&self, _: &str, _: &Learners, _: &Batch) -> Result<Option<Tensor<1>>> {

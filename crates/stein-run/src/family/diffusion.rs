@@ -10,7 +10,7 @@ use stein::{
     rows,
 };
 use stein_base::Explain;
-use stein_nn::{MlpConfig, NetworkConfig};
+use stein_nn::{MlpConfig, NetworkConfig, NetworkSize};
 
 use super::{Batch, Capability, Family, Learned, Learner, Learners, Make, Networks, hide_classes};
 
@@ -144,8 +144,8 @@ impl Family for Diffusion {
         self.objective.as_ref().is_some_and(|objective| objective.needs_truth())
     }
 
-    fn networks(&self) -> Vec<&NetworkConfig> {
-        vec![&self.network]
+    fn sizes(&self, shape: &[usize], classes: usize) -> Result<Vec<NetworkSize>> {
+        Ok(vec![self.network.size(shape, classes)?])
     }
 
     fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Tensor<1>>> {

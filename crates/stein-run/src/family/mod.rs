@@ -3,9 +3,12 @@
 //! The training loop and the commands know no family: they train its [`Learner`]s by its losses and ask what it [`Learned`] for
 //! the capability they need.
 
+mod classifier;
 mod consistency;
 mod diffusion;
 
+pub(crate) use classifier::right;
+pub use classifier::{ClassifierModel, NoisyExamples};
 pub use consistency::ConsistencyModel;
 pub(crate) use consistency::NETWORK as CONSISTENCY_NETWORK;
 pub use diffusion::Diffusion;
@@ -14,11 +17,11 @@ pub(crate) use diffusion::NETWORK as DIFFUSION_NETWORK;
 use std::{collections::BTreeMap, sync::Arc};
 
 use stein::{
-    AnySchedule, Condition, Denoiser, Device, Error, FlowMap, Keys, Kind, Purpose, Request, Result, Tensor,
+    AnySchedule, Classifier, Condition, Denoiser, Device, Error, FlowMap, Keys, Kind, Purpose, Request, Result, Tensor,
     exact::GaussianMixture,
 };
 use stein_base::registry;
-use stein_nn::{AdamWConfig, AnyNetwork, Ema, NetworkConfig, RateConfig};
+use stein_nn::{AdamWConfig, AnyNetwork, Ema, NetworkSize, RateConfig};
 
 /// A family of models: its settings, read from an experiment's `[family]`.
 ///
@@ -44,10 +47,13 @@ pub trait Family: std::fmt::Debug + Send + Sync {
     /// Settings that are none of a network for such data.
     fn learners(&self, make: &Make) -> Result<Vec<Learner>>;
 
-    /// The networks of the learners, so that what they need can be compared with the memory there is before they are made; a family
-    /// that names none is not looked at.
-    fn networks(&self) -> Vec<&NetworkConfig> {
-        Vec::new()
+    /// How large the networks of the learners are for states of this shape and a number of classes, so that what they need can be
+    /// compared with the memory there is before they are made; a family that names none is not looked at.
+    ///
+    /// # Errors
+    /// Settings that are none of a network for such data.
+    fn sizes(&self, _shape: &[usize], _classes: usize) -> Result<Vec<NetworkSize>> {
+        Ok(Vec::new())
     }
 
     /// The loss one learner takes a step on, on the batch; `None` where it rests at this step. Its network is trainable and all others
@@ -56,6 +62,14 @@ pub trait Family: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// Those of the networks.
     fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Tensor<1>>>;
+
+    /// What else is to be known of a held-out batch beside the losses: names, and means over the rows; default nothing.
+    ///
+    /// # Errors
+    /// Those of the networks.
+    fn held_out(&self, _learners: &Learners, _batch: &Batch) -> Result<Vec<(String, f64)>> {
+        Ok(Vec::new())
+    }
 
     /// What was learned, of the networks (their averages where they have some).
     ///
@@ -79,6 +93,8 @@ registry! {
         "diffusion" | "score_matching" => Diffusion,
         /// A consistency function, from any level to the clean end in one evaluation; imported and sampled, not trained yet.
         "consistency" | "consistency_model" => ConsistencyModel,
+        /// A classifier of pictures, clean or at any level of noise: features that are compared, and what guides a denoiser to a class.
+        "classifier" => ClassifierModel,
     }
 }
 
@@ -87,7 +103,7 @@ registry! {
 pub struct Make<'a> {
     /// The shape of one sample as the networks see it: `[D]`, `[length, channels]` or `[height, width, channels]`.
     pub shape: &'a [usize],
-    /// Classes they are conditioned on, 0 for none.
+    /// Classes of the labels they are given, 0 for none.
     pub classes: usize,
     /// Seed of the initial weights.
     pub seed: u64,
@@ -178,7 +194,7 @@ impl Learners<'_> {
 pub struct Batch {
     /// States `[rows, dim]`, as the codec makes them of the data.
     pub x: Tensor<2>,
-    /// What they are conditioned on.
+    /// What they are given beside: labels, for what is conditioned on them or learns them.
     pub given: Condition,
     /// What keys each row: the run's seed, and the position of the example in the stream of data.
     pub keys: Keys,
@@ -208,6 +224,8 @@ pub enum Capability {
     FlowMap,
     /// Make a sample in one go.
     Generator,
+    /// Say of which class a noisy sample is, and what is to be seen in it.
+    Classifier,
 }
 
 impl Capability {
@@ -217,7 +235,13 @@ impl Capability {
             Self::Denoiser => "a denoiser",
             Self::FlowMap => "a flow map",
             Self::Generator => "a generator",
+            Self::Classifier => "a classifier",
         }
+    }
+
+    /// Whether samples are drawn with it.
+    pub fn draws(self) -> bool {
+        !matches!(self, Self::Classifier)
     }
 }
 
@@ -239,6 +263,8 @@ pub struct Learned {
     pub flow_map: Option<Arc<dyn FlowMap>>,
     /// Samples in one go.
     pub generator: Option<Arc<dyn Generator>>,
+    /// The class of noisy samples, and their features.
+    pub classifier: Option<Arc<dyn Classifier>>,
     /// Whether the classes were hidden now and then, so that rows without one mean something.
     pub knows_no_class: bool,
 }

@@ -1,6 +1,7 @@
 //! The tests that make the design true. They walk the registries, so a new schedule, prediction or sampler is covered the
 //! day its line is added.
 
+mod classifiers;
 mod codecs;
 mod derivatives;
 mod exact;
