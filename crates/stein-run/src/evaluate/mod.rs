@@ -291,6 +291,10 @@ fn saved_moments(options: &EvaluateOptions, extractor: Option<&dyn Extractor>) -
 fn with_settings(name: &str, settings: &[String], shape: Shape) -> Result<AnyMetric> {
     let kind = AnyMetric::named(name)?.kind().to_owned();
     let mut table = Table::new();
+    if matches!(AnyMetric::named(&kind)?, AnyMetric::InceptionScore(_)) {
+        // Samples come class by class.
+        table.insert("shuffle".to_owned(), true.into());
+    }
     if kind == lpips::NAME {
         let sides = shape.dims().into_iter().map(|side| toml::Value::Integer(side as i64)).collect();
         table.insert("shape".to_owned(), toml::Value::Array(sides));

@@ -42,6 +42,9 @@ pub struct Evaluation {
     pub seconds: f64,
 }
 
+/// Further numbers of a metric that are shown in a table; all are in the JSON.
+const PARTS: usize = 3;
+
 /// A number with four digits that count.
 pub(crate) fn short(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
@@ -153,7 +156,7 @@ impl Evaluation {
     /// A row for each metric: its name, what it says, which values are good, and what to know of it.
     fn table(&self) -> Vec<[String; 4]> {
         let row = |(metric, measured, rows): &(AnyMetric, Measured, usize)| {
-            let parts = measured.parts.iter().map(|(name, value)| format!("{name} {}", short(*value)));
+            let parts = measured.parts.iter().take(PARTS).map(|(name, value)| format!("{name} {}", short(*value)));
             let mut notes: Vec<String> = parts.collect();
             if measured.reference.is_some() && *rows < self.reference_n && *rows > 0 {
                 notes.push(format!("{rows} rows of the reference"));
