@@ -158,7 +158,7 @@ pub fn evaluate(of: &Of, options: &EvaluateOptions, watch: &mut dyn Watch) -> Re
         Plan::new(model, 1, 0, &Classes::Default, sampling, false)?;
     }
     let leave = options.report.as_ref().map(|folder| Leave::new(folder, options.force)).transpose()?;
-    let mut shown = leave.is_some().then(report::Shown::default);
+    let mut shown = leave.is_some().then(|| report::Shown::of(compared.sides.samples.count()));
     let evaluation = compared.measure(sampling.as_ref(), shown.as_mut(), watch)?;
     if let (Some(leave), Some(shown)) = (leave, shown) {
         leave.write(&evaluation, &shown, &compared.sides)?;
