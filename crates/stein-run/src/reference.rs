@@ -16,7 +16,7 @@ use stein_data::Source;
 use stein_metrics::AnyMetric;
 use stein_nn::{AdamWConfig, Decay, EmaConfig, EmbeddingConfig, NetworkConfig, NoiseNumber};
 
-use crate::{AnyFamily, Experiment, Method, device};
+use crate::{AnyFamily, Experiment, Method, device, evaluate::register_metrics};
 
 /// All that plays one role.
 #[derive(Debug, Clone)]
@@ -39,6 +39,7 @@ pub struct List {
 
 /// The lists, in the order of an experiment.
 pub fn lists() -> Vec<List> {
+    register_metrics();
     let places = Places::of_experiments();
     let list = |name, form: Form, flag, about| {
         let (kind, tagged, entries) = match form {

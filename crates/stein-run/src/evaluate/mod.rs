@@ -1,12 +1,14 @@
 //! How good samples are: metrics of a model, a file or a folder against data, in one pass over each.
 
 mod features;
+mod lpips;
 mod measuring;
 mod report;
 mod shipped;
 mod sides;
 
 pub use features::FEATURES;
+pub(crate) use lpips::register as register_metrics;
 pub use report::Evaluation;
 pub(crate) use report::{short, told};
 pub use shipped::{ACCURACY, Shipped};
@@ -182,6 +184,7 @@ pub(crate) struct Compared<'a> {
 impl<'a> Compared<'a> {
     /// Fails for all that is wrong with what is asked for.
     pub(crate) fn of(of: &'a Of, options: &'a EvaluateOptions) -> Result<Self> {
+        lpips::register();
         let sides = Sides::of(of, options)?;
         let extractor = features::named(options, sides.shape, &device(of))?;
         let moments = saved_moments(options, extractor.as_deref())?;
@@ -285,9 +288,13 @@ fn saved_moments(options: &EvaluateOptions, extractor: Option<&dyn Extractor>) -
 }
 
 /// A metric with its settings.
-fn with_settings(name: &str, settings: &[String]) -> Result<AnyMetric> {
+fn with_settings(name: &str, settings: &[String], shape: Shape) -> Result<AnyMetric> {
     let kind = AnyMetric::named(name)?.kind().to_owned();
     let mut table = Table::new();
+    if kind == lpips::NAME {
+        let sides = shape.dims().into_iter().map(|side| toml::Value::Integer(side as i64)).collect();
+        table.insert("shape".to_owned(), toml::Value::Array(sides));
+    }
     for setting in settings {
         let of = setting.split('.').next().unwrap_or_default();
         if AnyMetric::named(of).is_ok_and(|metric| metric.kind() == kind) {
@@ -317,7 +324,7 @@ fn metrics(
     let settings = &options.metric_settings;
     if !options.metrics.is_empty() {
         let metrics: Vec<AnyMetric> =
-            options.metrics.iter().map(|name| with_settings(name, settings)).collect::<Result<_>>()?;
+            options.metrics.iter().map(|name| with_settings(name, settings, sides.shape)).collect::<Result<_>>()?;
         for (i, metric) in metrics.iter().enumerate() {
             let kind = metric.kind();
             ensure!(metrics[..i].iter().all(|other| other.kind() != kind), "the metric {kind} is asked for twice");
@@ -340,7 +347,7 @@ fn metrics(
         _ => &["sliced_wasserstein", "energy", "c2st", "precision", "recall", "density", "coverage"],
     };
     let names = names.iter().chain(&["authenticity", "novelty"]);
-    let all: Vec<AnyMetric> = names.map(|name| with_settings(name, settings)).collect::<Result<_>>()?;
+    let all: Vec<AnyMetric> = names.map(|name| with_settings(name, settings, sides.shape)).collect::<Result<_>>()?;
     let suits = |metric: &AnyMetric| lacks(metric, sides, extractor, moments).is_ok();
     // Where the reference is moments alone, that of sets are out too.
     let metrics: Vec<AnyMetric> = all.into_iter().filter(suits).collect();
