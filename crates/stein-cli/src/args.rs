@@ -361,11 +361,11 @@ pub struct Evaluate {
     /// Change a metric, for example precision.k=3; may be repeated
     #[arg(long = "metric-set", value_name = "METRIC.KEY=VALUE")]
     pub metric_settings: Vec<String>,
-    /// What is compared: none, the numbers themselves; or what a network sees in pictures: inception, as pytorch-fid resizes, or
-    /// inception_tensorflow, as torch-fidelity does
+    /// What is compared: none, the numbers themselves; or what a network sees in pictures: digits, fashion or cifar, classifiers that
+    /// are part of the program; inception, as pytorch-fid resizes, or inception_tensorflow, as torch-fidelity does
     #[arg(long, default_value = "none", value_name = "NAME")]
     pub features: String,
-    /// The weights of that network: pt_inception-2015-12-05-6726825d.pth
+    /// The weights of inception: pt_inception-2015-12-05-6726825d.pth
     #[arg(long, value_name = "FILE")]
     pub feature_weights: Option<PathBuf>,
     /// Number of samples; default 1000 of a model, and all of a file
@@ -444,7 +444,7 @@ pub struct Sweep {
     /// What is compared: none, the numbers themselves; or what a network sees in pictures
     #[arg(long, default_value = "none", value_name = "NAME")]
     pub features: String,
-    /// The weights of that network: pt_inception-2015-12-05-6726825d.pth
+    /// The weights of inception: pt_inception-2015-12-05-6726825d.pth
     #[arg(long, value_name = "FILE")]
     pub feature_weights: Option<PathBuf>,
     /// Number of samples of each setting; default 1000

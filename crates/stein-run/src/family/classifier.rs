@@ -19,6 +19,9 @@ use super::{Batch, Capability, Family, Learned, Learner, Learners, Make, Network
 /// The name of the one learner.
 const NETWORK: &str = "classifier";
 
+/// What to do where examples have no class.
+const NEEDS_CLASSES: &str = "a classifier learns from the class of every example: set data.conditional = true";
+
 /// A classifier and how it is trained: on the labels that `data.conditional = true` gives.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
@@ -90,7 +93,7 @@ impl ClassifierModel {
 /// The class of every example of a batch.
 fn classes(batch: &Batch) -> Result<Vec<u32>> {
     let known = batch.given.class.as_ref().and_then(|class| class.iter().copied().collect::<Option<Vec<u32>>>());
-    known.ok_or_else(|| Error::new("a classifier learns from the class of every example: set data.conditional = true"))
+    known.ok_or_else(|| Error::new(NEEDS_CLASSES))
 }
 
 impl Family for ClassifierModel {
@@ -113,13 +116,13 @@ impl Family for ClassifierModel {
     }
 
     fn learners(&self, make: &Make) -> Result<Vec<Learner>> {
-        ensure!(make.classes > 0, "a classifier learns the class of every example: set data.conditional = true");
-        self.network.size(make.shape, make.classes)?;
+        self.sizes(make.shape, make.classes)?;
         let network = self.network.build_any(make.shape, make.classes, &mut Init::new(make.seed, make.device))?;
         Ok(vec![Learner::new(NETWORK, network)])
     }
 
     fn sizes(&self, shape: &[usize], classes: usize) -> Result<Vec<NetworkSize>> {
+        ensure!(classes > 0, "{NEEDS_CLASSES}");
         Ok(vec![self.network.size(shape, classes)?])
     }
 
