@@ -153,7 +153,7 @@ pub struct Train {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Continue the run in the directory, as if it had never stopped. Its experiment may change in train.steps,
-    /// train.rate.decay.steps, train.log_every, train.checkpoint_every, train.keep, train.sample_every and sample
+    /// train.rate.decay.steps, train.log_every, train.checkpoint_every, train.keep, train.sample_every, train.evaluate and sample
     #[arg(long, conflicts_with_all = ["resume_from", "from"])]
     pub resume: bool,
     /// As --resume, from an earlier checkpoint; what came after it is set aside in the directory
