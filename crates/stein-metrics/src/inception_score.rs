@@ -5,7 +5,8 @@
 //! IS = exp E_x KL( p(y|x) ‖ E_x p(y|x) )
 //! ```
 //!
-//! between 1 and the number of classes. Samples are cut into consecutive splits, and the score is the mean over them. It needs
+//! between 1 and the number of classes. Samples are cut into consecutive splits, and the score is the mean over them: in samples that
+//! come class by class a split has few classes, and the score is near 1 unless they are shuffled. It needs
 //! no reference, does not see whether samples are like the data, and rises with the number of rows in a split. What is zero
 //! adds nothing: 0 log 0 = 0.
 //!
@@ -18,6 +19,7 @@ use stein_base::{Explain, Result, ensure, numbers::ensure_within};
 use crate::{
     Better, Content, Measured, Metric, Needs, Rows, Running,
     measured::{mean, standard_error},
+    subsets::subset,
 };
 
 /// What a classifier's outputs are.
@@ -39,11 +41,13 @@ pub struct InceptionScore {
     pub splits: usize,
     /// What the rows are.
     pub outputs: Outputs,
+    /// Whether rows are taken in an order that is drawn, as torch-fidelity does; default false. Where they come class by class, it must be.
+    pub shuffle: bool,
 }
 
 impl Default for InceptionScore {
     fn default() -> Self {
-        Self { splits: 10, outputs: Outputs::Logits }
+        Self { splits: 10, outputs: Outputs::Logits, shuffle: false }
     }
 }
 
@@ -62,7 +66,10 @@ impl Metric for InceptionScore {
 
     fn start(&self, _dim: usize) -> Result<Running> {
         let it = self.clone();
-        Ok(Running::whole(move |sides| it.of(&sides.samples)))
+        Ok(Running::whole(move |sides| match it.shuffle {
+            true => it.of(&sides.samples.select(subset(0, 0, 0, sides.samples.len(), sides.samples.len()))),
+            false => it.of(&sides.samples),
+        }))
     }
 }
 

@@ -346,12 +346,12 @@ fn ensembles_of_the_right_law_are_calibrated() {
 #[test]
 fn inception_scores_have_their_limits() {
     let score = |rows: &[f64]| {
-        let metric = InceptionScore { splits: 1, outputs: Outputs::Probabilities };
+        let metric = InceptionScore { splits: 1, outputs: Outputs::Probabilities, shuffle: false };
         measure(metric, 2, [(Side::Samples, rows.into())]).unwrap().value
     };
     assert_eq!(score(&[1.0, 0.0, 0.0, 1.0]), 2.0);
     assert_eq!(score(&[0.3, 0.7, 0.3, 0.7]), 1.0);
-    let metric = InceptionScore { splits: 1, outputs: Outputs::Probabilities };
+    let metric = InceptionScore { splits: 1, outputs: Outputs::Probabilities, shuffle: false };
     let error = measure(metric, 2, [(Side::Samples, Batch::from(&[0.3, 0.3][..]))]).unwrap_err().to_string();
     assert!(error.contains("no distribution") && error.contains("logits"), "{error}");
 }
@@ -366,4 +366,17 @@ fn fingerprints_tell_sets_apart() {
     assert_ne!(fingerprint(2, Values::F64(&wide)), fingerprint(4, Values::F64(&wide)));
     let measured = between(named("energy"), 2, &rows, &wide);
     assert_eq!(measured.reference.as_deref(), Some(&fingerprint(2, Values::F64(&rows))[..]));
+}
+
+#[test]
+fn an_inception_score_of_samples_class_by_class_is_of_any_order_once_shuffled() {
+    // Ten classes, certain, in blocks of a split each: no split has two classes, and all have ten.
+    let rows: Vec<f64> = (0..1000).flat_map(|i| (0..10).map(move |c| if c == i / 100 { 50.0 } else { 0.0 })).collect();
+    let score = |shuffle| {
+        let metric = InceptionScore { shuffle, ..InceptionScore::default() };
+        measure(metric, 10, [(Side::Samples, Batch::from(&rows))]).unwrap().value
+    };
+    assert!((score(false) - 1.0).abs() < 1e-9);
+    // Of a hundred draws of ten equal classes ln IS is low by about 9/200.
+    assert!((score(true).ln() - (10f64.ln() - 0.045)).abs() < 0.03, "{}", score(true));
 }

@@ -203,8 +203,10 @@ fn page(runs: &[Told]) -> Result<String> {
             sections.push(picture("loss", to_png(&chart.picture()?)?, caption.to_owned()));
         }
     }
-    sections.extend(curves(runs, "evaluate", "How good samples are")?);
-    sections.extend(curves(runs, "held_out_level", "Held-out loss by level of noise")?);
+    if let [run] = runs {
+        sections.extend(levels(run)?);
+    }
+    sections.extend(evaluations(runs)?);
     if runs.len() > 1 {
         sections.push(Section::Heading("Settings in which they differ".into()));
         sections.push(differences(runs));
@@ -228,13 +230,31 @@ fn page(runs: &[Told]) -> Result<String> {
     report(&title, &sections)
 }
 
-/// A chart of each number of a group of metrics, `group/name`, over the steps.
-fn curves(runs: &[Told], group: &str, heading: &str) -> Result<Vec<Section>> {
+/// A chart of the held-out loss at each of some levels of noise, over the steps.
+fn levels(run: &Told) -> Result<Option<Section>> {
+    let mut keys: Vec<(String, String)> = run.keys("held_out_level").into_iter().collect();
+    let noise = |name: &str| name.trim().parse::<f64>().unwrap_or(f64::NAN);
+    keys.sort_by(|a, b| noise(&a.1).total_cmp(&noise(&b.1)));
+    let series: Vec<Series> = keys
+        .into_iter()
+        .map(|(key, name)| Series { name: format!("\u{3c3}/\u{3b1} ={name}"), points: run.points(&key), faint: false })
+        .collect();
+    if !series.iter().flat_map(|series| &series.points).any(|point| point.1.is_finite()) {
+        return Ok(None);
+    }
+    let frame = Frame { title: "Held-out loss by level of noise", x: "step", y: "loss", size: (960, 600) };
+    let chart = line_chart(&series, &frame, true, None)?;
+    let caption = "The loss on data it does not train on, at fixed levels and with fixed noise: where a curve rises, it over-fits there.";
+    Ok(Some(picture("levels", to_png(&chart.picture()?)?, caption.to_owned())))
+}
+
+/// A chart of each metric of samples over the steps.
+fn evaluations(runs: &[Told]) -> Result<Vec<Section>> {
     let names: BTreeSet<String> =
-        runs.iter().flat_map(|run| run.keys(group).into_values()).map(|name| name.trim().to_owned()).collect();
+        runs.iter().flat_map(|run| run.keys("evaluate").into_values()).map(|name| name.trim().to_owned()).collect();
     let mut sections = Vec::new();
     for name in names {
-        let key = format!("{group}/{name}");
+        let key = format!("evaluate/{name}");
         let series: Vec<Series> = runs
             .iter()
             .map(|run| Series { name: run.name.clone(), points: run.points(&key), faint: false })
@@ -244,9 +264,9 @@ fn curves(runs: &[Told], group: &str, heading: &str) -> Result<Vec<Section>> {
             continue;
         }
         if sections.is_empty() {
-            sections.push(Section::Heading(heading.to_owned()));
+            sections.push(Section::Heading("How good samples are".to_owned()));
         }
-        let frame = Frame { title: &name, x: "step", y: &name, size: (640, 400) };
+        let frame = Frame { title: &name, x: "step", y: &name, size: (960, 600) };
         let chart = line_chart(&series, &frame, false, None)?;
         sections.push(picture(&name, to_png(&chart.picture()?)?, String::new()));
     }

@@ -158,7 +158,7 @@ pub fn evaluate(of: &Of, options: &EvaluateOptions, watch: &mut dyn Watch) -> Re
         Plan::new(model, 1, 0, &Classes::Default, sampling, false)?;
     }
     let leave = options.report.as_ref().map(|folder| Leave::new(folder, options.force)).transpose()?;
-    let mut shown = leave.is_some().then(report::Shown::default);
+    let mut shown = leave.is_some().then(|| report::Shown::of(compared.sides.samples.count()));
     let evaluation = compared.measure(sampling.as_ref(), shown.as_mut(), watch)?;
     if let (Some(leave), Some(shown)) = (leave, shown) {
         leave.write(&evaluation, &shown, &compared.sides)?;
@@ -291,6 +291,10 @@ fn saved_moments(options: &EvaluateOptions, extractor: Option<&dyn Extractor>) -
 fn with_settings(name: &str, settings: &[String], shape: Shape) -> Result<AnyMetric> {
     let kind = AnyMetric::named(name)?.kind().to_owned();
     let mut table = Table::new();
+    if matches!(AnyMetric::named(&kind)?, AnyMetric::InceptionScore(_)) {
+        // Samples come class by class.
+        table.insert("shuffle".to_owned(), true.into());
+    }
     if kind == lpips::NAME {
         let sides = shape.dims().into_iter().map(|side| toml::Value::Integer(side as i64)).collect();
         table.insert("shape".to_owned(), toml::Value::Array(sides));

@@ -42,6 +42,9 @@ pub struct Evaluation {
     pub seconds: f64,
 }
 
+/// Further numbers of a metric that are shown in a table; all are in the JSON.
+const PARTS: usize = 3;
+
 /// A number with four digits that count.
 pub(crate) fn short(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
@@ -153,7 +156,7 @@ impl Evaluation {
     /// A row for each metric: its name, what it says, which values are good, and what to know of it.
     fn table(&self) -> Vec<[String; 4]> {
         let row = |(metric, measured, rows): &(AnyMetric, Measured, usize)| {
-            let parts = measured.parts.iter().map(|(name, value)| format!("{name} {}", short(*value)));
+            let parts = measured.parts.iter().take(PARTS).map(|(name, value)| format!("{name} {}", short(*value)));
             let mut notes: Vec<String> = parts.collect();
             if measured.reference.is_some() && *rows < self.reference_n && *rows > 0 {
                 notes.push(format!("{rows} rows of the reference"));
@@ -187,19 +190,30 @@ const SHOWN: usize = 32;
 /// Nearest data beside each of the samples.
 const NEAREST: usize = 5;
 
-/// The first samples, kept for the pictures.
-#[derive(Default)]
+/// Some samples, evenly spread over all, kept for the pictures.
 pub(crate) struct Shown {
+    /// Samples in all, and how many came.
+    of: usize,
+    seen: usize,
     values: Vec<f32>,
     labels: Vec<u32>,
 }
 
 impl Shown {
+    /// None yet of so many samples.
+    pub(super) fn of(count: usize) -> Self {
+        Self { of: count, seen: 0, values: Vec::new(), labels: Vec::new() }
+    }
+
     pub(super) fn take(&mut self, values: &[f32], labels: Option<&[u32]>, dim: usize) {
-        let missing = (SHOWN * dim).saturating_sub(self.values.len()).min(values.len());
-        self.values.extend_from_slice(&values[..missing]);
-        if let Some(labels) = labels {
-            self.labels.extend_from_slice(&labels[..missing / dim]);
+        for (row, value) in values.chunks_exact(dim).enumerate() {
+            // Sample i is shown where i · SHOWN/n passes a whole number.
+            let place = |seen: usize| seen * SHOWN / self.of.max(SHOWN);
+            if self.seen == 0 || place(self.seen) > place(self.seen - 1) {
+                self.values.extend_from_slice(value);
+                self.labels.extend(labels.map(|labels| labels[row]));
+            }
+            self.seen += 1;
         }
     }
 }
@@ -279,8 +293,8 @@ fn pictures(shown: &Shown, sides: &Sides) -> Result<Vec<Section>> {
         })
         .collect();
     sections.push(Section::Heading("The nearest data".into()));
-    let caption = "In each row a sample, and after it the data nearest to it, by the distance of their numbers.";
-    sections.push(section(&beside, sides.shape, 1 + NEAREST, caption)?);
+    let caption = "Twice in each row a sample, and after it the five of the data nearest to it, by the distance of their numbers.";
+    sections.push(section(&beside, sides.shape, 2 * (1 + NEAREST), caption)?);
     if !shown.labels.is_empty() {
         let names: Vec<&str> =
             shown.labels.iter().map(|&label| reference.class_names()[label as usize].as_str()).collect();

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use stein::{
-    AnyObjective, AnySchedule, Condition, Context, Denoising, Edm, Error, Examples, InputScale, LevelDistribution,
-    Network, NoiseInput, Precondition, Preconditioned, Prediction, Result, Tensor, Weighting, ensure, exact::Exact,
-    rows,
+    AnyObjective, AnySchedule, Condition, Context, Denoising, Edm, Error, Examples, InputScale, Keys,
+    LevelDistribution, Network, NoiseInput, Objective, Precondition, Preconditioned, Prediction, Result, Tensor,
+    Weighting, ensure, exact::Exact, rows,
 };
 use stein_base::Explain;
 use stein_nn::{MlpConfig, NetworkConfig, NetworkSize};
@@ -69,6 +69,19 @@ impl Diffusion {
     pub fn precondition(&self) -> Precondition {
         Precondition { prediction: self.prediction, input_scale: self.input_scale, noise_input: self.noise_input }
     }
+}
+
+/// Levels at which the held-out loss is told.
+const MIDDLES: usize = 5;
+
+/// The σ/α in the middle of equal parts of the levels that are trained on; fewer where several are the same.
+fn middles(levels: &LevelDistribution, schedule: &AnySchedule) -> Vec<f64> {
+    let drawn = levels.draw(&**schedule, &Keys::range(0, 0, 1000));
+    let mut noise: Vec<f64> = drawn.iter().map(|(at, _)| at.noise_to_signal()).filter(|n| n.is_finite()).collect();
+    noise.sort_by(f64::total_cmp);
+    let mut middles: Vec<f64> = (0..MIDDLES).map(|part| noise[(2 * part + 1) * noise.len() / (2 * MIDDLES)]).collect();
+    middles.dedup();
+    middles
 }
 
 /// L/e^u + u, of which each learner moves its own part. u needs few examples, and another evaluation for each.
@@ -163,6 +176,23 @@ impl Family for Diffusion {
             }
             _ => Ok(Some(objective.loss(&model.view(), &examples)?)),
         }
+    }
+
+    /// The loss at five fixed levels, those in the middle of five equal parts of what is trained on, on a fifth of the rows each: where
+    /// the noise is small a network over-fits first, which the mean over all levels hides.
+    fn held_out(&self, learners: &Learners, batch: &Batch) -> Result<Vec<(String, f64)>> {
+        let Some(AnyObjective::Denoising(denoising)) = &self.objective else { return Ok(Vec::new()) };
+        let model = Preconditioned::new(learners.network(NETWORK)?, self.precondition(), self.schedule.clone())?;
+        let rows: Vec<usize> = (0..batch.x.dims()[0].div_ceil(MIDDLES)).collect();
+        let x0 = batch.x.clone().narrow(0, 0, rows.len());
+        let (given, keys) = (batch.given.select(&rows), batch.keys.select(&rows));
+        let examples = Examples { x0: &x0, given: &given, keys: &keys, truth: None };
+        let loss = |noise: f64| {
+            let at = Denoising { levels: LevelDistribution::Single { noise }, ..*denoising };
+            let loss = at.loss(&model.view(), &examples)?.into_scalar::<f64>();
+            Ok((format!("level/{noise:.3}"), loss))
+        };
+        middles(&denoising.levels, &self.schedule).into_iter().map(loss).collect()
     }
 
     fn learned(&self, mut networks: Networks) -> Result<Learned> {

@@ -9,7 +9,10 @@ use std::{
 };
 
 use serde_json::Value;
-use stein::{Condition, Error, Examples, Keys, Kind, Preconditioned, Result};
+use stein::{
+    AnyObjective, Condition, Denoising, Error, Examples, Keys, Kind, LevelDistribution, Objective, Preconditioned,
+    Result,
+};
 use stein_data::Split;
 use stein_nn::{Checkpoint, Weights, state};
 use stein_run::{
@@ -454,6 +457,29 @@ fn the_loss_on_held_out_data_is_that_of_the_objective() {
         let objective = family.objective.as_ref().unwrap();
         let examples = Examples::new(&x, &given, &keys);
         let wanted = objective.loss(&model.view(), &examples).unwrap().into_scalar::<f64>();
+        // At single levels too, on a fifth of the rows: those in the middle of five equal parts of ln(σ/α) ~ N(−1.2, 1.2²).
+        let line =
+            metrics(folder.path()).into_iter().find(|line| line["step"] == step && line["held_out_loss"].is_f64());
+        let levels: BTreeMap<String, f64> = line
+            .unwrap()
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter_map(|(key, value)| Some((key.strip_prefix("held_out_level/")?.to_owned(), value.as_f64()?)))
+            .collect();
+        let noise: Vec<f64> = levels.keys().map(|name| name.parse().unwrap()).collect();
+        let expected = [-1.2816, -0.5244, 0.0, 0.5244, 1.2816].map(|z| (-1.2f64 + 1.2 * z).exp());
+        assert_eq!(noise.len(), 5);
+        // Quantiles of a thousand draws, to four standard errors.
+        noise.iter().zip(expected).for_each(|(n, wanted)| assert!((n / wanted).ln().abs() < 0.3, "{noise:?}"));
+        let rows: Vec<usize> = (0..3).collect();
+        let (part, of, own) = (x.clone().narrow(0, 0, 3), given.select(&rows), keys.select(&rows));
+        let AnyObjective::Denoising(denoising) = objective else { unreachable!("it is the default") };
+        let single = Denoising { levels: LevelDistribution::Single { noise: noise[2] }, ..*denoising };
+        let there = single.loss(&model.view(), &Examples::new(&part, &of, &own)).unwrap().into_scalar::<f64>();
+        let said = levels.values().nth(2).unwrap();
+        // The level's name is rounded to three decimals.
+        assert!((there / said - 1.0).abs() < 0.02, "{there} for {said} at {}", noise[2]);
         assert!((loss - wanted).abs() < 1e-5 * wanted, "step {step}: {loss} for {wanted}");
     }
 }

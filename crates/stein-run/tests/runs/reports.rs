@@ -19,7 +19,7 @@ fn a_run_leaves_its_loss_and_a_report() {
     let loss = image::open(out.join("loss.png")).unwrap().to_rgb8();
     assert!(loss.pixels().any(|pixel| pixel[2] > pixel[0].saturating_add(50)), "there is no curve");
     let page = fs::read_to_string(out.join("report.html")).unwrap();
-    assert_eq!(pictures(&page), 2, "the loss and the samples");
+    assert_eq!(pictures(&page), 3, "the loss, that by level, and the samples");
     assert!(!page.contains("<b>run") && page.contains("&#60;b&#62;run"), "{}", &page[..400]);
     assert!(page.contains("12 of 12") && page.contains("points2d") && page.contains("checkpoint_every = 4"));
     // The loss in the table is the last one of the metrics.

@@ -158,6 +158,8 @@ fn single_precision_gives_the_double_result_to_its_accuracy() {
         // Few Langevin steps keep the test short.
         let sampler = match sampler {
             AnySampler::Langevin(_) => stein::Langevin { steps: 3, ..stein::Langevin::default() }.into(),
+            // Steps that no error shortens: one that is just accepted in one precision may not be in the other.
+            AnySampler::AdaptiveSde(_) => stein::AdaptiveSde { atol: 1e6, ..stein::AdaptiveSde::default() }.into(),
             other => other,
         };
         let kernels = Grid::karras(12).kernels(&**schedule).unwrap();

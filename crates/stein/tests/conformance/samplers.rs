@@ -151,6 +151,7 @@ fn stochastic_samplers_match_mean_and_covariance() {
             // Langevin dynamics wants few levels and many steps on each; the others many levels.
             let (sampler, steps): (AnySampler, usize) = match sampler {
                 AnySampler::Langevin(_) => (Langevin { steps: 50, ..Langevin::default() }.into(), 40),
+                AnySampler::AdaptiveSde(_) => (sampler, 2),
                 other => (other, 150),
             };
             let grid = Grid { spacing: Spacing::named("karras").unwrap(), steps, ..Grid::default() };
