@@ -205,7 +205,7 @@ fn names_people_type_are_ours_in_experiments() {
         "half_life",
         "constant",
         "predictor_corrector",
-        "ddim",
+        "edm_euler",
         "log_snr",
     ] {
         assert!(said.contains(&format!("kind = \"{ours}\"")), "{ours} is not in {said}");
@@ -221,7 +221,7 @@ fn names_people_type_are_ours_on_the_command_line() {
     {
         samplers.push(Method::named(typed).unwrap().kind().to_owned());
     }
-    let ours = "ode_euler dpm_solver_pp dpm_solver_pp dpm_solver_pp dpm_solver_pp ddim rk45 uni_pc predictor_corrector ancestral ancestral";
+    let ours = "ode_euler dpm_solver_pp dpm_solver_pp dpm_solver_pp dpm_solver_pp edm_euler rk45 uni_pc predictor_corrector ancestral euler_ancestral";
     assert_eq!(samplers.join(" "), ours);
     for (typed, ours) in
         [("fashion-mnist", "fashion_mnist"), ("FMNIST", "fashion_mnist"), ("CIFAR-10", "cifar10"), ("cifar", "cifar10")]
