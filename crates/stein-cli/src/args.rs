@@ -339,23 +339,15 @@ pub struct Likelihood {
     pub force: bool,
 }
 
+/// What is measured, and against what.
 #[derive(Debug, ClapArgs)]
-pub struct Evaluate {
-    /// A run directory, a demo's directory, a checkpoint file or exact:FILE.json, which is sampled; or a file or folder of samples, or
-    /// a data set such as mnist
-    #[arg(value_name = "MODEL|FILE|FOLDER")]
-    pub of: OsString,
+pub struct Measures {
     /// Data to compare with: a data set such as mnist, a file or folder (FILE.npy, FILE.csv, FOLDER), or an experiment; default what
-    /// the model was trained on
+    /// the model was trained on, and of exact models draws of theirs
     #[arg(long, value_name = "NAME|PATH")]
     pub against: Option<String>,
-    /// Part of those data: train or test; default train, and all of a file or folder that is named
-    #[arg(long, value_name = "PART")]
-    pub split: Option<Part>,
-    /// Data that were not trained on; default the test part of the same data
-    #[arg(long, value_name = "NAME|PATH")]
-    pub held_out: Option<String>,
-    /// Metrics, with commas between them; default what suits the data. `stein list metrics` names them
+    /// Metrics, with commas between them; default what suits the data. In a sweep the first one decides: by default frechet for
+    /// pictures, wasserstein for exact models and sliced_wasserstein for all else. `stein list metrics` names them
     #[arg(long, value_name = "A,B,...", value_delimiter = ',')]
     pub metrics: Vec<String>,
     /// Change a metric, for example precision.k=3; may be repeated
@@ -374,6 +366,28 @@ pub struct Evaluate {
     /// Most rows of the data for metrics that compare all pairs, evenly spread; default 10000
     #[arg(long, value_name = "N")]
     pub reference_n: Option<usize>,
+    /// Seed of the samples
+    #[arg(short, long, default_value_t = 0, value_name = "S")]
+    pub seed: u64,
+    /// Directory with data sets; default the environment variable STEIN_DATA, or else `data`
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Evaluate {
+    /// A run directory, a demo's directory, a checkpoint file or exact:FILE.json, which is sampled; or a file or folder of samples, or
+    /// a data set such as mnist
+    #[arg(value_name = "MODEL|FILE|FOLDER")]
+    pub of: OsString,
+    #[command(flatten)]
+    pub measures: Measures,
+    /// Part of those data: train or test; default train, and all of a file or folder that is named
+    #[arg(long, value_name = "PART")]
+    pub split: Option<Part>,
+    /// Data that were not trained on; default the test part of the same data
+    #[arg(long, value_name = "NAME|PATH")]
+    pub held_out: Option<String>,
     /// Mean and covariance of the data for the Fréchet distance: read from the file if it is there, as pytorch-fid's, or else
     /// written to it
     #[arg(long, value_name = "FILE.npz")]
@@ -384,9 +398,6 @@ pub struct Evaluate {
     /// Leave a page in a directory: the numbers, samples beside data, and the data nearest to samples
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
-    /// Seed of the samples
-    #[arg(short, long, default_value_t = 0, value_name = "S")]
-    pub seed: u64,
     /// Sampler; default the experiment's. `stein list samplers` names them
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<String>,
@@ -400,9 +411,6 @@ pub struct Evaluate {
     /// repeated
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub settings: Vec<String>,
-    /// Directory with data sets; default the environment variable STEIN_DATA, or else `data`
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
     /// Weights to sample with: those of the last step, or their average; default the average where there is one
     #[arg(long, value_name = "WHICH")]
     pub weights: Option<Which>,
@@ -416,6 +424,8 @@ pub struct Sweep {
     /// A run directory, a demo's directory, a checkpoint file, or exact:FILE.json with a Gaussian mixture
     #[arg(value_name = "MODEL")]
     pub model: OsString,
+    #[command(flatten)]
+    pub measures: Measures,
     /// Samplers, with commas between them and settings in braces, such as ddim,heun,dpm_solver_pp{order=3}. `stein list samplers` names
     /// them
     #[arg(long, value_name = "A,B,...")]
@@ -430,32 +440,6 @@ pub struct Sweep {
     /// File to write: .png or .svg plot, .csv table, .html page with both
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Metrics, with commas between them; the first one decides. Default frechet for pictures, wasserstein for exact models,
-    /// sliced_wasserstein for all else. `stein list metrics` names them
-    #[arg(long, value_name = "A,B,...", value_delimiter = ',')]
-    pub metrics: Vec<String>,
-    /// Change a metric, for example precision.k=3; may be repeated
-    #[arg(long = "metric-set", value_name = "METRIC.KEY=VALUE")]
-    pub metric_settings: Vec<String>,
-    /// Data to compare with: a data set such as mnist, a file or folder; default what the model was trained on, and of exact
-    /// models draws of theirs
-    #[arg(long, value_name = "NAME|PATH")]
-    pub against: Option<String>,
-    /// What is compared: none, the numbers themselves; or what a network sees in pictures
-    #[arg(long, default_value = "none", value_name = "NAME")]
-    pub features: String,
-    /// The weights of inception: pt_inception-2015-12-05-6726825d.pth
-    #[arg(long, value_name = "FILE")]
-    pub feature_weights: Option<PathBuf>,
-    /// Number of samples of each setting; default 1000
-    #[arg(short, long, value_name = "N")]
-    pub n: Option<usize>,
-    /// Most rows of the data for metrics that compare all pairs, evenly spread; default 10000
-    #[arg(long, value_name = "N")]
-    pub reference_n: Option<usize>,
-    /// Seed of the samples
-    #[arg(short, long, default_value_t = 0, value_name = "S")]
-    pub seed: u64,
     /// Noise schedule to sample on; default the one trained on. `stein list schedules` names them
     #[arg(long, value_name = "NAME")]
     pub schedule: Option<String>,
@@ -468,9 +452,6 @@ pub struct Sweep {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Directory with data sets; default the environment variable STEIN_DATA, or else `data`
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
     /// Weights to sample with: those of the last step, or their average; default the average where there is one
     #[arg(long, value_name = "WHICH")]
     pub weights: Option<Which>,

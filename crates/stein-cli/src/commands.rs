@@ -25,7 +25,7 @@ use stein_run::{
 use crate::{
     args::{
         Args, BenchCommand, Command, Compare, DataCommand, DataSource, Decode, Evaluate, Import, Interpolate,
-        Likelihood, ModelData, Part, Paths, Precision, Sample, Show, Sweep, Train, Which, Work,
+        Likelihood, Measures, ModelData, Part, Paths, Precision, Sample, Show, Sweep, Train, Which, Work,
     },
     bars::{Bars, tell},
 };
@@ -292,22 +292,33 @@ impl From<&ModelData> for DataChoice {
     }
 }
 
+impl From<Measures> for EvaluateOptions {
+    fn from(measures: Measures) -> Self {
+        let Measures { against, metrics, metric_settings, features, feature_weights, n, reference_n, seed, data_dir } =
+            measures;
+        Self {
+            against,
+            metrics,
+            metric_settings,
+            features,
+            weights: feature_weights,
+            n,
+            reference_n,
+            seed,
+            folder: data_dir,
+            ..Self::default()
+        }
+    }
+}
+
 fn evaluate_samples(args: Evaluate, device_name: &str) -> Result<ExitCode> {
     let of = Of::open(&args.of, args.weights.map(Weights::from), &device(device_name)?)?;
     let (sampling, reading) = args.settings.into_iter().partition(|setting| setting.starts_with("sample."));
     let options = EvaluateOptions {
-        against: args.against,
         split: args.split.map(Split::from),
         held_out: args.held_out,
         settings: reading,
-        metrics: args.metrics,
-        metric_settings: args.metric_settings,
-        features: args.features,
-        weights: args.feature_weights,
-        n: args.n,
-        reference_n: args.reference_n,
         reference: args.reference,
-        seed: args.seed,
         sampling: Changes {
             sampler: args.sampler,
             steps: args.steps,
@@ -315,9 +326,9 @@ fn evaluate_samples(args: Evaluate, device_name: &str) -> Result<ExitCode> {
             settings: sampling,
             ..Changes::default()
         },
-        folder: args.data_dir,
         report: args.report.clone(),
         force: args.force,
+        ..args.measures.into()
     };
     let mut text = String::new();
     let code = watched(|watch| {
@@ -344,18 +355,7 @@ fn sweep_samplers(args: Sweep, device_name: &str) -> Result<ExitCode> {
             settings: args.settings,
             ..Changes::default()
         },
-        evaluate: EvaluateOptions {
-            against: args.against,
-            metrics: args.metrics,
-            metric_settings: args.metric_settings,
-            features: args.features,
-            weights: args.feature_weights,
-            n: args.n,
-            reference_n: args.reference_n,
-            seed: args.seed,
-            folder: args.data_dir,
-            ..EvaluateOptions::default()
-        },
+        evaluate: args.measures.into(),
         output: args.output,
         force: args.force,
     };
