@@ -199,6 +199,26 @@ pub struct Import {
     pub force: bool,
 }
 
+/// How a model is sampled otherwise than its experiment says.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Sampling {
+    /// Sampler; default the experiment's. `stein list samplers` names them
+    #[arg(long, value_name = "NAME")]
+    pub sampler: Option<String>,
+    /// Grid intervals; default the experiment's
+    #[arg(long, value_name = "K")]
+    pub steps: Option<usize>,
+    /// Spacing of the grid; default the experiment's. `stein list grids` names them
+    #[arg(long, value_name = "NAME")]
+    pub grid: Option<String>,
+    /// Noise schedule to sample on; default the one trained on. `stein list schedules` names them
+    #[arg(long, value_name = "NAME")]
+    pub schedule: Option<String>,
+    /// Scale of classifier-free guidance, for a model trained with label dropout; 1 is none
+    #[arg(long, value_name = "SCALE")]
+    pub guidance: Option<f64>,
+}
+
 #[derive(Debug, ClapArgs)]
 pub struct Sample {
     /// A run directory, a demo's directory, a checkpoint file, or exact:FILE.json with a Gaussian mixture
@@ -221,25 +241,12 @@ pub struct Sample {
     /// Seed; sample i depends on it, on i and on its class alone
     #[arg(short, long, default_value_t = 0, value_name = "S")]
     pub seed: u64,
-    /// Sampler; default the experiment's. `stein list samplers` names them
-    #[arg(long, value_name = "NAME")]
-    pub sampler: Option<String>,
-    /// Grid intervals; default the experiment's
-    #[arg(long, value_name = "K")]
-    pub steps: Option<usize>,
-    /// Spacing of the grid; default the experiment's. `stein list grids` names them
-    #[arg(long, value_name = "NAME")]
-    pub grid: Option<String>,
-    /// Noise schedule to sample on; default the one trained on. `stein list schedules` names them
-    #[arg(long, value_name = "NAME")]
-    pub schedule: Option<String>,
+    #[command(flatten)]
+    pub sampling: Sampling,
     /// Class to draw: its name, in any case, or its number where that is no name; several with commas between them; or `all`, or
     /// `none`; default all for a conditional model. Pictures come in equal blocks, rows at random as often as in the data
     #[arg(long, value_name = "C", allow_hyphen_values = true)]
     pub class: Option<String>,
-    /// Scale of classifier-free guidance, for a model trained with label dropout; 1 is none
-    #[arg(long, value_name = "SCALE")]
-    pub guidance: Option<f64>,
     /// Weights to sample with: those of the last step, or their average; default the average where there is one
     #[arg(long, value_name = "WHICH")]
     pub weights: Option<Which>,
@@ -382,6 +389,8 @@ pub struct Evaluate {
     pub of: OsString,
     #[command(flatten)]
     pub measures: Measures,
+    #[command(flatten)]
+    pub sampling: Sampling,
     /// Part of those data: train or test; default train, and all of a file or folder that is named
     #[arg(long, value_name = "PART")]
     pub split: Option<Part>,
@@ -398,15 +407,6 @@ pub struct Evaluate {
     /// Leave a page in a directory: the numbers, samples beside data, and the data nearest to samples
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
-    /// Sampler; default the experiment's. `stein list samplers` names them
-    #[arg(long, value_name = "NAME")]
-    pub sampler: Option<String>,
-    /// Grid intervals; default the experiment's
-    #[arg(long, value_name = "K")]
-    pub steps: Option<usize>,
-    /// Scale of classifier-free guidance, for a model trained with label dropout; 1 is none
-    #[arg(long, value_name = "SCALE")]
-    pub guidance: Option<f64>,
     /// Change the sampling, for example sample.sampler.eta=0.5, or how the data are read, for example source.label=kind; may be
     /// repeated
     #[arg(long = "set", value_name = "PATH=VALUE")]

@@ -25,7 +25,7 @@ use stein_run::{
 use crate::{
     args::{
         Args, BenchCommand, Command, Compare, DataCommand, DataSource, Decode, Evaluate, Import, Interpolate,
-        Likelihood, Measures, ModelData, Part, Paths, Precision, Sample, Show, Sweep, Train, Which, Work,
+        Likelihood, Measures, ModelData, Part, Paths, Precision, Sample, Sampling, Show, Sweep, Train, Which, Work,
     },
     bars::{Bars, tell},
 };
@@ -292,6 +292,13 @@ impl From<&ModelData> for DataChoice {
     }
 }
 
+impl From<Sampling> for Changes {
+    fn from(sampling: Sampling) -> Self {
+        let Sampling { sampler, steps, grid, schedule, guidance } = sampling;
+        Self { sampler, grid, steps, schedule, guidance, settings: Vec::new() }
+    }
+}
+
 impl From<Measures> for EvaluateOptions {
     fn from(measures: Measures) -> Self {
         let Measures { against, metrics, metric_settings, features, feature_weights, n, reference_n, seed, data_dir } =
@@ -319,13 +326,7 @@ fn evaluate_samples(args: Evaluate, device_name: &str) -> Result<ExitCode> {
         held_out: args.held_out,
         settings: reading,
         reference: args.reference,
-        sampling: Changes {
-            sampler: args.sampler,
-            steps: args.steps,
-            guidance: args.guidance,
-            settings: sampling,
-            ..Changes::default()
-        },
+        sampling: Changes { settings: sampling, ..args.sampling.into() },
         report: args.report.clone(),
         force: args.force,
         ..args.measures.into()
@@ -405,14 +406,7 @@ fn sample_model(args: &Sample, device_name: &str) -> Result<ExitCode> {
     if let Some(caution) = model.caution() {
         tell(format!("stein: {}: {caution}", model.name));
     }
-    let config = model.sample.with(&Changes {
-        sampler: args.sampler.clone(),
-        grid: args.grid.clone(),
-        steps: args.steps,
-        schedule: args.schedule.clone(),
-        guidance: args.guidance,
-        settings: args.settings.clone(),
-    })?;
+    let config = model.sample.with(&Changes { settings: args.settings.clone(), ..args.sampling.clone().into() })?;
     let classes = args.class.clone().map_or(Classes::Default, Classes::Named);
     let n = args.n.map_or_else(|| default_count(&model, &classes), Ok)?;
     let format = args.format.as_deref().map(Format::named).transpose()?;

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use stein_base::{Explain, Result, numbers::ensure_within};
 
-use crate::{Better, Measured, Metric, Needs, Neighbors, Rows, Running};
+use crate::{Better, Measured, Metric, Needs, Neighbors, Rows, Running, Wanted};
 
 /// Share of samples of the class they were drawn for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
@@ -26,7 +26,7 @@ impl Default for Agreement {
 
 impl Metric for Agreement {
     fn needs(&self) -> Needs {
-        Needs { labels: true, ..Needs::SETS }
+        Needs { labels: true, held_out: Wanted::IfGiven, ..Needs::SETS }
     }
 
     fn better(&self) -> Better {

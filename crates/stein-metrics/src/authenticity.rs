@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use stein_base::{Explain, Result, ensure};
 
-use crate::{Better, Measured, Metric, Needs, Neighbors, Rows, Running};
+use crate::{Better, Measured, Metric, Needs, Neighbors, Rows, Running, Wanted};
 
 /// Share of samples that are no copies by the distances of the training data.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Explain)]
@@ -21,7 +21,7 @@ pub struct Authenticity {}
 
 impl Metric for Authenticity {
     fn needs(&self) -> Needs {
-        Needs::SETS
+        Needs { held_out: Wanted::IfGiven, ..Needs::SETS }
     }
 
     fn better(&self) -> Better {

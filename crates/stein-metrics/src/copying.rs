@@ -16,7 +16,9 @@
 use serde::{Deserialize, Serialize};
 use stein_base::{Explain, Result, ensure, numbers::ensure_within};
 
-use crate::{Batch, Better, Measured, Metric, Moments, Needs, Neighbors, Rows, Running, Sides, clusters, matrix};
+use crate::{
+    Batch, Better, Measured, Metric, Moments, Needs, Neighbors, Rows, Running, Sides, Wanted, clusters, matrix,
+};
 
 /// Test whether samples are copies of the training data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
@@ -41,7 +43,7 @@ const FEW_SAMPLES: usize = 20;
 
 impl Metric for Copying {
     fn needs(&self) -> Needs {
-        Needs { held_out: true, ..Needs::SETS }
+        Needs { held_out: Wanted::Needed, ..Needs::SETS }
     }
 
     fn better(&self) -> Better {

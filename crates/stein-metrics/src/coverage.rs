@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use stein_base::{Explain, Result, numbers::ensure_within};
 
-use crate::{Better, Measured, Metric, Needs, Neighbors, Running, neighbors::balls_with_points};
+use crate::{Better, Measured, Metric, Needs, Running, Side, neighbors::balls_with_points};
 
 /// Share of the reference's neighborhoods that have a sample.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
@@ -39,7 +39,7 @@ impl Metric for Coverage {
     fn start(&self, _dim: usize) -> Result<Running> {
         let k = self.k;
         Ok(Running::whole(move |sides| {
-            let radii = Neighbors::among(&sides.reference).radii(k).map_err(|error| error.at("reference"))?;
+            let radii = sides.radii(Side::Reference, k)?;
             let covered = balls_with_points(&sides.reference, &radii, &sides.samples);
             Ok(Measured::share(covered.iter().filter(|&&covered| covered).count(), covered.len()))
         }))

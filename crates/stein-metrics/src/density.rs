@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use stein_base::{Explain, Result, numbers::ensure_within};
 
-use crate::{Better, Measured, Metric, Needs, Neighbors, Running, neighbors::balls_around};
+use crate::{Better, Measured, Metric, Needs, Running, Side, neighbors::balls_around};
 
 /// Mean number of the reference's neighborhoods around a sample, over k.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
@@ -40,7 +40,7 @@ impl Metric for Density {
     fn start(&self, _dim: usize) -> Result<Running> {
         let k = self.k;
         Ok(Running::whole(move |sides| {
-            let radii = Neighbors::among(&sides.reference).radii(k).map_err(|error| error.at("reference"))?;
+            let radii = sides.radii(Side::Reference, k)?;
             let counts = balls_around(&sides.samples, &sides.reference, &radii);
             let densities: Vec<f64> = counts.iter().map(|&count| f64::from(count) / k as f64).collect();
             Ok(Measured::mean_of(&densities))

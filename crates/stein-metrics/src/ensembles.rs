@@ -4,11 +4,16 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use crate::{Content, Needs, Pairing, Sides};
+use crate::{Content, Needs, Pairing, Sides, Wanted};
 
 /// Observations with their ensembles.
-pub(crate) const NEEDS: Needs =
-    Needs { reference: true, held_out: false, labels: false, pairs: Pairing::Ensembles, content: Content::Numbers };
+pub(crate) const NEEDS: Needs = Needs {
+    reference: true,
+    held_out: Wanted::No,
+    labels: false,
+    pairs: Pairing::Ensembles,
+    content: Content::Numbers,
+};
 
 /// What a score is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Explain)]

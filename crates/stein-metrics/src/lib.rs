@@ -93,6 +93,11 @@ pub use transport::LARGEST as LARGEST_TRANSPORT;
 pub use two_sample::Statistic;
 pub use wasserstein::Wasserstein;
 
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
 use stein_base::registry;
 
 /// Whose rows they are.
@@ -118,8 +123,11 @@ impl Side {
     }
 }
 
+/// Squared radii of the rows of a side, by side and k.
+type Radii = HashMap<(Side, usize), Arc<[f64]>>;
+
 /// The rows of all sides, for metrics that need them as a whole.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Sides {
     /// Rows of the reference.
     pub reference: Rows,
@@ -127,11 +135,38 @@ pub struct Sides {
     pub samples: Rows,
     /// Held-out rows.
     pub held_out: Rows,
+    /// Those that some metric asked for.
+    radii: Mutex<Radii>,
 }
 
 impl Sides {
     fn new(dim: usize) -> Self {
-        Self { reference: Rows::new(dim), samples: Rows::new(dim), held_out: Rows::new(dim) }
+        let rows = || Rows::new(dim);
+        Self { reference: rows(), samples: rows(), held_out: rows(), radii: Mutex::default() }
+    }
+
+    /// The squared distance of each row of a side to its `k`-th nearest other row, worked out once for all metrics.
+    ///
+    /// # Errors
+    /// Too few rows.
+    pub fn radii(&self, side: Side, k: usize) -> Result<Arc<[f64]>> {
+        // A panic that left the lock poisoned left the map whole all the same.
+        let mut known = self.radii.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(radii) = known.get(&(side, k)) {
+            return Ok(Arc::clone(radii));
+        }
+        let radii: Arc<[f64]> =
+            Neighbors::among(self.get(side)).radii(k).map_err(|error| error.at(side.name()))?.into();
+        known.insert((side, k), Arc::clone(&radii));
+        Ok(radii)
+    }
+
+    fn get(&self, side: Side) -> &Rows {
+        match side {
+            Side::Reference => &self.reference,
+            Side::Samples => &self.samples,
+            Side::HeldOut => &self.held_out,
+        }
     }
 
     fn get_mut(&mut self, side: Side) -> &mut Rows {
@@ -165,13 +200,24 @@ pub enum Content {
     Classes,
 }
 
+/// Whether a metric looks at rows of a side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// It does not.
+    No,
+    /// Where there are some.
+    IfGiven,
+    /// It cannot do without.
+    Needed,
+}
+
 /// What a metric needs to be given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
     /// Rows of a reference.
     pub reference: bool,
-    /// Rows of held-out data. A metric that does not need them may still use them.
-    pub held_out: bool,
+    /// Rows of held-out data.
+    pub held_out: Wanted,
     /// The class of each row of the sides it needs.
     pub labels: bool,
     /// What belongs together.
@@ -183,7 +229,7 @@ pub struct Needs {
 impl Needs {
     /// Two sets of numbers.
     pub const SETS: Self =
-        Self { reference: true, held_out: false, labels: false, pairs: Pairing::None, content: Content::Numbers };
+        Self { reference: true, held_out: Wanted::No, labels: false, pairs: Pairing::None, content: Content::Numbers };
 }
 
 /// Which values are good.

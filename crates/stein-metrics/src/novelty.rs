@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use stein_base::{Explain, Result, ensure};
 
 use crate::{
-    Better, Measured, Metric, Needs, Neighbors, Running,
+    Better, Measured, Metric, Needs, Neighbors, Running, Wanted,
     measured::{mean, standard_error},
 };
 
@@ -19,7 +19,7 @@ pub struct Novelty {}
 
 impl Metric for Novelty {
     fn needs(&self) -> Needs {
-        Needs { held_out: true, ..Needs::SETS }
+        Needs { held_out: Wanted::Needed, ..Needs::SETS }
     }
 
     fn better(&self) -> Better {

@@ -4,11 +4,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use stein_base::{Explain, Result, ensure};
 
-use crate::{Batch, Content, Measured, Needs, Pairing, Rows, Side, Streaming};
+use crate::{Batch, Content, Measured, Needs, Pairing, Rows, Side, Streaming, Wanted};
 
 /// Pictures with the ones they should be.
 pub(crate) const NEEDS: Needs =
-    Needs { reference: true, held_out: false, labels: false, pairs: Pairing::Rows, content: Content::Picture };
+    Needs { reference: true, held_out: Wanted::No, labels: false, pairs: Pairing::Rows, content: Content::Picture };
 
 /// In which order a picture's numbers stand in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Explain)]

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use stein_base::{Explain, Result, numbers::ensure_within};
 
-use crate::{Better, Measured, Metric, Needs, Neighbors, Running, neighbors::balls_around};
+use crate::{Better, Measured, Metric, Needs, Running, Side, neighbors::balls_around};
 
 /// Share of the reference within the samples' neighborhoods.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
@@ -39,7 +39,7 @@ impl Metric for Recall {
     fn start(&self, _dim: usize) -> Result<Running> {
         let k = self.k;
         Ok(Running::whole(move |sides| {
-            let radii = Neighbors::among(&sides.samples).radii(k).map_err(|error| error.at("samples"))?;
+            let radii = sides.radii(Side::Samples, k)?;
             let counts = balls_around(&sides.reference, &sides.samples, &radii);
             Ok(Measured::share(counts.iter().filter(|&&count| count > 0).count(), counts.len()))
         }))

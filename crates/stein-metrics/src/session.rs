@@ -5,7 +5,7 @@
 
 use stein_base::{Result, ensure};
 
-use crate::{AnyMetric, Batch, Fingerprint, Measured, Metric, Pairing, Running, Side, Sides};
+use crate::{AnyMetric, Batch, Fingerprint, Measured, Metric, Pairing, Running, Side, Sides, Wanted};
 
 /// Some metrics that are being measured.
 pub struct Session {
@@ -91,7 +91,8 @@ impl Session {
 fn check_sides(metric: &dyn Metric, rows: [usize; 3], labeled: [bool; 3]) -> Result<()> {
     let needs = metric.needs();
     let of = |side: Side| rows[side as usize];
-    let needed = [(Side::Reference, needs.reference), (Side::Samples, true), (Side::HeldOut, needs.held_out)];
+    let needed =
+        [(Side::Reference, needs.reference), (Side::Samples, true), (Side::HeldOut, needs.held_out == Wanted::Needed)];
     for (side, needed) in needed {
         ensure!(!needed || of(side) > 0, "there are no rows of the {}: give some", side.name());
         let labeled = labeled[side as usize] || !needs.labels || !needed;

@@ -1,8 +1,7 @@
 //! The metrics at work: each is given the rows it is about, of the data or of their features.
 
 use stein::{Result, ensure};
-use stein_data::Shape;
-use stein_metrics::{Accumulator, AnyMetric, Batch, Content, Layout, Measured, Pairing, Session, Side, Values};
+use stein_metrics::{Accumulator, AnyMetric, Batch, Content, Measured, Pairing, Session, Side, Values};
 
 use super::{
     EvaluateOptions,
@@ -30,6 +29,11 @@ struct Group {
     all: bool,
     /// Rows of the reference it was given.
     given: usize,
+}
+
+/// Whether the moments of the reference are to be written.
+pub(super) fn writes_moments(options: &EvaluateOptions) -> bool {
+    options.reference.as_ref().is_some_and(|path| !path.exists())
 }
 
 /// The metrics being measured.
@@ -60,16 +64,6 @@ impl Measuring {
         extractor: Option<&dyn Extractor>,
         options: &EvaluateOptions,
     ) -> Result<Self> {
-        let mut metrics = metrics.to_vec();
-        for metric in &mut metrics {
-            if let AnyMetric::Frechet(frechet) = metric {
-                frechet.reference = options.reference.clone().filter(|path| path.exists());
-            }
-            if let (AnyMetric::Ssim(ssim), Shape::Image { height, width, channels }) = (metric, sides.shape) {
-                ssim.shape = vec![channels, height, width];
-                ssim.layout = Layout::ChannelsLast;
-            }
-        }
         let dim = |content| match (content, extractor) {
             (Content::Numbers, Some(extractor)) => extractor.dim(),
             (Content::Classes, Some(extractor)) => extractor.classes().unwrap_or(1),
@@ -96,7 +90,7 @@ impl Measuring {
             }
         }
         let references = sides.rows(Side::Reference);
-        let writes = options.reference.as_ref().is_some_and(|path| !path.exists());
+        let writes = writes_moments(options);
         ensure!(
             !writes || references > 0,
             "there is nothing at {}, and no data whose moments could be written there: give them by --against",

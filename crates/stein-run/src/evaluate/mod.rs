@@ -21,7 +21,7 @@ use std::{
 
 use stein::{Device, Error, Result, ensure};
 use stein_data::{Shape, Split};
-use stein_metrics::{AnyMetric, Content, Moments, Pairing, Side};
+use stein_metrics::{AnyMetric, Content, Layout, Moments, Needs, Pairing, Side, Wanted};
 use toml::Table;
 
 use crate::{Changes, Classes, Event, Model, Plan, RunDir, SampleConfig, Watch, Weights};
@@ -159,7 +159,13 @@ pub fn evaluate(of: &Of, options: &EvaluateOptions, watch: &mut dyn Watch) -> Re
     }
     let leave = options.report.as_ref().map(|folder| Leave::new(folder, options.force)).transpose()?;
     let mut shown = leave.is_some().then(|| report::Shown::of(compared.sides.samples.count()));
-    let evaluation = compared.measure(sampling.as_ref(), shown.as_mut(), watch)?;
+    let dim = compared.sides.shape.len();
+    let mut seen = |values: &[f32], labels: Option<&[u32]>| {
+        if let Some(shown) = &mut shown {
+            shown.take(values, labels, dim);
+        }
+    };
+    let evaluation = compared.measure(sampling.as_ref(), &mut seen, watch)?;
     if let (Some(leave), Some(shown)) = (leave, shown) {
         leave.write(&evaluation, &shown, &compared.sides)?;
     }
@@ -170,6 +176,9 @@ pub fn evaluate(of: &Of, options: &EvaluateOptions, watch: &mut dyn Watch) -> Re
 pub(crate) fn check_evaluation(model: Model, options: &EvaluateOptions) -> Result<()> {
     Compared::of(&Of::Model(Box::new(model)), options).map(drop)
 }
+
+/// Is shown samples and the class of each.
+pub(crate) type Seen<'a> = dyn FnMut(&[f32], Option<&[u32]>) + 'a;
 
 /// What samples are compared with, and by which metrics.
 pub(crate) struct Compared<'a> {
@@ -187,8 +196,8 @@ impl<'a> Compared<'a> {
         lpips::register();
         let sides = Sides::of(of, options)?;
         let extractor = features::named(options, sides.shape, &device(of))?;
-        let moments = saved_moments(options, extractor.as_deref())?;
-        let metrics = metrics(options, &sides, extractor.as_deref(), moments.is_some())?;
+        check_moments(options, extractor.as_deref())?;
+        let metrics = metrics(options, &sides, extractor.as_deref())?;
         Ok(Self { options, sides, extractor, metrics, kept: None })
     }
 
@@ -208,11 +217,16 @@ impl<'a> Compared<'a> {
         Ok(())
     }
 
-    /// The rows of the other sides, some at a time.
+    /// The rows of the other sides that some metric looks at, some at a time.
     fn others(&self, watch: &mut dyn Watch, take: &mut dyn FnMut(Side, Chunk) -> Result<()>) -> Result<()> {
-        let of = self.sides.rows(Side::Reference) + self.sides.rows(Side::HeldOut);
+        let needs: Vec<Needs> = self.metrics.iter().map(|metric| metric.needs()).collect();
+        let reference = needs.iter().any(|needs| needs.reference) || measuring::writes_moments(self.options);
+        let held_out = needs.iter().any(|needs| needs.held_out != Wanted::No);
+        let looked_at = [(Side::Reference, reference), (Side::HeldOut, held_out)];
+        let sides = looked_at.into_iter().filter(|(_, looked_at)| *looked_at).map(|(side, _)| side);
+        let of: usize = sides.clone().map(|side| self.sides.rows(side)).sum();
         let mut done = 0;
-        for side in [Side::Reference, Side::HeldOut] {
+        for side in sides {
             let Some(part) = self.sides.part(side) else { continue };
             for first in (0..part.count()).step_by(ROWS) {
                 watch.going()?;
@@ -231,11 +245,11 @@ impl<'a> Compared<'a> {
         Ok(Chunk { rows: values.len() / shape.len(), values, extracted, labels })
     }
 
-    /// Measures the samples, drawn so where they are drawn.
+    /// Measures the samples, drawn so where they are drawn, and shows them as they come, with their classes.
     pub(crate) fn measure(
         &self,
         sampling: Option<&SampleConfig>,
-        mut shown: Option<&mut report::Shown>,
+        seen: &mut Seen,
         watch: &mut dyn Watch,
     ) -> Result<Evaluation> {
         let started = Instant::now();
@@ -246,9 +260,7 @@ impl<'a> Compared<'a> {
             None => self.others(watch, &mut |side, chunk| measuring.take(side, &chunk))?,
         }
         let sampled = sides.samples.each(sampling, self.options.seed, watch, &mut |values, labels| {
-            if let Some(shown) = &mut shown {
-                shown.take(values, labels, dim);
-            }
+            seen(values, labels);
             for (i, part) in values.chunks(ROWS * dim).enumerate() {
                 let rows = i * ROWS..i * ROWS + part.len() / dim;
                 let chunk = self.chunk(part.to_vec(), labels.map(|labels| labels[rows].to_vec()))?;
@@ -271,9 +283,9 @@ impl<'a> Compared<'a> {
     }
 }
 
-/// The moments in the file of the reference, if it is there.
-fn saved_moments(options: &EvaluateOptions, extractor: Option<&dyn Extractor>) -> Result<Option<Moments>> {
-    let Some(path) = options.reference.as_ref().filter(|path| path.exists()) else { return Ok(None) };
+/// Fails if the file of the reference is there and has moments of other features.
+fn check_moments(options: &EvaluateOptions, extractor: Option<&dyn Extractor>) -> Result<()> {
+    let Some(path) = options.reference.as_ref().filter(|path| path.exists()) else { return Ok(()) };
     let moments = Moments::load(path)?;
     let name = extractor.map_or_else(|| "none".to_owned(), |extractor| extractor.name());
     let theirs = &moments.extractor;
@@ -284,11 +296,11 @@ fn saved_moments(options: &EvaluateOptions, extractor: Option<&dyn Extractor>) -
         "{} has moments of the features {theirs}, and these are {name}: compare features of one kind",
         path.display()
     );
-    Ok(Some(moments))
+    Ok(())
 }
 
-/// A metric with its settings.
-fn with_settings(name: &str, settings: &[String], shape: Shape) -> Result<AnyMetric> {
+/// A metric with its settings, and what it has to know of the data.
+fn with_settings(name: &str, options: &EvaluateOptions, shape: Shape) -> Result<AnyMetric> {
     let kind = AnyMetric::named(name)?.kind().to_owned();
     let mut table = Table::new();
     if matches!(AnyMetric::named(&kind)?, AnyMetric::InceptionScore(_)) {
@@ -299,24 +311,29 @@ fn with_settings(name: &str, settings: &[String], shape: Shape) -> Result<AnyMet
         let sides = shape.dims().into_iter().map(|side| toml::Value::Integer(side as i64)).collect();
         table.insert("shape".to_owned(), toml::Value::Array(sides));
     }
-    for setting in settings {
+    for setting in &options.metric_settings {
         let of = setting.split('.').next().unwrap_or_default();
         if AnyMetric::named(of).is_ok_and(|metric| metric.kind() == kind) {
             crate::experiment::set(&mut table, &setting[of.len() + 1..])?;
         }
     }
-    let metric = AnyMetric::with_settings(&kind, table).map_err(|error| error.at(&kind))?;
+    let mut metric = AnyMetric::with_settings(&kind, table).map_err(|error| error.at(&kind))?;
+    match (&mut metric, shape) {
+        (AnyMetric::Frechet(frechet), _) if frechet.reference.is_none() => {
+            frechet.reference = options.reference.clone().filter(|path| path.exists());
+        }
+        (AnyMetric::Ssim(ssim), Shape::Image { height, width, channels }) if ssim.shape.is_empty() => {
+            ssim.shape = vec![channels, height, width];
+            ssim.layout = Layout::ChannelsLast;
+        }
+        _ => {}
+    }
     metric.check().map_err(|error| error.at(&kind))?;
     Ok(metric)
 }
 
 /// The metrics that are asked for, or that suit the data.
-fn metrics(
-    options: &EvaluateOptions,
-    sides: &Sides,
-    extractor: Option<&dyn Extractor>,
-    moments: bool,
-) -> Result<Vec<AnyMetric>> {
+fn metrics(options: &EvaluateOptions, sides: &Sides, extractor: Option<&dyn Extractor>) -> Result<Vec<AnyMetric>> {
     for setting in &options.metric_settings {
         let (path, _) = setting.split_once('=').unwrap_or((setting, ""));
         ensure!(
@@ -325,14 +342,13 @@ fn metrics(
         );
         AnyMetric::named(path.split('.').next().unwrap_or_default())?;
     }
-    let settings = &options.metric_settings;
     if !options.metrics.is_empty() {
         let metrics: Vec<AnyMetric> =
-            options.metrics.iter().map(|name| with_settings(name, settings, sides.shape)).collect::<Result<_>>()?;
+            options.metrics.iter().map(|name| with_settings(name, options, sides.shape)).collect::<Result<_>>()?;
         for (i, metric) in metrics.iter().enumerate() {
             let kind = metric.kind();
             ensure!(metrics[..i].iter().all(|other| other.kind() != kind), "the metric {kind} is asked for twice");
-            lacks(metric, sides, extractor, moments).map_err(|error| error.at(kind))?;
+            lacks(metric, sides, extractor).map_err(|error| error.at(kind))?;
         }
         return Ok(metrics);
     }
@@ -351,8 +367,8 @@ fn metrics(
         _ => &["sliced_wasserstein", "energy", "c2st", "precision", "recall", "density", "coverage"],
     };
     let names = names.iter().chain(&["authenticity", "novelty"]);
-    let all: Vec<AnyMetric> = names.map(|name| with_settings(name, settings, sides.shape)).collect::<Result<_>>()?;
-    let suits = |metric: &AnyMetric| lacks(metric, sides, extractor, moments).is_ok();
+    let all: Vec<AnyMetric> = names.map(|name| with_settings(name, options, sides.shape)).collect::<Result<_>>()?;
+    let suits = |metric: &AnyMetric| lacks(metric, sides, extractor).is_ok();
     // Where the reference is moments alone, that of sets are out too.
     let metrics: Vec<AnyMetric> = all.into_iter().filter(suits).collect();
     ensure!(!metrics.is_empty(), "no metric suits what there is: give data to compare with by --against");
@@ -360,15 +376,14 @@ fn metrics(
 }
 
 /// Fails if there is not what a metric needs.
-fn lacks(metric: &AnyMetric, sides: &Sides, extractor: Option<&dyn Extractor>, moments: bool) -> Result<()> {
+fn lacks(metric: &AnyMetric, sides: &Sides, extractor: Option<&dyn Extractor>) -> Result<()> {
     let needs = metric.needs();
-    let by_moments = moments && matches!(metric, AnyMetric::Frechet(_));
     ensure!(
-        !needs.reference || sides.part(Side::Reference).is_some() || by_moments,
+        !needs.reference || sides.part(Side::Reference).is_some(),
         "it needs data to compare with: give them by --against"
     );
     ensure!(
-        !needs.held_out || sides.part(Side::HeldOut).is_some(),
+        needs.held_out != Wanted::Needed || sides.part(Side::HeldOut).is_some(),
         "it needs data that were not trained on: give them by --held-out"
     );
     ensure!(

@@ -16,7 +16,10 @@ use nalgebra::{DMatrix, DVector};
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use super::{Eval, Past, Sampler, eval::half_log_snr};
+use super::{
+    Eval, Past, Sampler,
+    eval::{half_log_snr, toward},
+};
 use crate::{Error, Kernel, Result, ensure};
 
 /// UniPC.
@@ -101,14 +104,13 @@ impl Sampler for UniPc {
             }
             None => x,
         };
-        let h = between(from, to);
         let used = known.len().min(self.order as usize - 1);
-        let estimate = match differences(&here, &known[..used], h)? {
+        let estimate = match differences(&here, &known[..used], between(from, to))? {
             Some(change) => here.1.clone() + change,
             None => here.1.clone(),
         };
         past.remember(here.0, here.1);
-        Ok(x.mul_scalar(to.sigma / from.sigma) + estimate.mul_scalar(-to.alpha * (-h).exp_m1()))
+        Ok(toward(x, estimate, from, to))
     }
 
     fn order(&self) -> Option<u32> {
