@@ -6,7 +6,7 @@
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, StandardNormal};
+use rand_distr::{Distribution, Poisson, StandardNormal};
 use rayon::prelude::*;
 
 /// What a draw is for. Two purposes never share a stream.
@@ -42,6 +42,10 @@ pub enum Purpose {
     Probe,
     /// The class of a sample.
     Class,
+    /// The noise of a simulated measurement.
+    Measurement,
+    /// Which particles go on.
+    Resample,
     /// A use of one's own, by a number of one's own.
     Own(u32),
 }
@@ -64,6 +68,8 @@ impl Purpose {
             Self::Weights => 12,
             Self::Probe => 13,
             Self::Class => 14,
+            Self::Measurement => 15,
+            Self::Resample => 16,
             Self::Own(number) => 1 << 32 | u64::from(number),
         }
     }
@@ -115,6 +121,14 @@ impl Key {
 /// Uniform in [0, 1): the top 53 bits over 2^53, every double of that spacing.
 pub fn uniform(generator: &mut impl Rng) -> f64 {
     (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// A number of a Poisson law of this mean; `None` for a mean that is negative, above 1e15 or not a number.
+pub fn poisson(generator: &mut impl Rng, mean: f64) -> Option<f64> {
+    if mean == 0.0 {
+        return Some(0.0);
+    }
+    (0.0..=1e15).contains(&mean).then(|| Poisson::new(mean).ok()).flatten().map(|law| law.sample(generator))
 }
 
 /// Uniform in `0..n`, by multiplication: written out because a library may change its way, and every run's order of
@@ -215,6 +229,8 @@ mod tests {
             Purpose::Weights,
             Purpose::Probe,
             Purpose::Class,
+            Purpose::Measurement,
+            Purpose::Resample,
             Purpose::Own(0),
             Purpose::Own(3),
         ];

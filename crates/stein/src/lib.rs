@@ -51,6 +51,7 @@ pub mod flow;
 mod flow_map;
 mod grid;
 pub mod guidance;
+pub mod inverse;
 mod kernel;
 mod levels;
 pub mod likelihood;

@@ -127,6 +127,13 @@ impl Component {
         self.add_from_axes(&z, 1.0, out);
     }
 
+    /// Σ `[dim, dim]` in row order.
+    pub(super) fn covariance(&self) -> Vec<f64> {
+        let mut out = vec![0.0; self.dim().pow(2)];
+        self.add_second_moment(&self.mean, 1.0, &mut out);
+        out
+    }
+
     /// Adds `weight · (Σ + (m − center)(m − center)ᵀ)` to `out`, `[dim, dim]` in row order.
     pub(super) fn add_second_moment(&self, center: &[f64], weight: f64, out: &mut [f64]) {
         let dim = self.dim();

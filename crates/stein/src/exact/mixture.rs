@@ -27,8 +27,8 @@ pub struct MixtureFile {
 /// x_0 ~ Σ_k w_k N(m_k, Σ_k). A class condition picks one component by its index.
 #[derive(Debug, Clone)]
 pub struct GaussianMixture {
-    weights: Vec<f64>,
-    components: Vec<Component>,
+    pub(super) weights: Vec<f64>,
+    pub(super) components: Vec<Component>,
 }
 
 impl TryFrom<MixtureFile> for GaussianMixture {
@@ -77,7 +77,7 @@ impl GaussianMixture {
         MixtureFile { weights, means, stds: None, covs: Some(covs) }.try_into()
     }
 
-    fn from_components(mut weights: Vec<f64>, components: Vec<Component>) -> Result<Self> {
+    pub(super) fn from_components(mut weights: Vec<f64>, components: Vec<Component>) -> Result<Self> {
         let Some(first) = components.first() else { return Err(Error::new("the mixture has no components")) };
         ensure!(
             components.iter().all(|component| component.dim() == first.dim()),

@@ -8,6 +8,7 @@ mod component;
 mod empirical;
 mod gaussian;
 mod mixture;
+mod posterior;
 
 pub use empirical::Empirical;
 pub use gaussian::Gaussian;

@@ -21,10 +21,7 @@ pub struct Ddim {
 impl Sampler for Ddim {
     fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval, _: &mut Past) -> Result<Tensor<2>> {
         let denoised = eval.denoise(&x, from)?;
-        let variance = self.eta.powi(2) * from.posterior_variance(to);
-        let direction = (to.sigma.powi(2) - variance).max(0.0).sqrt();
-        let mean = denoised.clone().mul_scalar(to.alpha) + eps(x, denoised, from).mul_scalar(direction);
-        Ok(if variance > 0.0 { eval.interval_noise(from, to, &mean)?.mul_scalar(variance.sqrt()) + mean } else { mean })
+        ddim_step(x, denoised, from, to, self.eta, eval)
     }
 
     fn order(&self) -> Option<u32> {
@@ -39,4 +36,19 @@ impl Sampler for Ddim {
         ensure!((0.0..=1.0).contains(&self.eta), "sampler ddim: eta = {} must lie between 0 and 1", self.eta);
         Ok(())
     }
+}
+
+/// The step with a given estimate of the data: methods for inverse problems have their own.
+pub(crate) fn ddim_step(
+    x: Tensor<2>,
+    denoised: Tensor<2>,
+    from: &Kernel,
+    to: &Kernel,
+    eta: f64,
+    eval: &mut Eval,
+) -> Result<Tensor<2>> {
+    let variance = eta.powi(2) * from.posterior_variance(to);
+    let direction = (to.sigma.powi(2) - variance).max(0.0).sqrt();
+    let mean = denoised.clone().mul_scalar(to.alpha) + eps(x, denoised, from).mul_scalar(direction);
+    Ok(if variance > 0.0 { eval.interval_noise(from, to, &mean)?.mul_scalar(variance.sqrt()) + mean } else { mean })
 }

@@ -25,7 +25,7 @@ pub struct Eval<'a> {
 }
 
 impl<'a> Eval<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         denoiser: &'a dyn Denoiser,
         schedule: &'a dyn Schedule,
         levels: &'a [Kernel],
@@ -57,12 +57,12 @@ impl<'a> Eval<'a> {
     }
 
     /// Shows the batch at the end of a step.
-    pub(super) fn arrived(&mut self, x: &Tensor<2>, at: &Kernel) -> Result<()> {
+    pub(crate) fn arrived(&mut self, x: &Tensor<2>, at: &Kernel) -> Result<()> {
         (self.step, self.moves) = (self.step + 1, 0);
         self.observe(x, at)
     }
 
-    pub(super) fn observe(&mut self, x: &Tensor<2>, at: &Kernel) -> Result<()> {
+    pub(crate) fn observe(&mut self, x: &Tensor<2>, at: &Kernel) -> Result<()> {
         let (step, steps, moves) = (self.step, self.steps(), self.moves);
         (self.observe)(&Progress { step, steps, moves, at, x })
     }
@@ -82,6 +82,25 @@ impl<'a> Eval<'a> {
     /// Those of the denoiser.
     pub fn denoise(&mut self, x: &Tensor<2>, at: &Kernel) -> Result<Tensor<2>> {
         Ok(self.estimate(x, at)?.mean.value)
+    }
+
+    /// D(x) at one level for the whole batch, and J_D(x)ᵀ v with a v `[rows, dim]` that may depend on D(x): a step back through the
+    /// denoiser.
+    ///
+    /// # Errors
+    /// Those of the denoiser, which must have a gradient, and of `v`.
+    pub fn pull(
+        &mut self,
+        x: &Tensor<2>,
+        at: &Kernel,
+        v: impl FnOnce(&Tensor<2>) -> Result<Tensor<2>>,
+    ) -> Result<(Tensor<2>, Tensor<2>)> {
+        self.evaluations += 1;
+        denoiser::gradient(x.clone(), |x| {
+            let mean = denoiser::estimate(self.denoiser, x.into(), at.into(), self.given)?.mean.value;
+            let v = v(&mean.clone().inner())?;
+            Ok((mean.clone(), (mean * v).sum()))
+        })
     }
 
     /// D(x) of some rows of the batch, each at its own level.

@@ -8,6 +8,7 @@ mod exact;
 mod flow_maps;
 mod grids;
 mod guidance;
+mod inverse;
 mod likelihood;
 mod objective;
 mod ode;
