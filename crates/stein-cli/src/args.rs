@@ -67,6 +67,8 @@ pub enum Command {
     Interpolate(Interpolate),
     /// Compare the codes that two models give the same data
     Compare(Compare),
+    /// Solve an inverse problem: samples of what a measurement leaves open
+    Restore(Restore),
     /// Look at data sets or download them
     Data {
         #[command(subcommand)]
@@ -253,6 +255,74 @@ pub struct Sample {
     /// Change the sampling, for example sample.sampler.eta=0.5; may be repeated
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub settings: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Restore {
+    /// A run directory, a demo's directory, a checkpoint file, or exact:FILE.json with a Gaussian mixture
+    #[arg(value_name = "MODEL")]
+    pub model: OsString,
+    /// What was measured, with its noise, and the method: [measurement] and [method]. `stein list measurements` and `stein list
+    /// methods` name them
+    #[arg(long, value_name = "TASK.toml")]
+    pub task: PathBuf,
+    /// What was measured: a .npy file, or a damaged picture or folder of them where those hold it; or, with --simulate, what is to be
+    /// measured: a picture, a folder, FILE.npy, FILE.csv, a data set
+    #[arg(short, long, value_name = "FILE|FOLDER|NAME")]
+    pub input: String,
+    /// File to write: .npy [inputs, n, ...], .csv, or .png with what was measured, samples, their mean and deviation, and the truth; or
+    /// a folder for all of it. FILE.json says how they were drawn, and how good they are
+    #[arg(short, long, value_name = "FILE|DIR")]
+    pub output: PathBuf,
+    /// Samples for each input
+    #[arg(short, long, default_value_t = 8, value_name = "K")]
+    pub n: usize,
+    /// Take the input for clean, and make the measurement of it, with noise
+    #[arg(long, conflicts_with = "truth")]
+    pub simulate: bool,
+    /// Clean samples, one for each input, to compare with
+    #[arg(long, value_name = "FILE|FOLDER")]
+    pub truth: Option<String>,
+    /// Inputs that are taken of many, the first ones; default all
+    #[arg(long, value_name = "N")]
+    pub inputs: Option<usize>,
+    /// Method instead of the task's, with its default settings
+    #[arg(long, value_name = "NAME")]
+    pub method: Option<String>,
+    /// Seed of the samples, and of the noise of a simulated measurement
+    #[arg(short, long, default_value_t = 0, value_name = "S")]
+    pub seed: u64,
+    /// Grid intervals; default the task's, or else the model's
+    #[arg(long, value_name = "K")]
+    pub steps: Option<usize>,
+    /// Spacing of the grid; default the task's, or else the model's. `stein list grids` names them
+    #[arg(long, value_name = "NAME")]
+    pub grid: Option<String>,
+    /// Class of all, for a model that is told one; default that of their labels
+    #[arg(long, value_name = "C", allow_hyphen_values = true)]
+    pub class: Option<String>,
+    /// Part of a data set: train or test; default test, and all of a file or folder that is named
+    #[arg(long, value_name = "PART")]
+    pub split: Option<Part>,
+    /// Weights to sample with: those of the last step, or their average; default the average where there is one
+    #[arg(long, value_name = "WHICH")]
+    pub weights: Option<Which>,
+    /// Change the task (measurement.noise=0.1, method.scale=0.5), the sampling (sample.batch=16) or how the input is read
+    /// (source.height=32); may be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub settings: Vec<String>,
+    /// Settings of metrics: lpips.weights=FILE and lpips.heads=FILE have LPIPS measured; may be repeated
+    #[arg(long = "metric-set", value_name = "METRIC.KEY=VALUE")]
+    pub metric_settings: Vec<String>,
+    /// Print the scores as one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Directory with data sets; default the environment variable STEIN_DATA, or else `data`
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Replace files that this command did not write; what it reads is never replaced
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Data for a model.

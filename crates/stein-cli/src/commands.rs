@@ -12,20 +12,21 @@ use std::{
 };
 
 use clap::CommandFactory;
-use stein::{Error, Kind, Projection, Result, Variance, ensure};
+use stein::{Error, Kind, Projection, Result, Variance, ensure, inverse::AnyMethod};
 use stein_data::{Data, Split, Stats};
 use stein_run::{
     Bounded, Changes, Classes, CodeOptions, DataChoice, DataConfig, DemoOptions, EvaluateOptions, Experiment,
-    FieldOptions, Format, ImportOptions, Interpolation, LikelihoodOptions, Model, Of, Output, RunDir, Start, Streams,
-    Subject, SweepOptions, TrainOptions, Weights, bench, compare, decode_to, default_count, demo, device, draw_field,
-    draw_to_file, encode_to_file, evaluate, export, import, interpolate, likelihood, prepare, preview_to_file,
-    reference, report_runs, samplers_of, sweep, train,
+    FieldOptions, Format, ImportOptions, Interpolation, LikelihoodOptions, Model, Of, Output, RestoreOptions, RunDir,
+    Start, Streams, Subject, SweepOptions, Task, TrainOptions, Weights, bench, compare, decode_to, default_count, demo,
+    device, draw_field, draw_to_file, encode_to_file, evaluate, export, import, interpolate, likelihood, prepare,
+    preview_to_file, reference, report_runs, restore_to, samplers_of, sweep, train,
 };
 
 use crate::{
     args::{
         Args, BenchCommand, Command, Compare, DataCommand, DataSource, Decode, Evaluate, Import, Interpolate,
-        Likelihood, Measures, ModelData, Part, Paths, Precision, Sample, Sampling, Show, Sweep, Train, Which, Work,
+        Likelihood, Measures, ModelData, Part, Paths, Precision, Restore, Sample, Sampling, Show, Sweep, Train, Which,
+        Work,
     },
     bars::{Bars, tell},
 };
@@ -82,6 +83,7 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
         Command::Export { model, output, force } => say(&export(&model, &output, force)?)?,
         Command::Likelihood(args) => return likelihood_of(&args, &device_name),
         Command::Evaluate(args) => return evaluate_samples(args, &device_name),
+        Command::Restore(args) => return restore_inputs(args, &device_name),
         Command::Sweep(args) => return sweep_samplers(args, &device_name),
         Command::Encode(args) => {
             let model = open(&args.model, None, &device_name)?;
@@ -430,6 +432,51 @@ fn sample_model(args: &Sample, device_name: &str) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn restore_inputs(args: Restore, device_name: &str) -> Result<ExitCode> {
+    let model = open(&args.model, args.weights, device_name)?;
+    let mut settings = args.settings;
+    let of_task =
+        |setting: &String| ["measurement.", "method.", "method="].iter().any(|part| setting.starts_with(part));
+    let (mut of_task, rest): (Vec<String>, Vec<String>) = settings.drain(..).partition(of_task);
+    let (sampling, reading) = rest.into_iter().partition(|setting| setting.starts_with("sample."));
+    if let Some(method) = &args.method {
+        of_task.insert(0, format!("method={}", AnyMethod::named(method)?.kind()));
+    }
+    let task = Task::read(&args.task, &of_task)?;
+    let options = RestoreOptions {
+        task_folder: args.task.parent().map(Path::to_owned),
+        simulate: args.simulate,
+        truth: args.truth,
+        n: args.n,
+        inputs: args.inputs,
+        class: args.class,
+        seed: args.seed,
+        sampling: Changes { steps: args.steps, grid: args.grid, settings: sampling, ..Changes::default() },
+        reading,
+        split: args.split.map(Split::from),
+        folder: args.data_dir,
+        metric_settings: args.metric_settings,
+        force: args.force,
+        ..RestoreOptions::new(task, args.input)
+    };
+    let mut text = String::new();
+    let code = watched(|watch| {
+        let restored = restore_to(&args.output, &model, &options, watch)?;
+        let each = restored.seconds / (restored.inputs * restored.n) as f64;
+        text = if args.json { json_line(&restored.scores.json())? } else { restored.scores.to_string() };
+        announce(&format!(
+            "{} sample(s) of each of {} input(s) by {}, {} evaluations, {each:.3} s a sample",
+            restored.n,
+            restored.inputs,
+            options.task.method.kind(),
+            restored.evaluations
+        ));
+        Ok(())
+    })?;
+    say(&text)?;
+    Ok(code)
 }
 
 /// The data that are meant, and how they reach a model.

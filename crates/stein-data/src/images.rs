@@ -45,7 +45,7 @@ use stein_base::{Error, Explain, Kind, Result, ensure, memory};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 pub struct Images {
-    /// The folder, a file that ends with `.tar`, or a `.npy` or `.npz` file with `[N, H, W]` or `[N, H, W, C]` values
+    /// The folder, a file that ends with `.tar`, one picture, or a `.npy` or `.npz` file with `[N, H, W]` or `[N, H, W, C]` values
     /// of 8 or 16 bits or floats.
     pub path: PathBuf,
     /// Pixels down; by default that of the first picture, which all must share. With this or `width` given, the center

@@ -116,15 +116,21 @@ pub(crate) trait Opened: BufRead + Seek {}
 impl<T: BufRead + Seek> Opened for T {}
 
 impl Listing {
-    /// What is in the folder or tar file `root`.
+    /// What is in the folder or tar file `root`, or that picture alone.
     pub fn of(root: &Path) -> Result<Self> {
+        let mut left_out = LeftOut::default();
+        if let Some(name) = root.file_name().filter(|name| root.is_file() && left_out.takes(Path::new(name))) {
+            let folder = root.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            return Ok(Self { root: folder.into(), names: vec![name.into()], left_out, packed: None });
+        }
         if root.is_dir() {
             let (mut names, left_out) = walk(root)?;
             names.par_sort_unstable();
             return Ok(Self { root: root.into(), names, left_out, packed: None });
         }
         let unreadable = |e: io::Error| {
-            let sentence = format!("{} is neither a folder nor a readable tar file ({e}): name one", root.display());
+            let sentence =
+                format!("{} is neither a folder, a picture nor a readable tar file ({e}): name one", root.display());
             Error::of(Kind::File, sentence)
         };
         untar(root).map_err(unreadable)

@@ -1,6 +1,8 @@
 //! Which data: the registry of the data sets, by name and by settings.
 
-use crate::{Cifar10, Data, Digits, FashionMnist, Images, Mnist, Points2d, Published, Series, Table, array};
+use crate::{
+    Cifar10, Data, Digits, FashionMnist, Images, Mnist, Points2d, Published, Series, Table, array, listing::ENDINGS,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{HashMap, HashSet},
@@ -171,7 +173,9 @@ impl Source {
     fn at(path: &Path) -> Result<Self> {
         let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
         Ok(match (ending.as_str(), array::dimensions(path)) {
-            _ if path.is_dir() => Images { path: path.into(), ..Images::default() }.into(),
+            (ending, _) if path.is_dir() || ENDINGS.contains(&ending) => {
+                Images { path: path.into(), ..Images::default() }.into()
+            }
             ("tar", _) | ("npy", Some(4)) => Images { path: path.into(), ..Images::default() }.into(),
             ("csv" | "tsv", _) | ("npy", Some(1 | 2)) => Table { path: path.into(), ..Table::default() }.into(),
             _ => {

@@ -85,7 +85,7 @@ fn a_folder_without_pictures() {
     let dir = tempfile::tempdir().unwrap();
     assert!(load(images(dir.path()), Split::Train).unwrap_err().to_string().contains("holds no png"));
     let absent = load(images(&dir.path().join("absent")), Split::Train).unwrap_err().to_string();
-    assert!(absent.contains("absent is neither a folder nor"), "{absent}");
+    assert!(absent.contains("absent is neither a folder, a picture nor"), "{absent}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use stein::{
     AnyObjective, AnySchedule, AnyWrapper, InputScale, LevelDistribution, LevelList, NoiseInput, Prediction, Result,
-    Spacing, Weighting, codec::AnyCodecConfig, names,
+    Spacing, Weighting, codec::AnyCodecConfig, inverse::AnyMethod, names,
 };
 use stein_base::{
     Error, Explain,
@@ -16,7 +16,7 @@ use stein_data::Source;
 use stein_metrics::AnyMetric;
 use stein_nn::{AdamWConfig, Decay, EmaConfig, EmbeddingConfig, NetworkConfig, NoiseNumber};
 
-use crate::{AnyFamily, Experiment, Method, device, evaluate::register_metrics};
+use crate::{AnyFamily, Experiment, MeasurementConfig, Method, Task, device, evaluate::register_metrics};
 
 /// All that plays one role.
 #[derive(Debug, Clone)]
@@ -75,6 +75,8 @@ pub fn lists() -> Vec<List> {
         list("samplers", Method::form(), Some("--sampler"), "what draws samples, level by level"),
         list("grids", Spacing::form(), Some("--grid"), "how the levels a sampler stops at are spaced"),
         list("wrappers", AnyWrapper::form(), None, "what is wrapped around a model when it is sampled"),
+        list("measurements", MeasurementConfig::form(), None, "what is measured, in the task of `stein restore`"),
+        list("methods", AnyMethod::form(), Some("--method"), "what draws samples of what a measurement leaves open"),
         list("metrics", AnyMetric::form(), Some("--metrics"), "what says how good samples are"),
         list("devices", Form::Plain("device"), Some("--device"), "what computes; a GPU is built in with --features"),
     ]
@@ -93,6 +95,7 @@ impl Places {
     fn of_experiments() -> Self {
         let mut places = Self::default();
         places.visit(&Experiment::form(), "");
+        places.visit(&Task::form(), "");
         places
     }
 
@@ -346,7 +349,12 @@ pub fn markdown() -> String {
         if lists.iter().any(|list| list.kind == table.name) {
             continue;
         }
-        let heading = if at.is_empty() { "The file".to_owned() } else { format!("`{at}`") };
+        let heading = match (at.as_str(), table.name) {
+            ("", "Task") => "The file of a task".to_owned(),
+            ("", _) => "The file".to_owned(),
+            (at, "TaskSample") => format!("`{at}` of a task"),
+            (at, _) => format!("`{at}`"),
+        };
         let _ = writeln!(text, "### {heading}\n\n{}\n", explain::text(table.doc));
         text += &rows(&lists, &(table.keys)());
     }

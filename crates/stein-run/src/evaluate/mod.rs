@@ -300,7 +300,8 @@ fn check_moments(options: &EvaluateOptions, extractor: Option<&dyn Extractor>) -
 }
 
 /// A metric with its settings, and what it has to know of the data.
-fn with_settings(name: &str, options: &EvaluateOptions, shape: Shape) -> Result<AnyMetric> {
+pub(crate) fn metric_for(name: &str, settings: &[String], shape: Shape) -> Result<AnyMetric> {
+    lpips::register();
     let kind = AnyMetric::named(name)?.kind().to_owned();
     let mut table = Table::new();
     if matches!(AnyMetric::named(&kind)?, AnyMetric::InceptionScore(_)) {
@@ -311,24 +312,32 @@ fn with_settings(name: &str, options: &EvaluateOptions, shape: Shape) -> Result<
         let sides = shape.dims().into_iter().map(|side| toml::Value::Integer(side as i64)).collect();
         table.insert("shape".to_owned(), toml::Value::Array(sides));
     }
-    for setting in &options.metric_settings {
+    for setting in settings {
         let of = setting.split('.').next().unwrap_or_default();
         if AnyMetric::named(of).is_ok_and(|metric| metric.kind() == kind) {
             crate::experiment::set(&mut table, &setting[of.len() + 1..])?;
         }
     }
     let mut metric = AnyMetric::with_settings(&kind, table).map_err(|error| error.at(&kind))?;
-    match (&mut metric, shape) {
-        (AnyMetric::Frechet(frechet), _) if frechet.reference.is_none() => {
-            frechet.reference = options.reference.clone().filter(|path| path.exists());
-        }
-        (AnyMetric::Ssim(ssim), Shape::Image { height, width, channels }) if ssim.shape.is_empty() => {
-            ssim.shape = vec![channels, height, width];
-            ssim.layout = Layout::ChannelsLast;
-        }
-        _ => {}
+    if let (AnyMetric::Ssim(ssim), Shape::Image { height, width, channels }) = (&mut metric, shape)
+        && ssim.shape.is_empty()
+    {
+        ssim.shape = vec![channels, height, width];
+        ssim.layout = Layout::ChannelsLast;
     }
     metric.check().map_err(|error| error.at(&kind))?;
+    Ok(metric)
+}
+
+/// The same, with the moments of the reference where there is a file of them.
+fn with_settings(name: &str, options: &EvaluateOptions, shape: Shape) -> Result<AnyMetric> {
+    let mut metric = metric_for(name, &options.metric_settings, shape)?;
+    if let AnyMetric::Frechet(frechet) = &mut metric
+        && frechet.reference.is_none()
+    {
+        frechet.reference = options.reference.clone().filter(|path| path.exists());
+        metric.check().map_err(|error| error.at("frechet"))?;
+    }
     Ok(metric)
 }
 

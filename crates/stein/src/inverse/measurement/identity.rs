@@ -21,6 +21,14 @@ impl Measurement for Identity {
         Ok(Arc::new(Same(vec![1.0; shape.iter().product()])))
     }
 
+    fn keeps_range(&self) -> bool {
+        true
+    }
+
+    fn reads_samples(&self) -> bool {
+        true
+    }
+
     fn shape(&self, shape: &[usize], _: &dyn Files) -> Result<Vec<usize>> {
         Ok(shape.to_vec())
     }

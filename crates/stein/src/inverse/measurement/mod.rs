@@ -53,6 +53,16 @@ pub trait Measurement: std::fmt::Debug + Send + Sync {
     /// A parameter out of range, samples the measurement does not fit, and files that cannot be read.
     fn operator(&self, shape: &[usize], files: &dyn Files) -> Result<Arc<dyn Operator>>;
 
+    /// Whether a measurement of numbers in a range lies in that range itself.
+    fn keeps_range(&self) -> bool {
+        false
+    }
+
+    /// Whether a damaged sample, of the shape of a whole one, holds what is measured: the measurement of it is the measurement.
+    fn reads_samples(&self) -> bool {
+        false
+    }
+
     /// The shape of a measurement of such samples, to write or show it; one list of numbers where it has no other.
     ///
     /// # Errors
