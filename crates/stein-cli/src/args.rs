@@ -67,6 +67,8 @@ pub enum Command {
     Interpolate(Interpolate),
     /// Compare the codes that two models give the same data
     Compare(Compare),
+    /// Change pictures of your own with a model: as far as you say, and where
+    Edit(Edit),
     /// Solve an inverse problem: samples of what a measurement leaves open
     Restore(Restore),
     /// Look at data sets or download them
@@ -255,6 +257,51 @@ pub struct Sample {
     /// Change the sampling, for example sample.sampler.eta=0.5; may be repeated
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub settings: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Edit {
+    /// A run directory, a demo's directory, a checkpoint file, or exact:FILE.json with a Gaussian mixture
+    #[arg(value_name = "MODEL")]
+    pub model: OsString,
+    /// What is changed: a picture, a folder of them, FILE.npy, FILE.csv, a data set
+    #[arg(short, long, value_name = "FILE|FOLDER|NAME")]
+    pub input: String,
+    /// File to write: .png, one result as it is, several in a sheet with each input first in its row; or .npy [inputs, n, ...]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// A gray picture of where it may change: white freely, black not at all; default everywhere
+    #[arg(long, value_name = "FILE.png")]
+    pub mask: Option<PathBuf>,
+    /// How much may change: the part of the sampler's grid that is taken; above 0, and at most 1, which starts from noise alone
+    #[arg(long, default_value_t = 0.6, value_name = "S")]
+    pub strength: f64,
+    /// Results for each input
+    #[arg(short, long, default_value_t = 1, value_name = "K")]
+    pub n: usize,
+    /// Inputs that are taken of many, the first ones; default all
+    #[arg(long, value_name = "N")]
+    pub inputs: Option<usize>,
+    /// Class to become, for a model that is told one; default that of their labels
+    #[arg(long, value_name = "C", allow_hyphen_values = true)]
+    pub class: Option<String>,
+    /// Seed of the noise
+    #[arg(short, long, default_value_t = 0, value_name = "S")]
+    pub seed: u64,
+    #[command(flatten)]
+    pub sampling: Sampling,
+    /// Weights to sample with: those of the last step, or their average; default the average where there is one
+    #[arg(long, value_name = "WHICH")]
+    pub weights: Option<Which>,
+    /// Change the sampling (sample.sampler.eta=1) or how the input is read (source.height=32); may be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub settings: Vec<String>,
+    /// Directory with data sets; default the environment variable STEIN_DATA, or else `data`
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Replace files that this command did not write; what it reads is never replaced
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, ClapArgs)]

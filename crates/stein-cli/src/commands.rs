@@ -15,16 +15,17 @@ use clap::CommandFactory;
 use stein::{Error, Kind, Projection, Result, Variance, ensure, inverse::AnyMethod};
 use stein_data::{Data, Split, Stats};
 use stein_run::{
-    Bounded, Changes, Classes, CodeOptions, DataChoice, DataConfig, DemoOptions, EvaluateOptions, Experiment,
-    FieldOptions, Format, ImportOptions, Interpolation, LikelihoodOptions, Model, Of, Output, RestoreOptions, RunDir,
-    Start, Streams, Subject, SweepOptions, Task, TrainOptions, Weights, bench, compare, decode_to, default_count, demo,
-    device, draw_field, draw_to_file, encode_to_file, evaluate, export, import, interpolate, likelihood, prepare,
-    preview_to_file, reference, report_runs, restore_to, samplers_of, sweep, train,
+    Bounded, Changes, Classes, CodeOptions, DataChoice, DataConfig, DemoOptions, EditOptions, EvaluateOptions,
+    Experiment, FieldOptions, Format, ImportOptions, Interpolation, LikelihoodOptions, Model, Of, Output,
+    RestoreOptions, RunDir, Start, Streams, Subject, SweepOptions, Task, TrainOptions, Weights, bench, compare,
+    decode_to, default_count, demo, device, draw_field, draw_to_file, edit_to, encode_to_file, evaluate, export,
+    import, interpolate, likelihood, prepare, preview_to_file, reference, report_runs, restore_to, samplers_of, sweep,
+    train,
 };
 
 use crate::{
     args::{
-        Args, BenchCommand, Command, Compare, DataCommand, DataSource, Decode, Evaluate, Import, Interpolate,
+        Args, BenchCommand, Command, Compare, DataCommand, DataSource, Decode, Edit, Evaluate, Import, Interpolate,
         Likelihood, Measures, ModelData, Part, Paths, Precision, Restore, Sample, Sampling, Show, Sweep, Train, Which,
         Work,
     },
@@ -83,6 +84,7 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
         Command::Export { model, output, force } => say(&export(&model, &output, force)?)?,
         Command::Likelihood(args) => return likelihood_of(&args, &device_name),
         Command::Evaluate(args) => return evaluate_samples(args, &device_name),
+        Command::Edit(args) => return edit_inputs(args, &device_name),
         Command::Restore(args) => return restore_inputs(args, &device_name),
         Command::Sweep(args) => return sweep_samplers(args, &device_name),
         Command::Encode(args) => {
@@ -432,6 +434,32 @@ fn sample_model(args: &Sample, device_name: &str) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn edit_inputs(args: Edit, device_name: &str) -> Result<ExitCode> {
+    let model = open(&args.model, args.weights, device_name)?;
+    let (sampling, reading) = args.settings.into_iter().partition(|setting| setting.starts_with("sample."));
+    let options = EditOptions {
+        mask: args.mask,
+        strength: args.strength,
+        n: args.n,
+        inputs: args.inputs,
+        class: args.class,
+        seed: args.seed,
+        sampling: Changes { settings: sampling, ..args.sampling.into() },
+        reading,
+        folder: args.data_dir,
+        force: args.force,
+        ..EditOptions::new(args.input)
+    };
+    watched(|watch| {
+        let edited = edit_to(&args.output, &model, &options, watch)?;
+        announce(&format!(
+            "{} result(s) of each of {} input(s), {} evaluations, {:.2} s",
+            options.n, edited.inputs, edited.evaluations, edited.seconds
+        ));
+        Ok(())
+    })
 }
 
 fn restore_inputs(args: Restore, device_name: &str) -> Result<ExitCode> {

@@ -56,6 +56,7 @@ pub use digits::Digits;
 pub use fashion_mnist::FashionMnist;
 pub use get::get;
 pub use images::Images;
+pub use listing::is_picture;
 pub use loader::{Batch, Loader, LoaderConfig};
 pub use mnist::Mnist;
 pub use moments::Moments;

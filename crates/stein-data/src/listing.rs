@@ -18,6 +18,11 @@ use stein_base::{Error, Kind, Result, memory};
 /// The endings of the files that are taken for pictures.
 pub(crate) const ENDINGS: [&str; 6] = ["png", "jpg", "jpeg", "webp", "tif", "tiff"];
 
+/// Whether a path is named as a picture is.
+pub fn is_picture(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ENDINGS.contains(&text(ending).to_lowercase().as_str()))
+}
+
 /// Opens a file for reading. A pipe, a socket or a device, which may never give anything or never end, is refused.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     match fs::metadata(path)? {
@@ -118,10 +123,14 @@ impl<T: BufRead + Seek> Opened for T {}
 impl Listing {
     /// What is in the folder or tar file `root`, or that picture alone.
     pub fn of(root: &Path) -> Result<Self> {
-        let mut left_out = LeftOut::default();
-        if let Some(name) = root.file_name().filter(|name| root.is_file() && left_out.takes(Path::new(name))) {
+        if let Some(name) = root.file_name().filter(|_| root.is_file() && is_picture(root)) {
             let folder = root.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            return Ok(Self { root: folder.into(), names: vec![name.into()], left_out, packed: None });
+            return Ok(Self {
+                root: folder.into(),
+                names: vec![name.into()],
+                left_out: LeftOut::default(),
+                packed: None,
+            });
         }
         if root.is_dir() {
             let (mut names, left_out) = walk(root)?;

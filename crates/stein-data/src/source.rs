@@ -1,7 +1,7 @@
 //! Which data: the registry of the data sets, by name and by settings.
 
 use crate::{
-    Cifar10, Data, Digits, FashionMnist, Images, Mnist, Points2d, Published, Series, Table, array, listing::ENDINGS,
+    Cifar10, Data, Digits, FashionMnist, Images, Mnist, Points2d, Published, Series, Table, array, listing::is_picture,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -173,9 +173,7 @@ impl Source {
     fn at(path: &Path) -> Result<Self> {
         let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
         Ok(match (ending.as_str(), array::dimensions(path)) {
-            (ending, _) if path.is_dir() || ENDINGS.contains(&ending) => {
-                Images { path: path.into(), ..Images::default() }.into()
-            }
+            _ if path.is_dir() || is_picture(path) => Images { path: path.into(), ..Images::default() }.into(),
             ("tar", _) | ("npy", Some(4)) => Images { path: path.into(), ..Images::default() }.into(),
             ("csv" | "tsv", _) | ("npy", Some(1 | 2)) => Table { path: path.into(), ..Table::default() }.into(),
             _ => {

@@ -15,6 +15,7 @@ mod demo;
 mod description;
 mod device;
 mod draw;
+mod edit;
 mod evaluate;
 mod experiment;
 pub mod family;
@@ -48,6 +49,7 @@ pub use demo::{DemoOptions, DemoOutcome, Quality, demo};
 pub use description::Description;
 pub use device::{DEVICES, device, limit_threads, use_bf16};
 pub use draw::{Classes, Drawing, Drawn, Plan, Sink, Summary, default_count, draw, draw_frames};
+pub use edit::{EditOptions, Edited, edit, edit_to};
 pub use evaluate::{ACCURACY, EvaluateOptions, Evaluation, FEATURES, Of, Shipped, evaluate};
 pub use experiment::{EvaluateConfig, Experiment, TrainConfig};
 pub use family::{

@@ -207,7 +207,7 @@ pub(crate) fn named_for(shape: Shape, own: Option<&DataConfig>, name: &str) -> R
         return Ok(DataConfig { source: own.source.at_path(path)?, ..own.clone() });
     }
     let size = match shape {
-        Shape::Image { height, width, channels } if path.is_dir() => {
+        Shape::Image { height, width, channels } if path.is_dir() || stein_data::is_picture(path) => {
             vec![
                 format!("source.height={height}"),
                 format!("source.width={width}"),

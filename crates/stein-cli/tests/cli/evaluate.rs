@@ -11,18 +11,18 @@ use super::{MIXTURE, err, out, refuse, stein};
 /// The stored values of published programs, which the crate of the metrics is tested on.
 const STORED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../stein-metrics/tests/data/metrics_features");
 
-struct Folder(tempfile::TempDir);
+pub(super) struct Folder(tempfile::TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn at(&self, name: &str) -> String {
+    pub(super) fn at(&self, name: &str) -> String {
         self.0.path().join(name).to_str().unwrap().to_owned()
     }
 
-    fn write(&self, name: &str, shape: &[usize], values: &[f32]) -> String {
+    pub(super) fn write(&self, name: &str, shape: &[usize], values: &[f32]) -> String {
         let path = self.at(name);
         let mut file: NpyFile = NpyFile::new(&path, shape).unwrap();
         file.write(values).unwrap();
@@ -43,13 +43,13 @@ impl Folder {
     }
 }
 
-fn run(arguments: &[&str]) -> String {
+pub(super) fn run(arguments: &[&str]) -> String {
     let output = stein(arguments);
     assert!(output.status.success(), "{arguments:?}: {}", err(&output));
     out(&output)
 }
 
-fn json(arguments: &[&str]) -> Value {
+pub(super) fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(&run(&[arguments, &["--json"]].concat())).unwrap()
 }
 

@@ -6,6 +6,7 @@ mod files;
 mod likelihood;
 mod list;
 mod reports;
+mod restore;
 mod sizes;
 mod training;
 

@@ -21,11 +21,13 @@
 //! # Ok::<(), stein::Error>(())
 //! ```
 
+mod edit;
 pub mod measurement;
 pub mod method;
 mod operator;
 mod problem;
 
+pub use edit::{Edit, edit};
 pub use measurement::{AnyMeasurement, Measurement};
 pub use method::{AnyMethod, Dps, Law, Method, Running};
 pub use operator::{Dense, DenseSpectrum, InState, Linear, MOST_DENSE, Operator, Spectrum, linear};
