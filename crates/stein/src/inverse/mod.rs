@@ -26,10 +26,11 @@ pub mod measurement;
 pub mod method;
 mod operator;
 mod problem;
+mod shown;
 
 pub use edit::{Edit, edit};
 pub use measurement::{AnyMeasurement, Measurement};
-pub use method::{AnyMethod, Dps, Law, Method, Running};
+pub use method::{AnyMethod, Conditional, Dps, Law, Method, Running};
 pub use operator::{Dense, DenseSpectrum, InState, Linear, MOST_DENSE, Operator, Spectrum, linear};
 pub use problem::{Noise, Problem};
 

@@ -1,8 +1,10 @@
 //! Methods: how samples of p(x_0 | y) are drawn with a denoiser of p(x_0) and what was measured. One file each, saying which posterior
 //! it is exact for.
 
+mod conditional;
 mod dps;
 
+pub use conditional::Conditional;
 pub use dps::Dps;
 
 use burn::tensor::Tensor;
@@ -22,6 +24,8 @@ pub enum Law {
     Near,
     /// One point of high density, without spread.
     Point,
+    /// What a model has learned that is shown what was measured.
+    Learned,
 }
 
 /// A way to draw samples of p(x_0 | y).
@@ -84,6 +88,8 @@ pub trait Running {
 registry! {
     /// Every method for inverse problems, tagged by `kind` in files.
     AnyMethod, "method": Method {
+        /// Sampling as it is, of a model that is shown what was measured and was trained so.
+        "conditional" | "palette" | "sr3" => Conditional,
         /// Diffusion posterior sampling: an ancestral step, and one down the gradient of the misfit.
         "dps" | "diffusion_posterior_sampling" => Dps,
     }
