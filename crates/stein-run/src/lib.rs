@@ -19,6 +19,7 @@ mod evaluate;
 mod experiment;
 pub mod family;
 mod field;
+mod grids;
 pub mod html;
 mod hub;
 mod import;
@@ -47,7 +48,7 @@ pub use demo::{DemoOptions, DemoOutcome, Quality, demo};
 pub use description::Description;
 pub use device::{DEVICES, device, limit_threads, use_bf16};
 pub use draw::{Classes, Drawing, Drawn, Plan, Sink, Summary, default_count, draw, draw_frames};
-pub use evaluate::{ACCURACY, EvaluateOptions, Evaluation, FEATURES, Of, Shipped, evaluate};
+pub use evaluate::{ACCURACY, ByClass, EvaluateOptions, Evaluation, FEATURES, Of, OfClass, Shipped, evaluate};
 pub use experiment::{EvaluateConfig, Experiment, TrainConfig};
 pub use family::{
     AnyFamily, Capability, ClassifierModel, ConsistencyModel, Diffusion, Family, Generator, Learned, Learner,
