@@ -17,6 +17,8 @@ pub enum Kind {
     Unsupported,
     /// A result that is not a finite number.
     NotFinite,
+    /// Something that is there and holds nothing, such as the held-out part of data of which none are held out.
+    Empty,
     /// Someone asked to stop; nothing is wrong.
     Stopped,
 }

@@ -521,7 +521,10 @@ pub struct Evaluate {
     /// Print one JSON object, of each metric its value and error
     #[arg(long)]
     pub json: bool,
-    /// Leave a page in a directory: the numbers, samples beside data, and the data nearest to samples
+    /// Measure each class too: a table of its counts, distance, precision, recall, coverage and agreement, under `by_class` in the JSON
+    #[arg(long)]
+    pub by_class: bool,
+    /// Leave a page in a directory: the numbers, those of each class, samples beside data, and the data nearest to samples
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
     /// Change the sampling, for example sample.sampler.eta=0.5, or how the data are read, for example source.label=kind; may be

@@ -331,6 +331,7 @@ fn evaluate_samples(args: Evaluate, device_name: &str) -> Result<ExitCode> {
         settings: reading,
         reference: args.reference,
         sampling: Changes { settings: sampling, ..args.sampling.into() },
+        by_class: args.by_class,
         report: args.report.clone(),
         force: args.force,
         ..args.measures.into()

@@ -246,17 +246,18 @@ impl Data {
     ) -> Result<Self> {
         // A shape that overflows is one of no samples.
         let dim = shape.dims().into_iter().try_fold(1, usize::checked_mul).unwrap_or(0);
-        let fits = match &values {
-            Values::Held { samples, .. } => dim > 0 && samples.len() > 0 && samples.len().is_multiple_of(dim),
-            Values::Streamed(rows) => dim > 0 && rows.count() > 0,
+        let count = match &values {
+            Values::Held { samples, .. } => samples.len(),
+            Values::Streamed(rows) => rows.count().saturating_mul(dim),
         };
         ensure!(
-            fits,
-            "{name} has {} values, not one or more samples of {dim}: check the file, the split and its fraction",
-            match &values {
-                Values::Held { samples, .. } => samples.len(),
-                Values::Streamed(rows) => rows.count().saturating_mul(dim),
-            }
+            Kind::Empty,
+            dim == 0 || count > 0,
+            "{name} has no samples in this part: check the file, the split and its fraction"
+        );
+        ensure!(
+            dim > 0 && count.is_multiple_of(dim),
+            "{name} has {count} values, not one or more samples of {dim}: check the file, the split and its fraction"
         );
         let data = Self {
             name: name.into(),

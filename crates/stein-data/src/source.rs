@@ -63,7 +63,8 @@ pub trait DataSet: fmt::Debug + Send + Sync {
     /// their checksums are verified. Sets with a `path` have their own.
     ///
     /// # Errors
-    /// When a file is missing, damaged or not what it should be, or a setting does not fit it.
+    /// When a file is missing, damaged or not what it should be, or a setting does not fit it; of [`Kind::Empty`] when the part has
+    /// no samples, as where nothing is held out.
     fn load(&self, split: Split, dir: Option<&Path>) -> Result<Data>;
 
     /// The setting that `rest` stands for in the name `kind/rest`: its key and value. `None` if nothing may follow.

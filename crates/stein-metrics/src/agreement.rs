@@ -2,8 +2,10 @@
 //! were drawn for.
 //!
 //! A tie goes to the class of the nearer row. No classifier is right always: the part `held_out` is the same share of held-out
-//! data, if those are given with labels, and what can be expected of samples. The error is a binomial's, for a given
-//! reference.
+//! data, if those are given with labels, and what can be expected of samples. With `by_class` the part `class 3` is the share of the
+//! samples drawn for class 3. The error is a binomial's, for a given reference.
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use stein_base::{Explain, Result, numbers::ensure_within};
@@ -16,11 +18,18 @@ use crate::{Better, Measured, Metric, Needs, Neighbors, Rows, Running, Wanted};
 pub struct Agreement {
     /// How many neighbors vote, at least 1; default 5.
     pub k: usize,
+    /// Whether each class has a part of its own; default false.
+    pub by_class: bool,
+}
+
+impl Agreement {
+    /// What the names of parts begin with that are of a class; its number follows.
+    pub const OF_CLASS: &str = "class ";
 }
 
 impl Default for Agreement {
     fn default() -> Self {
-        Self { k: 5 }
+        Self { k: 5, by_class: false }
     }
 }
 
@@ -38,19 +47,32 @@ impl Metric for Agreement {
     }
 
     fn start(&self, _dim: usize) -> Result<Running> {
-        let k = self.k;
+        let &Self { k, by_class } = self;
         Ok(Running::whole(move |sides| {
             let neighbors = Neighbors::among(&sides.reference);
-            let share = |rows: &Rows, labels: &[u32]| -> Result<Measured> {
+            // Whether each row is said to be of its own class.
+            let right = |rows: &Rows, labels: &[u32]| -> Result<Vec<bool>> {
                 let said = neighbors.classify(rows, k)?;
-                Ok(Measured::share(said.iter().zip(labels).filter(|(said, label)| said == label).count(), said.len()))
+                Ok(said.iter().zip(labels).map(|(said, label)| said == label).collect())
             };
+            let share = |right: &[bool]| Measured::share(right.iter().filter(|&&right| right).count(), right.len());
             let labels = sides.samples.labels().expect("the session checks that samples have labels");
-            let measured = share(&sides.samples, labels)?;
-            Ok(match sides.held_out.labels().filter(|labels| !labels.is_empty()) {
-                Some(labels) => measured.with_part("held_out", share(&sides.held_out, labels)?.value),
-                None => measured,
-            })
+            let of_samples = right(&sides.samples, labels)?;
+            let mut measured = share(&of_samples);
+            if let Some(labels) = sides.held_out.labels().filter(|labels| !labels.is_empty()) {
+                measured = measured.with_part("held_out", share(&right(&sides.held_out, labels)?).value);
+            }
+            let classes: BTreeSet<u32> = labels.iter().copied().filter(|_| by_class).collect();
+            for class in classes {
+                let own: Vec<bool> = of_samples
+                    .iter()
+                    .zip(labels)
+                    .filter(|(_, label)| **label == class)
+                    .map(|(right, _)| *right)
+                    .collect();
+                measured = measured.with_part(format!("{}{class}", Self::OF_CLASS), share(&own).value);
+            }
+            Ok(measured)
         }))
     }
 }

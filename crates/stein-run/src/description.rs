@@ -52,7 +52,7 @@ impl Description {
     /// # Errors
     /// Networks that are none for such data, or do not fit into memory.
     pub fn sizes(&self) -> Result<Vec<NetworkSize>> {
-        self.family.sizes(&self.subject.state_shape()?, self.subject.classes.len())
+        self.family.sizes(&self.subject.state_shape()?, self.subject.classes.len(), self.subject.beside())
     }
 
     /// Everything, as TOML.

@@ -21,7 +21,7 @@ use stein::{
 use stein_base::{memory::ensure_fits, random::uniform};
 use stein_data::Shape;
 
-use crate::{Event, Generator, Method, Model, SampleConfig, Subject, Watch, code_flow::CodeFlow, model::Around};
+use crate::{Event, Generator, Method, Model, SampleConfig, Subject, Watch, code_flow::CodeFlow, grids, model::Around};
 
 /// Which classes to draw.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -338,6 +338,7 @@ impl<'a> Plan<'a> {
         frames: bool,
     ) -> Result<Self> {
         ensure!(n >= 1, "0 samples were asked for: give -n at least 1");
+        let config = grids::listed(model, config)?;
         let (schedule, mut config) = config.resolve(model.schedule.as_ref(), model.trained)?;
         let runner = runner(model, &config, schedule.as_ref())?;
         if frames && config.sampler.adaptive() {

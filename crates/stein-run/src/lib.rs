@@ -20,6 +20,7 @@ mod evaluate;
 mod experiment;
 pub mod family;
 mod field;
+mod grids;
 pub mod html;
 mod hub;
 mod import;
@@ -50,7 +51,7 @@ pub use description::Description;
 pub use device::{DEVICES, device, limit_threads, use_bf16};
 pub use draw::{Classes, Drawing, Drawn, Plan, Sink, Summary, default_count, draw, draw_frames};
 pub use edit::{EditOptions, Edited, edit, edit_to};
-pub use evaluate::{ACCURACY, EvaluateOptions, Evaluation, FEATURES, Of, Shipped, evaluate};
+pub use evaluate::{ACCURACY, ByClass, EvaluateOptions, Evaluation, FEATURES, Of, OfClass, Shipped, evaluate};
 pub use experiment::{EvaluateConfig, Experiment, TrainConfig};
 pub use family::{
     AnyFamily, Capability, ClassifierModel, ConsistencyModel, Diffusion, Family, Generator, Learned, Learner,

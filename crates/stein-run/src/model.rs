@@ -368,7 +368,9 @@ fn networks(description: &Description, weights: &BTreeMap<String, Tensors>, devi
         "the description is one of {described} weights, and there are {found}: the file is damaged"
     );
     let shape = description.subject.state_shape()?;
-    let make = Make { shape: &shape, classes: description.subject.classes.len(), seed: 0, device };
+    let subject = &description.subject;
+    let make =
+        Make { shape: &shape, classes: subject.classes.len(), beside: subject.beside(), seed: 0, device };
     let load = |learner: crate::Learner| {
         let weights = weights.get(&learner.name).ok_or_else(|| {
             Error::of(

@@ -200,6 +200,19 @@ impl RunDir {
         self.root.join("best.safetensors")
     }
 
+    /// The grids that were fitted to the model of the run.
+    pub(crate) fn grids_path(&self) -> PathBuf {
+        self.root.join("grids.toml")
+    }
+
+    /// The run that a file of a model lies in, one of its checkpoints or the best.
+    pub(crate) fn of_model(file: &Path) -> Option<Self> {
+        let folder = file.parent()?;
+        let root = if folder.ends_with(CHECKPOINTS) { folder.parent()? } else { folder };
+        let run = Self { root: root.to_owned() };
+        (Self::is_one(root) && (folder.ends_with(CHECKPOINTS) || file == run.best_path())).then_some(run)
+    }
+
     /// The steps that have checkpoints, growing.
     ///
     /// # Errors
@@ -243,11 +256,9 @@ impl RunDir {
     /// The files that make the run what the checkpoint is of, where it lies in a run directory: no command that reads one of them
     /// may replace another.
     pub(crate) fn files_with(checkpoint: &Path) -> Vec<PathBuf> {
-        let folder = checkpoint.parent().filter(|folder| folder.ends_with(CHECKPOINTS));
-        let root = folder.and_then(Path::parent).filter(|root| Self::is_one(root));
-        let Some(run) = root.map(|root| Self { root: root.to_owned() }) else { return Vec::new() };
+        let Some(run) = Self::of_model(checkpoint) else { return Vec::new() };
         let steps = run.checkpoints().unwrap_or_default().into_iter().map(|step| run.checkpoint_path(step));
-        [run.config_path(), run.metrics_path()].into_iter().chain(steps).collect()
+        [run.config_path(), run.metrics_path(), run.grids_path()].into_iter().chain(steps).collect()
     }
 
     /// Deletes all but the newest checkpoints.

@@ -283,7 +283,10 @@ impl SampleConfig {
                 bounds.1
             );
         }
-        resolved.grid.kernels(&*schedule)?;
+        // An optimized grid has levels once there is a model.
+        if resolved.grid.spacing != (stein::Spacing::Optimized {}) {
+            resolved.grid.kernels(&*schedule)?;
+        }
         Ok((Some(schedule), resolved))
     }
 

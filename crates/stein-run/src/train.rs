@@ -14,19 +14,21 @@ use std::{
 };
 
 use burn::module::Module;
-use stein::{Condition, Device, Error, Keys, Kind, Result, ensure, exact::GaussianMixture};
+use stein::{Condition, Device, Error, Grid, Keys, Kind, Result, Spacing, ensure, exact::GaussianMixture};
 use stein_base::memory::ensure_fits;
 use stein_data::{Ahead, Loader, LoaderConfig, Split};
 use stein_metrics::AnyMetric;
 use stein_nn::{Accumulated, AdamW, AnyNetwork, Checkpoint, Ema, LearnerState, SavedWeights, Weights, on_tapes, state};
 
 use crate::{
-    Classes, Description, EvaluateConfig, EvaluateOptions, Event, Experiment, Model, Of, Plan, RunDir, Subject, Watch,
+    Classes, Description, EvaluateConfig, EvaluateOptions, Evaluation, Event, Experiment, Model, Of, Plan, RunDir,
+    SampleConfig, Subject, Watch,
     description::{FROM, WINDOW, described, run_metadata},
-    device, draw, evaluate,
-    evaluate::check_evaluation,
+    device, draw,
+    evaluate::{Compared, Kept, check_evaluation},
     experiment::Difference,
     family::{Batch, Learner, Learners, Make, Networks},
+    grids::Grids,
     model::{checkpoint_of, known_density},
     output::record,
     picture::{to_png, write_png},
@@ -186,6 +188,14 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
     if fresh.experiment.sample.is_some() {
         Plan::new(&model, 1, 0, &Classes::Default, &model.sample, false).map_err(|error| error.at("sample"))?;
     }
+    let asked = fresh.experiment.sample.as_ref().map(|sample| &sample.grid.spacing);
+    if asked == Some(&Spacing::Optimized {}) && !matches!(model.sample.grid.spacing, Spacing::Given { .. }) {
+        fresh.notes.push(
+            "until `stein sweep --grids optimized` has found the levels of the optimized grid for this run, samples are drawn on the grid of \
+             Karras et al."
+                .to_owned(),
+        );
+    }
     if fresh.experiment.train.evaluate.every > 0 {
         check_evaluation(model, &fresh.evaluation()).map_err(|error| error.at("train.evaluate"))?;
     }
@@ -240,12 +250,18 @@ fn parts(experiment: &Experiment, subject: &Subject, device: &Device) -> Result<
     let rows = experiment.train.batch / experiment.train.accumulate;
     // As they are read, as states and noisy.
     let mut bytes = 12 * (experiment.train.batch as u128) * shape.iter().product::<usize>() as u128;
-    for size in experiment.family.sizes(&shape, subject.classes.len())? {
+    for size in experiment.family.sizes(&shape, subject.classes.len(), subject.beside())? {
         bytes = bytes.saturating_add(size.training(rows));
     }
     ensure_fits(&format!("training with {rows} examples at a time (train.batch / train.accumulate)"), bytes)?;
     let device = device.clone().autodiff();
-    let make = Make { shape: &shape, classes: subject.classes.len(), seed: experiment.seed, device: &device };
+    let make = Make {
+        shape: &shape,
+        classes: subject.classes.len(),
+        beside: subject.beside(),
+        seed: experiment.seed,
+        device: &device,
+    };
     let config = &experiment.train;
     let mut averages = BTreeMap::new();
     let mut parts = Vec::new();
@@ -440,9 +456,19 @@ impl Prepared {
         let networks = self.parts.iter().map(network).collect();
         let mut model = Model::of(&name, networks, &self.description, &self.device)?;
         model.data = Some(self.experiment.data.clone());
+        model.sample = self.sampled_now(&model.sample)?;
         let model = model.with_truth_of(&self.experiment.data.source);
         let which = if self.averages.is_empty() { Weights::Raw } else { Weights::Ema };
         Ok(model.with_weights_of_step(which, self.step, &self.experiment, self.from.is_some()))
+    }
+
+    /// How samples are drawn while it trains: until levels are found for an optimized grid, on that of Karras et al.
+    fn sampled_now(&self, config: &SampleConfig) -> Result<SampleConfig> {
+        let found = Grids::read(&self.run.grids_path())?.listed(config);
+        Ok(found.unwrap_or_else(|| {
+            let spacing = Spacing::Karras { rho: 7.0 };
+            SampleConfig { grid: Grid { spacing, ..config.grid.clone() }, ..config.clone() }
+        }))
     }
 
     /// What the learners see in the turn of one of them: its network trainable, the others constants.
@@ -644,6 +670,7 @@ pub fn train(mut state: Prepared, watch: &mut dyn Watch) -> Result<Trained> {
     let part = config.batch / config.accumulate;
     let position = state.step * config.batch as u64;
     let mut batches = Ahead::new(state.loader.clone(), position, part, AHEAD * config.accumulate);
+    let mut kept = None;
     let started = Instant::now();
     watch.event(Event::Note(&state.opening()));
     state.notes.iter().for_each(|note| watch.event(Event::Note(note)));
@@ -678,7 +705,7 @@ pub fn train(mut state: Prepared, watch: &mut dyn Watch) -> Result<Trained> {
         }
         if state.evaluation_is_due() {
             let from = Instant::now();
-            numbers.extend(evaluated(&state, watch)?);
+            numbers.extend(evaluated(&state, &mut kept, watch)?);
             state.window.away += from.elapsed();
         }
         if !numbers.is_empty() {
@@ -775,11 +802,24 @@ fn in_metrics(metric: &AnyMetric) -> String {
     format!("evaluate/{}", metric.kind())
 }
 
+/// Measures samples as they are now. What they are compared with is read, and turned to features, once for all steps.
+fn measured(state: &Prepared, kept: &mut Option<Kept>, watch: &mut dyn Watch) -> Result<Evaluation> {
+    let (model, options) = (state.model()?, state.evaluation());
+    let sampling = model.sample.clone();
+    let of = Of::Model(Box::new(model));
+    let mut compared = match kept.take() {
+        Some(kept) => Compared::again(&of, &options, kept)?,
+        None => Compared::of(&of, &options)?,
+    };
+    let found = compared.keep(watch).and_then(|()| compared.measure(Some(&sampling), &mut |_, _| {}, watch));
+    *kept = Some(compared.into_kept());
+    found
+}
+
 /// The metrics of samples as they are now, of which the best checkpoint is kept. Early weights may give no finite samples, and a stop
 /// may come: neither ends the training, which goes on without these numbers.
-fn evaluated(state: &Prepared, watch: &mut dyn Watch) -> Result<Vec<(String, f64)>> {
-    let found = state.model().and_then(|model| evaluate(&Of::Model(Box::new(model)), &state.evaluation(), watch));
-    let found = match found {
+fn evaluated(state: &Prepared, kept: &mut Option<Kept>, watch: &mut dyn Watch) -> Result<Vec<(String, f64)>> {
+    let found = match measured(state, kept, watch) {
         Err(error) if [Kind::Stopped, Kind::NotFinite].contains(&error.kind()) => {
             watch.event(Event::Note(&format!("samples of step {} were not measured: {error}", state.step)));
             return Ok(Vec::new());

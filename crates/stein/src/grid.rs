@@ -59,6 +59,9 @@ pub enum Spacing {
         /// σ/α of every level, noisiest first, without the clean end; the number of steps follows from it.
         noise: Vec<f64>,
     },
+    /// Levels that `stein sweep --grids optimized` found for the model, the sampler and the number of steps (see
+    /// [`optimized`](crate::optimized)); whoever draws samples looks them up and lists them.
+    Optimized {},
 }
 
 fn default_rho() -> f64 {
@@ -82,9 +85,12 @@ impl Spacing {
         }
     }
 
-    /// The names of those that need no list of levels, as in files and on the command line.
+    /// The names of those that need neither a list of levels nor a model, as in files and on the command line.
     pub const NAMES: &'static [&'static str] =
         &["uniform", "karras", "log_snr", "shifted", "geometric", "leading", "trailing", "quadratic"];
+
+    /// The name of the one that is fitted to a model.
+    pub const OPTIMIZED: &'static str = "optimized";
 
     /// Whether it picks levels of a discrete schedule.
     fn picks_trained_levels(&self) -> bool {
@@ -110,12 +116,13 @@ impl Spacing {
             "leading" => Self::Leading { offset: 0 },
             "trailing" => Self::Trailing {},
             "quadratic" => Self::Quadratic {},
+            Self::OPTIMIZED => Self::Optimized {},
             "given" => {
                 return Err(crate::Error::new(
                     "the given grid lists its levels: --set 'sample.grid.spacing={kind=\"given\", noise=[80.0, 0.5]}'",
                 ));
             }
-            _ => return Err(stein_base::names::unknown("grid", kind, Self::NAMES)),
+            _ => return Err(stein_base::names::unknown("grid", kind, &[Self::NAMES, &[Self::OPTIMIZED]].concat())),
         })
     }
 }
@@ -181,7 +188,7 @@ impl Grid {
     /// # Errors
     /// No steps; a start or end outside the schedule; a spacing of trained levels on a schedule that has none, or more
     /// steps than levels, or one step of leading or quadratic; a spacing in σ/α where α is 0; given levels that do not fall, or
-    /// that the schedule does not reach.
+    /// that the schedule does not reach; an optimized grid, whose levels are the model's.
     pub fn kernels(&self, schedule: &dyn Schedule) -> Result<Vec<Kernel>> {
         let steps = self.intervals();
         ensure!(
@@ -216,6 +223,11 @@ impl Grid {
             Spacing::Geometric {} => ends.in_sigma_ratios(schedule),
             Spacing::Leading { .. } | Spacing::Trailing {} | Spacing::Quadratic {} => self.trained(schedule, points)?,
             Spacing::Given { noise } => self.listed(schedule, noise)?,
+            Spacing::Optimized {} => {
+                return Err(crate::Error::new(
+                    "the optimized grid has the levels found for a model and a sampler: list them as a given grid",
+                ));
+            }
         };
         // The ends are exact, whatever a round trip through σ/α rounds to.
         if !self.spacing.names_levels() {

@@ -187,6 +187,68 @@ fn samples_of_a_class_are_numbered_as_the_data() {
     assert_eq!(found["agreement"]["value"], 0.75, "{found}");
 }
 
+/// Two classes of squares: samples are copies of the data but for those drawn for the second class, of which a half are of the first.
+fn two_classes(folder: &Folder, n: usize) -> [String; 2] {
+    let picture = |i: usize, class: usize| -> Vec<f32> {
+        (0..16)
+            .map(|place| if place / 8 == class { 0.9 - 0.1 * ((i * 7 + place * 3) % 5) as f32 } else { 0.1 })
+            .collect()
+    };
+    let label = |name: &str, of: &dyn Fn(usize) -> usize| {
+        let mut labels: NpyFile<i64> = NpyFile::new(folder.at(&format!("{name}.labels.npy")), &[n]).unwrap();
+        labels.write(&(0..n).map(|i| of(i) as i64).collect::<Vec<_>>()).unwrap();
+        labels.finish().unwrap();
+    };
+    let data: Vec<f32> = (0..n).flat_map(|i| picture(i, i % 2)).collect();
+    let samples: Vec<f32> = (0..n).flat_map(|i| picture(i, usize::from(i % 4 == 1))).collect();
+    label("data.npy", &|i| i % 2);
+    label("samples.npy", &|i| i % 2);
+    [folder.write("samples.npy", &[n, 4, 4, 1], &samples), folder.write("data.npy", &[n, 4, 4, 1], &data)]
+}
+
+#[test]
+fn classes_are_measured_one_by_one() {
+    let folder = Folder::new();
+    let [samples, data] = two_classes(&folder, 80);
+    let page = folder.at("page");
+    let of = ["evaluate", &samples, "--against", &data, "--metrics", "precision,agreement"];
+    let plain = json(&[&of[..], &["--report", &page]].concat());
+    let found = json(&[&of[..], &["--by-class"]].concat());
+    // Beyond the page classes are told where they are asked for, and nothing else changes.
+    assert_eq!((plain.get("by_class"), &plain["precision"]), (None, &found["precision"]));
+    assert_eq!(plain["agreement"], found["agreement"]);
+    assert_eq!(plain["agreement"].get("parts"), None, "{plain}");
+    let classes = found["by_class"].as_object().unwrap();
+    assert_eq!(classes.len(), 2);
+    let [zeros, ones] = ["0", "1"].map(|name| &classes[name]);
+    for class in [zeros, ones] {
+        assert_eq!((&class["samples"], &class["reference_n"]), (&40.into(), &40.into()), "{found}");
+    }
+    // 40 rows of 16 numbers have a Fréchet distance. That of the first class, whose rows are those of the data, is 0 up to rounding of
+    // sums of squares; the half of the second class that is of the first is far from the data.
+    let value = |class: &Value, name: &str| class[name]["value"].as_f64().unwrap();
+    assert!(value(zeros, "frechet").abs() < 1e-6 && value(ones, "frechet") > 0.5, "{found}");
+    assert_eq!((value(zeros, "agreement"), value(ones, "agreement")), (1.0, 0.5), "{found}");
+    // Standard error of a binomial.
+    assert_eq!(ones["agreement"]["error"].as_f64().unwrap(), (0.25f64 / 40.0).sqrt());
+    assert_eq!((value(zeros, "coverage"), value(zeros, "recall")), (1.0, 1.0));
+    let text = fs::read_to_string(Path::new(&page).join("index.html")).unwrap();
+    assert!(text.contains("Each class") && text.contains("0.5000 ± 0.07906"), "{text}");
+    let said = run(&[&of[..], &["--by-class"]].concat());
+    assert!(said.contains("class  samples  reference") && said.contains("Each Fréchet distance"), "{said}");
+
+    // Too few rows of a class for the covariance of 16 numbers; agreement is told though it is no metric of all.
+    let [samples, data] = two_classes(&folder, 24);
+    let few = json(&["evaluate", &samples, "--against", &data, "--metrics", "energy", "--by-class"]);
+    assert!(few.get("agreement").is_none(), "{few}");
+    let ones = &few["by_class"]["1"];
+    assert!(ones.get("frechet").is_none() && value(ones, "kernel") > 0.0 && value(ones, "agreement") == 0.5, "{few}");
+    let said = run(&["evaluate", &samples, "--against", &data, "--metrics", "energy", "--by-class"]);
+    assert!(said.contains("too few rows: it takes more than the 16 numbers"), "{said}");
+    let plain = folder.write("plain.npy", &[24, 4, 4, 1], &[0.5; 24 * 16]);
+    assert!(refuse(&["evaluate", &plain, "--against", &data, "--by-class"]).contains("--by-class needs the class"));
+}
+
 #[test]
 fn what_cannot_be_measured_is_refused_before_work_starts() {
     let folder = Folder::new();
@@ -250,6 +312,24 @@ fn a_sweep_shows_the_order_of_samplers() {
     );
     let text = run(&[&arguments[..], &["-o", &png]].concat());
     assert!(text.contains("take --sampler ") && Path::new(&png).exists(), "{text}");
+    // Levels that were fitted are found again by their name; those of another number of steps are not there.
+    let fitted = json(&["sweep", &model, "--samplers", "ddim", "--steps", "6", "--grids", "optimized", "-n", "200"]);
+    let levels: Vec<f64> =
+        fitted["tried"][0]["levels"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+    assert_eq!(levels.len(), 6);
+    assert_eq!(fitted["recommended"], "--sampler ddim --steps 6 --grid optimized");
+    let optimized = ["sample", &model, "-n", "5", "--sampler", "ddim", "--grid", "optimized"];
+    run(&[&optimized[..], &["--steps", "6", "-o", &folder.at("o.csv")]].concat());
+    let record: Value = serde_json::from_slice(&fs::read(folder.at("o.csv.json")).unwrap()).unwrap();
+    let text = record.to_string();
+    let listed: Vec<String> = levels.iter().map(|level| Value::from(*level).to_string()).collect();
+    assert!(text.contains(&format!("[{}]", listed.join(","))), "{text}");
+    let said = refuse(&[&optimized[..], &["--steps", "7", "-o", &folder.at("p.csv")]].concat());
+    assert!(said.contains("--samplers 'ddim' --steps 7 --grids optimized"), "{said}");
+    let said = refuse(
+        &[&optimized[..], &["--steps", "6", "--set", "sample.sampler.eta=0.5", "-o", &folder.at("p.csv")]].concat(),
+    );
+    assert!(said.contains("--samplers 'ddim{eta=0.5}'"), "{said}");
     // What is advised is a command line.
     let line = text.lines().last().unwrap();
     let flags: Vec<&str> = line["take ".len()..line.find(':').unwrap()].split(' ').collect();

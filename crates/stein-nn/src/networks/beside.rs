@@ -10,10 +10,10 @@ use crate::ops::Dual;
 #[derive(Module, Debug)]
 pub struct Beside {
     network: AnyNetwork,
-    #[module(skip)]
-    size: [usize; 3],
-    #[module(skip)]
+    height: usize,
+    width: usize,
     channels: usize,
+    beside: usize,
 }
 
 impl Beside {
@@ -41,9 +41,9 @@ impl Beside {
         seed: u64,
         device: &stein::Device,
     ) -> Result<Self> {
-        let size = height_width_channels(shape)?;
-        let network = config.build(&wider(size, beside), classes, seed, device)?;
-        Ok(Self { network, size: size.into(), channels: beside })
+        let [height, width, channels] = height_width_channels(shape)?;
+        let network = config.build(&[height, width, channels + beside], classes, seed, device)?;
+        Ok(Self { network, height, width, channels, beside })
     }
 
     /// How large it is, without making it.
@@ -51,33 +51,29 @@ impl Beside {
     /// # Errors
     /// As [`build`](Self::build).
     pub fn size(config: &NetworkConfig, shape: &[usize], beside: usize, classes: usize) -> Result<NetworkSize> {
-        config.size(&wider(height_width_channels(shape)?, beside), classes)
+        let [height, width, channels] = height_width_channels(shape)?;
+        config.size(&[height, width, channels + beside], classes)
     }
-}
-
-fn wider((height, width, channels): (usize, usize, usize), beside: usize) -> [usize; 3] {
-    [height, width, channels + beside]
 }
 
 impl Network for Beside {
     fn forward(&self, x: Dual<2>, context: &Context) -> Result<Dual<2>> {
-        let [height, width, channels] = self.size;
+        let Self { height, width, channels, beside, .. } = *self;
         check_width(&x, height * width * channels)?;
         let rows = x.dims()[0];
         let Some(image) = &context.given.image else {
             return Err(Error::new(format!(
-                "this network is shown {} channels beside its input: the condition has to have an image for each row",
-                self.channels
+                "this network is shown {beside} channels beside its input: the condition has to have an image for each row"
             )));
         };
         ensure!(
-            image.dims() == [rows, height, width, self.channels],
+            image.dims() == [rows, height, width, beside],
             "the condition has images of {:?}: this network is shown {:?} beside its input",
             image.dims(),
-            [rows, height, width, self.channels]
+            [rows, height, width, beside]
         );
         let image = image.clone().cast(x.value.dtype()).to_device(&x.value.device());
-        let all = channels + self.channels;
+        let all = channels + beside;
         let both = Dual::cat(vec![x.reshape([rows, height, width, channels]), image.into()], 3);
         // The network itself takes no image, which is part of its input now.
         let given = Condition { image: None, ..context.given.clone() };

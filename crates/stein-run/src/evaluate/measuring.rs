@@ -4,7 +4,8 @@ use stein::{Result, ensure};
 use stein_metrics::{Accumulator, AnyMetric, Batch, Content, Measured, Pairing, Session, Side, Values};
 
 use super::{
-    EvaluateOptions,
+    ByClass, EvaluateOptions,
+    by_class::Classes,
     features::{Extracted, Extractor},
     sides::Sides,
 };
@@ -46,7 +47,11 @@ pub(super) struct Measuring {
     seen: usize,
     /// Moments to be written.
     moments: Option<Accumulator>,
+    by_class: Option<Classes>,
 }
+
+/// A metric, what it says, and how many rows of the reference it was given.
+pub(super) type Taken = (AnyMetric, Result<Measured>, usize);
 
 /// Whether a metric takes every row of the reference, which costs it little or is what it is about.
 fn takes_all(metric: &AnyMetric) -> bool {
@@ -63,6 +68,7 @@ impl Measuring {
         sides: &Sides,
         extractor: Option<&dyn Extractor>,
         options: &EvaluateOptions,
+        by_class: bool,
     ) -> Result<Self> {
         let dim = |content| match (content, extractor) {
             (Content::Numbers, Some(extractor)) => extractor.dim(),
@@ -71,6 +77,11 @@ impl Measuring {
         };
         let mut groups: Vec<Group> = Vec::new();
         let order = metrics.iter().map(|metric| metric.kind().to_owned()).collect();
+        let mut metrics = metrics.to_vec();
+        let by_class = match by_class {
+            true => Some(Classes::new(sides, dim(Content::Numbers), options, &mut metrics)?),
+            false => None,
+        };
         for content in [Content::Numbers, Content::Picture, Content::Classes] {
             for all in [true, false] {
                 let of: Vec<AnyMetric> = metrics
@@ -98,7 +109,7 @@ impl Measuring {
         );
         let moments = if writes { Some(Accumulator::new(dim(Content::Numbers))?) } else { None };
         let reference = (references, options.reference_n.unwrap_or(PAIRED).min(references));
-        Ok(Self { groups, order, reference, seen: 0, moments })
+        Ok(Self { groups, order, reference, seen: 0, moments, by_class })
     }
 
     /// Takes some rows of a side.
@@ -138,6 +149,10 @@ impl Measuring {
                 group.given += taken.len();
             }
         }
+        if let (Some(classes), Some(labels)) = (&mut self.by_class, labels) {
+            let numbers = extracted.as_ref().map_or(values, |extracted| &extracted.features);
+            classes.take(side, numbers, labels, &taken)?;
+        }
         if side == Side::Reference
             && let Some(moments) = &mut self.moments
         {
@@ -147,24 +162,28 @@ impl Measuring {
         Ok(())
     }
 
-    /// What the metrics say, in the order they were asked for, each with the number of rows it was compared with.
-    pub(super) fn finish(
-        self,
-        options: &EvaluateOptions,
-        extractor: &str,
-    ) -> Result<Vec<(AnyMetric, Measured, usize)>> {
+    /// What the metrics say, in the order they were asked for, each with the number of rows it was compared with, and what they say of
+    /// each class.
+    pub(super) fn finish(self, options: &EvaluateOptions, extractor: &str) -> Result<Finished> {
         if let (Some(moments), Some(path)) = (self.moments, &options.reference) {
             let mut moments = moments.finish()?;
             extractor.clone_into(&mut moments.extractor);
             moments.save(path)?;
         }
-        let mut all = Vec::new();
+        let mut all: Vec<Taken> = Vec::new();
         for Group { metrics, session, given, .. } in self.groups {
-            for (metric, measured) in metrics.into_iter().zip(session.finish()) {
-                all.push((metric, measured?, given));
-            }
+            all.extend(metrics.into_iter().zip(session.finish()).map(|(metric, measured)| (metric, measured, given)));
         }
+        let by_class = self.by_class.map(|classes| classes.finish(&mut all));
         all.sort_by_key(|(metric, _, _)| self.order.iter().position(|kind| kind == metric.kind()));
-        Ok(all)
+        let measured =
+            all.into_iter().map(|(metric, measured, given)| Ok((metric, measured?, given))).collect::<Result<_>>()?;
+        Ok(Finished { measured, by_class })
     }
+}
+
+/// What was measured.
+pub(super) struct Finished {
+    pub(super) measured: Vec<(AnyMetric, Measured, usize)>,
+    pub(super) by_class: Option<ByClass>,
 }

@@ -1,5 +1,6 @@
 //! How good samples are: metrics of a model, a file or a folder against data, in one pass over each.
 
+mod by_class;
 mod features;
 mod lpips;
 mod measuring;
@@ -7,10 +8,11 @@ mod report;
 mod shipped;
 mod sides;
 
+pub use by_class::{ByClass, OfClass};
 pub use features::FEATURES;
 pub(crate) use lpips::register as register_metrics;
 pub use report::Evaluation;
-pub(crate) use report::{short, told};
+pub(crate) use report::{aligned, short, told};
 pub use shipped::{ACCURACY, Shipped};
 
 use std::{
@@ -20,6 +22,7 @@ use std::{
 };
 
 use stein::{Device, Error, Result, ensure};
+use stein_base::memory;
 use stein_data::{Shape, Split};
 use stein_metrics::{AnyMetric, Content, Layout, Moments, Needs, Pairing, Side, Wanted};
 use toml::Table;
@@ -27,9 +30,9 @@ use toml::Table;
 use crate::{Changes, Classes, Event, Model, Plan, RunDir, SampleConfig, Watch, Weights};
 
 use features::Extractor;
-use measuring::{Chunk, Measuring};
+use measuring::{Chunk, Finished, Measuring};
 use report::Leave;
-use sides::{Part, Sides};
+use sides::{Against, Sides};
 
 /// Whose samples are measured.
 pub enum Of {
@@ -95,6 +98,8 @@ pub struct EvaluateOptions {
     pub sampling: Changes,
     /// Directory with data sets.
     pub folder: Option<PathBuf>,
+    /// Whether each class is measured by itself too, which the page has wherever samples and data have classes.
+    pub by_class: bool,
     /// A directory for a page with pictures, the nearest data beside the samples, and a grid of both.
     pub report: Option<PathBuf>,
     /// Whether files may be replaced that this program did not write.
@@ -118,6 +123,7 @@ impl Default for EvaluateOptions {
             seed: 0,
             sampling: Changes::default(),
             folder: None,
+            by_class: false,
             report: None,
             force: false,
         }
@@ -180,6 +186,9 @@ pub(crate) fn check_evaluation(model: Model, options: &EvaluateOptions) -> Resul
 /// Is shown samples and the class of each.
 pub(crate) type Seen<'a> = dyn FnMut(&[f32], Option<&[u32]>) + 'a;
 
+/// The part of the memory there is that rows may take which are kept to be measured against again.
+const KEPT: u64 = 4;
+
 /// What samples are compared with, and by which metrics.
 pub(crate) struct Compared<'a> {
     options: &'a EvaluateOptions,
@@ -187,18 +196,44 @@ pub(crate) struct Compared<'a> {
     extractor: Option<Box<dyn Extractor>>,
     metrics: Vec<AnyMetric>,
     /// The rows of the other sides, where they are measured against more than once.
-    kept: Option<Vec<(Side, Chunk)>>,
+    rows: Option<Vec<(Side, Chunk)>>,
+}
+
+/// What samples were compared with, for those of a model that comes later.
+pub(crate) struct Kept {
+    against: Against,
+    extractor: Option<Box<dyn Extractor>>,
+    rows: Option<Vec<(Side, Chunk)>>,
 }
 
 impl<'a> Compared<'a> {
     /// Fails for all that is wrong with what is asked for.
     pub(crate) fn of(of: &'a Of, options: &'a EvaluateOptions) -> Result<Self> {
-        lpips::register();
-        let sides = Sides::of(of, options)?;
+        let sides = Sides::of(of, options, Against::of(of, options)?)?;
         let extractor = features::named(options, sides.shape, &device(of))?;
+        Self::made(options, sides, extractor, None)
+    }
+
+    /// With what others were compared with, of the same options.
+    pub(crate) fn again(of: &'a Of, options: &'a EvaluateOptions, kept: Kept) -> Result<Self> {
+        let Kept { against, extractor, rows } = kept;
+        Self::made(options, Sides::of(of, options, against)?, extractor, rows)
+    }
+
+    fn made(
+        options: &'a EvaluateOptions,
+        sides: Sides<'a>,
+        extractor: Option<Box<dyn Extractor>>,
+        rows: Option<Vec<(Side, Chunk)>>,
+    ) -> Result<Self> {
+        lpips::register();
         check_moments(options, extractor.as_deref())?;
         let metrics = metrics(options, &sides, extractor.as_deref())?;
-        Ok(Self { options, sides, extractor, metrics, kept: None })
+        ensure!(
+            !options.by_class || sides.labeled(),
+            "--by-class needs the class of every sample and of the data: give data with classes"
+        );
+        Ok(Self { options, sides, extractor, metrics, rows })
     }
 
     /// The metrics.
@@ -206,24 +241,53 @@ impl<'a> Compared<'a> {
         &self.metrics
     }
 
-    /// Keeps what samples are compared with in memory, as the metrics take it.
+    /// What samples are compared with, for others.
+    pub(crate) fn into_kept(self) -> Kept {
+        Kept { against: self.sides.into_against(), extractor: self.extractor, rows: self.rows }
+    }
+
+    /// Keeps what samples are compared with as the metrics take it, unless it is kept already, or more than a quarter of the memory:
+    /// then it is read and turned to features again for all samples that come.
     pub(crate) fn keep(&mut self, watch: &mut dyn Watch) -> Result<()> {
+        let extracted = self.extractor.as_ref().map_or(0, |it| it.dim() + it.classes().unwrap_or(0));
+        // Where features are compared, the data themselves are looked at by metrics of pictures alone.
+        let plain = extracted == 0 || self.metrics.iter().any(|metric| metric.needs().content == Content::Picture);
+        let row = 4 * (extracted + if plain { self.sides.shape.len() } else { 0 } + 1);
+        let rows: usize = self.looked_at().map(|side| self.sides.rows(side)).sum();
+        let bytes = (row as u64).saturating_mul(rows as u64);
+        if self.rows.is_some() || memory::available().is_some_and(|here| bytes > here / KEPT) {
+            return Ok(());
+        }
         let mut kept = Vec::new();
-        self.others(watch, &mut |side, chunk| {
+        self.others(watch, &mut |side, mut chunk| {
+            if !plain {
+                chunk.values = Vec::new();
+            }
             kept.push((side, chunk));
             Ok(())
         })?;
-        self.kept = Some(kept);
+        self.rows = Some(kept);
         Ok(())
+    }
+
+    /// Whether each class is measured by itself.
+    fn by_class(&self) -> bool {
+        self.options.by_class || (self.options.report.is_some() && self.sides.labeled())
+    }
+
+    /// The other sides that some metric looks at.
+    fn looked_at(&self) -> impl Iterator<Item = Side> + Clone {
+        let needs: Vec<Needs> = self.metrics.iter().map(|metric| metric.needs()).collect();
+        let reference =
+            needs.iter().any(|needs| needs.reference) || measuring::writes_moments(self.options) || self.by_class();
+        let held_out = needs.iter().any(|needs| needs.held_out != Wanted::No);
+        let sides = [(Side::Reference, reference), (Side::HeldOut, held_out)];
+        sides.into_iter().filter(|(_, looked_at)| *looked_at).map(|(side, _)| side)
     }
 
     /// The rows of the other sides that some metric looks at, some at a time.
     fn others(&self, watch: &mut dyn Watch, take: &mut dyn FnMut(Side, Chunk) -> Result<()>) -> Result<()> {
-        let needs: Vec<Needs> = self.metrics.iter().map(|metric| metric.needs()).collect();
-        let reference = needs.iter().any(|needs| needs.reference) || measuring::writes_moments(self.options);
-        let held_out = needs.iter().any(|needs| needs.held_out != Wanted::No);
-        let looked_at = [(Side::Reference, reference), (Side::HeldOut, held_out)];
-        let sides = looked_at.into_iter().filter(|(_, looked_at)| *looked_at).map(|(side, _)| side);
+        let sides = self.looked_at();
         let of: usize = sides.clone().map(|side| self.sides.rows(side)).sum();
         let mut done = 0;
         for side in sides {
@@ -254,8 +318,9 @@ impl<'a> Compared<'a> {
     ) -> Result<Evaluation> {
         let started = Instant::now();
         let (sides, dim) = (&self.sides, self.sides.shape.len());
-        let mut measuring = Measuring::new(&self.metrics, sides, self.extractor.as_deref(), self.options)?;
-        match &self.kept {
+        let mut measuring =
+            Measuring::new(&self.metrics, sides, self.extractor.as_deref(), self.options, self.by_class())?;
+        match &self.rows {
             Some(kept) => kept.iter().try_for_each(|(side, chunk)| measuring.take(*side, chunk))?,
             None => self.others(watch, &mut |side, chunk| measuring.take(side, &chunk))?,
         }
@@ -269,14 +334,18 @@ impl<'a> Compared<'a> {
             Ok(())
         })?;
         let features = self.extractor.as_ref().map_or_else(|| "none".to_owned(), |extractor| extractor.name());
+        let Finished { measured, by_class } = measuring.finish(self.options, &features)?;
         Ok(Evaluation {
-            measured: measuring.finish(self.options, &features)?,
+            measured,
+            by_class,
+            shows_classes: self.options.by_class,
             samples: sides.samples.name().to_owned(),
             n: sides.samples.count(),
             sampled,
             reference: sides.reference_name(),
             reference_n: sides.rows(Side::Reference),
             held_out: sides.part(Side::HeldOut).map(|part| (part.name().to_owned(), part.count())),
+            unread: sides.unread().map(String::from),
             features,
             seconds: started.elapsed().as_secs_f64(),
         })
@@ -393,10 +462,11 @@ fn lacks(metric: &AnyMetric, sides: &Sides, extractor: Option<&dyn Extractor>) -
     );
     ensure!(
         needs.held_out != Wanted::Needed || sides.part(Side::HeldOut).is_some(),
-        "it needs data that were not trained on: give them by --held-out"
+        "it needs data that were not trained on: give them by --held-out{}",
+        sides.unread().map(|why| format!(", since the test part cannot be read ({why})")).unwrap_or_default()
     );
     ensure!(
-        !needs.labels || (sides.samples.labeled() && sides.part(Side::Reference).is_some_and(Part::labeled)),
+        !needs.labels || sides.labeled(),
         "it needs the class of every sample and of the data: give data with classes"
     );
     ensure!(

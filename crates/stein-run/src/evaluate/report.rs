@@ -11,7 +11,10 @@ use stein_base::files::write_atomically;
 use stein_data::Shape;
 use stein_metrics::{AnyMetric, Better, Measured, Neighbors, Rows, Side};
 
-use super::sides::{Part, Sides};
+use super::{
+    ByClass,
+    sides::{Part, Sides},
+};
 use crate::{
     Summary,
     html::{Section, report},
@@ -24,6 +27,10 @@ use crate::{
 pub struct Evaluation {
     /// The metrics in their order, what each says, and how many rows of the reference it took.
     pub measured: Vec<(AnyMetric, Measured, usize)>,
+    /// What was measured of each class, if it was.
+    pub by_class: Option<ByClass>,
+    /// Whether that was asked for beyond the page, in the text and the JSON.
+    pub(super) shows_classes: bool,
     /// Whose samples they are.
     pub samples: String,
     /// Their number.
@@ -36,6 +43,8 @@ pub struct Evaluation {
     pub reference_n: usize,
     /// The data that were held out, and their number.
     pub held_out: Option<(String, usize)>,
+    /// Why the data have a held-out part that could not be read, if so.
+    pub unread: Option<String>,
     /// What turned them into the rows that were compared.
     pub features: String,
     /// Seconds it took.
@@ -107,11 +116,20 @@ impl Evaluation {
         if let Some((name, count)) = &self.held_out {
             lines.push(format!("held out   {count} of {name}"));
         }
+        if let Some(why) = &self.unread {
+            lines.push(format!("held out   none, since the test part cannot be read: {why}"));
+        }
         lines.push(format!("features   {}", self.features));
         lines
     }
 
-    /// One object: of every metric its value, error, further numbers and notes; under `about` what was compared.
+    /// What was measured of each class, where that is said beyond the page.
+    fn shown_classes(&self) -> Option<&ByClass> {
+        self.by_class.as_ref().filter(|_| self.shows_classes)
+    }
+
+    /// One object: of every metric its value, error, further numbers and notes; under `about` what was compared; under `by_class`, if
+    /// that was asked for, the same of every class.
     pub fn json(&self) -> Value {
         let mut object = Map::new();
         for (metric, measured, rows) in &self.measured {
@@ -138,7 +156,7 @@ impl Evaluation {
                 "seconds": sampled.seconds,
             })
         });
-        let about = json!({
+        let mut about = json!({
             "samples": self.samples,
             "n": self.n,
             "sampled": sampled,
@@ -149,7 +167,13 @@ impl Evaluation {
             "features": self.features,
             "seconds": self.seconds,
         });
+        if let Some(why) = &self.unread {
+            about["held_out_unread"] = json!(why);
+        }
         object.insert("about".to_owned(), about);
+        if let Some(by_class) = self.shown_classes() {
+            object.insert("by_class".to_owned(), by_class.json());
+        }
         object.into()
     }
 
@@ -180,8 +204,25 @@ impl fmt::Display for Evaluation {
             let line = format!("{name:<0$}  {value:<1$}  {better:<2$}  {notes}", width(0), width(1), width(2));
             writeln!(f, "{}", line.trim_end())?;
         }
-        Ok(())
+        let Some(by_class) = self.shown_classes() else { return Ok(()) };
+        writeln!(f)?;
+        write!(f, "{}", aligned(&[vec![by_class.header()], by_class.rows()].concat()))?;
+        by_class.notes().iter().try_for_each(|note| writeln!(f, "{note}"))
     }
+}
+
+/// Lines of cells in columns, the first to the left and the others to the right.
+pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let line = |row: &Vec<String>| {
+        let cells: Vec<String> = row
+            .iter()
+            .enumerate()
+            .map(|(i, cell)| if i == 0 { format!("{cell:<0$}", width(i)) } else { format!("{cell:>0$}", width(i)) })
+            .collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
 }
 
 /// Samples that are shown.
@@ -240,6 +281,11 @@ impl Leave {
         let header = ["metric", "value", "which is better", "notes"].map(String::from).to_vec();
         let rows = evaluation.table().into_iter().map(|row| row.to_vec()).collect();
         let mut sections = vec![Section::Code(evaluation.about().join("\n")), Section::Table { header, rows }];
+        if let Some(by_class) = &evaluation.by_class {
+            sections.push(Section::Heading("Each class".into()));
+            sections.push(Section::Table { header: by_class.header(), rows: by_class.rows() });
+            sections.push(Section::Text(by_class.notes().join("\n")));
+        }
         if let Shape::Image { .. } = sides.shape {
             sections.extend(pictures(shown, sides)?);
         }

@@ -1,6 +1,6 @@
 //! The rows that are compared: samples as they are drawn or read, the reference and what was held out.
 
-use stein::{Keys, Result, ensure, exact::Exact, names};
+use stein::{Keys, Kind, Result, ensure, exact::Exact, names};
 use stein_data::{Data, Shape, Split};
 use stein_metrics::Side;
 
@@ -150,17 +150,18 @@ impl Samples<'_> {
     }
 }
 
-/// What is compared.
-pub(super) struct Sides<'a> {
-    pub(super) samples: Samples<'a>,
-    pub(super) shape: Shape,
+/// What samples are compared with, as it was read.
+pub(super) struct Against {
+    /// How the reference is read, if it is data.
+    config: Option<DataConfig>,
     reference: Option<Part>,
     held_out: Option<Part>,
+    /// Why the held-out part of the data, which was not asked for by name, is not there though there is one.
+    unread: Option<String>,
 }
 
-impl<'a> Sides<'a> {
-    pub(super) fn of(of: &'a Of, options: &EvaluateOptions) -> Result<Self> {
-        ensure!(options.n != Some(0), "0 samples were asked for: give -n at least 1");
+impl Against {
+    pub(super) fn of(of: &Of, options: &EvaluateOptions) -> Result<Self> {
         let own = match of {
             Of::Model(model) => model.data.as_ref(),
             Of::Data(_) => None,
@@ -180,6 +181,7 @@ impl<'a> Sides<'a> {
             (None, Of::Model(model)) => exact_draws(model, options)?,
             (None, Of::Data(_)) => None,
         };
+        let mut unread = None;
         let held_out = match (&options.held_out, &config) {
             (Some(name), _) => {
                 let shape = reference.as_ref().map(|part| part.data.shape);
@@ -191,12 +193,35 @@ impl<'a> Sides<'a> {
             }
             // A part of the same data is held out, unless all of it is compared with.
             (None, Some(config)) if split == Split::Train && (!whole || config.source.whole().is_none()) => {
-                config.source.load(Split::Test, folder).ok()
+                match config.source.load(Split::Test, folder) {
+                    Ok(data) => Some(data),
+                    Err(error) if error.kind() == Kind::Empty => None,
+                    Err(error) => {
+                        unread = Some(error.to_string());
+                        None
+                    }
+                }
             }
             _ => None,
         };
         let classes = reference.as_ref().map(|part| part.data.class_names.clone()).unwrap_or_default();
         let held_out = held_out.map(|data| Part::numbered(data, &classes));
+        Ok(Self { config, reference, held_out, unread })
+    }
+}
+
+/// What is compared.
+pub(super) struct Sides<'a> {
+    pub(super) samples: Samples<'a>,
+    pub(super) shape: Shape,
+    against: Against,
+}
+
+impl<'a> Sides<'a> {
+    pub(super) fn of(of: &'a Of, options: &EvaluateOptions, against: Against) -> Result<Self> {
+        ensure!(options.n != Some(0), "0 samples were asked for: give -n at least 1");
+        let Against { config, reference, held_out, .. } = &against;
+        let classes = reference.as_ref().map(|part| part.data.class_names.clone()).unwrap_or_default();
         let samples = match of {
             Of::Model(model) => {
                 let labeled = !model.subject.classes.is_empty() && model.trained;
@@ -204,11 +229,12 @@ impl<'a> Sides<'a> {
                 Samples::Drawn { model, count: options.n.unwrap_or(DRAWN), numbers }
             }
             Of::Data(name) => {
-                let config = match (&reference, &config) {
+                let config = match (reference, config) {
                     (Some(part), config) => named_for(part.data.shape, config.as_ref(), name)?,
                     _ => DataConfig::named(name, &[])?,
                 };
-                let mut part = Part::numbered(load_part(&config.source, true, Split::Train, folder)?, &classes);
+                let data = load_part(&config.source, true, Split::Train, options.folder.as_deref())?;
+                let mut part = Part::numbered(data, &classes);
                 part.count = part.count.min(options.n.unwrap_or(usize::MAX));
                 Samples::Read(Box::new(part))
             }
@@ -218,7 +244,7 @@ impl<'a> Sides<'a> {
             (_, Of::Model(model)) => model.subject.shape,
             _ => unreachable!("samples that are not read are drawn"),
         };
-        for other in [&reference, &held_out].into_iter().flatten() {
+        for other in [reference, held_out].into_iter().flatten() {
             ensure!(
                 Kind::Mismatch,
                 other.data.shape == shape,
@@ -230,13 +256,18 @@ impl<'a> Sides<'a> {
             );
             same_columns(of, &samples, other)?;
         }
-        Ok(Self { samples, shape, reference, held_out })
+        Ok(Self { samples, shape, against })
+    }
+
+    /// What samples are compared with, for others.
+    pub(super) fn into_against(self) -> Against {
+        self.against
     }
 
     pub(super) fn part(&self, side: Side) -> Option<&Part> {
         match side {
-            Side::Reference => self.reference.as_ref(),
-            Side::HeldOut => self.held_out.as_ref(),
+            Side::Reference => self.against.reference.as_ref(),
+            Side::HeldOut => self.against.held_out.as_ref(),
             Side::Samples => None,
         }
     }
@@ -246,7 +277,17 @@ impl<'a> Sides<'a> {
     }
 
     pub(super) fn reference_name(&self) -> Option<String> {
-        self.reference.as_ref().map(|part| part.name().to_owned())
+        self.against.reference.as_ref().map(|part| part.name().to_owned())
+    }
+
+    /// Why there are no held-out data though the data have such a part.
+    pub(super) fn unread(&self) -> Option<&str> {
+        self.against.unread.as_deref()
+    }
+
+    /// Whether every sample and all of the reference have a class.
+    pub(super) fn labeled(&self) -> bool {
+        self.samples.labeled() && self.part(Side::Reference).is_some_and(Part::labeled)
     }
 }
 

@@ -60,7 +60,7 @@ impl Family for ConsistencyModel {
         Ok(vec![Learner::new(NETWORK, network)])
     }
 
-    fn sizes(&self, shape: &[usize], classes: usize) -> Result<Vec<NetworkSize>> {
+    fn sizes(&self, shape: &[usize], classes: usize, _: usize) -> Result<Vec<NetworkSize>> {
         Ok(vec![self.network.size(shape, classes)?])
     }
 

@@ -10,7 +10,7 @@ use stein::{
     Weighting, ensure, exact::Exact, rows,
 };
 use stein_base::Explain;
-use stein_nn::{MlpConfig, NetworkConfig, NetworkSize};
+use stein_nn::{AnyNetwork, Beside, MlpConfig, NetworkConfig, NetworkSize};
 
 use super::{Batch, Capability, Family, Learned, Learner, Learners, Make, Networks, hide_classes};
 
@@ -143,11 +143,15 @@ impl Family for Diffusion {
             self.label_dropout == 0.0 || make.classes > 0,
             "family.label_dropout hides classes, and this model is not conditioned on one: set data.conditional = true, or leave it out"
         );
-        let network = self.network.build(make.shape, make.classes, make.seed, make.device)?;
+        let Make { shape, classes, beside, seed, device } = *make;
+        let network = match beside {
+            0 => self.network.build(shape, classes, seed, device)?,
+            beside => AnyNetwork::own(Beside::build(&self.network, shape, beside, classes, seed, device)?),
+        };
         let mut learners = vec![Learner::new(NETWORK, network)];
         if self.uncertainty {
             let config = MlpConfig { hidden: 64, blocks: 1, embedding_dim: 32, ..MlpConfig::default() };
-            let network = NetworkConfig::Mlp(config).build(&[1], 0, make.seed, make.device)?;
+            let network = NetworkConfig::Mlp(config).build(&[1], 0, seed, device)?;
             learners.push(Learner { averaged: false, ..Learner::new(UNCERTAINTY, network) });
         }
         Ok(learners)
@@ -157,8 +161,15 @@ impl Family for Diffusion {
         self.objective.as_ref().is_some_and(|objective| objective.needs_truth())
     }
 
-    fn sizes(&self, shape: &[usize], classes: usize) -> Result<Vec<NetworkSize>> {
-        Ok(vec![self.network.size(shape, classes)?])
+    fn sizes(&self, shape: &[usize], classes: usize, beside: usize) -> Result<Vec<NetworkSize>> {
+        Ok(vec![match beside {
+            0 => self.network.size(shape, classes)?,
+            beside => Beside::size(&self.network, shape, beside, classes)?,
+        }])
+    }
+
+    fn takes_pictures(&self) -> bool {
+        true
     }
 
     fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Tensor<1>>> {

@@ -47,12 +47,12 @@ pub trait Family: std::fmt::Debug + Send + Sync {
     /// Settings that are none of a network for such data.
     fn learners(&self, make: &Make) -> Result<Vec<Learner>>;
 
-    /// How large the networks of the learners are for states of this shape and a number of classes, so that what they need can be
+    /// How large the networks of the learners are for states of this shape, a number of classes and of channels beside, so that what they need can be
     /// compared with the memory there is before they are made; a family that names none is not looked at.
     ///
     /// # Errors
     /// Settings that are none of a network for such data.
-    fn sizes(&self, _shape: &[usize], _classes: usize) -> Result<Vec<NetworkSize>> {
+    fn sizes(&self, _shape: &[usize], _classes: usize, _beside: usize) -> Result<Vec<NetworkSize>> {
         Ok(Vec::new())
     }
 
@@ -76,6 +76,11 @@ pub trait Family: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// A network that is missing, and parts that do not fit, which settings that were checked rule out.
     fn learned(&self, networks: Networks) -> Result<Learned>;
+
+    /// Whether its networks can be shown pictures beside their input; default not.
+    fn takes_pictures(&self) -> bool {
+        false
+    }
 
     /// What [`learned`](Self::learned) gives, known before anything is built.
     fn serves(&self) -> &'static [Capability];
@@ -105,6 +110,8 @@ pub struct Make<'a> {
     pub shape: &'a [usize],
     /// Classes of the labels they are given, 0 for none.
     pub classes: usize,
+    /// Channels of the pictures they are shown beside their input, 0 for none.
+    pub beside: usize,
     /// Seed of the initial weights.
     pub seed: u64,
     /// Where the weights live; with autodiff where they are trained.

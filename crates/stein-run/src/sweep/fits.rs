@@ -9,9 +9,6 @@ use stein::{
 
 use crate::{Error, Event, Model, SampleConfig, Watch};
 
-/// The name of the grid that is fitted to the model.
-pub(super) const OPTIMIZED: &str = "optimized";
-
 /// Least candidate levels of a fitted grid, and the samples whose paths it is fitted to.
 const CANDIDATES: usize = 64;
 const FITTED: usize = 64;
@@ -21,16 +18,16 @@ const FITTED: usize = 64;
 pub(super) struct Fits(HashMap<u64, Paths>);
 
 impl Fits {
-    /// The grid of as many steps that fits the model and what the steps of the sampler are made of; `most` is the largest number of steps
+    /// The levels of as many steps that fit the model and what the steps of the sampler are made of; `most` is the largest number of steps
     /// that is tried.
-    pub(super) fn grid(
+    pub(super) fn levels(
         &mut self,
         model: &Model,
         config: &SampleConfig,
         sampler: &AnySampler,
         most: usize,
         watch: &mut dyn Watch,
-    ) -> Result<Grid> {
+    ) -> Result<Vec<f64>> {
         let (schedule, resolved) = config.resolve(model.schedule.as_ref(), model.trained)?;
         let schedule = schedule
             .ok_or_else(|| Error::new(format!("{} knows no levels, among which a grid could be fitted", model.name)))?;
@@ -67,7 +64,6 @@ impl Fits {
             Some(order) if order > 1 => Steps::Second,
             _ => Steps::First,
         };
-        let noise = self.0[&place].levels(config.grid.steps, made_of)?;
-        Ok(Grid { spacing: Spacing::Given { noise }, steps: config.grid.steps, clean: true, start: None, end: None })
+        self.0[&place].levels(config.grid.steps, made_of)
     }
 }

@@ -16,9 +16,10 @@ use toml::Table;
 use crate::{
     Changes, Classes, Error, EvaluateOptions, Event, Model, Of, Plan, SampleConfig, Watch, draw,
     evaluate::{Compared, told},
+    grids::{Grids, given, path_of},
 };
 
-use fits::{Fits, OPTIMIZED};
+use fits::Fits;
 use report::Output;
 
 /// What is tried.
@@ -28,7 +29,8 @@ pub struct SweepOptions {
     pub samplers: Vec<String>,
     /// The numbers of steps.
     pub steps: Vec<usize>,
-    /// The grids, by name; default the model's own. `optimized` is fitted to the model, see [`stein::optimized`].
+    /// The grids, by name; default the model's own. `optimized` is fitted to the model, see [`stein::optimized`], and kept beside
+    /// it, where `--grid optimized` finds it.
     pub grids: Vec<String>,
     /// What else is changed for all.
     pub sampling: Changes,
@@ -75,6 +77,8 @@ pub struct Sweep {
     pub tried: Vec<Tried>,
     /// What samples were compared with.
     pub about: Vec<String>,
+    /// The file that has the levels of fitted grids, where `--grid optimized` finds them.
+    pub grids: Option<PathBuf>,
 }
 
 /// Most settings that are tried in one sweep.
@@ -127,11 +131,14 @@ struct Setting {
     sampler: String,
     grid: Option<String>,
     config: SampleConfig,
+    /// Whether its levels are fitted.
+    fitted: bool,
     /// Whether it follows the probability-flow ODE.
     ode: bool,
 }
 
-fn settings(model: &Model, options: &SweepOptions, watch: &mut dyn Watch) -> Result<Vec<Setting>> {
+/// The settings to try, and the file where the levels of fitted grids are kept.
+fn settings(model: &Model, options: &SweepOptions, watch: &mut dyn Watch) -> Result<(Vec<Setting>, Option<PathBuf>)> {
     ensure!(!options.samplers.is_empty(), "name the samplers to try, such as --samplers ddim,heun");
     ensure!(!options.steps.is_empty(), "give the numbers of steps to try, such as --steps 10,20,50");
     let base = model.sample.with(&options.sampling)?;
@@ -139,6 +146,9 @@ fn settings(model: &Model, options: &SweepOptions, watch: &mut dyn Watch) -> Res
         [] => vec![None],
         grids => grids.iter().cloned().map(Some).collect(),
     };
+    let fits_some = grids.iter().flatten().any(|grid| is_optimized(grid));
+    let path = model.file.as_deref().filter(|_| fits_some).map(path_of);
+    let mut kept = path.as_deref().map(Grids::read).transpose()?.unwrap_or_default();
     let (mut settings, mut fits) = (Vec::new(), Fits::default());
     for words in &options.samplers {
         let sampler = sampler(words)?;
@@ -150,25 +160,41 @@ fn settings(model: &Model, options: &SweepOptions, watch: &mut dyn Watch) -> Res
             };
             for steps in steps {
                 let config = SampleConfig { sampler: sampler.clone().into(), ..base.clone() };
-                let fitted = grid.as_deref() == Some(OPTIMIZED);
-                let named = grid.clone().filter(|_| !fitted);
-                let mut config = config.with(&Changes { grid: named, steps, ..Changes::default() })?;
-                if fitted && !sampler.adaptive() {
+                let fitted = grid.as_deref().is_some_and(is_optimized) && !sampler.adaptive();
+                let mut config = config.with(&Changes { grid: grid.clone(), steps, ..Changes::default() })?;
+                if fitted {
                     let most = options.steps.iter().copied().max().unwrap_or(1);
-                    config.grid = fits.grid(model, &config, &sampler, most, watch)?;
+                    let levels = fits.levels(model, &config, &sampler, most, watch)?;
+                    kept.add(&config, levels.clone());
+                    config.grid = given(levels);
                 }
                 Plan::new(model, 1, 0, &Classes::Default, &config, false).map_err(|error| error.at(words))?;
                 settings.push(Setting {
                     sampler: words.clone(),
                     grid: grid.clone(),
                     config,
+                    fitted,
                     ode: sampler.order().is_some(),
                 });
             }
         }
     }
     ensure!(settings.len() <= MOST, "{} settings are too many for one sweep: give fewer", settings.len());
-    Ok(settings)
+    let Some(path) = path else { return Ok((settings, None)) };
+    // The levels are worth having where they cannot be kept too, as beside a model that may not be written to.
+    let written = match kept.write(&path) {
+        Ok(()) => Some(path),
+        Err(error) => {
+            watch.event(Event::Note(&format!("the levels of fitted grids are not kept: {error}")));
+            None
+        }
+    };
+    Ok((settings, written))
+}
+
+/// Whether a grid of this name is fitted to the model.
+fn is_optimized(name: &str) -> bool {
+    Spacing::named(name) == Ok(Spacing::Optimized {})
 }
 
 /// Tries every sampler with every number of steps.
@@ -192,7 +218,7 @@ pub fn sweep(of: &Of, options: &SweepOptions, watch: &mut dyn Watch) -> Result<S
     }
     let output = options.output.as_deref().map(|path| Output::new(path, model, options.force)).transpose()?;
     let mut compared = Compared::of(of, &asked)?;
-    let settings = settings(model, options, watch)?;
+    let (settings, grids) = settings(model, options, watch)?;
     compared.keep(watch)?;
     let metrics =
         compared.metrics().iter().map(|metric| (metric.kind().to_owned(), metric.better())).collect::<Vec<_>>();
@@ -200,7 +226,7 @@ pub fn sweep(of: &Of, options: &SweepOptions, watch: &mut dyn Watch) -> Result<S
     let mut tried = Vec::new();
     let mut about = Vec::new();
     let count = settings.len();
-    for (i, Setting { sampler, grid, config, ode }) in settings.into_iter().enumerate() {
+    for (i, Setting { sampler, grid, config, fitted, ode }) in settings.into_iter().enumerate() {
         let on_ode = exact && ode;
         let mut drawn: Vec<f32> = Vec::new();
         let mut seen = |values: &[f32], _: Option<&[u32]>| {
@@ -218,7 +244,7 @@ pub fn sweep(of: &Of, options: &SweepOptions, watch: &mut dyn Watch) -> Result<S
             about = found.compared_with();
         }
         let levels = match &config.grid.spacing {
-            Spacing::Given { noise } if grid.as_deref() == Some(OPTIMIZED) => Some(noise.clone()),
+            Spacing::Given { noise } if fitted => Some(noise.clone()),
             _ => None,
         };
         let one = Tried {
@@ -245,8 +271,8 @@ pub fn sweep(of: &Of, options: &SweepOptions, watch: &mut dyn Watch) -> Result<S
         )));
         tried.push(one);
     }
-    let sweep =
-        Sweep { model: model.name.clone(), n: asked.n.unwrap_or(crate::evaluate::DRAWN), metrics, tried, about };
+    let n = asked.n.unwrap_or(crate::evaluate::DRAWN);
+    let sweep = Sweep { model: model.name.clone(), n, metrics, tried, about, grids };
     if let Some(output) = output {
         output.write(&sweep)?;
     }

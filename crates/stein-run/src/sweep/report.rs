@@ -14,7 +14,7 @@ use stein_metrics::Better;
 use super::{Sweep, Tried};
 use crate::{
     Error, Model,
-    evaluate::{short, told},
+    evaluate::{aligned, short, told},
     html::{Section, report},
     picture::{Chart, Frame, Series, line_chart, to_png},
     replacing::{Recorded, beside},
@@ -33,8 +33,8 @@ impl Tried {
         format!("{}{grid}", self.sampler)
     }
 
-    /// The flags of a command line that say the same.
-    fn flags(&self) -> String {
+    /// The flags of a command line that say the same; levels that were fitted are listed unless they are kept.
+    fn flags(&self, kept: bool) -> String {
         let (name, settings) = self.sampler.split_once('{').unwrap_or((&self.sampler, ""));
         let settings: String = settings
             .trim_end_matches('}')
@@ -42,7 +42,7 @@ impl Tried {
             .filter(|setting| !setting.trim().is_empty())
             .map(|setting| format!(" --set sample.sampler.{}", setting.split_whitespace().collect::<String>()))
             .collect();
-        if let Some(levels) = &self.levels {
+        if let Some(levels) = self.levels.as_ref().filter(|_| !kept) {
             let levels: Vec<String> = levels.iter().map(|level| short(*level)).collect();
             let levels = levels.join(",");
             return format!("--sampler {name} --set sample.grid.spacing={{kind=\"given\",noise=[{levels}]}}{settings}");
@@ -69,7 +69,7 @@ impl Sweep {
         let (metric, _) = &self.metrics[0];
         format!(
             "take {}: {} evaluations, {metric} {}, as good as the best up to errors",
-            tried.flags(),
+            tried.flags(self.grids.is_some()),
             tried.evaluations,
             told(&tried.measured[0])
         )
@@ -122,7 +122,7 @@ impl Sweep {
             "model": self.model,
             "n": self.n,
             "tried": self.tried.iter().map(row).collect::<Vec<_>>(),
-            "recommended": self.recommended().map(Tried::flags),
+            "recommended": self.recommended().map(|tried| tried.flags(self.grids.is_some())),
         })
     }
 
@@ -169,14 +169,9 @@ impl fmt::Display for Sweep {
         }
         writeln!(f)?;
         let rows: Vec<Vec<String>> = std::iter::once(self.header()).chain(self.rows()).collect();
-        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-        for row in &rows {
-            let cells: Vec<String> = row
-                .iter()
-                .enumerate()
-                .map(|(i, cell)| if i == 0 { format!("{cell:<0$}", width(i)) } else { format!("{cell:>0$}", width(i)) })
-                .collect();
-            writeln!(f, "{}", cells.join("  ").trim_end())?;
+        write!(f, "{}", aligned(&rows))?;
+        if let Some(path) = &self.grids {
+            writeln!(f, "\nthe levels of optimized grids are in {}", path.display())?;
         }
         writeln!(f, "\n{}", self.advice())
     }

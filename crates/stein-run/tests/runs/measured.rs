@@ -1,8 +1,15 @@
 //! Samples that are measured while a model trains, and the best checkpoint.
 
-use stein::Device;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use stein::{Device, Result, Spacing, ensure};
+use stein_data::{Data, DataSet, Source, Split};
 use stein_nn::Checkpoint;
-use stein_run::{Model, RunDir, Start, TrainOptions, prepare};
+use stein_run::{
+    Changes, Classes, EvaluateOptions, Event, Model, Of, RunDir, Silent, Start, SweepOptions, TrainOptions, Watch,
+    draw, evaluate, prepare, sweep, train,
+};
 
 use crate::{options, run, tiny};
 
@@ -28,13 +35,9 @@ fn the_best_checkpoint_is_the_one_whose_samples_were() {
     assert_eq!(Checkpoint::read(&path).unwrap().step, best.0);
     // It is a model like any other, and its samples have the number that was said.
     let model = Model::open(&path, &Device::flex()).unwrap();
-    let of = stein_run::Of::Model(Box::new(model));
-    let asked = stein_run::EvaluateOptions {
-        metrics: vec!["swd".into()],
-        n: Some(60),
-        ..stein_run::EvaluateOptions::default()
-    };
-    let found = stein_run::evaluate(&of, &asked, &mut stein_run::Silent).unwrap();
+    let of = Of::Model(Box::new(model));
+    let asked = EvaluateOptions { metrics: vec!["swd".into()], n: Some(60), ..EvaluateOptions::default() };
+    let found = evaluate(&of, &asked, &mut Silent).unwrap();
     assert_eq!(found.metric("sliced_wasserstein").unwrap().value, best.1);
     assert!(found.measured[0].0.better().loss(2.0) > found.measured[0].0.better().loss(1.0));
 }
@@ -58,6 +61,68 @@ fn measuring_changes_no_step_and_goes_on_after_a_stop() {
     assert!(!later.run.best_path().exists() && at("later/after-00000008/best.safetensors").exists());
 }
 
+/// Rows to train on; those that are held out are damaged, or there are none.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct HalfThere {
+    damaged: bool,
+}
+
+impl DataSet for HalfThere {
+    fn load(&self, split: Split, _: Option<&Path>) -> Result<Data> {
+        let held_out = split == Split::Test;
+        ensure!(Kind::File, !(held_out && self.damaged), "test.bin is damaged");
+        let values = (0..if held_out { 0 } else { 80 }).map(|i| (i * 37 % 11) as f32).collect();
+        Data::from_rows("half_there", vec!["x".into(), "y".into()], values, None, Vec::new())
+    }
+}
+
+#[test]
+fn held_out_data_that_cannot_be_read_are_not_taken_for_none() {
+    Source::register::<HalfThere>("half_there");
+    let found = |damaged: bool, metric: &str| {
+        let asked = EvaluateOptions {
+            against: Some("half_there".into()),
+            settings: vec![format!("source.damaged={damaged}")],
+            metrics: vec![metric.into()],
+            ..EvaluateOptions::default()
+        };
+        evaluate(&Of::Data("half_there".into()), &asked, &mut Silent)
+    };
+    let damaged = found(true, "energy").unwrap();
+    assert!(damaged.to_string().contains("held out   none, since the test part cannot be read: test.bin is damaged"));
+    assert_eq!(damaged.json()["about"]["held_out_unread"], "test.bin is damaged");
+    let none = found(false, "energy").unwrap();
+    assert!(!none.to_string().contains("held out") && none.unread.is_none());
+    // What cannot do without them says which it is.
+    let refused = |damaged: bool| found(damaged, "novelty").unwrap_err().to_string();
+    assert!(refused(true).contains("test.bin is damaged") && !refused(false).contains("cannot be read"));
+}
+
+/// Counts the rows of the data that are read to be measured against.
+#[derive(Default)]
+struct Rows(u64);
+
+impl Watch for Rows {
+    fn event(&mut self, event: Event) {
+        if let Event::Measured { done, of } = event
+            && done == of
+        {
+            self.0 += of;
+        }
+    }
+}
+
+#[test]
+fn the_data_are_read_once_for_all_measurements() {
+    let folder = tempfile::tempdir().unwrap();
+    let experiment = tiny(&MEASURED);
+    let mut watch = Rows::default();
+    let prepared = prepare(&experiment, &options(folder.path().join("run"), false)).unwrap();
+    let trained = train(prepared, &mut watch).unwrap();
+    let measured = trained.run.metrics().unwrap().iter().filter(|line| !line["evaluate/energy"].is_null()).count();
+    assert_eq!((measured, watch.0), (3, 500));
+}
+
 #[test]
 fn what_cannot_be_measured_is_refused_before_training() {
     let folder = tempfile::tempdir().unwrap();
@@ -68,4 +133,40 @@ fn what_cannot_be_measured_is_refused_before_training() {
     assert!(refuse("train.evaluate.metrics=[\"psnr\"]").contains("pictures"));
     assert!(refuse("train.evaluate.metrics=[\"fretchet\"]").contains("nearest first: frechet"));
     assert!(refuse("train.evaluate.features=inception").contains("train.evaluate"));
+}
+
+#[test]
+fn an_optimized_grid_stands_in_an_experiment_until_its_levels_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let experiment = tiny(&["train.steps=2", "sample.grid.spacing={kind=\"optimized\"}", "sample.grid.steps=4"]);
+    run(&experiment, &out, false).unwrap();
+    let sampled = || {
+        let model = Model::open(&out, &Device::flex()).unwrap();
+        draw(&model, 3, 0, &Classes::Default, &model.sample, &mut Silent).map(|drawn| drawn.summary.config.grid.spacing)
+    };
+    let said = sampled().unwrap_err().to_string();
+    assert!(said.contains("--samplers 'heun' --steps 4 --grids optimized"), "{said}");
+    let asked = SweepOptions {
+        samplers: vec!["heun".into()],
+        steps: vec![3, 4],
+        grids: vec!["optimized".into()],
+        sampling: Changes::default(),
+        evaluate: EvaluateOptions { n: Some(20), ..EvaluateOptions::default() },
+        output: None,
+        force: false,
+    };
+    let model = Model::open(&out, &Device::flex()).unwrap();
+    let found = sweep(&Of::Model(Box::new(model)), &asked, &mut Silent).unwrap();
+    assert_eq!(found.grids, Some(out.join("grids.toml")));
+    let noise = found.tried[1].levels.clone().unwrap();
+    assert_eq!(sampled().unwrap(), Spacing::Given { noise });
+    // Another sweep leaves what was found before.
+    let model = Model::open(&out, &Device::flex()).unwrap();
+    sweep(&Of::Model(Box::new(model)), &SweepOptions { steps: vec![2], ..asked }, &mut Silent).unwrap();
+    sampled().unwrap();
+    // A run that goes on is sampled with them.
+    let longer = tiny(&["train.steps=4", "sample.grid.spacing={kind=\"optimized\"}", "sample.grid.steps=4"]);
+    let trained = run(&longer, &out, true).unwrap();
+    assert!(matches!(trained.model.sample.grid.spacing, Spacing::Given { .. }));
 }

@@ -53,6 +53,13 @@ fn every_grid_on_every_schedule_descends_and_ends_clean() {
     }
 }
 
+#[test]
+fn an_optimized_grid_has_no_levels_without_a_model() {
+    let grid = Grid { spacing: Spacing::named("optimized").unwrap(), ..Grid::default() };
+    assert_eq!(toml::from_str::<Spacing>("kind = \"optimized\"").unwrap(), grid.spacing);
+    assert!(grid.kernels(&Edm::default()).unwrap_err().to_string().contains("given grid"));
+}
+
 /// `FlowMatchEulerDiscreteScheduler(shift=3)` of diffusers 0.42.1 in five steps: its list starts at 1 and is shifted before and after
 /// it is cut into steps, so that it ends twice shifted.
 #[test]
