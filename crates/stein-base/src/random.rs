@@ -111,6 +111,11 @@ impl Key {
         ChaCha8Rng::from_seed(key)
     }
 
+    /// The first word of the stream: a seed for something else.
+    pub fn word(self) -> u64 {
+        self.generator().next_u64()
+    }
+
     /// Fills a slice with standard normal numbers from the start of the stream.
     pub fn fill_normal(self, values: &mut [f64]) {
         let mut generator = self.generator();

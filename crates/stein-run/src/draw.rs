@@ -338,6 +338,12 @@ impl<'a> Plan<'a> {
         frames: bool,
     ) -> Result<Self> {
         ensure!(n >= 1, "0 samples were asked for: give -n at least 1");
+        ensure!(
+            Kind::Unsupported,
+            model.subject.shown.is_none(),
+            "{} is shown what was measured of a sample, and draws none without: use stein restore",
+            model.name
+        );
         let config = grids::listed(model, config)?;
         let (schedule, mut config) = config.resolve(model.schedule.as_ref(), model.trained)?;
         let runner = runner(model, &config, schedule.as_ref())?;

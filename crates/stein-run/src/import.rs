@@ -193,6 +193,7 @@ fn description(name: &str, setting: &Setting) -> Description {
         levels: Some(256),
         codec: pictures(setting.symmetric),
         variance: setting.variance(),
+        shown: None,
         bounds: Vec::new(),
     };
     let (schedule, network) = (setting.schedule.clone(), setting.network.clone());

@@ -138,6 +138,7 @@ impl Model {
             levels: None,
             codec: Chain::default(),
             variance: mixture.variance(),
+            shown: None,
             bounds: Vec::new(),
         };
         let sample = SampleConfig { batch: 4096, ..SampleConfig::default() };
@@ -369,8 +370,7 @@ fn networks(description: &Description, weights: &BTreeMap<String, Tensors>, devi
     );
     let shape = description.subject.state_shape()?;
     let subject = &description.subject;
-    let make =
-        Make { shape: &shape, classes: subject.classes.len(), beside: subject.beside(), seed: 0, device };
+    let make = Make { shape: &shape, classes: subject.classes.len(), beside: subject.beside(), seed: 0, device };
     let load = |learner: crate::Learner| {
         let weights = weights.get(&learner.name).ok_or_else(|| {
             Error::of(

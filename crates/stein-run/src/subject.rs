@@ -14,7 +14,7 @@ use stein::{
 use stein_base::Explain;
 use stein_data::{Data, Shape, Source};
 
-use crate::{Experiment, experiment::with_settings};
+use crate::{Experiment, Shown, experiment::with_settings};
 
 /// Data and how they reach the model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
@@ -29,6 +29,10 @@ pub struct DataConfig {
     /// Whether the model is given the class of an example, to be conditioned on it or, as a classifier, to learn it; default false.
     #[serde(default)]
     pub conditional: bool,
+    /// What the model is shown of every sample beside its noisy state, for image-to-image models such as super-resolution; default
+    /// nothing. Such a model makes no samples of its own, and no sheets in training: `stein restore` gives it what was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<Shown>,
     /// Mirror images at random; default false.
     #[serde(default)]
     pub flip: bool,
@@ -51,9 +55,14 @@ impl DataConfig {
         let path = Path::new(name);
         let config = match path.extension().is_some_and(|ending| ending == "toml") {
             true => Experiment::read(path, &[])?.data,
-            false => {
-                Self { source: Source::named(name)?, codec: Vec::new(), conditional: false, flip: false, shift: 0 }
-            }
+            false => Self {
+                source: Source::named(name)?,
+                codec: Vec::new(),
+                conditional: false,
+                shown: None,
+                flip: false,
+                shift: 0,
+            },
         };
         config.with(settings)
     }
@@ -103,6 +112,9 @@ pub struct Subject {
     pub codec: Chain,
     /// Mean over the coordinates of the variance of the states: Var\[data\] of the prior.
     pub variance: f64,
+    /// What the model is shown of a sample beside its noisy state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<Shown>,
     /// Lowest and highest value of each number of the state of a row, or of all numbers of a state; empty where it was not measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bounds: Vec<(f64, f64)>,
@@ -152,6 +164,7 @@ impl Subject {
             levels: data.levels(),
             codec,
             variance: 0.0,
+            shown: config.shown.clone(),
             bounds: Vec::new(),
         };
         (subject.variance, subject.bounds) = subject.measure(&values)?;
@@ -258,6 +271,9 @@ impl Subject {
             shares.len()
         );
         let numbers: usize = self.state_shape()?.iter().product();
+        if let Some(shown) = &self.shown {
+            shown.check(self)?;
+        }
         ensure!(
             [0, 1, numbers].contains(&self.bounds.len()),
             "{} bounds do not fit states of {numbers} numbers: give one for each",
@@ -269,6 +285,11 @@ impl Subject {
     /// Numbers in a sample of the data.
     pub fn dim(&self) -> usize {
         self.shape.len()
+    }
+
+    /// Channels that a model is shown beside its input, 0 for none.
+    pub fn beside(&self) -> usize {
+        self.shown.as_ref().map_or(0, |shown| shown.channels(self))
     }
 
     /// The shape of a state.

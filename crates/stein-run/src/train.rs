@@ -36,6 +36,7 @@ use crate::{
     report::write_report,
     run_dir::Claim,
     sheet::{enough, picture},
+    shown::Pictures,
     tensorboard::EventWriter,
 };
 
@@ -121,6 +122,8 @@ pub struct Prepared {
     notes: Vec<String>,
     /// The distribution of the states, where it is known.
     truth: Option<Arc<GaussianMixture>>,
+    /// What the model is shown beside its input.
+    pictures: Option<Pictures>,
     /// Where data sets lie.
     data_dir: Option<PathBuf>,
 }
@@ -162,6 +165,12 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
          or eight_gaussians with no codec but standardize, affine or symmetric",
         data.name
     );
+    ensure!(
+        subject.shown.is_none() || experiment.family.takes_pictures(),
+        "data.shown is for families whose networks can be shown pictures, and {} is none: leave it out",
+        experiment.family.kind()
+    );
+    let pictures = subject.shown.as_ref().map(|shown| shown.pictures(&subject)).transpose()?;
     let (parts, averages) = parts(experiment, &subject, &device)?;
     let description = Description::of(experiment, subject);
     let experiment = experiment.clone();
@@ -181,11 +190,12 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
         from: None,
         notes,
         truth,
+        pictures,
         data_dir: options.data_dir.clone(),
     };
     // How the model will be sampled in the end is tried before the first step.
     let model = fresh.model()?;
-    if fresh.experiment.sample.is_some() {
+    if fresh.experiment.sample.is_some() && fresh.pictures.is_none() {
         Plan::new(&model, 1, 0, &Classes::Default, &model.sample, false).map_err(|error| error.at("sample"))?;
     }
     let asked = fresh.experiment.sample.as_ref().map(|sample| &sample.grid.spacing);
@@ -560,6 +570,8 @@ impl Prepared {
             Some(labels) => Condition::classes(labels[rows].iter().map(|&label| label as u32)),
             None => Condition::none(),
         };
+        let image = self.pictures.as_ref().map(|pictures| pictures.of(&x, &keys)).transpose()?;
+        let given = Condition { image, ..given };
         Ok(Batch { x, given, keys, step: self.step, truth: self.truth.clone() })
     }
 
@@ -793,6 +805,7 @@ impl Prepared {
     fn sheet_is_due(&self) -> bool {
         let (step, config) = (self.step, &self.experiment.train);
         self.experiment.sample.is_some()
+            && self.pictures.is_none()
             && (step == config.steps || step > 0 && config.sample_every > 0 && step.is_multiple_of(config.sample_every))
     }
 }

@@ -5,6 +5,7 @@ mod scores;
 mod task;
 mod write;
 
+pub(crate) use observed::in_state;
 pub use scores::Scores;
 pub use task::{MeasurementConfig, Range, Task, TaskSample};
 pub use write::restore_to;
@@ -16,8 +17,8 @@ use std::{
 };
 
 use stein::{
-    AnySampler, AnySchedule, Condition, Denoiser, Heun, Kernel, Progress, Request, Result, ensure,
-    inverse::restore as draw_posterior,
+    AnySampler, AnySchedule, Condition, Denoiser, Heun, Kernel, Progress, Request, Result, Tensor, ensure,
+    inverse::{AnyMethod, restore as draw_posterior},
 };
 use stein_base::memory::ensure_fits;
 use stein_data::Split;
@@ -132,6 +133,7 @@ impl<'a> Prepared<'a> {
         let method = &options.task.method;
         // One row says all that a method can refuse.
         method.check(&measurements.problem(std::iter::once(0))?)?;
+        check_shown(model, &options.task)?;
         let batch = (config.batch / method.particles()).max(1);
         let rows = batch.min(measurements.count * options.n) * method.particles();
         let dim = model.subject.dim() as u128;
@@ -164,6 +166,14 @@ impl<'a> Prepared<'a> {
                 class: Some(rows.clone().map(|i| Some(classes[i / n])).collect()),
                 ..Condition::none()
             });
+            let image = match subject.image().filter(|_| subject.shown.is_some()) {
+                Some((height, width, channels)) => {
+                    let like = Tensor::empty([0, 1], (&model.device, model.dtype));
+                    Some(problem.shown([height, width, channels], &like)?)
+                }
+                None => None,
+            };
+            let given = Condition { image, ..given };
             let request = Request {
                 first: first as u64,
                 given,
@@ -222,6 +232,27 @@ impl<'a> Prepared<'a> {
 /// A task that does not fit the model or the input, all before work starts; samples that are not finite.
 pub fn restore(model: &Model, options: &RestoreOptions, watch: &mut dyn Watch) -> Result<Restored> {
     Prepared::of(model, options)?.draw(watch)
+}
+
+/// Fails unless a model that is shown what was measured is asked for that by sampling it as it is, and no other model is.
+fn check_shown(model: &Model, task: &Task) -> Result<()> {
+    let sampled_as_it_is = matches!(task.method, AnyMethod::Conditional(_));
+    let Some(shown) = &model.subject.shown else {
+        ensure!(
+            !sampled_as_it_is,
+            "method conditional is for models that were trained with data.shown, and {} was not: use another, such as ddnm or dps",
+            model.name
+        );
+        return Ok(());
+    };
+    let (known, asked) = (&shown.measurement.operator, &task.measurement.operator);
+    ensure!(
+        sampled_as_it_is && known.kind() == asked.kind() && (shown.redraw || known == asked),
+        "{} was trained to be shown {}, and does that alone: ask for it as it was trained, with method conditional",
+        model.name,
+        stein::settings::write(known)?
+    );
+    Ok(())
 }
 
 /// How the model is sampled: as the task says, and then as the command line does.

@@ -9,7 +9,7 @@ use stein::{
     Error, Keys, Kind, Result,
     codec::Codec,
     ensure,
-    inverse::{InState, Noise, Problem, measurement::Files},
+    inverse::{InState, Noise, Operator, Problem, measurement::Files},
     rows,
 };
 use stein_data::{DataSet, Images, Shape, Split, read_array};
@@ -72,10 +72,7 @@ impl Measurements {
         let measurement = &config.operator;
         let of_data = measurement.operator(&dims, &files).map_err(|error| error.at("measurement"))?;
         let shape = measurement.shape(&dims, &files)?;
-        let (scale, shift) = affine(subject)?;
-        let scale = scale.into_iter().map(|a| units.0 * a).collect();
-        let shift = shift.into_iter().map(|b| units.0 * b + units.1).collect();
-        let operator = Arc::new(InState::new(Arc::clone(&of_data), scale, shift)?);
+        let operator = of_states(subject, Arc::clone(&of_data), units)?;
         let clean = |values: &[f32]| -> Vec<f64> {
             let measured = |row: &[f32]| {
                 let row: Vec<f64> = row.iter().map(|x| units.0 * f64::from(*x) + units.1).collect();
@@ -165,6 +162,23 @@ impl Measurements {
         }
         Some((values.iter().map(|y| ((y - self.units.1) / self.units.0) as f32).collect(), [height, width]))
     }
+}
+
+/// The operator of a measurement, of states.
+///
+/// # Errors
+/// Data the measurement does not fit, and codecs that are no factor and shift.
+pub(crate) fn in_state(subject: &Subject, config: &MeasurementConfig, files: &dyn Files) -> Result<Arc<InState>> {
+    config.noise.check()?;
+    let operator = config.operator.operator(&subject.shape.dims(), files)?;
+    of_states(subject, operator, units(config.range, subject)?)
+}
+
+fn of_states(subject: &Subject, of_data: Arc<dyn Operator>, units: (f64, f64)) -> Result<Arc<InState>> {
+    let (scale, shift) = affine(subject)?;
+    let scale = scale.into_iter().map(|a| units.0 * a).collect();
+    let shift = shift.into_iter().map(|b| units.0 * b + units.1).collect();
+    Ok(Arc::new(InState::new(of_data, scale, shift)?))
 }
 
 /// x ↦ a x + b from the data's own range to the one that is spoken of.

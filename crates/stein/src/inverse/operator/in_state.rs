@@ -44,6 +44,11 @@ impl InState {
         }
     }
 
+    /// The measurement `[m]` of the data of a state z `[n]`: A(a z + b).
+    pub fn apply_whole(&self, z: &[f64]) -> Vec<f64> {
+        self.inner.apply(&self.data(z))
+    }
+
     fn data(&self, z: &[f64]) -> Vec<f64> {
         let places = z.iter().zip(&self.scale).zip(&self.shift);
         places.map(|((z, a), b)| a * z + b).collect()
