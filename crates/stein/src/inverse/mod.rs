@@ -27,7 +27,10 @@ mod operator;
 mod problem;
 
 pub use measurement::{AnyMeasurement, Measurement};
-pub use method::{AnyMethod, Dps, Law, Method, Running};
+pub use method::{
+    AnnealedInpainting, AnyMethod, Dps, Ilvr, Law, Mcg, Method, Pigdm, RePaint, Replacement, Running, Sdedit, Weight,
+    norm_gradient,
+};
 pub use operator::{Dense, DenseSpectrum, InState, Linear, MOST_DENSE, Operator, Spectrum, linear};
 pub use problem::{Noise, Problem};
 
