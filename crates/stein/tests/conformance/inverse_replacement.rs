@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use stein::{
-    Edm, Grid, Kind, Request, Result, Sampled, Schedule, Tensor, Vp,
+    Edm, Grid, Kind, Request, Result, Sampled, Schedule, Vp,
     exact::{Exact, GaussianMixture},
     inverse::{
-        AnnealedInpainting, AnyMethod, Dense, Ilvr, Mcg, Method, Noise, Operator, Pigdm, Problem, RePaint, Replacement,
-        Sdedit, Weight, norm_gradient, restore,
+        AnnealedInpainting, AnyMethod, Dense, Ilvr, Mcg, Noise, Operator, Pigdm, Problem, RePaint, Replacement, Sdedit,
+        Weight, norm_gradient, restore,
     },
     rows::host,
 };
