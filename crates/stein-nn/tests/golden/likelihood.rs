@@ -26,7 +26,7 @@ use stein_nn::{
 use crate::fixture;
 
 /// A network of images of one size, on rows.
-struct OnRows<F>(F, [usize; 3]);
+pub struct OnRows<F>(pub F, pub [usize; 3]);
 
 impl<F: Fn(Dual<4>, &Context) -> Result<Dual<4>> + Send + Sync> Network for OnRows<F> {
     fn forward(&self, x: Dual<2>, context: &Context) -> Result<Dual<2>> {

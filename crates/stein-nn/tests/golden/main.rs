@@ -9,6 +9,7 @@ mod edm;
 mod extractors;
 mod formula;
 mod guided_diffusion;
+mod inverse;
 mod likelihood;
 mod ncsn;
 mod published;

@@ -30,7 +30,10 @@ mod shown;
 
 pub use edit::{Edit, edit};
 pub use measurement::{AnyMeasurement, Measurement};
-pub use method::{AnyMethod, Conditional, Dps, Law, Method, Running};
+pub use method::{
+    AnnealedInpainting, AnyMethod, Conditional, Dps, Ilvr, Law, Mcg, Method, Pigdm, RePaint, Replacement, Running,
+    Sdedit, Weight, norm_gradient,
+};
 pub use operator::{Dense, DenseSpectrum, InState, Linear, MOST_DENSE, Operator, Spectrum, linear};
 pub use problem::{Noise, Problem};
 

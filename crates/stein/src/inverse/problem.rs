@@ -7,9 +7,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use super::Operator;
+use super::{Linear, Operator, linear};
 use crate::{
-    Keys, Purpose, Result, ensure,
+    Error, Keys, Kind, Purpose, Result, ensure,
     numbers::{above, ensure_within},
     rows,
 };
@@ -74,7 +74,7 @@ impl Noise {
                     let mut generator = key.generator();
                     for &clean in row {
                         noisy.push(stein_base::random::poisson(&mut generator, rate * clean).ok_or_else(|| {
-                            crate::Error::new(format!(
+                            Error::new(format!(
                                 "the measurement has the value {clean}, and counts have a mean from 0 to 1e15: use Gaussian noise"
                             ))
                         })? / rate);
@@ -144,6 +144,23 @@ impl Problem {
             Noise::Gaussian { std } => Some(std),
             Noise::Poisson { .. } => None,
         }
+    }
+
+    /// The operator and the standard deviation of the noise, of a linear measurement with Gaussian noise.
+    ///
+    /// # Errors
+    /// With the name of the method that asks, for a measurement that is not.
+    pub fn linear_gaussian(&self, method: &str) -> Result<(&dyn Linear, f64)> {
+        let operator = linear(&*self.operator, method)?;
+        let std = self.std().ok_or_else(|| {
+            Error::of(
+                Kind::Unsupported,
+                format!(
+                    "method {method} is for Gaussian noise, and this measurement counts: use dps, mmps, daps or tds"
+                ),
+            )
+        })?;
+        Ok((operator, std))
     }
 
     /// The measurements of some rows, in the order given: one may be given several times.

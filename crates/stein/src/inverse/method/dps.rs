@@ -61,7 +61,7 @@ impl Running for Run<'_> {
 
 /// ∇_x ‖y − A(x)‖ of every row `[rows, n]`, with each number of a measurement weighted by its noise where those differ; 0 where it fits
 /// exactly.
-pub(super) fn norm_gradient(problem: &Problem, x: &Tensor<2>) -> Tensor<2> {
+pub fn norm_gradient(problem: &Problem, x: &Tensor<2>) -> Tensor<2> {
     problem.each(x, |row, x| {
         let residual = problem.residual(row, x);
         let variances = problem.variances(row);

@@ -1,11 +1,26 @@
 //! Methods: how samples of p(x_0 | y) are drawn with a denoiser of p(x_0) and what was measured. One file each, saying which posterior
 //! it is exact for.
 
+mod annealed_inpainting;
 mod conditional;
 mod dps;
+mod ilvr;
+mod known;
+mod mcg;
+mod pigdm;
+mod repaint;
+mod replacement;
+mod sdedit;
 
+pub use annealed_inpainting::AnnealedInpainting;
 pub use conditional::Conditional;
-pub use dps::Dps;
+pub use dps::{Dps, norm_gradient};
+pub use ilvr::Ilvr;
+pub use mcg::Mcg;
+pub use pigdm::{Pigdm, Weight};
+pub use repaint::RePaint;
+pub use replacement::Replacement;
+pub use sdedit::Sdedit;
 
 use burn::tensor::Tensor;
 use stein_base::registry;
@@ -92,5 +107,19 @@ registry! {
         "conditional" | "palette" | "sr3" => Conditional,
         /// Diffusion posterior sampling: an ancestral step, and one down the gradient of the misfit.
         "dps" | "diffusion_posterior_sampling" => Dps,
+        /// Pseudo-inverse guidance: the score of the measurement given a Gaussian about the estimate.
+        "pigdm" | "pgdm" | "pseudo_inverse_guidance" => Pigdm,
+        /// The gradient of the misfit, and a projection onto the measurement at every level.
+        "mcg" | "manifold_constrained_gradient" => Mcg,
+        /// What is measured is put in at every level, and Langevin steps bring the rest into agreement (Score-SDE).
+        "replacement" | "score_sde" | "imputation" => Replacement,
+        /// Annealed Langevin dynamics of NCSN, beside what is known.
+        "annealed_inpainting" | "ncsn_inpainting" => AnnealedInpainting,
+        /// RePaint: what is known is drawn anew at every level, with jumps back to noisier ones.
+        "repaint" => RePaint,
+        /// ILVR: what the measurement sees of a sample is that of the noised reference.
+        "ilvr" => Ilvr,
+        /// SDEdit: sampling from the noised picture.
+        "sdedit" | "img2img" => Sdedit,
     }
 }
