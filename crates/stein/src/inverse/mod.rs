@@ -27,7 +27,7 @@ mod operator;
 mod problem;
 
 pub use measurement::{AnyMeasurement, Measurement};
-pub use method::{AnyMethod, Dps, Law, Method, Running};
+pub use method::{AnyMethod, Daps, Ddnm, Ddrm, DiffPir, Dps, Law, Method, Mmps, RedDiff, Running, Tds};
 pub use operator::{Dense, DenseSpectrum, InState, Linear, MOST_DENSE, Operator, Spectrum, linear};
 pub use problem::{Noise, Problem};
 

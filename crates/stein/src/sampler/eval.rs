@@ -190,6 +190,17 @@ impl<'a> Eval<'a> {
         self.levels.iter().rev().find(|level| !level.is_clean()).unwrap_or(&self.levels[0])
     }
 
+    /// The batch noised from a level to a noisier one of fresh noise, by the forward transition: x_t = (α_t/α_s) x_s + √(σ_t² −
+    /// (α_t/α_s)² σ_s²) z.
+    ///
+    /// # Errors
+    /// As [`noise`](Self::noise).
+    pub fn raise(&mut self, x: Tensor<2>, from: &Kernel, to: &Kernel) -> Result<Tensor<2>> {
+        let (ratio, variance) = to.transition_from(from);
+        let noise = self.noise(&x)?;
+        Ok(x.mul_scalar(ratio) + noise.mul_scalar(variance.sqrt()))
+    }
+
     /// Steps of the run's grid.
     pub fn steps(&self) -> usize {
         self.levels.len() - 1

@@ -1,9 +1,23 @@
 //! Methods: how samples of p(x_0 | y) are drawn with a denoiser of p(x_0) and what was measured. One file each, saying which posterior
 //! it is exact for.
 
+mod daps;
+mod ddnm;
+mod ddrm;
+mod diffpir;
 mod dps;
+mod mmps;
+mod red_diff;
+mod tds;
 
+pub use daps::Daps;
+pub use ddnm::Ddnm;
+pub use ddrm::Ddrm;
+pub use diffpir::DiffPir;
 pub use dps::Dps;
+pub use mmps::Mmps;
+pub use red_diff::RedDiff;
+pub use tds::Tds;
 
 use burn::tensor::Tensor;
 use stein_base::registry;
@@ -86,5 +100,19 @@ registry! {
     AnyMethod, "method": Method {
         /// Diffusion posterior sampling: an ancestral step, and one down the gradient of the misfit.
         "dps" | "diffusion_posterior_sampling" => Dps,
+        /// Denoising diffusion restoration: measured and unmeasured directions apart, each with the noise that belongs to it.
+        "ddrm" | "denoising_diffusion_restoration" => Ddrm,
+        /// Null-space sampling: the measured part of every estimate replaced, with travels back in time on request.
+        "ddnm" | "ddnm_plus" | "null_space" => Ddnm,
+        /// Moment matching: any sampler with the posterior's own estimate, its covariance from the denoiser's Jacobian.
+        "mmps" | "moment_matching" => Mmps,
+        /// Plug-and-play restoration: every estimate moved by a proximal step.
+        "diffpir" | "plug_and_play" => DiffPir,
+        /// Variational: one point that fits, drawn to where the denoiser leaves it alone.
+        "red_diff" | "reddiff" => RedDiff,
+        /// Decoupled annealing: at every level a clean sample given what was measured, and fresh noise.
+        "daps" | "decoupled_annealing" => Daps,
+        /// Twisted diffusion: weighted particles, exact for any prior as they grow in number.
+        "tds" | "twisted_diffusion" | "smc" => Tds,
     }
 }
