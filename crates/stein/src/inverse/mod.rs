@@ -31,8 +31,8 @@ mod shown;
 pub use edit::{Edit, edit};
 pub use measurement::{AnyMeasurement, Measurement};
 pub use method::{
-    AnnealedInpainting, AnyMethod, Conditional, Dps, Ilvr, Law, Mcg, Method, Pigdm, RePaint, Replacement, Running,
-    Sdedit, Weight, norm_gradient,
+    AnnealedInpainting, AnyMethod, Conditional, Daps, Ddnm, Ddrm, DiffPir, Dps, Ilvr, Law, Mcg, Method, Mmps, Pigdm,
+    RePaint, RedDiff, Replacement, Running, Sdedit, Tds, Weight, norm_gradient,
 };
 pub use operator::{Dense, DenseSpectrum, InState, Linear, MOST_DENSE, Operator, Spectrum, linear};
 pub use problem::{Noise, Problem};

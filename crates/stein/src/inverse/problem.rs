@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use super::{Linear, Operator, linear};
+use super::{Linear, Operator, Spectrum, linear};
 use crate::{
     Error, Keys, Kind, Purpose, Result, ensure,
     numbers::{above, ensure_within},
@@ -163,6 +163,20 @@ impl Problem {
         Ok((operator, std))
     }
 
+    /// The decomposition of the operator and the standard deviation of the noise, where the measurement is linear with Gaussian noise
+    /// and its decomposition can be worked out; `None` where not.
+    ///
+    /// # Errors
+    /// A decomposition that fails.
+    pub fn decomposition(&self) -> Result<Option<(Arc<dyn Spectrum>, f64)>> {
+        let (Some(operator), Some(std)) = (self.operator.linear(), self.std()) else { return Ok(None) };
+        match operator.spectrum() {
+            Ok(spectrum) => Ok(Some((spectrum, std))),
+            Err(error) if error.kind() == Kind::Unsupported => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The measurements of some rows, in the order given: one may be given several times.
     #[must_use]
     pub fn select(&self, rows: &[usize]) -> Self {
@@ -170,6 +184,17 @@ impl Problem {
         let y = take(&|row| self.y(row).to_vec());
         let variances = take(&|row| self.variances(row).to_vec());
         Self { y, variances, ..self.clone() }
+    }
+
+    /// What is left to explain of a row's sample, with each number weighted by its noise where those differ: by the mean variance over its
+    /// own, so that equal ones count as they are.
+    pub fn weighted(&self, row: usize, residual: &[f64]) -> Vec<f64> {
+        if self.std().is_some() {
+            return residual.to_vec();
+        }
+        let variances = self.variances(row);
+        let mean = variances.iter().sum::<f64>() / variances.len() as f64;
+        residual.iter().zip(variances).map(|(r, variance)| r * mean / variance).collect()
     }
 
     /// A function of every row of a batch `[rows, n]` and its number, as a batch of the same precision.

@@ -48,7 +48,12 @@ pub(crate) fn ddim_step(
     eval: &mut Eval,
 ) -> Result<Tensor<2>> {
     let variance = eta.powi(2) * from.posterior_variance(to);
-    let direction = (to.sigma.powi(2) - variance).max(0.0).sqrt();
-    let mean = denoised.clone().mul_scalar(to.alpha) + eps(x, denoised, from).mul_scalar(direction);
+    let mean = ddim_mean(x, denoised, from, to, variance);
     Ok(if variance > 0.0 { eval.interval_noise(from, to, &mean)?.mul_scalar(variance.sqrt()) + mean } else { mean })
+}
+
+/// The mean of the step whose noise has a variance.
+pub(crate) fn ddim_mean(x: Tensor<2>, denoised: Tensor<2>, from: &Kernel, to: &Kernel, variance: f64) -> Tensor<2> {
+    let direction = (to.sigma.powi(2) - variance).max(0.0).sqrt();
+    denoised.clone().mul_scalar(to.alpha) + eps(x, denoised, from).mul_scalar(direction)
 }

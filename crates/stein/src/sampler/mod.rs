@@ -27,7 +27,7 @@ pub use ancestral::{Ancestral, Variance};
 pub use ancestral_ode::{Dpm2Ancestral, DpmSolverPp2sAncestral, EulerAncestral};
 pub use churn::Churn;
 pub use ddim::Ddim;
-pub(crate) use ddim::ddim_step;
+pub(crate) use ddim::{ddim_mean, ddim_step};
 pub use dpm_solver::DpmSolver;
 pub use dpm_solver_pp::{DpmSolverPp, Form};
 pub use dpm_solver_pp_2s::DpmSolverPp2s;

@@ -64,13 +64,7 @@ impl Running for Run<'_> {
 pub fn norm_gradient(problem: &Problem, x: &Tensor<2>) -> Tensor<2> {
     problem.each(x, |row, x| {
         let residual = problem.residual(row, x);
-        let variances = problem.variances(row);
-        let mean = variances.iter().sum::<f64>() / variances.len() as f64;
-        // Equal weights are 1, whatever the noise.
-        let weighted: Vec<f64> = match problem.std() {
-            Some(_) => residual.clone(),
-            None => residual.iter().zip(variances).map(|(r, variance)| r * mean / variance).collect(),
-        };
+        let weighted = problem.weighted(row, &residual);
         let norm = residual.iter().zip(&weighted).map(|(r, w)| r * w).sum::<f64>().sqrt();
         let factor = if norm > 0.0 { -1.0 / norm } else { 0.0 };
         problem.operator.pull(x, &weighted.iter().map(|w| factor * w).collect::<Vec<_>>())

@@ -3,24 +3,38 @@
 
 mod annealed_inpainting;
 mod conditional;
+mod daps;
+mod ddnm;
+mod ddrm;
+mod diffpir;
 mod dps;
 mod ilvr;
 mod known;
 mod mcg;
+mod mmps;
 mod pigdm;
+mod red_diff;
 mod repaint;
 mod replacement;
 mod sdedit;
+mod tds;
 
 pub use annealed_inpainting::AnnealedInpainting;
 pub use conditional::Conditional;
+pub use daps::Daps;
+pub use ddnm::Ddnm;
+pub use ddrm::Ddrm;
+pub use diffpir::DiffPir;
 pub use dps::{Dps, norm_gradient};
 pub use ilvr::Ilvr;
 pub use mcg::Mcg;
+pub use mmps::Mmps;
 pub use pigdm::{Pigdm, Weight};
+pub use red_diff::RedDiff;
 pub use repaint::RePaint;
 pub use replacement::Replacement;
 pub use sdedit::Sdedit;
+pub use tds::Tds;
 
 use burn::tensor::Tensor;
 use stein_base::registry;
@@ -121,5 +135,19 @@ registry! {
         "ilvr" => Ilvr,
         /// SDEdit: sampling from the noised picture.
         "sdedit" | "img2img" => Sdedit,
+        /// Denoising diffusion restoration: measured and unmeasured directions apart, each with the noise that belongs to it.
+        "ddrm" | "denoising_diffusion_restoration" => Ddrm,
+        /// Null-space sampling: the measured part of every estimate replaced, with travels back in time on request.
+        "ddnm" | "ddnm_plus" | "null_space" => Ddnm,
+        /// Moment matching: any sampler with the posterior's own estimate, its covariance from the denoiser's Jacobian.
+        "mmps" | "moment_matching" => Mmps,
+        /// Plug-and-play restoration: every estimate moved by a proximal step.
+        "diffpir" | "plug_and_play" => DiffPir,
+        /// Variational: one point that fits, drawn to where the denoiser leaves it alone.
+        "red_diff" | "reddiff" => RedDiff,
+        /// Decoupled annealing: at every level a clean sample given what was measured, and fresh noise.
+        "daps" | "decoupled_annealing" => Daps,
+        /// Twisted diffusion: weighted particles, exact for any prior as they grow in number.
+        "tds" | "twisted_diffusion" | "smc" => Tds,
     }
 }
