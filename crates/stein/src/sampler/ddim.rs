@@ -2,6 +2,7 @@
 //!
 //! Song, Meng & Ermon 2021, eq. 12 and 16. η = 0 is the Euler step of the probability-flow ODE in σ/α (order 1); η = 1 is
 //! [`Ancestral`](super::Ancestral) with the posterior's variance. Works from α = 0 and to σ = 0.
+//! CFG++ takes ε̂ of another estimate than D.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -20,10 +21,12 @@ pub struct Ddim {
 
 impl Sampler for Ddim {
     fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval, _: &mut Past) -> Result<Tensor<2>> {
-        let denoised = eval.denoise(&x, from)?;
+        let estimate = eval.estimate(&x, from)?;
+        let denoised = estimate.mean.value;
+        let noise = eps(x, estimate.guided.noise.unwrap_or_else(|| denoised.clone()), from);
         let variance = self.eta.powi(2) * from.posterior_variance(to);
         let direction = (to.sigma.powi(2) - variance).max(0.0).sqrt();
-        let mean = denoised.clone().mul_scalar(to.alpha) + eps(x, denoised, from).mul_scalar(direction);
+        let mean = denoised.mul_scalar(to.alpha) + noise.mul_scalar(direction);
         Ok(if variance > 0.0 { eval.interval_noise(from, to, &mean)?.mul_scalar(variance.sqrt()) + mean } else { mean })
     }
 

@@ -67,7 +67,7 @@ impl<'a> Eval<'a> {
         (self.observe)(&Progress { step, steps, moves, at, x })
     }
 
-    /// The denoiser's whole estimate at one level for the whole batch.
+    /// The denoiser's whole estimate at one level for the whole batch, whose noise may be of [another](crate::guidance::Guided::noise).
     ///
     /// # Errors
     /// Those of the denoiser.
@@ -79,15 +79,15 @@ impl<'a> Eval<'a> {
     /// D(x) at one level for the whole batch.
     ///
     /// # Errors
-    /// Those of the denoiser.
+    /// Those of the denoiser; guidance whose noise is of another estimate.
     pub fn denoise(&mut self, x: &Tensor<2>, at: &Kernel) -> Result<Tensor<2>> {
-        Ok(self.estimate(x, at)?.mean.value)
+        Ok(self.estimate(x, at)?.into_mean()?.value)
     }
 
     /// D(x) of some rows of the batch, each at its own level.
     pub(super) fn denoise_rows(&mut self, x: &Tensor<2>, at: &[Kernel], of: &[usize]) -> Result<Tensor<2>> {
         self.evaluations += 1;
-        denoiser::denoise(self.denoiser, x.clone(), at.into(), &self.given.select(of))
+        Ok(denoiser::estimate(self.denoiser, x.clone().into(), at.into(), &self.given.select(of))?.into_mean()?.value)
     }
 
     /// ε̂(x) = (x − αD)/σ at one level for the whole batch.
@@ -169,6 +169,12 @@ impl<'a> Eval<'a> {
     /// The cleanest level of the grid that still has noise.
     pub fn last_level(&self) -> &Kernel {
         self.levels.iter().rev().find(|level| !level.is_clean()).unwrap_or(&self.levels[0])
+    }
+
+    /// β̃ of the step that led to a level of the grid: what published code takes for that of the step to the clean end, whose own is 0.
+    pub(super) fn posterior_variance_before(&self, level: &Kernel) -> f64 {
+        let before = self.levels.windows(2).find(|pair| pair[1] == *level);
+        before.map_or(0.0, |pair| pair[0].posterior_variance(&pair[1]))
     }
 
     /// Steps of the run's grid.
