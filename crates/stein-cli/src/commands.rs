@@ -413,7 +413,7 @@ fn sample_model(args: &Sample, device_name: &str) -> Result<ExitCode> {
     }
     let config = model.sample.with(&Changes { settings: args.settings.clone(), ..args.sampling.clone().into() })?;
     let classes = args.class.clone().map_or(Classes::Default, Classes::Named);
-    let n = args.n.map_or_else(|| default_count(&model, &classes), Ok)?;
+    let n = args.n.map_or_else(|| default_count(&model, &classes, &config), Ok)?;
     let format = args.format.as_deref().map(Format::named).transpose()?;
     let output = Output { path: args.output.clone(), format, force: args.force };
     let interrupted = on_interrupt(SAMPLING)?;

@@ -1,6 +1,7 @@
 //! Drawing samples from a model, batch by batch, into whatever takes them.
 
 use std::{
+    borrow::Cow,
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
@@ -74,7 +75,7 @@ impl Classes {
             Self::None => {
                 ensure!(
                     Kind::Unsupported,
-                    model.learned.knows_no_class,
+                    model.learned.knows_no_class || model.steered,
                     "{} was not trained to do without its class: train it with family.label_dropout = 0.1",
                     model.name
                 );
@@ -159,13 +160,14 @@ impl ClassOf {
     }
 }
 
-/// How many samples are drawn of a model if nobody says: as many as make a picture.
+/// How many samples are drawn of a model by a configuration if nobody says: as many as make a picture.
 ///
 /// # Errors
 /// Classes that the model does not have.
-pub fn default_count(model: &Model, classes: &Classes) -> Result<usize> {
+pub fn default_count(model: &Model, classes: &Classes, config: &SampleConfig) -> Result<usize> {
     /// Beyond that many classes a row of pictures of each is no longer a sheet.
     const ROWS: usize = 20;
+    let model = &*model.with_classes_of(config)?;
     Ok(match (&model.subject.shape, classes.of(model, 1, 0)?) {
         (Shape::Row { .. }, _) => 2000,
         (Shape::Image { .. }, ClassOf::Blocks { classes, .. }) if (2..=ROWS).contains(&classes.len()) => {
@@ -307,7 +309,7 @@ enum Runner {
 
 /// A run of sampling that was checked and can begin.
 pub struct Plan<'a> {
-    model: &'a Model,
+    model: Cow<'a, Model>,
     n: usize,
     seed: u64,
     classes: ClassOf,
@@ -346,7 +348,8 @@ impl<'a> Plan<'a> {
         );
         let config = grids::listed(model, config)?;
         let (schedule, mut config) = config.resolve(model.schedule.as_ref(), model.trained)?;
-        let runner = runner(model, &config, schedule.as_ref())?;
+        let model = model.with_classes_of(&config)?;
+        let runner = runner(&model, &config, schedule.as_ref())?;
         if frames && config.sampler.adaptive() {
             // An adaptive sampler needs no grid, but an animation does.
             config.grid.steps = 40;
@@ -374,7 +377,7 @@ impl<'a> Plan<'a> {
         // The states before and after a step, their noise, estimate and values, and the way there.
         let bytes = (rows as u128 * state as u128).saturating_mul(4 * (8 + shown.len() as u128));
         ensure_fits(&format!("sampling {rows} at a time (sample.batch)"), bytes.saturating_add(networks))?;
-        let classes = classes.of(model, n, seed)?;
+        let classes = classes.of(&model, n, seed)?;
         let mixed = Vec::new();
         Ok(Self { model, n, seed, classes, config, schedule, kernels, shown, moves, runner, state, mixed })
     }
@@ -408,6 +411,7 @@ impl<'a> Plan<'a> {
         let shown = if frames { (0..=steps).collect() } else { Vec::new() };
         let schedule = Some(flow.schedule.clone());
         let mixed = Vec::new();
+        let model = Cow::Borrowed(model);
         Ok(Self { model, n, seed: 0, classes, config, schedule, kernels, shown, moves: 1, runner, state, mixed })
     }
 
@@ -446,7 +450,7 @@ impl<'a> Plan<'a> {
     /// # Errors
     /// What the model, the watch or the sink reports; samples that are not finite.
     pub fn draw(self, sink: &mut dyn Sink, watch: &mut dyn Watch) -> Result<Summary> {
-        let (model, batch) = (self.model, self.config.batch);
+        let (model, batch) = (&*self.model, self.config.batch);
         let steps = self.kernels.len().saturating_sub(1).max(1);
         let of = (self.n.div_ceil(batch) * steps) as u64;
         let started = Instant::now();

@@ -1,6 +1,7 @@
 //! A model ready to be used: from a run directory, a checkpoint file, or an exact mixture in a JSON file.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     ffi::OsStr,
     path::{Path, PathBuf},
@@ -8,11 +9,12 @@ use std::{
 };
 
 use stein::{
-    AnySchedule, DType, Denoiser, Device, Edm, Error, Kind, Result,
+    AnySchedule, Classifier, DType, Denoiser, Device, Edm, Error, Kind, Result,
     codec::Chain,
+    denoiser::Converted,
     ensure,
     exact::{Exact, GaussianMixture, MixtureFile},
-    guidance::{Surroundings, wrap},
+    guidance::{ClassName, Surroundings, wrap},
     names,
 };
 use stein_data::{Shape, Source};
@@ -21,11 +23,13 @@ use stein_nn::{Checkpoint, NetworkSize, SavedWeights, Tensors, Weights, state};
 use crate::{
     Capability, DataConfig, Description, Experiment, Learned, RunDir, SampleConfig, Subject,
     description::{FROM, described, experiment_of},
+    draw::class_of,
     family::{Make, Networks, lacks},
     subject,
 };
 
 /// Something learned with all that its use needs to know.
+#[derive(Clone)]
 pub struct Model {
     /// What it was made from, as given.
     pub name: String,
@@ -49,6 +53,8 @@ pub struct Model {
     pub sizes: Vec<NetworkSize>,
     /// What it models.
     pub subject: Subject,
+    /// Whether its classes are those of a classifier that steers it, and it is told none.
+    pub(crate) steered: bool,
     /// The data it learned from, where it was trained here.
     pub data: Option<DataConfig>,
     /// How it is sampled by default.
@@ -104,6 +110,7 @@ impl Model {
             trained: false,
             sizes: Vec::new(),
             subject,
+            steered: false,
             data: None,
             sample: SampleConfig::default(),
             truth: None,
@@ -151,11 +158,17 @@ impl Model {
             family: "exact mixture".to_owned(),
             serves: &[Capability::Denoiser],
             // A mixture without a class is the whole of it.
-            learned: Learned { denoiser: Some(denoiser), knows_no_class: true, ..Learned::default() },
+            learned: Learned {
+                denoiser: Some(denoiser),
+                classifier: Some(Arc::new(mixture.clone())),
+                knows_no_class: true,
+                ..Learned::default()
+            },
             schedule: Some(Edm::default().into()),
             trained: false,
             sizes: Vec::new(),
             subject,
+            steered: false,
             data: None,
             sample,
             truth: Some(mixture),
@@ -199,6 +212,7 @@ impl Model {
             sizes: description.sizes()?,
             truth: None,
             subject: subject.clone(),
+            steered: false,
             data: None,
             // What draws nothing is refused whatever it would be sampled by.
             sample: sample.clone().unwrap_or_default(),
@@ -250,6 +264,20 @@ impl Model {
     pub fn denoiser(&self, config: &SampleConfig) -> Result<Arc<dyn Denoiser>> {
         let Some(bare) = &self.learned.denoiser else { return Err(self.lacks(config)) };
         wrap(Arc::clone(bare), &config.wrap, &Around(self))
+    }
+
+    /// This, with the classes of the classifier that a configuration steers it by, where it has none itself.
+    ///
+    /// # Errors
+    /// A classifier that cannot be opened.
+    pub(crate) fn with_classes_of(&self, config: &SampleConfig) -> Result<Cow<'_, Self>> {
+        let brings = config.wrap.iter().find_map(|wrapper| wrapper.brings_classes());
+        let Some(classifier) = brings.filter(|_| self.subject.classes.is_empty()) else {
+            return Ok(Cow::Borrowed(self));
+        };
+        let Subject { classes, shares, label, .. } = Self::open(classifier, &self.device)?.subject;
+        let subject = Subject { classes, shares, label, ..self.subject.clone() };
+        Ok(Cow::Owned(Self { subject, steered: true, ..self.clone() }))
     }
 
     /// The bare denoiser, and the schedule of that name or its own: what flows, densities and fields are of.
@@ -341,7 +369,40 @@ impl Surroundings for Around<'_> {
         self.0.learned.knows_no_class
     }
 
+    fn is_conditional(&self) -> bool {
+        !self.0.subject.classes.is_empty() && !self.0.steered
+    }
+
+    fn class(&self, class: &ClassName, of: Option<&str>) -> Result<u32> {
+        match of {
+            Some(other) => class_of(&class.0, &Model::open(other, &self.0.device)?),
+            None => class_of(&class.0, self.0),
+        }
+    }
+
     fn denoiser(&self, model: &str) -> Result<Arc<dyn Denoiser>> {
+        let other = self.same_data(model)?;
+        other.denoiser(&SampleConfig { wrap: Vec::new(), ..other.sample.clone() })
+    }
+
+    fn classifier(&self, model: &str) -> Result<Arc<dyn Classifier>> {
+        let other = self.same_data(model)?;
+        let Some(classifier) = other.learned.classifier else {
+            return Err(lacks(&other.name, &other.family, other.serves, Capability::Classifier, "guidance"));
+        };
+        ensure!(
+            Kind::Unsupported,
+            other.schedule.is_some(),
+            "{model} was trained on data without noise, and guidance asks about noisy ones: train it with family.noise"
+        );
+        // Exact models work in double precision, and networks do not.
+        Ok(Arc::new(Converted { inner: classifier, device: other.device, dtype: other.dtype }))
+    }
+}
+
+impl Around<'_> {
+    /// Another model, if it is of the same data.
+    fn same_data(&self, model: &str) -> Result<Model> {
         let other = Model::open(model, &self.0.device)?;
         let (own, theirs) = (&self.0.subject, &other.subject);
         ensure!(
@@ -354,7 +415,7 @@ impl Surroundings for Around<'_> {
             own.name,
             own.shape
         );
-        other.denoiser(&SampleConfig { wrap: Vec::new(), ..other.sample.clone() })
+        Ok(other)
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::{Map, Value, json};
-use stein::{AnyWrapper, Error, Kind, Result, ensure, names};
+use stein::{Error, Kind, Result, ensure, names};
 use stein_base::files::{PendingFile, remove_abandoned};
 
 use crate::{
@@ -193,10 +193,8 @@ fn labels_of(path: &Path) -> PathBuf {
 
 /// The files that sampling reads, and those of the runs they are of.
 fn inputs(model: &Model, config: &SampleConfig) -> Vec<PathBuf> {
-    let others = config.wrap.iter().filter_map(|wrapper| match wrapper {
-        AnyWrapper::Autoguidance(guide) => Found::at(guide.model.as_ref()).map(Found::path).ok(),
-        _ => None,
-    });
+    let others = config.wrap.iter().flat_map(|wrapper| wrapper.models());
+    let others = others.filter_map(|model| Found::at(model.as_ref()).map(Found::path).ok());
     let read = model.file.iter().cloned().chain(others);
     read.flat_map(|path| RunDir::files_with(&path).into_iter().chain([path])).collect()
 }
@@ -229,6 +227,7 @@ pub fn draw_to_file(
     watch: &mut dyn Watch,
 ) -> Result<Summary> {
     let output = output.into();
+    let model = &*model.with_classes_of(config)?;
     let format = check_format(&output, model)?;
     // Beyond that a file has no place, or a picture's samples no memory.
     let most = if format.streams() { 1 << 48 } else { 1 << 31 };

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use stein::{
     AnyObjective, AnySchedule, AnyWrapper, InputScale, LevelDistribution, LevelList, NoiseInput, Prediction, Result,
-    Spacing, Weighting, codec::AnyCodecConfig, inverse::AnyMethod, names,
+    Spacing, Weighting, codec::AnyCodecConfig, guidance::ScaleByLevel, inverse::AnyMethod, names,
 };
 use stein_base::{
     Error, Explain,
@@ -75,6 +75,7 @@ pub fn lists() -> Vec<List> {
         list("samplers", Method::form(), Some("--sampler"), "what draws samples, level by level"),
         list("grids", Spacing::form(), Some("--grid"), "how the levels a sampler stops at are spaced"),
         list("wrappers", AnyWrapper::form(), None, "what is wrapped around a model when it is sampled"),
+        list("scales", ScaleByLevel::form(), None, "how strong guidance is, where it varies with the level"),
         list("measurements", MeasurementConfig::form(), None, "what is measured, in the task of `stein restore`"),
         list("methods", AnyMethod::form(), Some("--method"), "what draws samples of what a measurement leaves open"),
         list("metrics", AnyMetric::form(), Some("--metrics"), "what says how good samples are"),

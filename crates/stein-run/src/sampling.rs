@@ -205,7 +205,7 @@ impl SampleConfig {
             (config.grid.start, config.grid.end) = (None, None);
         }
         if let Some(scale) = changes.guidance {
-            let guided = AnyWrapper::from(ClassifierFree { scale });
+            let guided = AnyWrapper::from(ClassifierFree { scale: scale.into() });
             match config.wrap.iter_mut().find(|wrapper| wrapper.kind() == guided.kind()) {
                 Some(wrapper) => *wrapper = guided,
                 None => config.wrap.insert(0, guided),

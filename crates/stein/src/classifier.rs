@@ -167,3 +167,9 @@ impl<N: Network> Classifier for NetworkClassifier<N> {
         self.raw(x.scale(&between(at, own.view())), own.view())
     }
 }
+
+impl<C: Classifier + ?Sized> Classifier for std::sync::Arc<C> {
+    fn classify(&self, x: Dual<2>, at: Levels) -> Result<Classified> {
+        (**self).classify(x, at)
+    }
+}

@@ -46,6 +46,12 @@ impl Condition {
         Self { class: self.class.as_ref().map(|class| vec![None; class.len()]), ..self.clone() }
     }
 
+    /// The same with one class in all of `rows` rows.
+    #[must_use]
+    pub fn with_class(&self, rows: usize, class: u32) -> Self {
+        Self { class: Some(vec![Some(class); rows]), ..self.clone() }
+    }
+
     /// The condition of some rows, in the order given.
     ///
     /// # Panics

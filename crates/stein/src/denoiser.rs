@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor};
 
-use crate::{Condition, Dual, Kernel, Levels, Result, ensure, rows};
+use crate::{Classified, Classifier, Condition, Dual, Kernel, Levels, Result, ensure, guidance::Guided, rows};
 
 /// What a denoiser says of x_0 given x_t.
 #[derive(Debug, Clone)]
@@ -13,11 +13,13 @@ pub struct Estimate {
     /// variance of the forward transition and that of the posterior (Nichol & Dhariwal 2021, "Improved Denoising Diffusion
     /// Probabilistic Models", eq. 15), for whatever step is taken from here.
     pub variance: Option<Tensor<2>>,
+    /// What guidance did to it, for what treats guidance by a rule of its own; the default is nothing.
+    pub guided: Guided,
 }
 
 impl From<Dual<2>> for Estimate {
     fn from(mean: Dual<2>) -> Self {
-        Self { mean, variance: None }
+        Self { mean, variance: None, guided: Guided::default() }
     }
 }
 
@@ -230,11 +232,11 @@ pub(crate) fn value_and_trace(
     Ok((value, Tensor::cat(products.into_iter().map(|(_, product)| product).collect(), 1)))
 }
 
-/// A denoiser asked on another device or in another precision than the one it works in: what it is given is brought there, and its
+/// A denoiser or classifier asked on another device or in another precision than the one it works in: what it is given is brought there, and its
 /// answer back. Solvers keep their state in double precision this way.
 #[derive(Debug, Clone)]
 pub struct Converted<D> {
-    /// The denoiser.
+    /// The denoiser or classifier.
     pub inner: D,
     /// The device it works on.
     pub device: Device,
@@ -245,10 +247,18 @@ pub struct Converted<D> {
 impl<D: Denoiser> Denoiser for Converted<D> {
     fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
         let (device, dtype) = (x.value.device(), x.value.dtype());
-        let Estimate { mean, variance } =
-            self.inner.estimate(x.linear(|x| x.to_device(&self.device).cast(self.dtype)), at, given)?;
+        let estimate = self.inner.estimate(x.linear(|x| x.to_device(&self.device).cast(self.dtype)), at, given)?;
+        Ok(estimate.linear(|x| x.to_device(&device).cast(dtype)))
+    }
+}
+
+impl<C: Classifier> Classifier for Converted<C> {
+    fn classify(&self, x: Dual<2>, at: Levels) -> Result<Classified> {
+        let (device, dtype) = (x.value.device(), x.value.dtype());
+        let Classified { logits, features } =
+            self.inner.classify(x.linear(|x| x.to_device(&self.device).cast(self.dtype)), at)?;
         let back = |x: Tensor<2>| x.to_device(&device).cast(dtype);
-        Ok(Estimate { mean: mean.linear(back), variance: variance.map(back) })
+        Ok(Classified { logits: logits.linear(back), features: features.linear(back) })
     }
 }
 

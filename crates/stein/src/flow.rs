@@ -26,7 +26,7 @@ impl Flow<'_> {
     /// Those of the denoiser.
     pub fn velocity(&self, x: Dual<2>, times: Times, of: &[usize]) -> Result<Dual<2>> {
         let (at, given) = (self.levels(times), self.given.select(of));
-        let mean = denoiser::estimate(self.denoiser, x.clone(), at.view(), &given)?.mean;
+        let mean = denoiser::estimate(self.denoiser, x.clone(), at.view(), &given)?.into_mean()?;
         Ok(denoiser::velocity(x, mean, at.view()))
     }
 

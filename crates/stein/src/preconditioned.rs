@@ -259,7 +259,7 @@ impl<N: Network> Preconditioned<N> {
         let out = at.factors(|k| self.settings.prediction.skip_and_out(k).1);
         // Learned variances come as numbers from -1 to 1.
         let variance = variance.map(|variance| variance.add_scalar(1.0).mul_scalar(0.5));
-        Ok(Estimate { mean: x.scale(&skip) + raw.scale(&out), variance })
+        Ok(Estimate { variance, ..(x.scale(&skip) + raw.scale(&out)).into() })
     }
 
     /// The score ((α c_skip − 1) x + α c_out F)/σ² at levels of the network's own schedule, which have noise.

@@ -8,6 +8,7 @@ mod dit;
 mod edm;
 mod extractors;
 mod formula;
+mod guidance;
 mod guided_diffusion;
 mod inverse;
 mod likelihood;

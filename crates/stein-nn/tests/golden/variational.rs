@@ -29,7 +29,7 @@ const SHAPE: [usize; 3] = [16, 16, 3];
 const DIM: usize = 768;
 
 /// The stored network on rows.
-struct OnRows(Adm);
+pub struct OnRows(pub Adm);
 
 impl Network for OnRows {
     fn forward(&self, x: Dual<2>, context: &Context) -> Result<Dual<2>> {
@@ -76,13 +76,13 @@ impl Stored {
     }
 }
 
-fn channels_last(values: Vec<f64>) -> Tensor<2> {
+pub fn channels_last(values: Vec<f64>) -> Tensor<2> {
     let count = values.len() / DIM;
     let data = TensorData::new(values, [count, 3, 16, 16]);
     Tensor::<4>::from_data(data, (&Device::flex(), DType::F64)).permute([0, 2, 3, 1]).reshape([count, DIM])
 }
 
-fn schedule(of: &Value) -> AnySchedule {
+pub fn schedule(of: &Value) -> AnySchedule {
     let levels = match of["schedule"].as_str().unwrap() {
         "linear" => r#"{ kind = "linear", first = 1e-4, last = 0.02, count = 1000 }"#,
         _ => r#"{ kind = "cosine", count = 1000 }"#,
@@ -92,7 +92,7 @@ fn schedule(of: &Value) -> AnySchedule {
 }
 
 /// The kept levels, the cleanest first.
-fn chain(of: &Value, schedule: &AnySchedule) -> Vec<Kernel> {
+pub fn chain(of: &Value, schedule: &AnySchedule) -> Vec<Kernel> {
     let kept: Vec<f64> = match of["timestep_map"].as_array() {
         Some(kept) if kept.iter().all(Value::is_number) => kept.iter().map(|t| t.as_f64().unwrap()).collect(),
         // The whole list is not written out, nor that of 100 of 1000: the README's rule with Python's rounding to even.
@@ -113,7 +113,7 @@ fn chain(of: &Value, schedule: &AnySchedule) -> Vec<Kernel> {
     kept.into_iter().map(|t| schedule.kernel(t)).collect()
 }
 
-fn close(found: &[f64], wanted: &[f64], tolerance: f64, what: &str) {
+pub fn close(found: &[f64], wanted: &[f64], tolerance: f64, what: &str) {
     assert_eq!(found.len(), wanted.len(), "{what}");
     let largest = wanted.iter().fold(1e-3, |most: f64, x| most.max(x.abs()));
     for (k, (found, wanted)) in found.iter().zip(wanted).enumerate() {
@@ -195,7 +195,7 @@ fn losses_and_their_gradients_are_the_published_ones() {
                 mean = mean.detach();
             }
             let part = variance.clone().add_scalar(1.0).mul_scalar(0.5);
-            let estimate = Estimate { mean: mean.into(), variance: Some(part) };
+            let estimate = Estimate { variance: Some(part), ..Dual::from(mean).into() };
             let (clean, noisy) = (x0.clone().autodiff(), x.clone().autodiff());
             let term = bound().term(&chain, &index, &clean, &noisy, &estimate).unwrap();
             let factor = match kind {
@@ -243,7 +243,7 @@ fn samples_with_learned_variances_are_the_published_ones() {
         };
         let sampler: Box<dyn Sampler> = match sampler {
             "ddim" | "ddim_reverse" => Box::new(Ddim { eta: of["eta"].as_f64().unwrap() }),
-            _ => Box::new(Ancestral { variance: Variance::Learned }),
+            _ => Box::new(Ancestral { variance: Variance::Learned, ..Ancestral::default() }),
         };
         let request =
             Request { given: stored.given.clone(), noise: Source::Given(draws.clone()), ..Request::exact(2, DIM, 0) };

@@ -89,7 +89,7 @@ fn rows_are_drawn_as_often_as_the_data_have_their_classes() {
     // A sample depends on the seed, its number and its class, not on how many are drawn.
     let few = draw(&model, 100, 1, &Classes::Default, &model.sample, &mut Silent).unwrap();
     assert_eq!(few.labels.unwrap(), labels[..100]);
-    assert_eq!(default_count(&model, &Classes::Default).unwrap(), 2000);
+    assert_eq!(default_count(&model, &Classes::Default, &model.sample).unwrap(), 2000);
 }
 
 #[test]

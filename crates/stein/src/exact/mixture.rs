@@ -6,7 +6,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Exact, component::Component, in_double, log_sum_exp};
-use crate::{Condition, Denoiser, Dual, Error, Estimate, Kernel, Keys, Levels, Purpose, Result, ensure, rows};
+use crate::{
+    Classified, Classifier, Condition, Denoiser, Dual, Error, Estimate, Kernel, Keys, Levels, Purpose, Result, ensure,
+    rows,
+};
 
 /// A mixture as it stands in a JSON file: weights, means, and either standard deviations or covariances.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -123,13 +126,32 @@ impl GaussianMixture {
         if class.iter().all(Option::is_some) {
             return known.into();
         }
+        let free: Vec<f64> = class.iter().map(|class| f64::from(u8::from(class.is_none()))).collect();
+        let free = rows::column(&free, like);
+        let all = self.log_shares(in_axes, at).softmax();
+        all.linear(|weights| weights * free.clone()).shift(|weights| weights + known)
+    }
+
+    /// ln of weight times density of each component at each row, up to a constant of the row, `[rows, components]`.
+    fn log_shares(&self, in_axes: &[Dual<2>], at: Levels) -> Dual<2> {
         let parts = self.components.iter().zip(in_axes).zip(&self.weights);
         let logs = parts.map(|((component, in_axes), weight)| {
             component.log_densities(in_axes.clone(), at).shift(|log| log.add_scalar(weight.ln()))
         });
-        let free: Vec<f64> = class.iter().map(|class| f64::from(u8::from(class.is_none()))).collect();
-        let free = rows::column(&free, like);
-        Dual::cat(logs.collect(), 1).softmax().linear(|weights| weights * free.clone()).shift(|weights| weights + known)
+        Dual::cat(logs.collect(), 1)
+    }
+
+    /// The rows along the axes of each component.
+    fn in_axes(&self, x: &Dual<2>, at: Levels) -> Vec<Dual<2>> {
+        self.components.iter().map(|one| one.axes_of(x.clone(), at)).collect()
+    }
+}
+
+/// The exact p(k | x_t): a component's share of the density of its level. The features are the logits.
+impl Classifier for GaussianMixture {
+    fn classify(&self, x: Dual<2>, at: Levels) -> Result<Classified> {
+        let logits = in_double(x, self.dim(), |x| Ok(self.log_shares(&self.in_axes(&x, at), at)))?.mean;
+        Ok(Classified { features: logits.clone(), logits })
     }
 }
 
@@ -137,7 +159,7 @@ impl Denoiser for GaussianMixture {
     fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
         let class = given.class_rows(x.dims()[0], self.len())?;
         in_double(x, self.dim(), |x| {
-            let in_axes: Vec<Dual<2>> = self.components.iter().map(|one| one.axes_of(x.clone(), at)).collect();
+            let in_axes = self.in_axes(&x, at);
             let weights = self.responsibilities(&in_axes, at, &class);
             let terms = self.components.iter().zip(in_axes).enumerate().map(|(k, (component, in_axes))| {
                 let weight = weights.clone().linear(|weights| weights.narrow(1, k, 1).expand(x.dims()));

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use super::{MOST_SCALE, Surroundings, Wrapper, extrapolate};
-use crate::{Condition, Denoiser, Dual, Estimate, Levels, Result, ensure, estimate, numbers::ensure_within};
+use super::{Scale, Surroundings, Wrapper};
+use crate::{Condition, Denoiser, Dual, Estimate, Levels, Result, ensure, estimate};
 
 /// Guidance by a worse model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
@@ -15,13 +15,13 @@ use crate::{Condition, Denoiser, Dual, Estimate, Levels, Result, ensure, estimat
 pub struct Autoguidance {
     /// The worse model: a run directory, such as an early one, or a checkpoint file.
     pub model: String,
-    /// 1 is no guidance; from −1e6 to 1e6, default 2.
-    pub scale: f64,
+    /// 1 is no guidance; a number from −1e6 to 1e6, or one that varies with the level; default 2.
+    pub scale: Scale,
 }
 
 impl Default for Autoguidance {
     fn default() -> Self {
-        Self { model: String::new(), scale: 2.0 }
+        Self { model: String::new(), scale: Scale::Same(2.0) }
     }
 }
 
@@ -32,9 +32,13 @@ impl Wrapper for Autoguidance {
         _: &Arc<dyn Denoiser>,
         around: &dyn Surroundings,
     ) -> Result<Arc<dyn Denoiser>> {
-        ensure_within("scale", self.scale, -MOST_SCALE..=MOST_SCALE)?;
+        self.scale.check()?;
         ensure!(!self.model.is_empty(), "give the worse model of the same data, model = \"PATH\"");
         Ok(Arc::new(Guided { inner, worse: around.denoiser(&self.model)?, scale: self.scale }))
+    }
+
+    fn models(&self) -> Vec<&str> {
+        vec![&self.model]
     }
 }
 
@@ -42,12 +46,12 @@ impl Wrapper for Autoguidance {
 struct Guided {
     inner: Arc<dyn Denoiser>,
     worse: Arc<dyn Denoiser>,
-    scale: f64,
+    scale: Scale,
 }
 
 impl Denoiser for Guided {
     fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
         let worse = estimate(&self.worse, x.clone(), at, given)?;
-        Ok(extrapolate(worse.mean, estimate(&self.inner, x, at, given)?, self.scale))
+        Ok(Estimate::extrapolate(worse, estimate(&self.inner, x, at, given)?, &self.scale.factors(at)))
     }
 }

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use super::{MOST_SCALE, Surroundings, Wrapper};
+use super::{Surroundings, Wrapper};
 use crate::{Condition, Denoiser, Dual, Estimate, FlowMap, Kernel, Levels, Result, ensure, estimate, rows};
+
+/// The largest bound.
+const MOST: f64 = 1e6;
 
 /// Keeps estimates of x_0 inside an interval. Default: what the data lie in, which is the range of pictures, and that of each column
 /// of rows.
@@ -35,8 +38,8 @@ impl Clamp {
             (*low, *high) = (self.low.unwrap_or(*low), self.high.unwrap_or(*high));
             // A column may have one value only.
             ensure!(
-                *low <= *high && low.abs().max(high.abs()) <= MOST_SCALE,
-                "low = {low} must be below high = {high}, and both from -{MOST_SCALE} to {MOST_SCALE}"
+                *low <= *high && low.abs().max(high.abs()) <= MOST,
+                "low = {low} must be below high = {high}, and both from -{MOST} to {MOST}"
             );
         }
         Ok(bounds)
@@ -94,8 +97,7 @@ impl<D> Clamped<D> {
 
 impl<D: Denoiser> Denoiser for Clamped<D> {
     fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
-        let inner = estimate(&self.inner, x, at, given)?;
-        Ok(Estimate { mean: self.clamp(inner.mean)?, ..inner })
+        estimate(&self.inner, x, at, given)?.reshape(|mean| self.clamp(mean))
     }
 }
 

@@ -10,20 +10,20 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use super::{MOST_SCALE, Surroundings, Wrapper, extrapolate};
-use crate::{Condition, Denoiser, Dual, Estimate, Levels, Result, ensure, estimate, numbers::ensure_within};
+use super::{Scale, Surroundings, Wrapper};
+use crate::{Condition, Denoiser, Dual, Estimate, Levels, Result, ensure, estimate};
 
 /// Classifier-free guidance, for a model trained with label dropout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClassifierFree {
-    /// 1 is no guidance, 0 the model without its class; from −1e6 to 1e6, default 1.
-    pub scale: f64,
+    /// 1 is no guidance, 0 the model without its class; a number from −1e6 to 1e6, or one that varies with the level; default 1.
+    pub scale: Scale,
 }
 
 impl Default for ClassifierFree {
     fn default() -> Self {
-        Self { scale: 1.0 }
+        Self { scale: Scale::Same(1.0) }
     }
 }
 
@@ -34,46 +34,76 @@ impl Wrapper for ClassifierFree {
         _: &Arc<dyn Denoiser>,
         around: &dyn Surroundings,
     ) -> Result<Arc<dyn Denoiser>> {
-        ensure_within("scale", self.scale, -MOST_SCALE..=MOST_SCALE)?;
-        ensure!(
-            around.knows_no_class(),
-            "this model was not trained to do without its class: train it with family.label_dropout = 0.1"
-        );
+        self.scale.check()?;
+        ensure_knows_no_class(around)?;
         Ok(Arc::new(Guided { inner, scale: self.scale }))
     }
+}
+
+/// Fails unless rows without a class mean something to the model.
+pub(super) fn ensure_knows_no_class(around: &dyn Surroundings) -> Result<()> {
+    ensure!(
+        around.knows_no_class(),
+        "this model was not trained to do without its class: train it with family.label_dropout = 0.1"
+    );
+    Ok(())
+}
+
+/// Fails unless a row has a class.
+pub(super) fn ensure_some_class(given: &Condition) -> Result<()> {
+    ensure!(
+        given.class.iter().flatten().any(Option::is_some),
+        "classifier-free guidance needs a class to guide to: give one, or leave guidance out"
+    );
+    Ok(())
+}
+
+/// The estimates of the same rows under several conditions, in one batch.
+pub(super) fn under(
+    denoiser: &dyn Denoiser,
+    x: Dual<2>,
+    at: Levels,
+    conditions: &[Condition],
+) -> Result<Vec<Estimate>> {
+    let (rows, times) = (x.dims()[0], conditions.len());
+    let each;
+    let levels = match at {
+        Levels::Same(at) => Levels::Same(at),
+        Levels::Each(at) => {
+            each = at.repeat(times);
+            Levels::Each(&each)
+        }
+    };
+    let given = conditions[1..].iter().try_fold(conditions[0].clone(), |all, next| all.then(next))?;
+    let all = estimate(denoiser, Dual::cat(vec![x; times], 0), levels, &given)?;
+    Ok((0..times).map(|part| all.clone().linear(|of| of.narrow(0, part * rows, rows))).collect())
 }
 
 /// A denoiser guided away from itself without a class.
 struct Guided {
     inner: Arc<dyn Denoiser>,
-    scale: f64,
+    scale: Scale,
 }
 
 impl Denoiser for Guided {
     fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
-        ensure!(
-            given.class.iter().flatten().any(Option::is_some),
-            "classifier-free guidance needs a class to guide to: give one, or leave guidance out"
-        );
-        if self.scale == 1.0 {
+        ensure_some_class(given)?;
+        if self.scale.is(1.0, at) {
             return estimate(&self.inner, x, at, given);
         }
-        let rows = x.dims()[0];
-        let twice: Vec<_>;
-        let levels = match at {
-            Levels::Same(at) => Levels::Same(at),
-            Levels::Each(at) => {
-                twice = [at, at].concat();
-                Levels::Each(&twice)
-            }
-        };
-        let both = given.then(&given.without_class())?;
-        let both = estimate(&self.inner, Dual::cat(vec![x.clone(), x], 0), levels, &both)?;
-        let half = |of: Dual<2>, first: usize| of.linear(|of| of.narrow(0, first, rows));
-        let told = Estimate {
-            mean: half(both.mean.clone(), 0),
-            variance: both.variance.map(|variance| variance.narrow(0, 0, rows)),
-        };
-        Ok(extrapolate(half(both.mean, rows), told, self.scale))
+        let [told, free] = two(&self.inner, x, at, [given.clone(), given.without_class()])?;
+        Ok(Estimate::extrapolate(free, told, &self.scale.factors(at)))
     }
+}
+
+/// As [`under`], of two.
+pub(super) fn two(
+    denoiser: &dyn Denoiser,
+    x: Dual<2>,
+    at: Levels,
+    conditions: [Condition; 2],
+) -> Result<[Estimate; 2]> {
+    let mut both = under(denoiser, x, at, &conditions)?;
+    let second = both.pop().expect("there are two");
+    Ok([both.pop().expect("there are two"), second])
 }

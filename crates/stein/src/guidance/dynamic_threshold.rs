@@ -73,17 +73,20 @@ impl Thresholded {
         ranked(below).linear(|size| size.mul_scalar(1.0 - part))
             + ranked(below + 1).linear(|size| size.mul_scalar(part))
     }
+
+    /// The rows divided and clamped.
+    fn threshold(&self, mean: Dual<2>) -> Dual<2> {
+        let shape = mean.dims();
+        let x = mean.shift(|x| x.sub_scalar(self.center)).linear(|x| x.mul_scalar(1.0 / self.half));
+        let threshold = clamp(self.percentiles(x.clone()), 1.0, f64::INFINITY);
+        let inverse = threshold.map(|s| s.recip(), |s| -s.square().recip());
+        let scaled = clamp(x * inverse.linear(|inverse| inverse.expand(shape)), -1.0, 1.0);
+        scaled.linear(|x| x.mul_scalar(self.half)).shift(|x| x.add_scalar(self.center))
+    }
 }
 
 impl Denoiser for Thresholded {
     fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
-        let inner = estimate(&self.inner, x, at, given)?;
-        let shape = inner.mean.dims();
-        let x = inner.mean.shift(|x| x.sub_scalar(self.center)).linear(|x| x.mul_scalar(1.0 / self.half));
-        let threshold = clamp(self.percentiles(x.clone()), 1.0, f64::INFINITY);
-        let inverse = threshold.map(|s| s.recip(), |s| -s.square().recip());
-        let scaled = clamp(x * inverse.linear(|inverse| inverse.expand(shape)), -1.0, 1.0);
-        let mean = scaled.linear(|x| x.mul_scalar(self.half)).shift(|x| x.add_scalar(self.center));
-        Ok(Estimate { mean, ..inner })
+        estimate(&self.inner, x, at, given)?.reshape(|mean| Ok(self.threshold(mean)))
     }
 }

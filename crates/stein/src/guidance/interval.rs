@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
@@ -86,10 +85,6 @@ impl Denoiser for Within {
         let outside = self.some(false, &x, levels, &without, given)?;
         let mut back = vec![0; levels.len()];
         within.iter().chain(&without).enumerate().for_each(|(place, &row)| back[row] = place);
-        let variance = inside.variance.zip(outside.variance);
-        Ok(Estimate {
-            mean: Dual::cat(vec![inside.mean, outside.mean], 0).linear(|mean| rows::select(mean, &back)),
-            variance: variance.map(|(inside, outside)| rows::select(Tensor::cat(vec![inside, outside], 0), &back)),
-        })
+        Ok(inside.then(outside).linear(|both| rows::select(both, &back)))
     }
 }

@@ -1,29 +1,45 @@
 //! Guidance and other wrappers: denoisers around denoisers, configured as a list and folded once, the outermost last.
 //!
 //! A wrapped denoiser is the posterior mean of nothing: it is for sampling, and no likelihood takes it. One convention for
-//! scales throughout: 1 is no guidance. Wrappers pass tangents on and stay on the tape, so whatever is built on derivatives of
-//! a denoiser works on wrapped ones too.
+//! scales throughout: the scale is the power of what guides, see [`Scale`]. Wrappers pass tangents on and stay on the tape, so whatever
+//! is built on derivatives of a denoiser works on wrapped ones too; guidance by a gradient alone cannot be differentiated back, and
+//! says so.
 
 mod autoguidance;
+mod cfg_pp;
 mod clamp;
+mod class_name;
+mod classifier;
 mod classifier_free;
+mod compose;
 mod dynamic_threshold;
+mod guided;
 mod interval;
+mod negative;
+mod rescale;
+mod scale;
+mod steered;
 
 pub use autoguidance::Autoguidance;
+pub use cfg_pp::CfgPp;
 pub use clamp::{Clamp, Clamped};
+pub use class_name::ClassName;
+pub use classifier::ClassifierGuidance;
 pub use classifier_free::ClassifierFree;
+pub use compose::{Compose, Term};
 pub use dynamic_threshold::DynamicThreshold;
+pub use guided::{Guided, Moved};
 pub use interval::Interval;
+pub use negative::Negative;
+pub use rescale::{Output, Rescale};
+pub use scale::{Scale, ScaleByLevel};
+pub use steered::{GaussianTarget, LogLikelihood, Regressor, Steered, SteeredByEstimate};
 
 use std::sync::Arc;
 
 use stein_base::registry;
 
-use crate::{Denoiser, Dual, Estimate, Result};
-
-/// The largest scale of guidance and bound of estimates.
-const MOST_SCALE: f64 = 1e6;
+use crate::{Classifier, Condition, Denoiser, Dual, Error, Estimate, Levels, Result, estimate};
 
 /// What a wrapper can ask of the program around it.
 pub trait Surroundings {
@@ -39,11 +55,34 @@ pub trait Surroundings {
     /// Whether the model was trained to do without its class, so that rows without one mean something.
     fn knows_no_class(&self) -> bool;
 
+    /// Whether the model is told classes at all; by default it is.
+    fn is_conditional(&self) -> bool {
+        true
+    }
+
+    /// The number of a class of the model, or of another one; by default there are no names.
+    ///
+    /// # Errors
+    /// When there is no such class.
+    fn class(&self, class: &ClassName, of: Option<&str>) -> Result<u32> {
+        let whose = of.map(|model| format!(" of {model}")).unwrap_or_default();
+        let unknown = || Error::new(format!("there is no class called {class}{whose} here: give its number"));
+        class.0.trim().parse().map_err(|_| unknown())
+    }
+
     /// Another model's denoiser, by name.
     ///
     /// # Errors
     /// When there is no such model, or it has no denoiser for the same data.
     fn denoiser(&self, model: &str) -> Result<Arc<dyn Denoiser>>;
+
+    /// A classifier of noisy data, by name; by default there is none.
+    ///
+    /// # Errors
+    /// When there is no such model, or it is no classifier of the same data with noise.
+    fn classifier(&self, model: &str) -> Result<Arc<dyn Classifier>> {
+        Err(Error::new(format!("there is no model {model} here")))
+    }
 }
 
 /// Surroundings with nothing in them: data without a range, a model that always needs its class, no other models.
@@ -60,7 +99,7 @@ impl Surroundings for Alone {
     }
 
     fn denoiser(&self, model: &str) -> Result<Arc<dyn Denoiser>> {
-        Err(crate::Error::new(format!("there is no model {model} here")))
+        Err(Error::new(format!("there is no model {model} here")))
     }
 }
 
@@ -76,6 +115,16 @@ pub trait Wrapper: std::fmt::Debug + Send + Sync {
         bare: &Arc<dyn Denoiser>,
         around: &dyn Surroundings,
     ) -> Result<Arc<dyn Denoiser>>;
+
+    /// The other models it asks its surroundings for, by name.
+    fn models(&self) -> Vec<&str> {
+        Vec::new()
+    }
+
+    /// The model whose classes are those of the rows, for one that knows none itself: rows then have classes, which the model is not told.
+    fn brings_classes(&self) -> Option<&str> {
+        None
+    }
 }
 
 registry! {
@@ -91,6 +140,16 @@ registry! {
         "dynamic_threshold" | "dynamic_thresholding" => DynamicThreshold,
         /// Guidance away from a worse model of the same data.
         "autoguidance" => Autoguidance,
+        /// Guidance by the gradient of a classifier of noisy data.
+        "classifier" | "classifier_guidance" => ClassifierGuidance,
+        /// Guidance away from a class that is not wanted.
+        "negative" | "negative_prompt" => Negative,
+        /// Several classes that are wanted, and not wanted, together.
+        "compose" | "composable_diffusion" => Compose,
+        /// CFG++: a guided sample with the noise of the model without its class, for the sampler `ddim`.
+        "cfg_pp" | "cfg++" | "cfgpp" => CfgPp,
+        /// Guidance brought back to the spread of the unguided model, against overexposure.
+        "rescale" | "guidance_rescale" => Rescale,
     }
 }
 
@@ -117,13 +176,18 @@ registry! {
 /// # Errors
 /// Those of the wrappers, with their names.
 pub fn wrap(bare: Arc<dyn Denoiser>, wrappers: &[AnyWrapper], around: &dyn Surroundings) -> Result<Arc<dyn Denoiser>> {
+    let brought = !around.is_conditional() && wrappers.iter().any(|wrapper| wrapper.brings_classes().is_some());
+    let bare = if brought { Arc::new(NotTold(bare)) } else { bare };
     wrappers.iter().try_fold(Arc::clone(&bare), |inner, wrapper| {
         wrapper.wrap(inner, &bare, around).map_err(|error| error.at(format!("wrapper {}", wrapper.kind())))
     })
 }
 
-/// from + scale (to − from) of two means; a learned variance is that of `to`.
-fn extrapolate(from: Dual<2>, to: Estimate, scale: f64) -> Estimate {
-    let mean = from.linear(|x| x.mul_scalar(1.0 - scale)) + to.mean.linear(|x| x.mul_scalar(scale));
-    Estimate { mean, variance: to.variance }
+/// A model without classes among rows that have some.
+struct NotTold(Arc<dyn Denoiser>);
+
+impl Denoiser for NotTold {
+    fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
+        estimate(&self.0, x, at, &Condition { class: None, ..given.clone() })
+    }
 }

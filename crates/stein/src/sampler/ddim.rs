@@ -2,6 +2,7 @@
 //!
 //! Song, Meng & Ermon 2021, eq. 12 and 16. η = 0 is the Euler step of the probability-flow ODE in σ/α (order 1); η = 1 is
 //! [`Ancestral`](super::Ancestral) with the posterior's variance. Works from α = 0 and to σ = 0.
+//! CFG++ takes ε̂ of another estimate than D.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -20,8 +21,10 @@ pub struct Ddim {
 
 impl Sampler for Ddim {
     fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval, _: &mut Past) -> Result<Tensor<2>> {
-        let denoised = eval.denoise(&x, from)?;
-        ddim_step(x, denoised, from, to, self.eta, eval)
+        let estimate = eval.estimate(&x, from)?;
+        let denoised = estimate.mean.value;
+        let noise = eps(x, estimate.guided.noise.unwrap_or_else(|| denoised.clone()), from);
+        ddim_along(denoised, noise, from, to, self.eta, eval)
     }
 
     fn order(&self) -> Option<u32> {
@@ -47,13 +50,21 @@ pub(crate) fn ddim_step(
     eta: f64,
     eval: &mut Eval,
 ) -> Result<Tensor<2>> {
-    let variance = eta.powi(2) * from.posterior_variance(to);
-    let mean = ddim_mean(x, denoised, from, to, variance);
-    Ok(if variance > 0.0 { eval.interval_noise(from, to, &mean)?.mul_scalar(variance.sqrt()) + mean } else { mean })
+    let noise = eps(x, denoised.clone(), from);
+    ddim_along(denoised, noise, from, to, eta, eval)
 }
 
-/// The mean of the step whose noise has a variance.
-pub(crate) fn ddim_mean(x: Tensor<2>, denoised: Tensor<2>, from: &Kernel, to: &Kernel, variance: f64) -> Tensor<2> {
+/// From an estimate of the data along one of the noise.
+fn ddim_along(
+    denoised: Tensor<2>,
+    noise: Tensor<2>,
+    from: &Kernel,
+    to: &Kernel,
+    eta: f64,
+    eval: &mut Eval,
+) -> Result<Tensor<2>> {
+    let variance = eta.powi(2) * from.posterior_variance(to);
     let direction = (to.sigma.powi(2) - variance).max(0.0).sqrt();
-    denoised.clone().mul_scalar(to.alpha) + eps(x, denoised, from).mul_scalar(direction)
+    let mean = denoised.mul_scalar(to.alpha) + noise.mul_scalar(direction);
+    Ok(if variance > 0.0 { eval.interval_noise(from, to, &mean)?.mul_scalar(variance.sqrt()) + mean } else { mean })
 }

@@ -67,7 +67,7 @@ impl<'a> Eval<'a> {
         (self.observe)(&Progress { step, steps, moves, at, x })
     }
 
-    /// The denoiser's whole estimate at one level for the whole batch.
+    /// The denoiser's whole estimate at one level for the whole batch, whose noise may be of [another](crate::guidance::Guided::noise).
     ///
     /// # Errors
     /// Those of the denoiser.
@@ -79,9 +79,9 @@ impl<'a> Eval<'a> {
     /// D(x) at one level for the whole batch.
     ///
     /// # Errors
-    /// Those of the denoiser.
+    /// Those of the denoiser; guidance whose noise is of another estimate.
     pub fn denoise(&mut self, x: &Tensor<2>, at: &Kernel) -> Result<Tensor<2>> {
-        Ok(self.estimate(x, at)?.mean.value)
+        Ok(self.estimate(x, at)?.into_mean()?.value)
     }
 
     /// D(x) at one level for the whole batch, and J_D(x)ᵀ v with a v `[rows, dim]` that may depend on D(x): a step back through the
@@ -97,7 +97,7 @@ impl<'a> Eval<'a> {
     ) -> Result<(Tensor<2>, Tensor<2>)> {
         self.evaluations += 1;
         denoiser::gradient(x.clone(), |x| {
-            let mean = denoiser::estimate(self.denoiser, x.into(), at.into(), self.given)?.mean.value;
+            let mean = denoiser::estimate(self.denoiser, x.into(), at.into(), self.given)?.into_mean()?.value;
             let v = v(&mean.clone().inner())?;
             Ok((mean.clone(), (mean * v).sum()))
         })
@@ -106,7 +106,7 @@ impl<'a> Eval<'a> {
     /// D(x) of some rows of the batch, each at its own level.
     pub(super) fn denoise_rows(&mut self, x: &Tensor<2>, at: &[Kernel], of: &[usize]) -> Result<Tensor<2>> {
         self.evaluations += 1;
-        denoiser::denoise(self.denoiser, x.clone(), at.into(), &self.given.select(of))
+        Ok(denoiser::estimate(self.denoiser, x.clone().into(), at.into(), &self.given.select(of))?.into_mean()?.value)
     }
 
     /// ε̂(x) = (x − αD)/σ at one level for the whole batch.
@@ -204,6 +204,12 @@ impl<'a> Eval<'a> {
         let (ratio, variance) = to.transition_from(from);
         let noise = self.noise(&x)?;
         Ok(x.mul_scalar(ratio) + noise.mul_scalar(variance.sqrt()))
+    }
+
+    /// β̃ of the step that led to a level of the grid: what published code takes for that of the step to the clean end, whose own is 0.
+    pub(super) fn posterior_variance_before(&self, level: &Kernel) -> f64 {
+        let before = self.levels.windows(2).find(|pair| pair[1] == *level);
+        before.map_or(0.0, |pair| pair[0].posterior_variance(&pair[1]))
     }
 
     /// Steps of the run's grid.

@@ -23,7 +23,7 @@ mod sde_dpm_solver_pp;
 mod uni_pc;
 
 pub use adaptive_sde::AdaptiveSde;
-pub use ancestral::{Ancestral, Variance};
+pub use ancestral::{Ancestral, GradientMoves, Variance};
 pub use ancestral_ode::{Dpm2Ancestral, DpmSolverPp2sAncestral, EulerAncestral};
 pub use churn::Churn;
 pub use ddim::Ddim;

@@ -4,11 +4,15 @@
 use std::sync::Arc;
 
 use stein::{
-    AnySchedule, AnyWrapper, Condition, Context, DType, Denoiser, Dual, Edm, Error, Estimate, Kernel, Kind, Levels,
-    Network, NoiseInput, Precondition, Preconditioned, Prediction, Result, Schedule, Tensor, Vp, denoiser, estimate,
+    AnySchedule, AnyWrapper, Classifier, Condition, Context, DType, Denoiser, Dual, Edm, Error, Estimate, Kernel, Kind,
+    Levels, Network, NoiseInput, Precondition, Preconditioned, Prediction, Result, Schedule, Tensor, Vp, denoiser,
+    estimate,
     exact::{Empirical, Gaussian},
     gradient,
-    guidance::{Autoguidance, ClassifierFree, DynamicThreshold, Interval, Surroundings, wrap},
+    guidance::{
+        Autoguidance, ClassifierFree, ClassifierGuidance, Compose, DynamicThreshold, Interval, Negative, Scale,
+        ScaleByLevel, Surroundings, Term, wrap,
+    },
     jvp,
     rows::{self, host},
     vjp,
@@ -69,6 +73,10 @@ impl Surroundings for World {
     fn denoiser(&self, _: &str) -> Result<Arc<dyn Denoiser>> {
         Ok(Arc::new(Classless(Arc::clone(&self.0))))
     }
+
+    fn classifier(&self, _: &str) -> Result<Arc<dyn Classifier>> {
+        Ok(Arc::new(plane()))
+    }
 }
 
 /// Every wrapper with settings that make it act, and stacks of them.
@@ -76,9 +84,20 @@ fn wrappers() -> Vec<Vec<AnyWrapper>> {
     let acting: Vec<AnyWrapper> = AnyWrapper::all()
         .into_iter()
         .map(|wrapper| match wrapper {
-            AnyWrapper::ClassifierFree(_) => ClassifierFree { scale: 3.0 }.into(),
+            AnyWrapper::ClassifierFree(_) => ClassifierFree { scale: Scale::Same(3.0) }.into(),
             AnyWrapper::Interval(_) => Interval { low: 0.5, high: 2.0 }.into(),
-            AnyWrapper::Autoguidance(_) => Autoguidance { model: "worse".to_owned(), scale: 2.0 }.into(),
+            AnyWrapper::ClassifierGuidance(_) => {
+                ClassifierGuidance { model: "classifier".to_owned(), scale: Scale::Same(1.5), class: None }.into()
+            }
+            AnyWrapper::Negative(_) => Negative { class: Some(0.into()), ..Negative::default() }.into(),
+            AnyWrapper::Compose(_) => {
+                let term = |class: u32, scale| Term { class: class.into(), scale };
+                // A scale that differs between the levels.
+                let rising = ScaleByLevel::Linear { clean: 0.2, noisy: 1.1, low: 0.5, high: 2.0 };
+                let (and, not) = (vec![term(1, rising.into())], vec![term(0, 0.5.into())]);
+                Compose { scale: 1.2.into(), and, not }.into()
+            }
+            AnyWrapper::Autoguidance(_) => Autoguidance { model: "worse".to_owned(), scale: Scale::Same(2.0) }.into(),
             other => other,
         })
         .collect();
@@ -118,18 +137,29 @@ fn denoisers() -> Vec<(String, Arc<dyn Denoiser>, Condition)> {
     all
 }
 
-/// Every denoiser under every list of wrappers that it can stand under.
-fn wrapped() -> Vec<(String, Arc<dyn Denoiser>, Condition)> {
+/// Whether a list steers by the gradient of a classifier, and so has no gradient itself.
+fn by_gradient(list: &[AnyWrapper]) -> bool {
+    list.iter().any(|wrapper| matches!(wrapper, AnyWrapper::ClassifierGuidance(_)))
+}
+
+/// Whether a list asks for classes.
+fn by_class(list: &[AnyWrapper]) -> bool {
+    use AnyWrapper::{CfgPp, ClassifierFree, Compose, Negative};
+    by_gradient(list)
+        || list.iter().any(|wrapper| matches!(wrapper, ClassifierFree(_) | Negative(_) | Compose(_) | CfgPp(_)))
+}
+
+/// Every denoiser under every list of wrappers that it can stand under, with whether that can be differentiated back.
+fn wrapped() -> Vec<(String, Arc<dyn Denoiser>, Condition, bool)> {
     let mut all = Vec::new();
     for (name, bare, given) in denoisers() {
         for list in wrappers() {
-            let guided = list.iter().any(|wrapper| matches!(wrapper, AnyWrapper::ClassifierFree(_)));
-            if guided && given.class.is_none() {
+            if by_class(&list) && given.class.is_none() {
                 continue;
             }
             let what = list.iter().map(|wrapper| wrapper.kind().to_owned()).collect::<Vec<_>>().join(", ");
             let denoiser = wrap(Arc::clone(&bare), &list, &World::new()).unwrap();
-            all.push((format!("{name} under [{what}]"), denoiser, given.clone()));
+            all.push((format!("{name} under [{what}]"), denoiser, given.clone(), !by_gradient(&list)));
         }
     }
     all
@@ -158,13 +188,10 @@ fn slope(f: impl Fn(f64) -> Vec<f64>) -> Vec<f64> {
 #[test]
 fn every_denoiser_under_every_wrapper_is_differentiable_both_ways() {
     let each = levels();
-    for (name, denoiser, given) in wrapped() {
+    for (name, denoiser, given, back) in wrapped() {
         for at in [Levels::Same(&each[0]), Levels::Same(&each[3]), Levels::Each(&each)] {
             let what = format!("{name} at {at:?}");
             let (mean, product) = jvp(&denoiser, tensor(&X, 2), tensor(&W, 2), at, &given).unwrap();
-            let (again, back) = vjp(&denoiser, tensor(&X, 2), tensor(&V, 2), at, &given).unwrap();
-            // The engine's softmax has an order of its own on the tape.
-            host(&mean).iter().zip(host(&again)).for_each(|(a, b)| assert_close(*a, b, 1e-14, &what));
             let moved = |h: f64| {
                 let x: Vec<f64> = X.iter().zip(&W).map(|(x, w)| x + h * w).collect();
                 host(&stein::denoise(&denoiser, tensor(&x, 2), at, &given).unwrap())
@@ -173,17 +200,47 @@ fn every_denoiser_under_every_wrapper_is_differentiable_both_ways() {
             for (ours, difference) in host(&product).iter().zip(slope(moved)) {
                 assert_close(*ours, difference, 1e-6, &what);
             }
-            let (forward, backward) = (dot(&V, &host(&product)), dot(&host(&back), &W));
-            assert_close(forward, backward, 1e-10, &what);
-
-            // In single precision: rounding of 1e-7, grown by coefficients such as 1/α.
             let single = |values: &[f64]| tensor(values, 2).cast(DType::F32);
             let (_, product32) = jvp(&denoiser, single(&X), single(&W), at, &given).unwrap();
-            let (_, back32) = vjp(&denoiser, single(&X), single(&V), at, &given).unwrap();
-            assert_eq!((product32.dtype(), back32.dtype()), (DType::F32, DType::F32), "{what}");
-            for (ours, exact) in [(&product32, &product), (&back32, &back)] {
+            // In single precision: rounding of 1e-7, grown by coefficients such as 1/α.
+            let rounded = |ours: &Tensor<2>, exact: &Tensor<2>| {
+                assert_eq!(ours.dtype(), DType::F32, "{what}");
                 host(ours).iter().zip(host(exact)).for_each(|(a, b)| assert_close(*a, b, 1e-4, &what));
+            };
+            rounded(&product32, &product);
+            let reverse = vjp(&denoiser, tensor(&X, 2), tensor(&V, 2), at, &given);
+            if !back {
+                // Never a gradient that leaves out that of the classifier.
+                assert_eq!(reverse.unwrap_err().kind(), Kind::Unsupported, "{what}");
+                continue;
             }
+            let (again, back) = reverse.unwrap();
+            // The engine's softmax has an order of its own on the tape.
+            host(&mean).iter().zip(host(&again)).for_each(|(a, b)| assert_close(*a, b, 1e-14, &what));
+            let (forward, backward) = (dot(&V, &host(&product)), dot(&host(&back), &W));
+            assert_close(forward, backward, 1e-10, &what);
+            let (_, back32) = vjp(&denoiser, single(&X), single(&V), at, &given).unwrap();
+            rounded(&back32, &back);
+        }
+    }
+}
+
+#[test]
+fn rows_do_not_mix_under_any_wrapper() {
+    let each = levels();
+    for (name, denoiser, given, _) in wrapped() {
+        let all = host(&stein::denoise(&denoiser, tensor(&X, 2), Levels::Each(&each), &given).unwrap());
+        for (row, at) in each.iter().enumerate() {
+            let alone = given.select(&[row]);
+            // Guidance that needs a class is not asked about rows that have none by themselves.
+            if alone.class.as_ref().is_some_and(|class| class[0].is_none()) {
+                continue;
+            }
+            let x = tensor(&X[2 * row..2 * row + 2], 2);
+            let ours = host(&stein::denoise(&denoiser, x, at.into(), &alone).unwrap());
+            ours.iter()
+                .zip(&all[2 * row..])
+                .for_each(|(a, b)| assert_close(*a, *b, 1e-13, format!("{name}, row {row}")));
         }
     }
 }
@@ -263,11 +320,13 @@ fn a_lost_derivative_is_an_error_wherever_it_is_hidden() {
             for at in [Levels::Same(&each[0]), Levels::Each(&each)] {
                 let found = products(&denoiser, at, &given);
                 assert_eq!(found[lost].as_ref().unwrap_err().kind(), Kind::Unsupported, "{list:?} at {at:?}");
-                assert!(found[1 - lost].is_ok(), "{list:?} at {at:?}: {:?}", found[1 - lost]);
+                // Lists that steer by a gradient never have one.
+                let kept = lost == 1 || !by_gradient(&list);
+                assert_eq!(found[1 - lost].is_ok(), kept, "{list:?} at {at:?}: {:?}", found[1 - lost]);
             }
         }
         // A worse model that has none, beside one that has.
-        let auto = [Autoguidance { model: "worse".to_owned(), scale: 2.0 }.into()];
+        let auto = [Autoguidance { model: "worse".to_owned(), scale: Scale::Same(2.0) }.into()];
         let sound: Arc<dyn Denoiser> = Arc::new(plane());
         let denoiser = wrap(sound, &auto, &World(bare)).unwrap();
         let found = products(&denoiser, (&each[0]).into(), &Condition::none());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use stein::{
     AnyWrapper, Condition, Denoiser, Dual, Edm, Kernel, Levels, Result, Schedule, denoise,
     exact::{Exact, Gaussian, GaussianMixture},
-    guidance::{Alone, Autoguidance, Clamp, ClassifierFree, DynamicThreshold, Interval, Surroundings, wrap},
+    guidance::{Alone, Autoguidance, Clamp, ClassifierFree, DynamicThreshold, Interval, Scale, Surroundings, wrap},
     rows::host,
 };
 
@@ -100,7 +100,7 @@ fn classifier_free_guidance_is_its_formula() {
     let levels = [0.4, 1.0, 2.5].map(|sigma| Edm::default().kernel(sigma));
     for at in [Levels::Same(&levels[1]), Levels::Each(&levels)] {
         for scale in [0.0, 1.0, 2.0, 7.5] {
-            let guided = wrapped(&[ClassifierFree { scale }.into()]);
+            let guided = wrapped(&[ClassifierFree { scale: scale.into() }.into()]);
             let ours = host(&denoise(&guided, tensor(&X, 2), at, &given).unwrap());
             for (i, class) in [Some(0), None, Some(1)].into_iter().enumerate() {
                 let free = row(&plane(), i, at.row(i));
@@ -112,7 +112,8 @@ fn classifier_free_guidance_is_its_formula() {
             }
         }
         // With scale 1 it is the model as it is.
-        let guided = denoise(&wrapped(&[ClassifierFree { scale: 1.0 }.into()]), tensor(&X, 2), at, &given).unwrap();
+        let guided =
+            denoise(&wrapped(&[ClassifierFree { scale: Scale::Same(1.0) }.into()]), tensor(&X, 2), at, &given).unwrap();
         let bare = denoise(&plane(), tensor(&X, 2), at, &given).unwrap();
         host(&guided).iter().zip(host(&bare)).for_each(|(a, b)| assert_close(*a, b, 1e-14, "scale 1"));
     }
@@ -121,7 +122,7 @@ fn classifier_free_guidance_is_its_formula() {
 #[test]
 fn an_interval_leaves_the_outside_alone() {
     let given = Condition::classes([0, 1, 0]);
-    let guidance: AnyWrapper = ClassifierFree { scale: 3.0 }.into();
+    let guidance: AnyWrapper = ClassifierFree { scale: Scale::Same(3.0) }.into();
     let always = wrapped(std::slice::from_ref(&guidance));
     let within = wrapped(&[guidance, Interval { low: 0.5, high: 2.0 }.into()]);
     let ask = |denoiser: &dyn Denoiser, at: Levels| host(&denoise(denoiser, tensor(&X, 2), at, &given).unwrap());
@@ -185,7 +186,7 @@ fn clamps_and_thresholds_are_those_worked_out_by_hand() {
 #[test]
 fn autoguidance_is_its_formula() {
     let at = Edm::default().kernel(0.7);
-    let ours = row(&wrapped(&[Autoguidance { model: "worse".to_owned(), scale: 2.5 }.into()]), 0, &at);
+    let ours = row(&wrapped(&[Autoguidance { model: "worse".to_owned(), scale: Scale::Same(2.5) }.into()]), 0, &at);
     let (good, bad) = (row(&plane(), 0, &at), row(&wide(), 0, &at));
     for j in 0..2 {
         assert_close(ours[j], bad[j] + 2.5 * (good[j] - bad[j]), 1e-13, "autoguidance");
@@ -235,17 +236,17 @@ fn what_surroundings_lack_is_said() {
         (Clamp::default().into(), "wrapper clamp: these data have no range"),
         (Clamp { low: Some(1.0), high: Some(0.0) }.into(), "low = 1 must be below high = 0"),
         (ClassifierFree::default().into(), "not trained to do without its class"),
-        (ClassifierFree { scale: f64::NAN }.into(), "scale is NaN"),
+        (ClassifierFree { scale: Scale::Same(f64::NAN) }.into(), "scale is NaN"),
         (Interval { low: 2.0, high: 1.0 }.into(), "below high = 1"),
         (DynamicThreshold::default().into(), "no range to threshold"),
         (DynamicThreshold { percentile: 0.0 }.into(), "above 0 and at most 1"),
         (Autoguidance::default().into(), "give the worse model"),
-        (Autoguidance { model: "x".to_owned(), scale: 2.0 }.into(), "no model x"),
+        (Autoguidance { model: "x".to_owned(), scale: Scale::Same(2.0) }.into(), "no model x"),
     ] as [(AnyWrapper, &str); 9]
     {
         assert!(refuse(wrapper).contains(sentence), "{sentence}");
     }
-    let guided = wrapped(&[ClassifierFree { scale: 2.0 }.into()]);
+    let guided = wrapped(&[ClassifierFree { scale: Scale::Same(2.0) }.into()]);
     let at = Edm::default().kernel(1.0);
     let refused = denoise(&guided, tensor(&X, 2), (&at).into(), &Condition::none()).unwrap_err();
     assert!(refused.to_string().contains("needs a class"), "{refused}");

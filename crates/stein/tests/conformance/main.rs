@@ -20,6 +20,7 @@ mod registries;
 mod samplers;
 mod schedulers;
 mod schedules;
+mod steering;
 mod stochastic;
 mod variational;
 

@@ -129,7 +129,7 @@ fn stochastic() -> Vec<AnySampler> {
     all.extend([
         Ddim { eta: 1.0 }.into(),
         Ddim { eta: 0.5 }.into(),
-        Ancestral { variance: Variance::Forward }.into(),
+        Ancestral { variance: Variance::Forward, ..Ancestral::default() }.into(),
         Heun { churn: churn.clone() }.into(),
         DpmSolver { order: 3, churn }.into(),
         SdeDpmSolverPp { order: 3, ..SdeDpmSolverPp::default() }.into(),
@@ -269,7 +269,7 @@ fn identities_between_samplers_hold() {
     // DDIM with η = 1 is the ancestral step with the posterior's variance, noise and all.
     same(
         step(&Ddim { eta: 1.0 }, &schedule, &from, &to),
-        step(&Ancestral { variance: Variance::Posterior }, &schedule, &from, &to),
+        step(&Ancestral { variance: Variance::Posterior, ..Ancestral::default() }, &schedule, &from, &to),
         "ddim(1) = ancestral",
     );
     // Without corrections a predictor–corrector is its predictor.
@@ -311,7 +311,7 @@ fn one_step_of_ddpm_is_the_papers() {
     for (variance, which) in
         [(beta, Variance::Forward), (beta * (1.0 - to.alpha.powi(2)) / (1.0 - bar), Variance::Posterior)]
     {
-        let sampler = Ancestral { variance: which };
+        let sampler = Ancestral { variance: which, ..Ancestral::default() };
         let ours = sample_from(tensor(&x, 2), &plane(), &schedule, &[from, to], &sampler, &request, &mut |_| Ok(()));
         let ours = host(&ours.unwrap().x);
         for ((ours, mean), z) in ours.iter().zip(mean.clone()).zip(&noise) {
@@ -327,7 +327,7 @@ impl Denoiser for Learned {
     fn estimate(&self, x: stein::Dual<2>, at: stein::Levels, given: &Condition) -> stein::Result<stein::Estimate> {
         let rows = x.dims()[0];
         let mean = stein::estimate(&plane(), x, at, given)?.mean;
-        Ok(stein::Estimate { mean, variance: Some(tensor(&[0.0, 0.5].repeat(rows), 2)) })
+        Ok(stein::Estimate { variance: Some(tensor(&[0.0, 0.5].repeat(rows), 2)), ..mean.into() })
     }
 }
 
@@ -335,7 +335,7 @@ impl Denoiser for Learned {
 fn learned_variances_lie_between_the_posteriors_and_the_forward_one() {
     let schedule = Discrete::default();
     let (from, to) = (schedule.kernel(400.0), schedule.kernel(380.0));
-    let ancestral = |variance| Ancestral { variance };
+    let ancestral = |variance| Ancestral { variance, ..Ancestral::default() };
     let x = [0.4, -0.2, 1.0, 0.7];
     let run = |denoiser: &dyn Denoiser, variance, to: &Kernel| {
         let request = Request::exact(2, 2, 9);

@@ -131,7 +131,7 @@ fn plan(case: &Case, golden: &Golden) -> Plan {
             };
             let sampler: AnySampler = if case.scheduler == "DDPMScheduler" {
                 assert_eq!(case.config["variance_type"], "fixed_small");
-                Ancestral { variance: Variance::Posterior }.into()
+                Ancestral { variance: Variance::Posterior, ..Ancestral::default() }.into()
             } else {
                 Ddim { eta: case.step_arguments["eta"].as_f64().unwrap_or(0.0) }.into()
             };

@@ -21,7 +21,7 @@ fn fixed() -> VariationalBound {
 
 fn estimate(mean: f64, variance: Option<f64>, rows: usize) -> Estimate {
     let mean: Dual<2> = tensor(&vec![mean; rows], 1).into();
-    Estimate { mean, variance: variance.map(|part| tensor(&vec![part; rows], 1)) }
+    Estimate { variance: variance.map(|part| tensor(&vec![part; rows], 1)), ..mean.into() }
 }
 
 #[test]
