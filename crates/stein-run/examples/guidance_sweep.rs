@@ -45,8 +45,8 @@ fn main() -> Result<()> {
         )?,
     ];
     let frame = Frame {
-        title: "samples of guidance of rising scale, from right to left",
-        x: "spread within a class over that of the data",
+        title: "guidance of rising scale, from right to left",
+        x: "spread within a class, data = 1",
         y: "samples of the class asked for",
         size: (800, 600),
     };

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use serde::{Serialize, de::DeserializeOwned};
 use stein::{
     AnySchedule, AnyWrapper, InputScale, LevelDistribution, LevelList, NoiseInput, Prediction, Spacing, Weighting,
-    codec::AnyCodecConfig, names, settings,
+    codec::AnyCodecConfig, guidance::ScaleByLevel, names, settings,
 };
 use stein_base::{
     Explain,
@@ -149,6 +149,7 @@ fn listed_defaults_are_those_of_reading() {
     defaults_are_real::<AnyFamily>();
     defaults_are_real::<AnySchedule>();
     defaults_are_real::<AnyWrapper>();
+    defaults_are_real::<ScaleByLevel>();
     defaults_are_real::<AnyCodecConfig>();
     defaults_are_real::<NetworkConfig>();
     defaults_are_real::<Source>();

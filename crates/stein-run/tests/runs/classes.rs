@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use stein_run::{Classes, Drawn, Experiment, Model, Silent, default_count, draw, draw_to_file};
+use stein_run::{Changes, Classes, Drawn, Experiment, Model, Silent, default_count, draw, draw_to_file};
 
 use super::{TINY, run};
 
@@ -172,4 +172,51 @@ fn rows_are_clamped_to_their_columns() {
     }
     let free = draw(&model, 500, 0, &Classes::Default, &model.sample, &mut Silent).unwrap();
     assert_ne!(free.values, drawn.values);
+}
+
+#[test]
+fn a_model_without_classes_has_those_of_the_classifier_that_steers_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mixture = folder.path().join("two.json");
+    let text = r#"{"weights": [0.5, 0.5], "means": [[-2, 0], [2, 0]], "stds": [0.5, 0.5]}"#;
+    fs::write(&mixture, text).unwrap();
+    let settings = ["data.conditional=false", "data.codec=[]", "train.steps=2"];
+    let model = crate::run(&crate::tiny(&settings), &folder.path().join("run"), false).unwrap().model;
+    let with = |wrap: String| {
+        let settings = vec![format!("sample.wrap=[{wrap}]")];
+        // In 5 steps it would shoot past the class.
+        model.sample.with(&Changes { settings, steps: Some(18), ..Changes::default() }).unwrap()
+    };
+    let exact = format!("exact:{}", mixture.display());
+    let steered = with(format!("{{kind=\"classifier\", model=\"{exact}\", scale=1.5}}"));
+    let class = |name: &str| Classes::Named(name.to_owned());
+    let labels = |classes, config| draw(&model, 40, 0, &classes, config, &mut Silent).unwrap().labels;
+    // Its names and numbers, and all of them where none is asked for.
+    assert_eq!(labels(class("component 1"), &steered), Some(vec![1; 40]));
+    assert_eq!(labels(class("0"), &steered), Some(vec![0; 40]));
+    let both = labels(Classes::Default, &steered).unwrap();
+    assert!(both.contains(&0) && both.contains(&1));
+    // The first coordinate goes the way of the class on average, however little the model has learned: the noise is the same.
+    let values = |name: &str| draw(&model, 40, 0, &class(name), &steered, &mut Silent).unwrap().values;
+    let (left, right) = (values("0"), values("1"));
+    let mean = |values: &[f32]| values.iter().step_by(2).sum::<f32>() / 40.0;
+    assert!(mean(&left) < mean(&right), "{} and {}", mean(&left), mean(&right));
+    // One class for all leaves the samples without any.
+    let fixed = with(format!("{{kind=\"classifier\", model=\"{exact}\", scale=1.5, class=\"component 1\"}}"));
+    assert_eq!(labels(Classes::Default, &fixed), None);
+    let same = draw(&model, 40, 0, &Classes::Default, &fixed, &mut Silent).unwrap().values;
+    assert_eq!(same, right);
+    // Files have the names.
+    let file = folder.path().join("steered.csv");
+    draw_to_file(file.as_path(), &model, 10, 0, &class("1"), &steered, &mut Silent).unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap().matches("component 1").count(), 10);
+    assert_eq!(default_count(&model, &class("1"), &steered).unwrap(), 2000);
+
+    let refused = |classes, config| draw(&model, 4, 0, &classes, config, &mut Silent).unwrap_err().to_string();
+    assert!(refused(class("1"), &model.sample).contains("has no classes"));
+    assert!(refused(class("9"), &steered).contains("component 0"));
+    assert!(refused(Classes::None, &steered).contains("needs a class"));
+    let run = folder.path().join("run");
+    let denoiser = with(format!("{{kind=\"classifier\", model=\"{}\"}}", run.display()));
+    assert!(refused(Classes::Default, &denoiser).contains("needs a classifier"));
 }

@@ -2,8 +2,8 @@
 //! 2): x_s = α_s D + σ_s ε̂_∅ with D = D_∅ + scale (D_c − D_∅) and the noise ε̂_∅ = (x − α_t D_∅)/σ_t of the model without a class.
 //!
 //! The sample is guided and its noise is not, so that scales between 0 and 1 suffice, the paper's λ; 1 is the conditional estimate
-//! renoised. It is a rule for a step and no denoiser: the sampler `ddim` takes it, with or without noise of its own, and others
-//! refuse. Without noise, `ddim` is Euler's step, so that this is also the rule for that.
+//! renoised. It is a rule for a step and no denoiser: the sampler `ddim` takes it, with or without noise of its own, and
+//! `euler_ancestral`, which is made of its step; others refuse. Without noise, `ddim` is Euler's step, so that this is also the rule for that.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{Condition, Denoiser, Dual, Estimate, Factors, Levels, Result, numbers::ensure_within};
 
-/// CFG++, for a model trained with label dropout and the sampler `ddim`.
+/// CFG++, for a model trained with label dropout and the samplers `ddim` and `euler_ancestral`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct CfgPp {

@@ -42,8 +42,8 @@ impl Estimate {
         ensure!(
             Kind::Unsupported,
             self.guided.noise.is_none(),
-            "wrapper cfg_pp takes the noise from another estimate than the sample, which the sampler ddim alone knows: use ddim, or \
-             the wrapper classifier_free"
+            "wrapper cfg_pp takes the noise from another estimate than the sample, which the samplers ddim and euler_ancestral alone \
+             know: use one of them, or the wrapper classifier_free"
         );
         Ok(self.mean)
     }

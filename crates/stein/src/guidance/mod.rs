@@ -146,8 +146,8 @@ registry! {
         "negative" | "negative_prompt" => Negative,
         /// Several classes that are wanted, and not wanted, together.
         "compose" | "composable_diffusion" => Compose,
-        /// CFG++: a guided sample with the noise of the model without its class, for the sampler `ddim`.
-        "cfg_pp" | "cfg++" | "cfgpp" => CfgPp,
+        /// CFG++: a guided sample with the noise of the model without its class, for the samplers `ddim` and `euler_ancestral`.
+        "cfg_pp" => CfgPp,
         /// Guidance brought back to the spread of the unguided model, against overexposure.
         "rescale" | "guidance_rescale" => Rescale,
     }

@@ -188,7 +188,7 @@ fn slope(f: impl Fn(f64) -> Vec<f64>) -> Vec<f64> {
 #[test]
 fn every_denoiser_under_every_wrapper_is_differentiable_both_ways() {
     let each = levels();
-    for (name, denoiser, given, back) in wrapped() {
+    for (name, denoiser, given, has_gradient) in wrapped() {
         for at in [Levels::Same(&each[0]), Levels::Same(&each[3]), Levels::Each(&each)] {
             let what = format!("{name} at {at:?}");
             let (mean, product) = jvp(&denoiser, tensor(&X, 2), tensor(&W, 2), at, &given).unwrap();
@@ -208,13 +208,14 @@ fn every_denoiser_under_every_wrapper_is_differentiable_both_ways() {
                 host(ours).iter().zip(host(exact)).for_each(|(a, b)| assert_close(*a, b, 1e-4, &what));
             };
             rounded(&product32, &product);
-            let reverse = vjp(&denoiser, tensor(&X, 2), tensor(&V, 2), at, &given);
-            if !back {
-                // Never a gradient that leaves out that of the classifier.
-                assert_eq!(reverse.unwrap_err().kind(), Kind::Unsupported, "{what}");
-                continue;
-            }
-            let (again, back) = reverse.unwrap();
+            let (again, back) = match vjp(&denoiser, tensor(&X, 2), tensor(&V, 2), at, &given) {
+                // Never a gradient that leaves out that of the classifier: where there is one, it stands the test below.
+                Err(error) if !has_gradient => {
+                    assert_eq!(error.kind(), Kind::Unsupported, "{what}");
+                    continue;
+                }
+                found => found.unwrap(),
+            };
             // The engine's softmax has an order of its own on the tape.
             host(&mean).iter().zip(host(&again)).for_each(|(a, b)| assert_close(*a, b, 1e-14, &what));
             let (forward, backward) = (dot(&V, &host(&product)), dot(&host(&back), &W));
