@@ -24,7 +24,7 @@ impl Sampler for Ddim {
         let estimate = eval.estimate(&x, from)?;
         let denoised = estimate.mean.value;
         let noise = eps(x, estimate.guided.noise.unwrap_or_else(|| denoised.clone()), from);
-        ddim_along(denoised, noise, from, to, self.eta, eval)
+        along(denoised, noise, from, to, self.eta, eval)
     }
 
     fn order(&self) -> Option<u32> {
@@ -51,11 +51,22 @@ pub(crate) fn ddim_step(
     eval: &mut Eval,
 ) -> Result<Tensor<2>> {
     let noise = eps(x, denoised.clone(), from);
-    ddim_along(denoised, noise, from, to, eta, eval)
+    along(denoised, noise, from, to, eta, eval)
+}
+
+/// The mean of the step whose noise has a variance.
+pub(crate) fn ddim_mean(x: Tensor<2>, denoised: Tensor<2>, from: &Kernel, to: &Kernel, variance: f64) -> Tensor<2> {
+    let noise = eps(x, denoised.clone(), from);
+    mean(denoised, noise, to, variance)
+}
+
+fn mean(denoised: Tensor<2>, noise: Tensor<2>, to: &Kernel, variance: f64) -> Tensor<2> {
+    let direction = (to.sigma.powi(2) - variance).max(0.0).sqrt();
+    denoised.mul_scalar(to.alpha) + noise.mul_scalar(direction)
 }
 
 /// From an estimate of the data along one of the noise.
-fn ddim_along(
+fn along(
     denoised: Tensor<2>,
     noise: Tensor<2>,
     from: &Kernel,
@@ -64,7 +75,6 @@ fn ddim_along(
     eval: &mut Eval,
 ) -> Result<Tensor<2>> {
     let variance = eta.powi(2) * from.posterior_variance(to);
-    let direction = (to.sigma.powi(2) - variance).max(0.0).sqrt();
-    let mean = denoised.mul_scalar(to.alpha) + noise.mul_scalar(direction);
+    let mean = mean(denoised, noise, to, variance);
     Ok(if variance > 0.0 { eval.interval_noise(from, to, &mean)?.mul_scalar(variance.sqrt()) + mean } else { mean })
 }

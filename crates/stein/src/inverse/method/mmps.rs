@@ -113,7 +113,9 @@ impl Denoiser for Matched<'_> {
         let mut first = None;
         for _ in 0..self.iterations {
             let (_, pulled) = gradient(x.clone(), |x| {
-                let Estimate { mean, variance } = denoiser::estimate(self.inner, x.into(), at, given)?;
+                let estimate = denoiser::estimate(self.inner, x.into(), at, given)?;
+                let variance = estimate.variance.clone();
+                let mean = estimate.into_mean()?;
                 let (tracked, mean) = (mean.value.clone(), mean.value.inner());
                 if first.is_none() {
                     let denoised = rows::host(&mean);
@@ -139,7 +141,7 @@ impl Denoiser for Matched<'_> {
         let (mean, variance) = first.expect("there is at least one iteration");
         let correction = systems.into_iter().flat_map(|system| system.correction).collect();
         let mean = mean.clone() + rows::matrix(correction, dim, &mean);
-        Ok(Estimate { mean: mean.into(), variance })
+        Ok(Estimate { variance, ..Dual::from(mean).into() })
     }
 }
 
