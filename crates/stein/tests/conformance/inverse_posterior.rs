@@ -138,51 +138,52 @@ fn moment_matching_draws_the_posterior_of_a_gaussian_in_many_dimensions() {
     for (dim, measured) in [(2, 1), (8, 3), (64, 8)] {
         let case = correlated(dim, measured);
         let method = Mmps { iterations: measured, ..Mmps::default() };
-        let (x, _) = case.draw(&method.into(), 1000, 25);
+        let (x, _) = case.draw(&method.into(), 500, 25);
         assert_moments(&case, &x, 0.02, "mmps");
     }
 }
 
 #[test]
 fn particles_draw_the_posterior_of_any_mixture() {
-    let method = AnyMethod::from(Tds { particles: 16, ..Tds::default() });
-    for case in [gaussian(), correlated(8, 3), mixture(2), mixture(8), mixture(64)] {
+    let method = AnyMethod::from(Tds::default());
+    for (case, n) in
+        [(gaussian(), 600), (correlated(8, 3), 500), (mixture(2), 600), (mixture(8), 500), (mixture(64), 200)]
+    {
         let truth = posterior(&case);
-        let (x, _) = case.draw(&method, 600, 60);
-        // 16 particles leave a part of the bias that 1 has.
-        assert_moments(&case, &x, 0.1, "tds");
+        let (x, _) = case.draw(&method, n, 50);
+        // 8 particles leave a part of the bias that 1 has.
+        assert_moments(&case, &x, 0.08, "tds");
         if truth.len() == 2 {
             let weight = truth.components().next().unwrap().0;
             let found = part_of_first(&x, &truth);
             println!("tds: a weight of {found:.3}, of the posterior's {weight:.3}");
-            assert!((found - weight).abs() < 5.0 * (weight * (1.0 - weight) / 600.0).sqrt() + 0.02);
+            assert!((found - weight).abs() < 5.0 * (weight * (1.0 - weight) / n as f64).sqrt() + 0.02);
         }
     }
 }
 
 #[test]
 fn the_bias_of_particles_falls_with_their_number() {
-    let case = mixture(2);
+    let case = Case { y: vec![0.3], std: 0.5, ..mixture(2) };
     let truth = posterior(&case);
     let weight = truth.components().next().unwrap().0;
     let mut biases = Vec::new();
-    for (particles, n) in [(1, 6000), (8, 3000), (64, 700), (512, 150)] {
-        // A twisting function that is far too sure leads a single particle astray.
-        let method = Tds { particles, variance: Some(0.01), ..Tds::default() };
-        let (x, _) = case.draw(&method.into(), n, 25);
+    for (particles, n) in [(1, 2000), (8, 1000), (64, 200), (512, 40)] {
+        let (x, _) = case.draw(&Tds { particles, ..Tds::default() }.into(), n, 40);
         let bias = part_of_first(&x, &truth) - weight;
         let error = (weight * (1.0 - weight) / n as f64).sqrt();
         println!("{particles} particles: a weight off by {bias:.3} ± {error:.3} of {weight:.3}");
-        biases.push((bias, error));
+        biases.push((bias.abs(), error));
     }
-    let size = |i: usize| biases[i].0.abs();
-    assert!(size(0) > 5.0 * biases[0].1 && size(1) < size(0) && size(2) < size(0));
-    assert!(size(3) < 4.0 * biases[3].1 && size(2) < 4.0 * biases[2].1 + 0.02);
+    let [one, eight, many, most] = biases[..] else { panic!("four numbers of particles") };
+    assert!(one.0 > 0.1 && eight.0 < 0.5 * one.0 && many.0 < 0.5 * one.0);
+    // What 40 steps leave is left to any number of particles.
+    assert!(many.0 < 3.0 * many.1 + 0.04 && most.0 < 3.0 * most.1 + 0.04);
 }
 
 #[test]
 fn the_truth_is_a_draw_among_the_draws_of_particles() {
-    const TRUTHS: usize = 400;
+    const TRUTHS: usize = 300;
     const DRAWS: usize = 9;
     let case = mixture(2);
     let keys = Keys::range(21, 0, TRUTHS);
@@ -193,7 +194,7 @@ fn the_truth_is_a_draw_among_the_draws_of_particles() {
     let y = noise.add(&clean, &keys).unwrap();
     let measured = Problem::new(operator, noise, y).unwrap();
     let places: Vec<usize> = (0..TRUTHS).flat_map(|row| [row; DRAWS]).collect();
-    let x = drawn(&case.prior, &measured.select(&places), &Tds { particles: 16, ..Tds::default() }, 30, 0).unwrap();
+    let x = drawn(&case.prior, &measured.select(&places), &Tds::default(), 30, 0).unwrap();
     for coordinate in 0..2 {
         let mut counts = [0.0; DRAWS + 1];
         for (truth, draws) in truths.chunks(2).zip(x.chunks(2 * DRAWS)) {
@@ -236,7 +237,7 @@ impl Operator for Product {
 
 #[test]
 fn particles_draw_the_posterior_of_a_product() {
-    const ROWS: usize = 1000;
+    const ROWS: usize = 600;
     let prior = GaussianMixture::isotropic(vec![1.0], vec![vec![0.5, 0.2]], vec![1.0]).unwrap();
     let (y, std) = (1.0, 0.5);
     // The mean of what is asked, by a sum over a fine grid.
@@ -254,7 +255,7 @@ fn particles_draw_the_posterior_of_a_product() {
     }
     let problem = Problem::new(Arc::new(Product), Noise::Gaussian { std }, vec![y; ROWS]).unwrap();
     let all: [AnyMethod; 4] = [
-        Tds { particles: 32, ..Tds::default() }.into(),
+        Tds { particles: 16, ..Tds::default() }.into(),
         Daps { langevin_steps: 30, ..Daps::default() }.into(),
         Mmps::default().into(),
         RedDiff::default().into(),
@@ -265,21 +266,26 @@ fn particles_draw_the_posterior_of_a_product() {
         let wanted = sums.map(|sum| sum / total);
         println!("{} of a product: {means:.3?} of {wanted:.3?}", method.kind());
         if method.kind() == "tds" {
-            // The deviation of each is about 1: four standard errors, and what 30 steps and 32 particles cost.
-            assert!(means.iter().zip(&wanted).all(|(mean, wanted)| (mean - wanted).abs() < 0.13 + 0.03));
+            // The deviation of each is about 1: four standard errors, and what 30 steps and 16 particles cost.
+            assert!(means.iter().zip(&wanted).all(|(mean, wanted)| (mean - wanted).abs() < 0.16 + 0.03));
         }
         assert!(x.iter().all(|x| x.is_finite()));
     }
 }
 
 #[test]
-fn annealing_with_the_estimate_itself_draws_the_posterior_of_a_round_gaussian() {
+fn the_posterior_of_a_round_gaussian_is_drawn_by_annealing_with_the_estimate_and_by_particles_in_few_steps() {
     let prior = GaussianMixture::isotropic(vec![1.0], vec![vec![0.5, -0.3, 0.1]], vec![0.7]).unwrap();
     let case = Case { prior, a: vec![1.0, 1.0, 0.0, 0.0, 0.5, -1.0], y: vec![1.0, -0.4], std: 0.5 };
-    for langevin in [false, true] {
-        let method = Daps { ode_steps: 1, langevin, ..Daps::default() };
-        let (x, _) = case.draw(&method.into(), 2000, 30);
-        assert_moments(&case, &x, 0.03, if langevin { "daps by Langevin" } else { "daps" });
+    let annealing = |langevin| Daps { ode_steps: 1, langevin, ..Daps::default() }.into();
+    let all: [(AnyMethod, usize, &str); 3] = [
+        (annealing(false), 30, "daps"),
+        (annealing(true), 20, "daps by Langevin"),
+        (Tds { particles: 16, ..Tds::default() }.into(), 12, "tds in 12 steps"),
+    ];
+    for (method, steps, what) in all {
+        let (x, _) = case.draw(&method, 1000, steps);
+        assert_moments(&case, &x, 0.03, what);
     }
 }
 

@@ -1,23 +1,23 @@
 //! Decoupled annealing posterior sampling (Zhang et al. 2025, "Improving Diffusion Inverse Problem Solving with Decoupled Noise
-//! Annealing", arXiv:2407.01521, algorithm 1): at every level a clean sample given x_t and y, and from it a new x_s = α_s x_0 + σ_s z. Each
-//! level forgets how the last one was reached, and so can mend what went wrong there.
+//! Annealing", arXiv:2407.01521, algorithm 1): at every level a clean sample given x_t and y, and from it a new x_s = α_s x_0 +
+//! σ_s z. Each level forgets how the last one was reached, and so can mend what went wrong there.
 //!
-//! The clean sample is drawn from N(x_0; x̂_0, r²) p(y | x_0) (eq. 6 to 8), where x̂_0 is the end of the probability-flow ODE from x_t, by
-//! `ode_steps` of Euler's method on a Karras grid, and r² = σ̄² v/(σ̄² + v), σ̄ = σ/α, with v the variance of the data. The published
-//! r = σ̄ is that of a very large v.
+//! The clean sample is drawn from N(x_0; x̂_0, r²) p(y | x_0), where x̂_0 is the end of the probability-flow ODE
+//! from x_t, by `ode_steps` of Euler's method on a Karras grid, and r² = σ̄² v/(σ̄² + v), σ̄ = σ/α, with v the variance of the
+//! data. The published r = σ̄ is that of a very large v.
 //!
 //! If the measurement is linear with Gaussian noise and its decomposition is known, the draw is exact: in the coordinates of the
-//! decomposition with gain r² s/(s² r² + σ_y²) and variance r² σ_y²/(s² r² + σ_y²). Otherwise it is by Langevin dynamics from x̂_0 with
-//! Metropolis's test, so that no step size makes it wrong or diverge; the published code has none, and takes what is not a number for 0.
-//! A step is `rate` n^(−1/3)/(1/r² + ‖J‖²), where ‖J‖ is the norm of the Jacobian over the noise at x̂_0: it follows level, operator
-//! and noise by itself, as the published lists of rates for each of them do by hand.
+//! decomposition with gain r² s/(s² r² + σ_y²) and variance r² σ_y²/(s² r² + σ_y²). Otherwise it is by Langevin dynamics from
+//! x̂_0 with Metropolis's test, so that no step size makes it wrong or diverge; the published code has none, and takes what is
+//! not a number for 0. A step is `rate` n^(−1/3)/(1/r² + ‖J‖²), where ‖J‖ is the norm of the Jacobian over the noise at x̂_0: it
+//! follows level, operator and noise by itself, as the published lists of rates for each of them do by hand.
 //!
-//! The likelihood is −½ Σ (y − A(x))²/σ_y². The published code leaves out the ½ and has 0.01 for σ_y whatever the noise, so that it trusts a
-//! measurement of noise 0.05 as if it had 0.007.
+//! The likelihood is −½ Σ (y − A(x))²/σ_y². The published code leaves out the ½ and has 0.01 for σ_y whatever the noise, so that
+//! it trusts a measurement of noise 0.05 as if it had 0.007.
 //!
-//! What the Gaussian makes of it: the samples are near the posterior. For a prior N(m, v) and with one ODE step, where x̂_0 = D, each draw
-//! is exact and so are the samples. With more steps x̂_0 has a spread of its own, that of the data, and r² comes on top: the variance of
-//! what was not measured ends near 2 v after many levels.
+//! What the Gaussian makes of it: the samples are near the posterior. For a prior N(m, v) and with one ODE step, where x̂_0 = D,
+//! each draw is exact and so are the samples. With more steps x̂_0 has a spread of its own, that of the data, and r² comes on
+//! top: the variance of what was not measured ends near 2 v after many levels.
 
 use std::sync::Arc;
 
@@ -42,8 +42,8 @@ use crate::{
 pub struct Daps {
     /// Steps of the ODE at every level; from 1 to 1,000,000, default 5. One is the denoiser's estimate.
     pub ode_steps: usize,
-    /// Variance v of the data, which bounds that of the clean sample given the noisy one; above 0, at most 1e12, default the mean variance of
-    /// the data's numbers. With 1e12 the bound is the level's, as published.
+    /// Variance v of the data, which bounds that of the clean sample given the noisy one; above 0, at most 1e12, default the mean
+    /// variance of the data's numbers. With 1e12 the bound is the level's, as published.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variance: Option<f64>,
     /// Whether to draw by Langevin dynamics even where the exact draw is known; default false.

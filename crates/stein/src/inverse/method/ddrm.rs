@@ -1,5 +1,5 @@
-//! Denoising diffusion restoration models (Kawar et al. 2022, "Denoising Diffusion Restoration Models", arXiv:2201.11793): sampling in the
-//! coordinates Vᵀx of the singular value decomposition A = U diag(s) Vᵀ, where a measurement is one noisy number
+//! Denoising diffusion restoration models (Kawar et al. 2022, "Denoising Diffusion Restoration Models", arXiv:2201.11793):
+//! sampling in the coordinates Vᵀx of the singular value decomposition A = U diag(s) Vᵀ, where a measurement is one noisy number
 //! ȳ_i = (Uᵀy)_i/s_i = x̄_i + N(0, (σ_y/s_i)²) for each coordinate that is measured, and says nothing of the others.
 //!
 //! In x/α, whose noise is σ̄ = σ/α, a coordinate goes to the next level σ̄ by (eq. 7 and 8)
@@ -10,13 +10,16 @@
 //! | σ̄ < σ_y/s | D + √(1 − η²) σ̄ (ȳ − D)/(σ_y/s) | η² σ̄² |
 //! | σ̄ ≥ σ_y/s | D + η_b (ȳ − D) | σ̄² − η_b² (σ_y/s)² |
 //!
-//! and starts, where the start is at least that noisy, from ȳ with the variance σ̄² − (σ_y/s)². Published: η = 0.85, η_b = 1, 20 steps.
+//! and starts, where the start is at least that noisy, from ȳ with the variance σ̄² − (σ_y/s)². Published: η = 0.85, η_b = 1, 20
+//! steps.
 //!
-//! With σ_y = 0 the third line holds down to σ̄ = 0, so that the samples fit the measurement to the last digit. The published code compares
-//! by > there, and takes measured coordinates for unmeasured ones in its last step. With σ_y > 0 the last step is D itself, as the table
-//! says. It also drops singular values below 1e-3 to 3e-2, by operator; here those that are 0 to rounding are.
+//! With σ_y = 0 the third line holds down to σ̄ = 0, so that the samples fit the measurement to the last digit. The published
+//! code compares by > there, and takes measured coordinates for unmeasured ones in its last step. With σ_y > 0 the last step is D
+//! itself, as the table says. It also drops singular values below 1e-3 to 3e-2, by operator; here those that are 0 to rounding
+//! are.
 //!
-//! The samples are near the posterior: no step knows how sure the denoiser is of a coordinate, nor that coordinates depend on each other.
+//! The samples are near the posterior: no step knows how sure the denoiser is of a coordinate, nor that coordinates depend on
+//! each other.
 
 use std::sync::Arc;
 

@@ -1,16 +1,17 @@
-//! DiffPIR (Zhu et al. 2023, "Denoising Diffusion Models for Plug-and-Play Image Restoration", arXiv:2305.08995, algorithm 1): the estimate
-//! is moved toward the measurement by a proximal step, and renoised.
+//! DiffPIR (Zhu et al. 2023, "Denoising Diffusion Models for Plug-and-Play Image Restoration", arXiv:2305.08995, algorithm 1):
+//! the estimate is moved toward the measurement by a proximal step, and renoised.
 //!
-//! x̂_0 = argmin_x ‖y − A x‖² + ρ ‖x − D‖² with ρ = λ σ_y²/σ̄², σ̄ = σ/α (eq. 12b and 13), which the decomposition solves: D + V diag(s/(s² +
-//! ρ)) Uᵀ (y − A D), without noise D + A⁺(y − A D). Then x_s = α_s x̂_0 + σ_s (√(1 − ζ) ε̂ + √ζ z) with ε̂ = (x_t − α_t x̂_0)/σ_t (eq. 14 and 15,
-//! whose η is 0).
+//! x̂_0 = argmin_x ‖y − A x‖² + ρ ‖x − D‖² with ρ = λ σ_y²/σ̄², σ̄ = σ/α, which the decomposition solves: D + V
+//! diag(s/(s² + ρ)) Uᵀ (y − A D), without noise D + A⁺(y − A D). Then x_s = α_s x̂_0 + σ_s (√(1 − ζ) ε̂ + √ζ z) with ε̂ = (x_t −
+//! α_t x̂_0)/σ_t.
 //!
-//! Published: λ = 7, ζ = 0.3, 100 steps. Both σ_y and σ are in the units of states here. The published code has σ_y for pictures in \[0, 1\] and
-//! σ for pictures in \[−1, 1\], twice as wide, so that its λ acts like a fourth of ours: `lambda` = 1.75 is its 7. It leaves out the proximal
-//! step of the last level; here that is what makes samples of a measurement without noise fit it to the last digit.
+//! Published: λ = 7, ζ = 0.3, 100 steps. Both σ_y and σ are in the units of states here. The published code has σ_y for pictures
+//! in \[0, 1\] and σ for pictures in \[−1, 1\], twice as wide, so that its λ acts like a fourth of ours: `lambda` = 1.75 is its
+//! 7. It leaves out the proximal step of the last level; here that is what makes samples of a measurement without noise fit it to
+//! the last digit.
 //!
-//! The samples are near the posterior. With λ = 1 the proximal step is the mean of p(x_0 | x_t, y) for x_0 | x_t ~ N(D, σ̄² I), a Gaussian
-//! that is too wide where σ is large.
+//! The samples are near the posterior. With λ = 1 the proximal step is the mean of p(x_0 | x_t, y) for x_0 | x_t ~ N(D, σ̄² I), a
+//! Gaussian that is too wide where σ is large.
 
 use std::sync::Arc;
 

@@ -1,17 +1,17 @@
-//! Moment matching posterior sampling (Rozet et al. 2024, "Learning Diffusion Priors from Observations by Expectation Maximization",
-//! arXiv:2405.13712, section 4.2): any sampler with the denoiser of the posterior in place of the prior's,
+//! Moment matching posterior sampling (Rozet et al. 2024, "Learning Diffusion Priors from Observations by Expectation
+//! Maximization", arXiv:2405.13712, section 4.2): any sampler with the denoiser of the posterior in place of the prior's,
 //!
 //! E\[x_0 | x_t, y\] ≈ D + V Aᵀ (Σ_y + A V Aᵀ)⁻¹ (y − A D), V = (σ²/α) J_D.
 //!
-//! p(x_0 | x_t) is taken for the Gaussian of its own mean D and covariance V, which Tweedie's formula has from the Jacobian of the
-//! denoiser (their eq. 20 and 21). For a Gaussian prior that is what it is, so that the estimate is exact and the samples are draws of
-//! the posterior; for others they are near it.
+//! p(x_0 | x_t) is taken for the Gaussian of its own mean D and covariance V, which Tweedie's formula has from the Jacobian of
+//! the denoiser. For a Gaussian prior that is what it is, so that the estimate is exact and the samples are
+//! draws of the posterior; for others they are near it.
 //!
-//! The system is solved by conjugate gradients, each iteration one step forward and back through the denoiser, J_Dᵀ w with w = Aᵀ p: the
-//! first also makes D, and the sum of these products is the correction, at no further cost. As many iterations as numbers were measured
-//! solve it, to rounding; the published number is 1. The Jacobian of a network is not quite symmetric; a row where a direction has no
-//! positive curvature goes no further. Of an operator that is not linear, A is its Jacobian at D. Numbers of a measurement may each have
-//! a noise of their own, as counts do.
+//! The system is solved by conjugate gradients, each iteration one step forward and back through the denoiser, J_Dᵀ w with w = Aᵀ
+//! p: the first also makes D, and the sum of these products is the correction, at no further cost. As many iterations as numbers
+//! were measured solve it, to rounding; the published number is 1. The Jacobian of a network is not quite symmetric; a row where
+//! a direction has no positive curvature goes no further. Of an operator that is not linear, A is its Jacobian at D. Numbers of a
+//! measurement may each have a noise of their own, as counts do.
 //!
 //! Their GMRES, for Jacobians far from symmetric, is left out.
 

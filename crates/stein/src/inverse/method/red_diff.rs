@@ -1,17 +1,18 @@
-//! RED-diff (Mardani et al. 2024, "A Variational Perspective on Solving Inverse Problems with Diffusion Models", arXiv:2305.04391, algorithm
-//! 1): one point μ by stochastic descent, with a step of Adam at every level, noisiest first, along the gradient of
+//! RED-diff (Mardani et al. 2024, "A Variational Perspective on Solving Inverse Problems with Diffusion Models",
+//! arXiv:2305.04391, algorithm 1): one point μ by stochastic descent, with a step of Adam at every level, noisiest first, along
+//! the gradient of
 //!
 //! ½ ‖y − A(μ)‖² + λ w ⟨sg(ε̂(x_t) − ε), μ⟩, x_t = α μ + σ ε, w = σ/α.
 //!
-//! With that w the second gradient is λ (μ − D(x_t)): what the denoiser leaves alone stays. No gradient goes through the denoiser.
-//! Published: λ = 0.25, Adam with a rate of 0.1 and (0.9, 0.99).
+//! With that w the second gradient is λ (μ − D(x_t)): what the denoiser leaves alone stays. No gradient goes through the
+//! denoiser. Published: λ = 0.25, Adam with a rate of 0.1 and (0.9, 0.99).
 //!
-//! Both terms are sums here. The published code has means, over the numbers of a measurement and over those of a sample, so that its λ
-//! means less the fewer numbers are measured. Numbers of a measurement that differ in their noise are weighted by it. The descent starts
-//! at the estimate of a draw of the noisiest level, where the code starts at A⁺y, which not every operator has.
+//! Both terms are sums here. The published code has means, over the numbers of a measurement and over those of a sample, so that
+//! its λ means less the fewer numbers are measured. Numbers of a measurement that differ in their noise are weighted by it. The
+//! descent starts at the estimate of a draw of the noisiest level, where the code starts at A⁺y, which not every operator has.
 //!
-//! The samples are points of high density and differ by the noise of the descent only: they say nothing of what else would fit. A step
-//! moves a number by about the rate, so that data of another size than pictures from −1 to 1 want another one.
+//! The samples are points of high density and differ by the noise of the descent only: they say nothing of what else would fit. A
+//! step moves a number by about the rate, so that data of another size than pictures from −1 to 1 want another one.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};

@@ -1,24 +1,29 @@
 //! The twisted diffusion sampler (Wu et al. 2023, "Practical and Asymptotically Exact Conditional Sampling in Diffusion Models",
-//! arXiv:2306.17775, algorithm 1): weighted particles that follow the model's own transitions p(x_s | x_t), moved toward the measurement,
-//! and weighted for having been moved.
+//! arXiv:2306.17775, algorithm 1): weighted particles that follow the model's own transitions p(x_s | x_t), moved toward the
+//! measurement, and weighted for having been moved.
 //!
-//! With a twisting function p̃(y | x_t) (eq. 8), g = ∇_{x_t} log p̃(y | x_t) through the denoiser, and p(x_s | x_t) = N(m, v) of ancestral
-//! sampling, whose v is the posterior variance of the kernel, the next particle is drawn from N(m + v g, v) (eq. 10) and its weight is
-//! multiplied by (eq. 11)
+//! With a twisting function p̃(y | x_t), g = ∇_{x_t} log p̃(y | x_t) through the denoiser, and p(x_s | x_t) = N(m, v),
+//! the next particle is drawn from N(m + v g, v) and its weight is multiplied by
 //!
-//! p(x_s | x_t) p̃(y | x_s)/(p̃(y | x_t) N(x_s; m + v g, v)), whose logarithm is log p̃(y | x_s) − log p̃(y | x_t) − √v g·z − ½ v ‖g‖².
+//! p(x_s | x_t) p̃(y | x_s)/(p̃(y | x_t) N(x_s; m + v g, v)), whose logarithm is log p̃(y | x_s) − log p̃(y | x_t) − √v g·z − ½ v
+//! ‖g‖².
 //!
-//! In the step to σ = 0 v is 0: the sample is D, and its weight has the likelihood itself in place of p̃. Where the effective sample size
-//! (Σw)²/Σw² falls below `threshold` times the number of particles, they are drawn anew by systematic resampling. At the end one of
-//! each sample's particles is drawn by the weights. Weights are kept as logarithms.
+//! m is the mean of q(x_s | x_t, x_0 = D), and v its variance and the spread of x_0 | x_t: v = β̃ + (α_s β/σ_t²)² r², β and β̃
+//! the variances of the forward transition and of the posterior, r² = σ̄² τ²/(σ̄² + τ²), σ̄ = σ/α and τ² the variance of the
+//! data. For data N(·, τ²) that is the transition itself, in steps of any length; near the clean end it is the published choice,
+//! v = β.
 //!
-//! p̃ is the likelihood of N(A D, Σ_y + r² A Aᵀ), r² = σ̄² τ²/(σ̄² + τ²) with σ̄ = σ/α and τ² the variance of the data, where the measurement is
-//! linear with Gaussian noise and its decomposition is known; for a prior N(m, τ²) it is exact. Otherwise it is that of N(A(D), Σ_y + r²), as
-//! in the published code, whose τ² is 1, or 0.12 for pictures.
+//! In the step to σ = 0 no noise is added: the sample is D, and its weight has the likelihood itself in place of p̃. Where the
+//! effective sample size (Σw)²/Σw² falls below `threshold` times the number of particles, they are drawn anew by systematic
+//! resampling. At the end one of each sample's particles is drawn by the weights. Weights are kept as logarithms.
 //!
-//! With more particles the samples become draws of the posterior of the model's chain, whatever the prior and the operator, and with more
-//! steps those of the posterior. With few they are too near each other and to where p̃ leads them. A measurement without noise has no
-//! weights.
+//! p̃ is the likelihood of N(A D, Σ_y + r² A Aᵀ) where the measurement is linear with Gaussian noise and its decomposition is
+//! known; for data N(·, τ²) it is exact. Otherwise it is that of N(A(D), Σ_y + r²), as in the published code, whose τ² is 1, or
+//! 0.12 for pictures.
+//!
+//! With more particles the samples become draws of the posterior of the model's chain, whatever the prior and the operator, and
+//! with more steps those of the posterior. With few they are too near each other and to where p̃ leads them. A measurement
+//! without noise has no weights.
 
 use std::sync::Arc;
 
@@ -44,7 +49,8 @@ pub struct Tds {
     pub particles: usize,
     /// The effective part of the particles below which they are drawn anew; from 0, never, to 1, at every step; default 0.5.
     pub threshold: f64,
-    /// τ², the variance of the data in the twisting function; above 0, at most 1e12, default the mean variance of the data's numbers.
+    /// τ², the variance of the data in transitions and twisting function; above 0, at most 1e12, default the mean variance of the data's
+    /// numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variance: Option<f64>,
 }
@@ -116,11 +122,12 @@ struct Run<'a> {
 
 impl Running for Run<'_> {
     fn step(&mut self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval, _: &mut Past) -> Result<Tensor<2>> {
+        // r², the variance of x_0 given x_t.
+        let spread = 1.0 / (from.noise_to_signal().powi(-2) + 1.0 / self.variance);
         let mut twists = Vec::new();
         let (mut denoised, mut slope) = eval.pull(&x, from, |denoised| {
-            let level = 1.0 / (from.noise_to_signal().powi(-2) + 1.0 / self.variance);
             let (logs, slopes): (Vec<f64>, Vec<Vec<f64>>) =
-                each(denoised, |row, denoised| self.twist(row, denoised, level)).into_iter().unzip();
+                each(denoised, |row, denoised| self.twist(row, denoised, spread)).into_iter().unzip();
             twists = logs;
             Ok(rows::matrix(slopes.concat(), denoised.dims()[1], denoised))
         })?;
@@ -142,13 +149,15 @@ impl Running for Run<'_> {
             self.logs.iter_mut().zip(likelihoods).for_each(|(log, likelihood)| *log += likelihood);
             return Ok(denoised.mul_scalar(to.alpha));
         }
-        let variance = from.posterior_variance(to);
+        let posterior = from.posterior_variance(to);
+        let (_, forward) = from.transition_from(to);
+        let variance = posterior + (to.alpha * forward / from.sigma.powi(2)).powi(2) * spread;
         let fresh = eval.interval_noise(from, to, &x)?;
         let moved = slope.mul_scalar(variance);
         let noise = fresh.mul_scalar(variance.sqrt());
         let ratios = (moved.clone() * (noise.clone() + moved.clone().mul_scalar(0.5))).sum_dim(1).div_scalar(variance);
         self.logs.iter_mut().zip(rows::host(&ratios)).for_each(|(log, ratio)| *log -= ratio);
-        Ok(ddim_mean(x, denoised, from, to, variance) + moved + noise)
+        Ok(ddim_mean(x, denoised, from, to, posterior) + moved + noise)
     }
 
     fn finish(&mut self, x: Tensor<2>) -> Result<Tensor<2>> {
@@ -166,11 +175,11 @@ impl Running for Run<'_> {
 
 impl Run<'_> {
     /// log p̃(y | x_t), but for a constant, and its gradient by D.
-    fn twist(&self, row: usize, denoised: &[f64], level: f64) -> (f64, Vec<f64>) {
+    fn twist(&self, row: usize, denoised: &[f64], spread: f64) -> (f64, Vec<f64>) {
         let residual = self.problem.residual(row, denoised);
         match &self.decomposition {
             Some((spectrum, std)) => {
-                let total = |s: f64| std * std + level * s * s;
+                let total = |s: f64| std * std + spread * s * s;
                 let misfits = spectrum.measured(&residual).into_iter().zip(spectrum.values());
                 let misfit: f64 = misfits.map(|(c, s)| c * c / total(*s)).sum();
                 (-0.5 * misfit, spectrum.back(&residual, &|s| s / total(s)))
@@ -178,7 +187,7 @@ impl Run<'_> {
             None => {
                 let variances = self.problem.variances(row);
                 let over: Vec<f64> =
-                    residual.iter().zip(variances).map(|(r, variance)| r / (variance + level)).collect();
+                    residual.iter().zip(variances).map(|(r, variance)| r / (variance + spread)).collect();
                 let misfit: f64 = residual.iter().zip(&over).map(|(r, over)| r * over).sum();
                 (-0.5 * misfit, self.problem.operator.pull(denoised, &over))
             }
