@@ -478,10 +478,12 @@ pub struct Measures {
     #[arg(long = "metric-set", value_name = "METRIC.KEY=VALUE")]
     pub metric_settings: Vec<String>,
     /// What is compared: none, the numbers themselves; or what a network sees in pictures: digits, fashion or cifar, classifiers that
-    /// are part of the program; inception, as pytorch-fid resizes, or inception_tensorflow, as torch-fidelity does
+    /// are part of the program; inception, as pytorch-fid resizes, or inception_tensorflow, as torch-fidelity does; dino,
+    /// DINOv2, or clip, whose features have length 1
     #[arg(long, default_value = "none", value_name = "NAME")]
     pub features: String,
-    /// The weights of inception: pt_inception-2015-12-05-6726825d.pth
+    /// The weights of inception, dino or clip: pt_inception-2015-12-05-6726825d.pth, dinov2_vits14_pretrain.pth, or the model.safetensors of
+    /// openai/clip-vit-base-patch32
     #[arg(long, value_name = "FILE")]
     pub feature_weights: Option<PathBuf>,
     /// Number of samples; default 1000 of a model, and all of a file

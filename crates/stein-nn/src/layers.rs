@@ -203,27 +203,34 @@ impl Conv {
     }
 }
 
-/// Normalization over the last axis: (x − mean)/√(var + 1e-5) · γ + β.
+/// Normalization over the last axis: (x − mean)/√(var + ε) · γ + β, ε being 1e-5 unless said otherwise.
 #[derive(Module, Debug)]
 pub struct LayerNorm {
     gamma: Param<Tensor<1>>,
     beta: Param<Tensor<1>>,
+    epsilon: f64,
 }
 
 impl LayerNorm {
     /// Of γ = 1 and β = 0.
     pub fn new(width: usize, init: &mut Init) -> Self {
-        Self { gamma: init.constant(width, 1.0), beta: init.constant(width, 0.0) }
+        Self { gamma: init.constant(width, 1.0), beta: init.constant(width, 0.0), epsilon: EPSILON }
+    }
+
+    /// The same with another ε.
+    #[must_use]
+    pub fn with_epsilon(self, epsilon: f64) -> Self {
+        Self { epsilon, ..self }
     }
 
     /// Of `x` `[…, width]`, whose shape stays.
     pub fn forward<const D: usize>(&self, x: Dual<D>) -> Dual<D> {
-        ops::layer_norm(x, self.gamma.val(), self.beta.val(), EPSILON, false)
+        ops::layer_norm(x, self.gamma.val(), self.beta.val(), self.epsilon, false)
     }
 
     /// With SiLU after it.
     pub fn forward_silu<const D: usize>(&self, x: Dual<D>) -> Dual<D> {
-        ops::layer_norm(x, self.gamma.val(), self.beta.val(), EPSILON, true)
+        ops::layer_norm(x, self.gamma.val(), self.beta.val(), self.epsilon, true)
     }
 }
 

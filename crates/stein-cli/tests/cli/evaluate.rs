@@ -189,10 +189,9 @@ fn samples_of_a_class_are_numbered_as_the_data() {
 
 /// Two classes of squares: samples are copies of the data but for those drawn for the second class, of which a half are of the first.
 fn two_classes(folder: &Folder, n: usize) -> [String; 2] {
+    let shade = |i: usize, place: usize| 0.9 - 0.1 * ((i * 7 + place * 3) % 5) as f32 - 0.001 * i as f32;
     let picture = |i: usize, class: usize| -> Vec<f32> {
-        (0..16)
-            .map(|place| if place / 8 == class { 0.9 - 0.1 * ((i * 7 + place * 3) % 5) as f32 } else { 0.1 })
-            .collect()
+        (0..16).map(|place| if place / 8 == class { shade(i, place) } else { 0.1 }).collect()
     };
     let label = |name: &str, of: &dyn Fn(usize) -> usize| {
         let mut labels: NpyFile<i64> = NpyFile::new(folder.at(&format!("{name}.labels.npy")), &[n]).unwrap();
@@ -321,9 +320,9 @@ fn a_sweep_shows_the_order_of_samplers() {
     let optimized = ["sample", &model, "-n", "5", "--sampler", "ddim", "--grid", "optimized"];
     run(&[&optimized[..], &["--steps", "6", "-o", &folder.at("o.csv")]].concat());
     let record: Value = serde_json::from_slice(&fs::read(folder.at("o.csv.json")).unwrap()).unwrap();
-    let text = record.to_string();
+    let recorded = record.to_string();
     let listed: Vec<String> = levels.iter().map(|level| Value::from(*level).to_string()).collect();
-    assert!(text.contains(&format!("[{}]", listed.join(","))), "{text}");
+    assert!(recorded.contains(&format!("[{}]", listed.join(","))), "{recorded}");
     let said = refuse(&[&optimized[..], &["--steps", "7", "-o", &folder.at("p.csv")]].concat());
     assert!(said.contains("--samplers 'ddim' --steps 7 --grids optimized"), "{said}");
     let said = refuse(

@@ -23,6 +23,7 @@ mod refine_net;
 pub mod score_sde;
 mod setting;
 mod source;
+pub mod vit;
 
 use stein::{Error, Kind as Fault};
 

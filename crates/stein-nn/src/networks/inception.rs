@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use stein::{Result, ensure};
 use stein_base::Explain;
 
-use super::bilinear::{Grid, bilinear};
+use super::interpolate::{Grid, interpolate};
 use crate::{
     init::Init,
     layers::{Conv, Linear},
@@ -52,7 +52,7 @@ pub enum Resize {
 impl Resize {
     /// Images `[N, 299, 299, C]` as the network takes them, of pictures `[N, H, W, C]` in \[−1, 1\].
     pub fn apply(self, pictures: Tensor<4>) -> Tensor<4> {
-        let to = |grid| bilinear(pictures.into(), [SIZE, SIZE], grid).value;
+        let to = |grid| interpolate(pictures.into(), [SIZE, SIZE], grid).value;
         match self {
             Self::Bilinear => to(Grid::Centers),
             // (127.5 (x + 1) − 128)/128

@@ -8,7 +8,6 @@ mod adm_encoder;
 mod autoencoder;
 mod autoencoder_kl;
 mod beside;
-mod bilinear;
 mod classifier;
 mod config;
 mod ddpm;
@@ -17,6 +16,7 @@ mod dit;
 mod edm_block;
 mod images;
 mod inception;
+mod interpolate;
 mod lpips;
 mod mlp;
 mod ncsn;
@@ -34,6 +34,7 @@ mod unet_2d;
 mod unet_2d_blocks;
 mod unet_2d_condition;
 mod units;
+mod vit;
 mod vq_model;
 mod walk;
 
@@ -70,6 +71,7 @@ pub use unet::{Unet, UnetConfig};
 pub use unet_1d::Unet1dConfig;
 pub use unet_2d::{Unet2d, Unet2dConfig};
 pub use unet_2d_condition::{Unet2dCondition, Unet2dConditionConfig};
+pub use vit::{Tower, Vit, VitForm};
 pub use vq_model::{Quantized, VqModel, VqModelConfig};
 
 /// Any one of the networks.

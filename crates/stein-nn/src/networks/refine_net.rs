@@ -23,7 +23,7 @@ use stein::{Context, Result, ensure};
 
 use super::{
     Nonlinearity, Takes,
-    bilinear::{Grid, bilinear},
+    interpolate::{Grid, interpolate},
 };
 use crate::{
     init::Init,
@@ -280,7 +280,7 @@ impl Refine {
         } else {
             let merged = adapted
                 .zip(&self.merge)
-                .map(|(h, unit)| bilinear(unit.forward(h, pass), [height, width], Grid::Corners));
+                .map(|(h, unit)| interpolate(unit.forward(h, pass), [height, width], Grid::Corners));
             merged.reduce(|sum, h| sum + h)
         };
         let mut h = pass.activate(h.expect("a refinement has images to refine"));

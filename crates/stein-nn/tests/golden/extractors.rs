@@ -1,4 +1,4 @@
-//! FID's Inception-v3 and LPIPS against what their references gave for weights by formula.
+//! FID's Inception-v3, LPIPS and the vision transformers DINOv2 and CLIP against what their references gave for weights by formula.
 //!
 //! A part of the values is in `tests/data/extractors`, whose README has the rule; all of them lie outside the repository, in
 //! `../shared/golden_methods`, and without those nothing more is compared.
@@ -14,9 +14,12 @@ use std::{
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::Deserialize;
-use stein_nn::{Backbone, Features, Inception, Resize, Tensors, import, trace::record, write_tensors};
+use stein_nn::{Backbone, Features, Inception, Resize, Tensors, Tower, VitForm, import, trace::record, write_tensors};
 
 use crate::formula::tensor;
+
+/// The seed of the pictures that vision transformers are given.
+const PICTURES: u64 = 77;
 
 /// What the fixtures expect of another implementation in f64: it sums in another order.
 const EXACT: f64 = 1e-9;
@@ -328,4 +331,56 @@ fn lpips_and_its_gradients() {
             compared.end(&given);
         }
     }
+}
+
+#[test]
+fn vision_transformers() {
+    let (fixture, io) = open::<BTreeMap<String, Rule>>(&folders("vit")[0]);
+    for kind in [DType::F64, DType::F32] {
+        let mut compared = Compared::new(&io, kind);
+        for (name, rule) in &fixture.weights {
+            let network = import::vit::open(&rule.weights(), kind, &Device::flex()).unwrap();
+            let tower = if name == "dino" { Tower::Dino } else { Tower::Clip { outputs: 48 } };
+            let (patch, places) = if name == "dino" { (14, 37) } else { (32, 7) };
+            assert_eq!(network.form(), VitForm { tower, width: 128, blocks: 2, patch, places });
+            // A picture that grows, and one that shrinks along both sides by different factors.
+            for (number, [rows, height, width]) in [[2, 20, 20], [1, 250, 301]].into_iter().enumerate() {
+                let x = tensor(PICTURES, number, &[rows, 3, height, width], |u| u);
+                let pictures = images(&x, kind, &Device::flex()) * 2.0 - 1.0;
+                let case = format!("{name}.{height}x{width}");
+                let found = network.features(pictures).unwrap();
+                compared.note(&case, &read(found), Some(fixture.tolerances[&case]));
+            }
+        }
+        compared.end(&[]);
+    }
+}
+
+#[test]
+fn vision_transformers_refuse_other_weights() {
+    let (fixture, _) = open::<BTreeMap<String, Rule>>(&folders("vit")[0]);
+    let opened = |name: &str, change: &dyn Fn(&mut Tensors)| {
+        let mut weights = fixture.weights[name].weights();
+        change(&mut weights);
+        import::vit::open(&weights, DType::F32, &Device::flex()).map_err(|error| error.to_string())
+    };
+    let one = || TensorData::new(vec![0f32; 2], [2]);
+    // What else is in the files that are published.
+    opened("dino", &|weights| drop(weights.insert("mask_token".into(), one()))).unwrap();
+    opened("clip_openai", &|weights| drop(weights.insert("transformer.resblocks.0.ln_1.bias".into(), one()))).unwrap();
+    opened("clip_transformers", &|weights| drop(weights.insert("text_model.final_layer_norm.bias".into(), one())))
+        .unwrap();
+    let lacks = |name: &str, tensor: &str| {
+        let found = opened(name, &|weights| drop(weights.remove(tensor))).unwrap_err();
+        assert!(found.contains(tensor), "{found}");
+    };
+    lacks("dino", "blocks.1.ls2.gamma");
+    lacks("dino", "pos_embed");
+    lacks("clip_openai", "visual.proj");
+    lacks("clip_transformers", "vision_model.pre_layrnorm.weight");
+    // Registers are of other networks.
+    let found = opened("dino", &|weights| drop(weights.insert("register_tokens".into(), one()))).unwrap_err();
+    assert!(found.contains("unexpected  register_tokens"), "{found}");
+    let found = opened("dino", &|weights| weights.clear()).unwrap_err();
+    assert!(found.contains("DINOv2"), "{found}");
 }

@@ -2,13 +2,32 @@
 
 use stein::{Device, Dual, Kernel, Keys, Result, Tensor, TensorData, classify, ensure, names};
 use stein_data::Shape;
-use stein_nn::{Inception, Resize, import};
+use stein_nn::{Inception, Resize, Tower, Vit, import};
 
 use super::{EvaluateOptions, Shipped};
 
-/// The names of features: the numbers themselves, the [classifiers that come with the program](Shipped), and FID's Inception-v3 with
-/// either of its resizings.
-pub const FEATURES: [&str; 6] = ["none", "digits", "fashion", "cifar", "inception", "inception_tensorflow"];
+/// The names of features: the numbers themselves, the [classifiers that come with the program](Shipped), FID's Inception-v3 with
+/// either of its resizings, and the vision transformers DINOv2 and CLIP, the latter's features of length 1.
+pub const FEATURES: [&str; 8] =
+    ["none", "digits", "fashion", "cifar", "inception", "inception_tensorflow", "dino", "clip"];
+
+/// The networks whose weights are a file.
+enum Imported {
+    Inception(Resize),
+    Dino,
+    Clip,
+}
+
+impl Imported {
+    /// The file, for a sentence.
+    fn weights(&self) -> &'static str {
+        match self {
+            Self::Inception(_) => "pt_inception-2015-12-05-6726825d.pth, which pytorch-fid publishes,",
+            Self::Dino => "dinov2_vits14_pretrain.pth, which facebookresearch/dinov2 publishes, or a larger one,",
+            Self::Clip => "the model.safetensors of openai/clip-vit-base-patch32, or a larger one,",
+        }
+    }
+}
 
 /// What a network makes of some rows.
 pub(super) struct Extracted {
@@ -36,7 +55,7 @@ pub(super) trait Extractor {
 /// The extractor that is asked for; none for the numbers themselves.
 pub(super) fn named(options: &EvaluateOptions, shape: Shape, device: &Device) -> Result<Option<Box<dyn Extractor>>> {
     let name = FEATURES.into_iter().find(|known| names::same(known, &options.features));
-    let resize = match name {
+    let imported = match name {
         Some("none") => {
             ensure!(
                 options.weights.is_none(),
@@ -47,19 +66,21 @@ pub(super) fn named(options: &EvaluateOptions, shape: Shape, device: &Device) ->
         Some(name @ ("digits" | "fashion" | "cifar")) => {
             ensure!(
                 options.weights.is_none(),
-                "--feature-weights is of inception, and the weights of --features {name} are part of the program: leave it out"
+                "--feature-weights is of a network in a file, and the weights of --features {name} are part of the program: leave it out"
             );
             let shipped = Shipped::named(name, device)?;
             let of = shipped.model.subject.shape;
             ensure!(
                 shape == of,
-                "--features {name} is for pictures of {}, {of}, and these are {shape}: use none, or inception",
+                "--features {name} is for pictures of {}, {of}, and these are {shape}: use none, or a network in a file such as inception",
                 shipped.model.subject.name
             );
             return Ok(Some(Box::new(shipped)));
         }
-        Some("inception") => Resize::Bilinear,
-        Some("inception_tensorflow") => Resize::Tensorflow,
+        Some("inception") => Imported::Inception(Resize::Bilinear),
+        Some("inception_tensorflow") => Imported::Inception(Resize::Tensorflow),
+        Some("dino") => Imported::Dino,
+        Some("clip") => Imported::Clip,
         _ => return Err(names::unknown("features", &options.features, &FEATURES)),
     };
     let name = &options.features;
@@ -69,12 +90,24 @@ pub(super) fn named(options: &EvaluateOptions, shape: Shape, device: &Device) ->
     );
     let Some(path) = &options.weights else {
         return Err(stein::Error::new(format!(
-            "--features {name} needs the network's weights: give pt_inception-2015-12-05-6726825d.pth, which pytorch-fid publishes, by \
-             --feature-weights"
+            "--features {name} needs the network's weights: give {} by --feature-weights",
+            imported.weights()
         )));
     };
-    let inception = import::inception::load(path, device)?;
-    Ok(Some(Box::new(OfInception { inception, resize, device: device.clone() })))
+    let unit = matches!(imported, Imported::Clip);
+    if let Imported::Inception(resize) = imported {
+        let inception = import::inception::load(path, device)?;
+        return Ok(Some(Box::new(OfInception { inception, resize, device: device.clone() })));
+    }
+    let network = import::vit::load(path, device)?;
+    ensure!(
+        Kind::Mismatch,
+        unit == matches!(network.form().tower, Tower::Clip { .. }),
+        "{} has the weights of {}, and --features {name} was asked for",
+        path.display(),
+        if unit { "DINOv2" } else { "CLIP" }
+    );
+    Ok(Some(Box::new(OfVit { network, unit, device: device.clone() })))
 }
 
 impl Extractor for Shipped {
@@ -129,6 +162,43 @@ impl Extractor for OfInception {
         let found = self.inception.features(pictures(values, shape, &self.device)?, self.resize)?;
         let host = |x: Tensor<2>| x.to_data().iter::<f32>().collect();
         Ok(Extracted { features: host(found.pool), outputs: host(found.unbiased_logits) })
+    }
+}
+
+/// A vision transformer.
+struct OfVit {
+    network: Vit,
+    /// Whether features are brought to length 1.
+    unit: bool,
+    device: Device,
+}
+
+impl Extractor for OfVit {
+    fn name(&self) -> String {
+        let form = self.network.form();
+        let (width, patch, side) = (form.width, form.patch, self.network.side());
+        let of = if self.unit { "clip (of length 1, " } else { "dino (DINOv2, " };
+        format!("{of}width {width}, blocks {}, squares of {patch}, pictures of {side} x {side})", form.blocks)
+    }
+
+    fn dim(&self) -> usize {
+        self.network.outputs()
+    }
+
+    fn classes(&self) -> Option<usize> {
+        None
+    }
+
+    fn extract(&self, values: &[f32], shape: Shape) -> Result<Extracted> {
+        let found = self.network.features(pictures(values, shape, &self.device)?)?;
+        let mut features: Vec<f32> = found.to_data().iter::<f32>().collect();
+        if self.unit {
+            for row in features.chunks_exact_mut(self.dim()) {
+                let length = row.iter().map(|value| value * value).sum::<f32>().sqrt();
+                row.iter_mut().for_each(|value| *value /= length);
+            }
+        }
+        Ok(Extracted { features, outputs: Vec::new() })
     }
 }
 

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use stein::{Device, Result, Spacing, ensure};
+use stein::{Device, Result, Spacing, TensorData, ensure};
 use stein_data::{Data, DataSet, Source, Split};
-use stein_nn::Checkpoint;
+use stein_nn::{Checkpoint, Tensors, write_tensors};
 use stein_run::{
     Changes, Classes, EvaluateOptions, Event, Model, Of, RunDir, Silent, Start, SweepOptions, TrainOptions, Watch,
     draw, evaluate, prepare, sweep, train,
@@ -63,6 +63,7 @@ fn measuring_changes_no_step_and_goes_on_after_a_stop() {
 
 /// Rows to train on; those that are held out are damaged, or there are none.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct HalfThere {
     damaged: bool,
 }
@@ -169,4 +170,55 @@ fn an_optimized_grid_stands_in_an_experiment_until_its_levels_are_found() {
     let longer = tiny(&["train.steps=4", "sample.grid.spacing={kind=\"optimized\"}", "sample.grid.steps=4"]);
     let trained = run(&longer, &out, true).unwrap();
     assert!(matches!(trained.model.sample.grid.spacing, Spacing::Given { .. }));
+}
+
+/// The weights of a small network of DINOv2's class, none of which say anything.
+fn tiny_dino() -> Tensors {
+    let of = |name: &str, shape: &[usize]| {
+        let count: usize = shape.iter().product();
+        let values = (0..count).map(|i| ((i * 37 % 101) as f32 - 50.0) / 500.0).collect::<Vec<_>>();
+        (name.to_owned(), TensorData::new(values, shape.to_vec()))
+    };
+    let norm = |name: &str| [of(&format!("{name}.weight"), &[64]), of(&format!("{name}.bias"), &[64])];
+    let layer = |name: &str, outputs: usize, inputs: usize| {
+        [of(&format!("{name}.weight"), &[outputs, inputs]), of(&format!("{name}.bias"), &[outputs])]
+    };
+    let plain = [
+        of("cls_token", &[1, 1, 64]),
+        of("pos_embed", &[1, 5, 64]),
+        of("patch_embed.proj.weight", &[64, 3, 56, 56]),
+        of("patch_embed.proj.bias", &[64]),
+        of("blocks.0.ls1.gamma", &[64]),
+        of("blocks.0.ls2.gamma", &[64]),
+    ];
+    let norms = ["norm", "blocks.0.norm1", "blocks.0.norm2"].into_iter().flat_map(norm);
+    let layers = [("attn.qkv", 192, 64), ("attn.proj", 64, 64), ("mlp.fc1", 256, 64), ("mlp.fc2", 64, 256)]
+        .into_iter()
+        .flat_map(|(name, outputs, inputs)| layer(&format!("blocks.0.{name}"), outputs, inputs));
+    plain.into_iter().chain(norms).chain(layers).collect()
+}
+
+#[test]
+fn features_of_a_vision_transformer_are_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = folder.path().join("dino.safetensors");
+    write_tensors(&tiny_dino(), &weights).unwrap();
+    let compared = |features: &str| {
+        let asked = EvaluateOptions {
+            against: Some("digits".into()),
+            split: Some(Split::Test),
+            features: features.into(),
+            weights: Some(weights.clone()),
+            metrics: vec!["mmd".into()],
+            metric_settings: vec!["mmd.sigma=10".into(), "mmd.statistic=biased".into()],
+            n: Some(20),
+            reference_n: Some(20),
+            ..EvaluateOptions::default()
+        };
+        evaluate(&Of::Data("digits".into()), &asked, &mut Silent)
+    };
+    let found = compared("dino").unwrap();
+    assert!(found.features.contains("DINOv2, width 64, blocks 1, squares of 56, pictures of 224 x 224"), "{found}");
+    assert!((0.0..2.0).contains(&found.metric("mmd").unwrap().value));
+    assert!(compared("clip").unwrap_err().to_string().contains("has the weights of DINOv2"));
 }
