@@ -313,8 +313,10 @@ fn spread_and_agreement_are_those_of_their_definitions() {
         ]
     };
     assert_eq!(measure(named("spread"), 2, sides(&wide[..], &labels)).unwrap().value, 2.0);
-    let agreement = measure(Agreement { k: 1 }, 2, sides(&wide[..], &[0, 1, 1, 1])).unwrap();
-    assert_eq!(agreement.value, 0.75);
+    let agreement = |by_class| measure(Agreement { k: 1, by_class }, 2, sides(&wide[..], &[0, 1, 1, 1])).unwrap();
+    assert_eq!((agreement(false).value, agreement(false).parts.len()), (0.75, 0));
+    let of_classes = agreement(true);
+    assert_eq!((of_classes.part("class 0"), of_classes.part("class 1")), (Some(1.0), Some(2.0 / 3.0)));
     // Distances of the samples 1/2, 1/2, 1/2, 1/2 and of held-out rows 1, 1.
     let held_out = [1.0, 0.0, 5.0, 7.0];
     assert_eq!(with_held_out(named("novelty"), 2, [&square, &held_out, &wide]).value, 0.5);

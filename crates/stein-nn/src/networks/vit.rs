@@ -201,7 +201,7 @@ impl Vit {
             .form
             .tower
             .colors()
-            .map(|color| Tensor::<4>::from_data(TensorData::new(color.to_vec(), [1, 1, 1, 3]), of.clone()));
+            .map(|color| Tensor::<4>::from_data(TensorData::new(color.to_vec(), [1, 1, 1, 3]), of));
         let resized = interpolate(((pictures + 1.0) * 0.5).into(), [side; 2], Grid::Cubic).value.clamp(0.0, 1.0);
         let rows = resized.dims()[0];
         (resized.expand([rows, side, side, 3]) - mean) / deviation
