@@ -34,7 +34,11 @@ pub use method::{
     AnnealedInpainting, AnyMethod, Conditional, Daps, Ddnm, Ddrm, DiffPir, Dps, Ilvr, Law, Mcg, Method, Mmps, Pigdm,
     RePaint, RedDiff, Replacement, Running, Sdedit, Tds, Weight, norm_gradient,
 };
-pub use operator::{Dense, DenseSpectrum, InState, Linear, MOST_DENSE, Operator, Spectrum, linear};
+pub use operator::{
+    BlockDiagonal, Chain, Clipped, Complex, Convolution, Dense, DenseSpectrum, Fourier, FourierBasis, Gather, InState,
+    Kronecker, Linear, MOST_DENSE, Operator, PerChannel, Rounded, Sparse, Spectrum, Transposed, linear,
+};
+use operator::{complex, pairs};
 pub use problem::{Noise, Problem};
 
 use std::sync::atomic::{AtomicUsize, Ordering};

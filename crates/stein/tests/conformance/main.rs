@@ -12,6 +12,7 @@ mod inverse;
 mod inverse_posterior;
 mod inverse_replacement;
 mod likelihood;
+mod measurements;
 mod objective;
 mod ode;
 mod paths;
