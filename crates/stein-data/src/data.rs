@@ -253,7 +253,7 @@ impl Data {
         ensure!(
             Kind::Empty,
             dim == 0 || count > 0,
-            "{name} has no samples in this part: check the file, the split and its fraction"
+            "{name} has 0 values in this part, which are no sample: check the file, the split and its fraction"
         );
         ensure!(
             dim > 0 && count.is_multiple_of(dim),
