@@ -288,6 +288,10 @@ fn padded([height, width]: [usize; 2], kernel: &PointSpread) -> Result<Chain> {
 }
 
 impl Measurement for Blur {
+    fn keeps_range(&self) -> bool {
+        true
+    }
+
     fn operator(&self, shape: &[usize], files: &dyn Files) -> Result<Arc<dyn Operator>> {
         let [height, width, channels] = picture_or_series(shape, "blur")?;
         let kernel = self.kernel.points(shape, files)?;

@@ -37,6 +37,10 @@ pub(super) fn ensure_limits(measurement: &str, low: f64, high: f64) -> Result<()
 }
 
 impl Measurement for Clip {
+    fn keeps_range(&self) -> bool {
+        true
+    }
+
     fn operator(&self, shape: &[usize], _: &dyn Files) -> Result<Arc<dyn Operator>> {
         let Self { low, high } = *self;
         ensure_limits("clip", low, high)?;

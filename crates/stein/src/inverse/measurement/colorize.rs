@@ -24,6 +24,10 @@ pub struct Colorize {
 }
 
 impl Measurement for Colorize {
+    fn keeps_range(&self) -> bool {
+        true
+    }
+
     fn operator(&self, shape: &[usize], _: &dyn Files) -> Result<Arc<dyn Operator>> {
         let [height, width, channels] = picture(shape, "colorize")?;
         ensure!(channels > 1, "measurement colorize is of pictures in color, and these have one channel");

@@ -202,6 +202,14 @@ fn stretch(
 }
 
 impl Measurement for Inpaint {
+    fn keeps_range(&self) -> bool {
+        true
+    }
+
+    fn reads_samples(&self) -> bool {
+        true
+    }
+
     fn operator(&self, shape: &[usize], files: &dyn Files) -> Result<Arc<dyn Operator>> {
         Ok(Arc::new(Gather::new(shape.iter().product(), self.numbers(shape, files)?)?))
     }

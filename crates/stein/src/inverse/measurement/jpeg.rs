@@ -157,6 +157,10 @@ impl Component {
 }
 
 impl Measurement for Jpeg {
+    fn keeps_range(&self) -> bool {
+        true
+    }
+
     fn operator(&self, shape: &[usize], _: &dyn Files) -> Result<Arc<dyn Operator>> {
         let [height, width, channels] = picture(shape, "jpeg")?;
         ensure_within("measurement jpeg: quality", self.quality, 1..=100)?;

@@ -34,6 +34,10 @@ impl Default for Quantize {
 }
 
 impl Measurement for Quantize {
+    fn keeps_range(&self) -> bool {
+        true
+    }
+
     fn operator(&self, shape: &[usize], _: &dyn Files) -> Result<Arc<dyn Operator>> {
         let Self { levels, low, high } = *self;
         ensure_within("measurement quantize: levels", levels, 2..=65536)?;

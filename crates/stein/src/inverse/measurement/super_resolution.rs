@@ -109,6 +109,10 @@ fn cubic(t: f64) -> f64 {
 }
 
 impl Measurement for SuperResolution {
+    fn keeps_range(&self) -> bool {
+        true
+    }
+
     fn operator(&self, shape: &[usize], _: &dyn Files) -> Result<Arc<dyn Operator>> {
         let [rows, columns, channels] = self.size(shape)?;
         let [height, width, _] = picture_or_series(shape, "super_resolution")?;
