@@ -44,6 +44,8 @@ pub enum Purpose {
     Class,
     /// The noise of a simulated measurement.
     Measurement,
+    /// What a measurement itself is made of at random: a mask, a matrix, a motion.
+    Instrument,
     /// Which particles go on.
     Resample,
     /// A use of one's own, by a number of one's own.
@@ -70,6 +72,7 @@ impl Purpose {
             Self::Class => 14,
             Self::Measurement => 15,
             Self::Resample => 16,
+            Self::Instrument => 17,
             Self::Own(number) => 1 << 32 | u64::from(number),
         }
     }
@@ -231,6 +234,7 @@ mod tests {
             Purpose::Class,
             Purpose::Measurement,
             Purpose::Resample,
+            Purpose::Instrument,
             Purpose::Own(0),
             Purpose::Own(3),
         ];

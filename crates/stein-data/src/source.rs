@@ -1,6 +1,6 @@
 //! Which data: the registry of the data sets, by name and by settings.
 
-use crate::{Cifar10, Data, Digits, FashionMnist, Images, Mnist, Points2d, Published, Series, Table, array};
+use crate::{Cifar10, Data, Digits, FashionMnist, Images, Mnist, Phantom, Points2d, Published, Series, Table, array};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{HashMap, HashSet},
@@ -105,6 +105,8 @@ registry! {
         "series" | "time_series" => Series,
         /// Points in the plane drawn from a known density, the toy problems of the literature.
         "points2d" | "points" => Points2d,
+        /// Phantoms of a head, the test pictures of tomography: ellipses like those of Shepp and Logan, whose own is the first held out.
+        "phantom" | "shepp_logan" => Phantom,
     }
 }
 

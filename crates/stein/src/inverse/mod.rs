@@ -28,7 +28,11 @@ mod problem;
 
 pub use measurement::{AnyMeasurement, Measurement};
 pub use method::{AnyMethod, Dps, Law, Method, Running};
-pub use operator::{Dense, DenseSpectrum, InState, Linear, MOST_DENSE, Operator, Spectrum, linear};
+pub use operator::{
+    BlockDiagonal, Chain, Clipped, Complex, Convolution, Dense, DenseSpectrum, Fourier, FourierBasis, Gather, InState,
+    Kronecker, Linear, MOST_DENSE, Operator, PerChannel, Rounded, Sparse, Spectrum, Transposed, linear,
+};
+use operator::{complex, pairs};
 pub use problem::{Noise, Problem};
 
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -10,6 +10,7 @@ mod grids;
 mod guidance;
 mod inverse;
 mod likelihood;
+mod measurements;
 mod objective;
 mod ode;
 mod paths;

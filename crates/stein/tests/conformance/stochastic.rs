@@ -32,11 +32,12 @@ struct Golden {
     diff_sampler: Vec<Value>,
 }
 
-struct Stored(Vec<u8>);
+/// The bytes of a `.safetensors` file.
+pub struct Stored(pub Vec<u8>);
 
 impl Stored {
     /// Inputs by their bare name, what was worked out in double precision under it with `_f64`.
-    fn numbers(&self, name: &str) -> Vec<f64> {
+    pub fn numbers(&self, name: &str) -> Vec<f64> {
         let tensors = SafeTensors::deserialize(&self.0).unwrap();
         let tensor = tensors.tensor(&format!("{name}_f64")).or_else(|_| tensors.tensor(name));
         let tensor = tensor.unwrap_or_else(|_| panic!("there is no tensor {name}"));

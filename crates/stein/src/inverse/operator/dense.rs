@@ -68,7 +68,12 @@ impl Operator for Dense {
     }
 
     fn apply(&self, x: &[f64]) -> Vec<f64> {
-        (0..self.a.nrows()).map(|i| (0..self.a.ncols()).map(|j| self.a[(i, j)] * x[j]).sum()).collect()
+        // Column by column, as the entries stand in memory.
+        let mut y = vec![0.0; self.a.nrows()];
+        for (column, x) in self.a.col_iter().zip(x) {
+            y.iter_mut().zip(column.iter()).for_each(|(y, a)| *y += a * x);
+        }
+        y
     }
 
     fn push(&self, _: &[f64], v: &[f64]) -> Vec<f64> {
@@ -76,7 +81,8 @@ impl Operator for Dense {
     }
 
     fn pull(&self, _: &[f64], w: &[f64]) -> Vec<f64> {
-        self.adjoint(w)
+        let column = |j| self.a.col(j).iter().zip(w).map(|(a, w)| a * w).sum();
+        (0..self.a.ncols()).map(column).collect()
     }
 
     fn linear(&self) -> Option<&dyn Linear> {
@@ -85,10 +91,6 @@ impl Operator for Dense {
 }
 
 impl Linear for Dense {
-    fn adjoint(&self, y: &[f64]) -> Vec<f64> {
-        (0..self.a.ncols()).map(|j| (0..self.a.nrows()).map(|i| self.a[(i, j)] * y[i]).sum()).collect()
-    }
-
     fn spectrum(&self) -> Result<Arc<dyn Spectrum>> {
         let spectrum = self.spectrum.get_or_init(|| DenseSpectrum::of(&self.a).map(Arc::new)).clone()?;
         Ok(spectrum)

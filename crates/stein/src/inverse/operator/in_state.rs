@@ -81,10 +81,6 @@ impl Operator for InState {
 }
 
 impl Linear for InState {
-    fn adjoint(&self, y: &[f64]) -> Vec<f64> {
-        self.pull(&vec![0.0; self.inputs()], y)
-    }
-
     fn spectrum(&self) -> Result<Arc<dyn Spectrum>> {
         let make = || -> Result<Arc<dyn Spectrum>> {
             let factor = self.scale[0];

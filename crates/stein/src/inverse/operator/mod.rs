@@ -5,13 +5,36 @@
 //! evaluation they cost nothing, and data consistency is solved to the last digits. A sample is its numbers in row order: images
 //! `[height, width, channels]`, series `[length, channels]`.
 
+mod block_diagonal;
+mod chain;
+mod clipped;
+mod convolution;
 mod dense;
+mod fourier;
+mod gather;
 mod in_state;
+mod kronecker;
+mod per_channel;
+mod rounded;
+mod sparse;
 mod spectrum;
+mod transposed;
 
+pub use block_diagonal::BlockDiagonal;
+pub use chain::Chain;
+pub use clipped::Clipped;
+pub use convolution::Convolution;
 pub use dense::{Dense, MOST_DENSE};
+pub use fourier::{Complex, Fourier, FourierBasis};
+pub(in crate::inverse) use fourier::{complex, pairs};
+pub use gather::Gather;
 pub use in_state::InState;
+pub use kronecker::Kronecker;
+pub use per_channel::PerChannel;
+pub use rounded::Rounded;
+pub use sparse::Sparse;
 pub use spectrum::{DenseSpectrum, Spectrum};
+pub use transposed::Transposed;
 
 use std::sync::Arc;
 
@@ -42,8 +65,10 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
 
 /// A linear operator.
 pub trait Linear: Operator {
-    /// A* y `[n]` of `[m]`.
-    fn adjoint(&self, y: &[f64]) -> Vec<f64>;
+    /// A* y `[n]` of `[m]`: the derivative back, which is the same at every sample.
+    fn adjoint(&self, y: &[f64]) -> Vec<f64> {
+        self.pull(&vec![0.0; self.inputs()], y)
+    }
 
     /// The singular value decomposition.
     ///

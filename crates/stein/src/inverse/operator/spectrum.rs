@@ -60,7 +60,7 @@ pub struct DenseSpectrum {
 }
 
 /// Singular values below this part of the largest are taken for 0: what rounding leaves of them.
-const NEGLIGIBLE: f64 = 1e-12;
+pub(super) const NEGLIGIBLE: f64 = 1e-12;
 
 impl DenseSpectrum {
     /// Of a matrix `[m, n]`.
