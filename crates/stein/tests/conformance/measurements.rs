@@ -561,7 +561,7 @@ fn cosines(block: &[f64]) -> Vec<f64> {
 }
 
 #[test]
-fn jpeg_is_half_a_step_off_and_what_others_make_of_it() {
+fn jpeg_is_half_a_step_off() {
     // Luma steps at quality 50 are those of annex K; a corner of them is known.
     let x = picture(81, 64);
     let y = operator("kind = 'jpeg'\nquality = 50", &[8, 8, 1]).apply(&x);
@@ -573,27 +573,38 @@ fn jpeg_is_half_a_step_off_and_what_others_make_of_it() {
     }
     let level = cosines(&y)[1] * 255.0 / 11.0;
     assert!((level - level.round()).abs() < 1e-9, "{level}");
-    // The picture as a file of another encoder, read by another decoder, which round colors and pixels to whole gray levels.
+}
+
+#[test]
+fn jpeg_is_what_another_encoder_and_decoder_make_of_it() {
     let shape = [24, 16, 3];
-    let pixels: Vec<u8> = (0..24 * 16 * 3)
+    let colors: Vec<u8> = (0..24 * 16 * 3)
         .map(|at| {
             let (row, column, channel) = ((at / 48) as f64, (at / 3 % 16) as f64, (at % 3) as f64);
             let wave = (row / (3.0 + channel)).sin() + (column / (2.0 + 0.7 * channel)).cos();
             (128.0 + 40.0 * wave).round() as u8
         })
         .collect();
-    let x: Vec<f64> = pixels.iter().map(|p| f64::from(*p) / 255.0).collect();
-    for quality in [10, 50, 90] {
+    let grays: Vec<u8> = colors.chunks(3).flat_map(|pixel| [pixel[0]; 3]).collect();
+    for (pixels, quality, most) in
+        [(&colors, 10, 0.8), (&colors, 25, 0.8), (&grays, 10, 0.4), (&grays, 50, 0.4), (&grays, 90, 0.4)]
+    {
         let mut file = Vec::new();
         let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut file, quality);
-        encoder.encode(&pixels, 16, 24, image::ExtendedColorType::Rgb8).unwrap();
+        encoder.encode(pixels, 16, 24, image::ExtendedColorType::Rgb8).unwrap();
         let theirs = image::load_from_memory_with_format(&file, image::ImageFormat::Jpeg).unwrap().to_rgb8();
-        let theirs: Vec<f64> = theirs.as_raw().iter().map(|p| f64::from(*p) / 255.0).collect();
+        let x: Vec<f64> = pixels.iter().map(|p| f64::from(*p) / 255.0).collect();
         let ours = operator(&format!("kind = 'jpeg'\nquality = {quality}"), &shape).apply(&x);
-        let off = norm(&difference(&ours, &theirs)) / (ours.len() as f64).sqrt() * 255.0;
-        let lost = norm(&difference(&ours, &x)) / (ours.len() as f64).sqrt() * 255.0;
-        println!("quality {quality}: {off:.2} gray levels from theirs, {lost:.2} from the picture");
-        assert!(off < 1.5, "quality {quality}: {off} gray levels, where compression costs {lost}");
+        let mut squares = [0.0; 6];
+        for (at, (ours, theirs)) in ours.iter().zip(theirs.as_raw()).enumerate() {
+            squares[at / 48 / 8 * 2 + at / 3 % 16 / 8] += (255.0 * ours - f64::from(*theirs)).powi(2) / 192.0;
+        }
+        squares.sort_by(f64::total_cmp);
+        // They round pixels to whole levels, a standard deviation of 0.29, and those of luma and chroma before that, which become up to
+        // 1.8 times as much. A coefficient in the middle of two steps may so be rounded the other way: the middle one of six blocks is
+        // looked at. With the table of luma for chroma all are off by 4 to 13 levels.
+        let off = squares[3].sqrt();
+        assert!(off < most, "quality {quality}: {off} gray levels");
     }
 }
 
