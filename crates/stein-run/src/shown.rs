@@ -41,7 +41,7 @@ impl Shown {
     pub(crate) fn check(&self, subject: &Subject) -> Result<()> {
         ensure!(subject.image().is_some(), "data.shown is a picture, and {} are none: leave it out", subject.name);
         ensure!(
-            !self.redraw || self.table()?.contains_key(SEED),
+            !self.redraw || reseed(&mut self.table()?, 0) > 0,
             "data.shown.redraw is for what is drawn by a seed, and {} is not: leave it out",
             self.measurement.operator.kind()
         );
@@ -62,11 +62,24 @@ impl Shown {
     /// The measurement of another draw.
     fn drawn(&self, seed: u64) -> Result<MeasurementConfig> {
         let mut table = self.table()?;
-        // A file's whole numbers have 63 bits.
-        table.insert(SEED.to_owned(), Value::Integer((seed >> 1) as i64));
+        reseed(&mut table, seed);
         let operator: AnyMeasurement = settings::read(Value::Table(table))?;
         Ok(MeasurementConfig { operator, ..self.measurement.clone() })
     }
+}
+
+/// Sets every seed in a table and those within, and counts them.
+fn reseed(table: &mut toml::Table, seed: u64) -> usize {
+    let mut found = 0;
+    for (key, value) in table.iter_mut() {
+        match value {
+            Value::Table(inner) => found += reseed(inner, seed),
+            // A file's whole numbers have 63 bits.
+            Value::Integer(number) if key == SEED => (*number, found) = ((seed >> 1) as i64, found + 1),
+            _ => {}
+        }
+    }
+    found
 }
 
 /// Makes what a model is shown.
