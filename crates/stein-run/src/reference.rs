@@ -6,7 +6,14 @@ use std::fmt::Write as _;
 
 use stein::{
     AnyObjective, AnySchedule, AnyWrapper, InputScale, LevelDistribution, LevelList, NoiseInput, Prediction, Result,
-    Spacing, Weighting, codec::AnyCodecConfig, guidance::ScaleByLevel, inverse::AnyMethod, names,
+    Spacing, Weighting,
+    codec::AnyCodecConfig,
+    guidance::ScaleByLevel,
+    inverse::{
+        AnyMethod,
+        measurement::{BlurKernel, Mask},
+    },
+    names,
 };
 use stein_base::{
     Error, Explain,
@@ -77,6 +84,8 @@ pub fn lists() -> Vec<List> {
         list("wrappers", AnyWrapper::form(), None, "what is wrapped around a model when it is sampled"),
         list("scales", ScaleByLevel::form(), None, "how strong guidance is, where it varies with the level"),
         list("measurements", MeasurementConfig::form(), None, "what is measured, in the task of `stein restore`"),
+        list("masks", Mask::form(), None, "which places of a sample are known"),
+        list("blur_kernels", BlurKernel::form(), None, "what pictures are blurred with"),
         list("methods", AnyMethod::form(), Some("--method"), "what draws samples of what a measurement leaves open"),
         list("metrics", AnyMetric::form(), Some("--metrics"), "what says how good samples are"),
         list("devices", Form::Plain("device"), Some("--device"), "what computes; a GPU is built in with --features"),
