@@ -93,8 +93,9 @@ pub struct Restored {
     pub inputs: usize,
     /// Samples for each.
     pub n: usize,
-    /// What was measured, where it is a picture like the samples: `[inputs, height, width, channels]`, with height and width.
-    pub measured: Option<(Vec<f32>, [usize; 2])>,
+    /// What was measured, or its pseudo-inverse, as pictures with the channels of the samples: `[inputs, height, width, channels]`, with
+    /// height and width; and which of both it is, in words.
+    pub measured: Option<(Vec<f32>, [usize; 2], &'static str)>,
     /// The truth `[inputs, dim]`, where it is known.
     pub truth: Option<Vec<f32>>,
     /// How good they are.
@@ -209,7 +210,8 @@ impl<'a> Prepared<'a> {
         let visible: Option<Vec<_>> = (0..measurements.count).map(|i| measurements.visible(i, subject)).collect();
         let measured = visible.and_then(|all| {
             let size = all.first()?.1;
-            Some((all.into_iter().flat_map(|(values, _)| values).collect(), size))
+            let shows = measurements.shows(subject);
+            Some((all.into_iter().flat_map(|(values, _)| values).collect(), size, shows))
         });
         let (inputs, truth) = (measurements.count, measurements.truth);
         Ok(Restored { values, inputs, n, measured, truth, scores, evaluations, seconds, config, schedule })

@@ -150,17 +150,38 @@ impl Measurements {
         Problem::new(Arc::clone(&self.operator) as Arc<_>, self.noise, y)
     }
 
-    /// What was measured of an input, in the range of the data, to be looked at; `None` where it is no picture of the channels that
-    /// samples have.
+    /// What was measured of an input, in the range of the data, to be looked at, with height and width: as it is where it is a picture of
+    /// the channels that samples have, or else A⁺y, where there is one; `None` where neither is a picture.
     pub(super) fn visible(&self, input: usize, subject: &Subject) -> Option<(Vec<f32>, [usize; 2])> {
-        let (_, _, channels) = subject.image()?;
-        let &[height, width, own] = &self.shape[..] else { return None };
+        let (height, width, channels) = subject.image()?;
         let m = self.y.len() / self.count;
         let values = &self.y[input * m..(input + 1) * m];
-        if own != channels || values.len() != height * width * channels {
-            return None;
+        if let Some([own_height, own_width]) = self.picture(channels) {
+            let unit = |y: &f64| ((y - self.units.1) / self.units.0) as f32;
+            return Some((values.iter().map(unit).collect(), [own_height, own_width]));
         }
-        Some((values.iter().map(|y| ((y - self.units.1) / self.units.0) as f32).collect(), [height, width]))
+        let spectrum = self.operator.linear()?.spectrum().ok()?;
+        let state = spectrum.back(&self.operator.measurement(values), &|s| 1.0 / s);
+        let data = self.operator.whole(&state);
+        Some((data.into_iter().map(|x| ((x - self.units.1) / self.units.0) as f32).collect(), [height, width]))
+    }
+
+    /// Height and width of a measurement that is a picture of these channels.
+    fn picture(&self, channels: usize) -> Option<[usize; 2]> {
+        match self.shape[..] {
+            [height, width, own] if own == channels && self.y.len() == self.count * height * width * own => {
+                Some([height, width])
+            }
+            _ => None,
+        }
+    }
+
+    /// What [`visible`](Self::visible) shows, in words.
+    pub(super) fn shows(&self, subject: &Subject) -> &'static str {
+        match subject.image().and_then(|(.., channels)| self.picture(channels)) {
+            Some(_) => "what was measured",
+            None => "the pseudo-inverse of what was measured",
+        }
     }
 }
 

@@ -74,7 +74,7 @@ impl Scores {
         // An interval between order statistics needs enough of them.
         for (level, name) in [(0.5, "coverage_50"), (0.9, "coverage_90")] {
             if n >= 20 {
-                let metric = IntervalCoverage { level, ..IntervalCoverage::default() };
+                let metric = IntervalCoverage { level };
                 let (share, error) = measure_pair(metric.into(), dim, truth, &clipped)?;
                 scores.add(name, share, error, "share of the truth within that central interval of the samples");
             }

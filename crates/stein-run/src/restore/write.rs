@@ -136,7 +136,7 @@ fn picture(model: &Model, restored: &Restored, inputs: std::ops::Range<usize>) -
     for input in inputs {
         let samples = &restored.values[input * restored.n * dim..(input + 1) * restored.n * dim];
         let before = cells.len();
-        if let Some((measured, [height, width])) = &restored.measured {
+        if let Some((measured, [height, width], _)) = &restored.measured {
             let one = height * width * size.2;
             cells.extend(enlarged(&measured[input * one..(input + 1) * one], (*height, *width), size));
         }
@@ -153,7 +153,7 @@ fn picture(model: &Model, restored: &Restored, inputs: std::ops::Range<usize>) -
         columns = (cells.len() - before) / dim;
     }
     let mut words: Vec<String> = Vec::new();
-    words.extend(restored.measured.is_some().then(|| "measured".to_owned()));
+    words.extend(restored.measured.as_ref().map(|(.., shows)| (*shows).to_owned()));
     words.push(format!("{} of {} samples", restored.n.min(SHOWN), restored.n));
     words.extend((restored.n > 1).then(|| "their mean, their standard deviation (white is the largest)".to_owned()));
     words.extend(restored.truth.is_some().then(|| "the truth".to_owned()));

@@ -46,10 +46,11 @@ impl InState {
 
     /// The measurement `[m]` of the data of a state z `[n]`: A(a z + b).
     pub fn apply_whole(&self, z: &[f64]) -> Vec<f64> {
-        self.inner.apply(&self.data(z))
+        self.inner.apply(&self.whole(z))
     }
 
-    fn data(&self, z: &[f64]) -> Vec<f64> {
+    /// The data a z + b `[n]` of a state z `[n]`.
+    pub fn whole(&self, z: &[f64]) -> Vec<f64> {
         let places = z.iter().zip(&self.scale).zip(&self.shift);
         places.map(|((z, a), b)| a * z + b).collect()
     }
@@ -69,15 +70,15 @@ impl Operator for InState {
     }
 
     fn apply(&self, z: &[f64]) -> Vec<f64> {
-        if self.offset.is_some() { self.inner.apply(&self.scaled(z)) } else { self.inner.apply(&self.data(z)) }
+        if self.offset.is_some() { self.inner.apply(&self.scaled(z)) } else { self.inner.apply(&self.whole(z)) }
     }
 
     fn push(&self, z: &[f64], v: &[f64]) -> Vec<f64> {
-        self.inner.push(&self.data(z), &self.scaled(v))
+        self.inner.push(&self.whole(z), &self.scaled(v))
     }
 
     fn pull(&self, z: &[f64], w: &[f64]) -> Vec<f64> {
-        self.scaled(&self.inner.pull(&self.data(z), w))
+        self.scaled(&self.inner.pull(&self.whole(z), w))
     }
 
     fn linear(&self) -> Option<&dyn Linear> {
