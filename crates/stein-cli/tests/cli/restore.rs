@@ -148,7 +148,7 @@ fn what_is_masked_stays_and_what_is_edited_a_little_is_near() {
 
 #[test]
 fn every_task_that_is_shipped_is_read() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../experiments/tasks");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tasks");
     let tasks: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     let tasks: Vec<_> = tasks.iter().filter(|path| path.extension().is_some_and(|ending| ending == "toml")).collect();
     assert!(tasks.len() >= 7, "{tasks:?}");
