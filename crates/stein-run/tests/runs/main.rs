@@ -17,11 +17,12 @@ use std::{
     sync::atomic::AtomicBool,
 };
 
-use stein::{AnySampler, Kind, Result};
+use stein::{AnySampler, Kind, Result, inverse::Conditional};
 use stein_nn::Checkpoint;
 use stein_run::{
-    AnyFamily, Changes, Classes, Experiment, Format, Method, Model, Output, RunDir, SampleConfig, Silent, Start,
-    TrainOptions, check_output, draw, draw_frames, draw_to_file, prepare, train,
+    AnyFamily, Changes, Classes, Experiment, Format, Method, Model, Output, RestoreOptions, RunDir, SampleConfig,
+    Silent, Start, Task, TaskSample, TrainOptions, check_output, draw, draw_frames, draw_to_file, prepare, restore,
+    train,
 };
 
 /// A run of two seconds: moons, a tiny network, every feature of the loop in use.
@@ -330,8 +331,18 @@ fn every_small_experiment_trains_a_step_at_full_size_and_samples() {
         // The file's own sampling fits its schedule.
         let (schedule, config) = sample.resolve(published.family.schedule(), true).unwrap();
         assert_eq!(config.grid.kernels(&*schedule.unwrap()).unwrap().len(), config.grid.steps + 1, "{name}");
-        let drawn = draw(&model, 2, 0, &Classes::Default, &model.sample, &mut Silent).unwrap();
-        assert_eq!(drawn.values.len(), 2 * model.subject.dim(), "{name}");
+        let values = match &experiment.data.shown {
+            None => draw(&model, 2, 0, &Classes::Default, &model.sample, &mut Silent).unwrap().values,
+            // It draws of what was measured.
+            Some(shown) => {
+                let (measurement, method) = (shown.measurement.clone(), Conditional::default().into());
+                let task = Task { measurement, method, sample: TaskSample::default() };
+                let options = RestoreOptions::new(task, experiment.data.source.kind());
+                let options = RestoreOptions { simulate: true, inputs: Some(2), n: 1, ..options };
+                restore(&model, &options, &mut Silent).unwrap().values
+            }
+        };
+        assert_eq!(values.len(), 2 * model.subject.dim(), "{name}");
     }
 }
 

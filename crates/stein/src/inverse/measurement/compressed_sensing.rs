@@ -12,7 +12,7 @@ use stein_base::{
     random::{Key, Purpose, below},
 };
 
-use super::{Files, Measurement, back_projected, choose, planes};
+use super::{Files, Measurement, choose, planes};
 use crate::{
     Result, ensure,
     inverse::{Dense, Linear, Operator, PerChannel, Spectrum},
@@ -77,10 +77,6 @@ impl Measurement for CompressedSensing {
             }
         };
         Ok(Arc::new(PerChannel::new(plane, channels)))
-    }
-
-    fn show(&self, y: &[f64], shape: &[usize], files: &dyn Files) -> Result<(Vec<f64>, Vec<usize>)> {
-        Ok(back_projected(&*self.operator(shape, files)?, y, shape))
     }
 }
 

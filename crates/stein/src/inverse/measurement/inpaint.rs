@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use super::{Files, Measurement, back_projected, choose, planes};
+use super::{Files, Measurement, choose, planes};
 use crate::{
     Error, Key, Purpose, Result, ensure,
     inverse::{Gather, Operator},
@@ -212,9 +212,5 @@ impl Measurement for Inpaint {
 
     fn operator(&self, shape: &[usize], files: &dyn Files) -> Result<Arc<dyn Operator>> {
         Ok(Arc::new(Gather::new(shape.iter().product(), self.numbers(shape, files)?)?))
-    }
-
-    fn show(&self, y: &[f64], shape: &[usize], files: &dyn Files) -> Result<(Vec<f64>, Vec<usize>)> {
-        Ok(back_projected(&*self.operator(shape, files)?, y, shape))
     }
 }

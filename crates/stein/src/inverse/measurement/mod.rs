@@ -94,20 +94,6 @@ pub trait Measurement: std::fmt::Debug + Send + Sync {
     fn shape(&self, shape: &[usize], files: &dyn Files) -> Result<Vec<usize>> {
         Ok(vec![self.operator(shape, files)?.outputs()])
     }
-
-    /// A measurement y `[m]` of such samples as something to look at, with its shape: itself or, where it has no form a person could
-    /// read, such as the pixels that were kept or frequencies, A* y in the samples' shape.
-    ///
-    /// # Errors
-    /// As [`operator`](Self::operator).
-    fn show(&self, y: &[f64], shape: &[usize], files: &dyn Files) -> Result<(Vec<f64>, Vec<usize>)> {
-        Ok((y.to_vec(), self.shape(shape, files)?))
-    }
-}
-
-/// A* y of a linear measurement, in the shape of the samples.
-fn back_projected(operator: &dyn Operator, y: &[f64], shape: &[usize]) -> (Vec<f64>, Vec<usize>) {
-    (operator.pull(&vec![0.0; operator.inputs()], y), shape.to_vec())
 }
 
 registry! {

@@ -14,7 +14,7 @@ use std::{f64::consts::TAU, sync::Arc, sync::OnceLock};
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use super::{Files, Measurement, back_projected, choose, picture};
+use super::{Files, Measurement, choose, picture};
 use crate::{
     Key, Purpose, Result, ensure,
     inverse::{Complex, Dense, Fourier, FourierBasis, Linear, Operator, PerChannel, Spectrum, complex, pairs},
@@ -234,10 +234,6 @@ impl Measurement for Mri {
             Some(columns) => vec![height, columns, numbers],
             None => vec![kept.places.len(), numbers],
         })
-    }
-
-    fn show(&self, y: &[f64], shape: &[usize], files: &dyn Files) -> Result<(Vec<f64>, Vec<usize>)> {
-        Ok(back_projected(&*self.operator(shape, files)?, y, shape))
     }
 }
 
