@@ -70,7 +70,7 @@ impl Measurements {
         let files = Beside(options.task_folder.as_deref().unwrap_or(Path::new("")));
         let dims = subject.shape.dims();
         let measurement = &config.operator;
-        let of_data = measurement.operator(&dims, &files).map_err(|error| error.at("measurement"))?;
+        let of_data = measurement.operator(&dims, &files)?;
         let shape = measurement.shape(&dims, &files)?;
         let operator = of_states(subject, Arc::clone(&of_data), units)?;
         let clean = |values: &[f32]| -> Vec<f64> {
