@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     collections::BTreeSet,
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -571,6 +572,38 @@ impl<'a> Plan<'a> {
 
 /// Whether the work should go on.
 pub(crate) type Going<'a> = dyn Fn() -> Result<()> + Sync + 'a;
+
+/// Draws rows in batches of `steps` steps each: `draw` is given the rows, what asks whether to go on, and what is shown the steps. Gives the
+/// data values of all, and the calls of the model for a batch, the most of any.
+///
+/// # Errors
+/// Those of `draw`, of the watch and of the codecs.
+pub(crate) fn in_batches(
+    model: &Model,
+    [all, batch, steps]: [usize; 3],
+    watch: &mut dyn Watch,
+    mut draw: impl FnMut(Range<usize>, &Going, &mut dyn FnMut(&Progress) -> Result<()>) -> Result<Sampled>,
+) -> Result<(Vec<f32>, usize)> {
+    let of = (all.div_ceil(batch) * steps) as u64;
+    let (mut values, mut evaluations, mut done) = (Vec::new(), 0, 0);
+    let watch = Mutex::new(watch);
+    let watch = || watch.lock().unwrap_or_else(PoisonError::into_inner);
+    let going = || watch().going();
+    for first in (0..all).step_by(batch) {
+        let mut observe = |progress: &Progress| -> Result<()> {
+            going()?;
+            if progress.step > 0 && progress.moves == 0 {
+                done += 1;
+                watch().event(Event::Sampled { done, of });
+            }
+            Ok(())
+        };
+        let drawn = draw(first..(first + batch).min(all), &going, &mut observe)?;
+        evaluations = evaluations.max(drawn.evaluations);
+        values.extend(model.subject.decode(drawn.x)?);
+    }
+    Ok((values, evaluations))
+}
 
 /// A denoiser that asks before every evaluation whether to go on: a step of a sampler may take many.
 pub(crate) struct Asking<'a> {

@@ -2,25 +2,25 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
     time::Instant,
 };
 
 use serde_json::json;
 use stein::{
-    Kind, Progress, Request, Result, ensure,
+    Kind, Request, Result, ensure,
     inverse::{Edit, edit as edit_rows},
     rows,
 };
 use stein_base::memory::ensure_fits;
-use stein_data::{DataSet, Images, Shape, Split};
+use stein_data::Shape;
 
 use crate::{
-    Changes, DataChoice, Event, Method, Model, Observed, Watch,
+    Changes, DataChoice, Method, Model, Observed, Watch,
     arrays::NpyFile,
-    draw::Asking,
+    draw::{Asking, in_batches},
     picture::{auto_scale, from_unit, grid, to_png},
     replacing::{Recorded, beside, said},
+    restore::gray_picture,
     sheet,
 };
 
@@ -132,21 +132,14 @@ pub fn edit(model: &Model, options: &EditOptions, watch: &mut dyn Watch) -> Resu
     // A strength out of range is found out before anything is drawn.
     let probe = Edit { rows: rows::exact(), mask: None, strength: options.strength };
     let steps = probe.levels(&kernels)?.len() - 1;
-    let of = (all.div_ceil(batch) * steps) as u64;
     let started = Instant::now();
-    let (mut values, mut evaluations, mut done) = (Vec::new(), 0, 0);
-    let watch = Mutex::new(watch);
-    let watch = || watch.lock().unwrap_or_else(PoisonError::into_inner);
-    let going = || watch().going();
-    let asking = Asking { denoiser: &*denoiser, going: &going };
-    for first in (0..all).step_by(batch) {
-        let places: Vec<usize> = (first..(first + batch).min(all)).map(|i| i / options.n).collect();
+    let (mut values, evaluations) = in_batches(model, [all, batch, steps], watch, |range, going, observe| {
+        let places: Vec<usize> = range.clone().map(|i| i / options.n).collect();
         let states = observed.plain_states(&places)?;
         let [count, dim] = states.dims();
-        let given = observed.given(&places);
         let request = Request {
-            first: first as u64,
-            given,
+            first: range.start as u64,
+            given: observed.given(&places),
             data_variance: subject.variance,
             device: model.device.clone(),
             dtype: model.dtype,
@@ -154,18 +147,9 @@ pub fn edit(model: &Model, options: &EditOptions, watch: &mut dyn Watch) -> Resu
         };
         let mask = mask.as_ref().map(|mask| rows::matrix(mask.clone(), dim, &states));
         let what = Edit { rows: states, mask, strength: options.strength };
-        let mut observe = |progress: &Progress| -> Result<()> {
-            going()?;
-            if progress.step > 0 && progress.moves == 0 {
-                done += 1;
-                watch().event(Event::Sampled { done, of });
-            }
-            Ok(())
-        };
-        let edited = edit_rows(&what, &asking, &*schedule, &kernels, &**sampler, &request, &mut observe)?;
-        evaluations = evaluations.max(edited.evaluations);
-        values.extend(subject.decode(edited.x)?);
-    }
+        let asking = Asking { denoiser: &*denoiser, going };
+        edit_rows(&what, &asking, &*schedule, &kernels, &**sampler, &request, observe)
+    })?;
     ensure!(
         Kind::NotFinite,
         values.iter().all(|value| value.is_finite()),
@@ -187,18 +171,16 @@ fn masked(path: &Path, shape: Shape) -> Result<Vec<f64>> {
             format!("a mask is a picture, and samples here have the shape {shape}: leave out --mask"),
         ));
     };
-    let images = Images { path: path.into(), channels: Some(1), test_fraction: 0.0, ..Images::default() };
-    let data = images.load(Split::Train, None)?;
+    let (values, size) = gray_picture(path)?;
     ensure!(
         Kind::Mismatch,
-        data.shape == Shape::Image { height, width, channels: 1 },
-        "the mask {} has {} pixels, and pictures here have {height}x{width}: give one of that size",
+        size == [height, width],
+        "the mask {} has {}x{}x1 pixels, and pictures here have {height}x{width}: give one of that size",
         path.display(),
-        data.shape
+        size[0],
+        size[1]
     );
-    let mut values = vec![0.0; height * width];
-    data.row(0, &mut values)?;
-    Ok(values.into_iter().flat_map(|value| vec![f64::from(value); channels]).collect())
+    Ok(values.into_iter().flat_map(|value| vec![value; channels]).collect())
 }
 
 /// Writes what [`edit`] makes: a `.npy` array `[inputs, n, …]`; or a `.png`, of one result the picture itself, of several a sheet with each

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use stein::{
     Keys, Purpose, Result, Tensor, ensure,
-    inverse::{AnyMeasurement, Problem, linear, measurement::NoFiles},
+    inverse::{AnyMeasurement, InState, Linear, Operator, Problem, linear, measurement::NoFiles},
     settings,
 };
 use stein_base::Explain;
@@ -45,7 +45,13 @@ impl Shown {
             "data.shown.redraw is for what is drawn by a seed, and {} is not: leave it out",
             self.measurement.operator.kind()
         );
-        self.pictures(subject).map(drop)
+        self.operator(subject).map(drop)
+    }
+
+    fn operator(&self, subject: &Subject) -> Result<Arc<InState>> {
+        let operator = in_state(subject, &self.measurement, &NoFiles).map_err(|error| error.at("data.shown"))?;
+        linear(&*operator, "conditional").map_err(|error| error.at("data.shown"))?;
+        Ok(operator)
     }
 
     fn table(&self) -> Result<toml::Table> {
@@ -54,8 +60,8 @@ impl Shown {
 
     /// What makes the pictures.
     pub(crate) fn pictures(&self, subject: &Subject) -> Result<Pictures> {
-        let operator = in_state(subject, &self.measurement, &NoFiles).map_err(|error| error.at("data.shown"))?;
-        linear(&*operator, "conditional").map_err(|error| error.at("data.shown"))?.spectrum()?;
+        let operator = self.operator(subject)?;
+        operator.spectrum()?;
         Ok(Pictures { shown: self.clone(), subject: subject.clone(), operator })
     }
 
@@ -86,7 +92,7 @@ fn reseed(table: &mut toml::Table, seed: u64) -> usize {
 pub(crate) struct Pictures {
     shown: Shown,
     subject: Subject,
-    operator: Arc<stein::inverse::InState>,
+    operator: Arc<InState>,
 }
 
 impl Pictures {
@@ -115,8 +121,8 @@ impl Pictures {
         Ok(Tensor::cat(each.map(of_row).collect::<Result<_>>()?, 0))
     }
 
-    fn problem(&self, operator: &Arc<stein::inverse::InState>, y: &[f64]) -> Result<Problem> {
-        let m = stein::inverse::Operator::outputs(&**operator);
+    fn problem(&self, operator: &Arc<InState>, y: &[f64]) -> Result<Problem> {
+        let m = operator.outputs();
         let y = y.chunks(m).flat_map(|y| operator.measurement(y)).collect();
         Problem::new(Arc::clone(operator) as Arc<_>, self.shown.measurement.noise, y)
     }

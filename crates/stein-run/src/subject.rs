@@ -204,14 +204,18 @@ impl Subject {
         Ok((variance.sum::<f64>().max(0.0) / sums.len() as f64, bounds))
     }
 
+    /// The first codec that is no factor and shift for each number.
+    pub(crate) fn curved(&self) -> Option<&AnyCodec> {
+        self.codec.0.iter().find(|codec| !matches!(codec.kind(), "affine" | "symmetric" | "standardize"))
+    }
+
     /// The law of the states of data of this law, where the codecs are a factor and a shift for each number. The components are isotropic.
     pub(crate) fn law_of_states(&self, law: &GaussianMixture) -> Option<GaussianMixture> {
         if self.codec.0.is_empty() {
             return Some(law.clone());
         }
-        let affine = |codec: &AnyCodec| matches!(codec.kind(), "affine" | "symmetric" | "standardize");
         let dim = self.dim();
-        if !self.codec.0.iter().all(affine) || law.dim() != dim {
+        if self.curved().is_some() || law.dim() != dim {
             return None;
         }
         // What becomes of 0 and of 1 says all.

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use burn::module::{Module, ModuleDisplay};
+use burn::{
+    module::{Module, ModuleDisplay},
+    tensor::{DType, Tensor},
+};
 use stein::{Context, Error, Network, Result, ensure};
 
 use super::{AnyNetwork, check_width};
@@ -15,6 +18,28 @@ pub trait ImageNetwork: Module + ModuleDisplay + fmt::Debug + Send + Sync + 'sta
     /// # Errors
     /// When the images or the context do not fit the network.
     fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>>;
+}
+
+/// How far numbers may be out of \[−1, 1\], as sums in f32 are.
+const ROUNDING: f64 = 1e-4;
+
+/// Fails unless these are pictures `[N, H, W, C]` to take features of: some, gray or in color, in \[−1, 1\].
+pub(super) fn check_pictures(pictures: &Tensor<4>) -> Result<()> {
+    let [count, height, width, channels] = pictures.dims();
+    ensure!(
+        count > 0 && height > 0 && width > 0,
+        "there are {count} pictures of {height} x {width} to take features of: give at least one that is not empty"
+    );
+    ensure!(
+        channels == 1 || channels == 3,
+        "the pictures have {channels} channels: features are of color, 3, or gray, 1"
+    );
+    let largest: f64 = pictures.clone().detach().abs().max().cast(DType::F64).into_scalar();
+    ensure!(
+        largest <= 1.0 + ROUNDING,
+        "the pictures have a number of size {largest}: give numbers in [-1, 1], clamped"
+    );
+    Ok(())
 }
 
 /// Says that a network is one of images, and names the fields of its config for the channels it takes, those it gives, and

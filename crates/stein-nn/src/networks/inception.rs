@@ -10,15 +10,15 @@
 //! Pictures are `[N, H, W, C]` of any size, in color or gray, with numbers in \[−1, 1\]. They are resized to 299 × 299 by one of
 //! the [two conventions](Resize) of published numbers, which differ.
 
-use burn::{
-    module::Module,
-    tensor::{DType, Tensor},
-};
+use burn::{module::Module, tensor::Tensor};
 use serde::{Deserialize, Serialize};
-use stein::{Result, ensure};
+use stein::Result;
 use stein_base::Explain;
 
-use super::interpolate::{Grid, interpolate};
+use super::{
+    images::check_pictures,
+    interpolate::{Grid, interpolate},
+};
 use crate::{
     init::Init,
     layers::{Conv, Linear},
@@ -34,8 +34,6 @@ const FEATURES: usize = 2048;
 const CLASSES: usize = 1008;
 /// Pictures that are computed at once: what all layers of more of them give would leave the processor's caches anyway.
 const AT_ONCE: usize = 8;
-/// How far numbers may be out of \[−1, 1\], as sums in f32 are.
-const ROUNDING: f64 = 1e-4;
 
 /// How pictures become images of 299 × 299. Neither averages where pictures shrink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Explain)]
@@ -141,20 +139,8 @@ impl Inception {
     /// # Ok::<(), stein::Error>(())
     /// ```
     pub fn features(&self, pictures: Tensor<4>, resize: Resize) -> Result<Features> {
-        let [count, height, width, channels] = pictures.dims();
-        ensure!(
-            count > 0 && height > 0 && width > 0,
-            "there are {count} pictures of {height} x {width} to take features of: give at least one that is not empty"
-        );
-        ensure!(
-            channels == 1 || channels == 3,
-            "the pictures have {channels} channels: features are of color, 3, or gray, 1"
-        );
-        let largest: f64 = pictures.clone().detach().abs().max().cast(DType::F64).into_scalar();
-        ensure!(
-            largest <= 1.0 + ROUNDING,
-            "the pictures have a number of size {largest}: give numbers in [-1, 1], clamped"
-        );
+        check_pictures(&pictures)?;
+        let count = pictures.dims()[0];
         let parts = (0..count).step_by(AT_ONCE).map(|from| {
             let part = pictures.clone().narrow(0, from, AT_ONCE.min(count - from));
             let size = part.dims()[0];

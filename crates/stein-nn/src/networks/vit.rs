@@ -15,11 +15,14 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{DType, Tensor, TensorData},
+    tensor::{Tensor, TensorData},
 };
 use stein::{Result, ensure};
 
-use super::interpolate::{Grid, interpolate};
+use super::{
+    images::check_pictures,
+    interpolate::{Grid, interpolate},
+};
 use crate::{
     init::Init,
     layers::{Conv, LayerNorm, Linear},
@@ -33,8 +36,6 @@ const HEAD: usize = 64;
 const EXPANSION: usize = 4;
 /// Pictures that are computed at once.
 const AT_ONCE: usize = 8;
-/// How far numbers may be out of \[−1, 1\], as sums in f32 are.
-const ROUNDING: f64 = 1e-4;
 /// The side of the pictures DINOv2's features are taken of.
 const DINO_SIDE: usize = 224;
 /// What is added to the number of squares on a side when DINOv2's vectors of places are stretched to them.
@@ -173,20 +174,8 @@ impl Vit {
     /// # Ok::<(), stein::Error>(())
     /// ```
     pub fn features(&self, pictures: Tensor<4>) -> Result<Tensor<2>> {
-        let [count, height, width, channels] = pictures.dims();
-        ensure!(
-            count > 0 && height > 0 && width > 0,
-            "there are {count} pictures of {height} x {width} to take features of: give at least one that is not empty"
-        );
-        ensure!(
-            channels == 1 || channels == 3,
-            "the pictures have {channels} channels: features are of color, 3, or gray, 1"
-        );
-        let largest: f64 = pictures.clone().detach().abs().max().cast(DType::F64).into_scalar();
-        ensure!(
-            largest <= 1.0 + ROUNDING,
-            "the pictures have a number of size {largest}: give numbers in [-1, 1], clamped"
-        );
+        check_pictures(&pictures)?;
+        let count = pictures.dims()[0];
         let parts = (0..count).step_by(AT_ONCE).map(|from| {
             let part = pictures.clone().narrow(0, from, AT_ONCE.min(count - from));
             self.token(self.prepared(part).into()).value

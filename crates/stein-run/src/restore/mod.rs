@@ -5,25 +5,24 @@ mod scores;
 mod task;
 mod write;
 
-pub(crate) use observed::in_state;
+pub(crate) use observed::{gray_picture, in_state};
 pub use scores::Scores;
 pub use task::{MeasurementConfig, Range, Task, TaskSample};
 pub use write::restore_to;
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use stein::{
-    AnySampler, AnySchedule, Condition, Denoiser, Heun, Kernel, Progress, Request, Result, Tensor, ensure,
+    AnySampler, AnySchedule, Condition, Denoiser, Heun, Kernel, Request, Result, Tensor, ensure,
     inverse::{AnyMethod, restore as draw_posterior},
 };
 use stein_base::memory::ensure_fits;
 use stein_data::Split;
 
-use crate::{Changes, Event, Model, SampleConfig, Watch, draw::Asking};
+use crate::{
+    Changes, Model, SampleConfig, Watch,
+    draw::{Asking, in_batches},
+};
 use observed::Measurements;
 
 /// What is restored, and how.
@@ -153,48 +152,33 @@ impl<'a> Prepared<'a> {
         let Self { model, options, measurements, config, schedule, kernels, denoiser, batch } = self;
         let (n, method, subject) = (options.n, &options.task.method, &model.subject);
         let all = measurements.count * n;
-        let of = (all.div_ceil(batch) * (kernels.len() - 1)) as u64;
         let started = Instant::now();
-        let (mut values, mut evaluations, mut done) = (Vec::new(), 0, 0);
-        let watch = Mutex::new(watch);
-        let watch = || watch.lock().unwrap_or_else(PoisonError::into_inner);
-        let going = || watch().going();
-        let asking = Asking { denoiser: &*denoiser, going: &going };
-        for first in (0..all).step_by(batch) {
-            let rows = first..(first + batch).min(all);
-            let problem = measurements.problem(rows.clone().map(|i| i / n))?;
-            let given = measurements.classes.as_ref().map_or_else(Condition::none, |classes| Condition {
-                class: Some(rows.clone().map(|i| Some(classes[i / n])).collect()),
-                ..Condition::none()
-            });
-            let image = match subject.image().filter(|_| subject.shown.is_some()) {
-                Some((height, width, channels)) => {
-                    let like = Tensor::empty([0, 1], (&model.device, model.dtype));
-                    Some(problem.shown([height, width, channels], &like)?)
-                }
-                None => None,
-            };
-            let given = Condition { image, ..given };
-            let request = Request {
-                first: first as u64,
-                given,
-                data_variance: subject.variance,
-                device: model.device.clone(),
-                dtype: model.dtype,
-                ..Request::new(rows.len(), subject.dim(), options.seed)
-            };
-            let mut observe = |progress: &Progress| -> Result<()> {
-                going()?;
-                if progress.step > 0 && progress.moves == 0 {
-                    done += 1;
-                    watch().event(Event::Sampled { done, of });
-                }
-                Ok(())
-            };
-            let drawn = draw_posterior(&asking, &*schedule, &kernels, &**method, &problem, &request, &mut observe)?;
-            evaluations = evaluations.max(drawn.evaluations);
-            values.extend(subject.decode(drawn.x)?);
-        }
+        let (mut values, evaluations) =
+            in_batches(model, [all, batch, kernels.len() - 1], watch, |rows, going, observe| {
+                let problem = measurements.problem(rows.clone().map(|i| i / n))?;
+                let given = measurements.classes.as_ref().map_or_else(Condition::none, |classes| Condition {
+                    class: Some(rows.clone().map(|i| Some(classes[i / n])).collect()),
+                    ..Condition::none()
+                });
+                let image = match subject.image().filter(|_| subject.shown.is_some()) {
+                    Some((height, width, channels)) => {
+                        let like = Tensor::empty([0, 1], (&model.device, model.dtype));
+                        Some(problem.shown([height, width, channels], &like)?)
+                    }
+                    None => None,
+                };
+                let given = Condition { image, ..given };
+                let request = Request {
+                    first: rows.start as u64,
+                    given,
+                    data_variance: subject.variance,
+                    device: model.device.clone(),
+                    dtype: model.dtype,
+                    ..Request::new(rows.len(), subject.dim(), options.seed)
+                };
+                let asking = Asking { denoiser: &*denoiser, going };
+                draw_posterior(&asking, &*schedule, &kernels, &**method, &problem, &request, observe)
+            })?;
         ensure!(
             Kind::NotFinite,
             values.iter().all(|value| value.is_finite()),

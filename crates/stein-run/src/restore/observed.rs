@@ -33,13 +33,21 @@ impl Files for Beside<'_> {
     }
 
     fn picture(&self, path: &str) -> Result<(Vec<f64>, [usize; 2])> {
-        let images = Images { path: self.path(path), channels: Some(1), test_fraction: 0.0, ..Images::default() };
-        let data = images.load(Split::Train, None)?;
-        let Shape::Image { height, width, .. } = data.shape else { unreachable!("a picture is an image") };
-        let mut values = vec![0.0; height * width];
-        data.row(0, &mut values)?;
-        Ok((values.into_iter().map(f64::from).collect(), [height, width]))
+        gray_picture(&self.path(path))
     }
+}
+
+/// A gray picture `[height, width]` in \[0, 1\], with height and width.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(crate) fn gray_picture(path: &Path) -> Result<(Vec<f64>, [usize; 2])> {
+    let images = Images { path: path.into(), channels: Some(1), test_fraction: 0.0, ..Images::default() };
+    let data = images.load(Split::Train, None)?;
+    let Shape::Image { height, width, .. } = data.shape else { unreachable!("a picture is an image") };
+    let mut values = vec![0.0; height * width];
+    data.row(0, &mut values)?;
+    Ok((values.into_iter().map(f64::from).collect(), [height, width]))
 }
 
 /// Measurements of samples, and, where it is known, what they were measured of.
@@ -245,13 +253,13 @@ fn check_range(y: &[f64], config: &MeasurementConfig, input: &str) -> Result<()>
 
 /// Data are `scale` z + `shift` of states z, number by number.
 fn affine(subject: &Subject) -> Result<(Vec<f64>, Vec<f64>)> {
-    let kinds = || subject.codec.0.iter().map(|codec| codec.kind().to_owned());
-    if let Some(kind) = kinds().find(|kind| !["affine", "symmetric", "standardize"].contains(&kind.as_str())) {
+    if let Some(codec) = subject.curved() {
         return Err(Error::of(
             Kind::Unsupported,
             format!(
-                "{} were encoded by `{kind}`, which is no factor and shift: a measurement of such data is not known",
-                subject.name
+                "{} were encoded by `{}`, which is no factor and shift: a measurement of such data is not known",
+                subject.name,
+                codec.kind()
             ),
         ));
     }

@@ -10,6 +10,7 @@ use crate::{
     noise::normal_like,
     numbers::{above, ensure_within},
     sample_from,
+    sampler::step,
 };
 
 /// What is changed of rows, and how much.
@@ -98,11 +99,7 @@ struct Keeping<'a> {
 
 impl Sampler for Keeping<'_> {
     fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval, past: &mut Past) -> Result<Tensor<2>> {
-        let x = if to.is_clean() && !self.sampler.reaches_clean() {
-            eval.denoise(&x, from)?
-        } else {
-            self.sampler.step(x, from, to, eval, past)?
-        };
+        let x = step(self.sampler, x, from, to, eval, past)?;
         let known = noised(self.rows, &self.noise, to);
         Ok(known.clone() + (x - known) * self.mask.clone())
     }

@@ -398,12 +398,23 @@ pub fn sample_from(
     eval.observe(&x, &kernels[0])?;
     for pair in kernels.windows(2) {
         let (from, to) = (&pair[0], &pair[1]);
-        x = if to.is_clean() && !sampler.reaches_clean() {
-            eval.denoise(&x, from)?
-        } else {
-            sampler.step(x, from, to, &mut eval, &mut past)?
-        };
+        x = step(sampler, x, from, to, &mut eval, &mut past)?;
         eval.arrived(&x, to)?;
     }
     Ok(Sampled { x, evaluations: eval.evaluations() })
+}
+
+/// One step of any sampler: the denoised sample is the end of those that cannot step to σ = 0.
+pub(crate) fn step(
+    sampler: &dyn Sampler,
+    x: Tensor<2>,
+    from: &Kernel,
+    to: &Kernel,
+    eval: &mut Eval,
+    past: &mut Past,
+) -> Result<Tensor<2>> {
+    if to.is_clean() && !sampler.reaches_clean() {
+        return eval.denoise(&x, from);
+    }
+    sampler.step(x, from, to, eval, past)
 }

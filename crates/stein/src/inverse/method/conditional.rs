@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
 use super::{Law, Method, Problem, Running};
-use crate::{AnySampler, Eval, Heun, Kernel, Past, Request, Result, ensure};
+use crate::{AnySampler, Eval, Heun, Kernel, Past, Request, Result, ensure, sampler::step};
 
 /// Sampling as a model does that is shown what was measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
@@ -52,9 +52,6 @@ impl Running for Run<'_> {
         eval: &mut Eval,
         past: &mut Past,
     ) -> Result<Tensor<2>> {
-        if to.is_clean() && !self.0.reaches_clean() {
-            return eval.denoise(&x, from);
-        }
-        self.0.step(x, from, to, eval, past)
+        step(&**self.0, x, from, to, eval, past)
     }
 }

@@ -27,7 +27,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use super::{Law, Method, Problem, Running};
+use super::{Law, Method, Problem, Running, known::Known};
 use crate::{Eval, Kernel, Past, Request, Result, denoiser, inverse::Spectrum, numbers::ensure_within, rows};
 
 /// Denoising diffusion restoration.
@@ -59,31 +59,19 @@ impl Method for Ddrm {
     }
 
     fn begin<'a>(&'a self, problem: &'a Problem, _: &'a Request) -> Result<Box<dyn Running + 'a>> {
-        Ok(Box::new(Run { of: self, bases: Bases::of(problem, "ddrm")? }))
+        Ok(Box::new(Run { of: self, bases: Bases::of(problem, "ddrm")?, known: Known::of(problem, "ddrm")? }))
     }
 }
 
 struct Run<'a> {
     of: &'a Ddrm,
     bases: Bases<'a>,
+    known: Known,
 }
 
 impl Running for Run<'_> {
     fn start(&mut self, prior: Tensor<2>, at: &Kernel, eval: &mut Eval) -> Result<Tensor<2>> {
-        let Bases { problem, spectrum, std } = &self.bases;
-        let (level, prior_std) = (at.noise_to_signal(), at.prior_std(eval.data_variance()));
-        Ok(problem.each(&prior, |row, x| {
-            let mut c = spectrum.coordinates(x);
-            for ((c, measured), s) in c.iter_mut().zip(spectrum.measured(problem.y(row))).zip(spectrum.values()) {
-                let noise = std / s;
-                // Where the measurement is noisier than the level, the draw of the prior stands.
-                if level >= noise {
-                    let left = (level.powi(2) - noise.powi(2)).sqrt();
-                    *c = at.alpha * (measured / s + left * *c / prior_std);
-                }
-            }
-            spectrum.sample(&c)
-        }))
+        Ok(self.known.start(&prior, at, eval))
     }
 
     fn step(&mut self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval, _: &mut Past) -> Result<Tensor<2>> {

@@ -29,6 +29,7 @@ use crate::{
     inverse::Operator,
     numbers::ensure_within,
     rows,
+    sampler::step,
 };
 
 /// Moment matching posterior sampling.
@@ -84,11 +85,7 @@ impl Running for Run<'_> {
         eval: &mut Eval,
         past: &mut Past,
     ) -> Result<Tensor<2>> {
-        if to.is_clean() && !self.0.reaches_clean() {
-            eval.denoise(&x, from)
-        } else {
-            self.0.step(x, from, to, eval, past)
-        }
+        step(&**self.0, x, from, to, eval, past)
     }
 }
 
