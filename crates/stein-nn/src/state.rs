@@ -116,6 +116,18 @@ pub fn cast<M: Module>(module: M, kind: DType) -> M {
     map(module, |_, value| value.cast(kind))
 }
 
+/// The network with every weight w moved to μ w + (1 − μ) w', w' being that of another network of the same architecture.
+///
+/// # Panics
+/// If the other is of another architecture.
+pub fn follow<M: Module>(network: M, other: &M, decay: f64) -> M {
+    let mut others = flat(other);
+    map(network, |name, weight| {
+        let (_, other) = others.remove(name).expect("a network follows one of its own architecture");
+        if decay == 0.0 { other } else { other.clone() + (weight - other) * decay }
+    })
+}
+
 /// The gradient of every parameter that has one, by name, in the shape of the parameter.
 pub fn gradients<M: Module>(module: &M, gradients: &Gradients) -> Tensors {
     struct Found<'a>(&'a Gradients, Tensors);

@@ -211,9 +211,10 @@ fn description(name: &str, setting: &Setting) -> Description {
             };
             (sampler.clone().into(), diffusion.into())
         }
-        Role::FlowMap(consistency) => {
-            let (sigma_data, noise_input) = (consistency.sigma_data, consistency.noise_input);
-            (Method::Multistep, ConsistencyModel { schedule, sigma_data, noise_input, network }.into())
+        Role::FlowMap(map) => {
+            let (form, noise_input) = (map.form, map.noise_input);
+            let model = ConsistencyModel { schedule, form, noise_input, network, ..ConsistencyModel::default() };
+            (Method::Multistep, model.into())
         }
     };
     let wrap = if setting.clamp { vec![AnyWrapper::from(Clamp::default())] } else { Vec::new() };

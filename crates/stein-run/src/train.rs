@@ -14,7 +14,7 @@ use std::{
 };
 
 use burn::module::Module;
-use stein::{Condition, Device, Error, Grid, Keys, Kind, Result, Spacing, ensure, exact::GaussianMixture};
+use stein::{Condition, Denoiser, Device, Error, Grid, Keys, Kind, Result, Spacing, ensure, exact::GaussianMixture};
 use stein_base::memory::ensure_fits;
 use stein_data::{Ahead, Loader, LoaderConfig, Split};
 use stein_metrics::AnyMetric;
@@ -27,7 +27,7 @@ use crate::{
     device, draw,
     evaluate::{Compared, Kept, check_evaluation},
     experiment::Difference,
-    family::{Batch, Learner, Learners, Make, Networks},
+    family::{Batch, Follows, Learner, Learners, Make, Networks},
     grids::Grids,
     model::{checkpoint_of, known_density},
     output::record,
@@ -101,6 +101,7 @@ struct Part {
     network: AnyNetwork,
     optimizer: AdamW,
     rate: stein_nn::RateConfig,
+    follows: Option<Follows>,
 }
 
 /// Everything of a run that exists before its first step.
@@ -122,6 +123,8 @@ pub struct Prepared {
     notes: Vec<String>,
     /// The distribution of the states, where it is known.
     truth: Option<Arc<GaussianMixture>>,
+    /// What it learns from beside the data.
+    teacher: Option<Arc<dyn Denoiser>>,
     /// What the model is shown beside its input.
     pictures: Option<Pictures>,
     /// Where data sets lie.
@@ -172,6 +175,8 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
     );
     let pictures = subject.shown.as_ref().map(|shown| shown.pictures(&subject)).transpose()?;
     let (parts, averages) = parts(experiment, &subject, &device)?;
+    let teacher = experiment.family.teacher();
+    let opened = teacher.map(|teacher| teacher.open(&subject, experiment.family.schedule(), &device)).transpose()?;
     let description = Description::of(experiment, subject);
     let experiment = experiment.clone();
     let window = Window::new(parts.len());
@@ -190,6 +195,7 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
         from: None,
         notes,
         truth,
+        teacher: opened,
         pictures,
         data_dir: options.data_dir.clone(),
     };
@@ -213,7 +219,14 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
         Start::Resume => return fresh.resumed(None),
         Start::ResumeFrom(step) => return fresh.resumed(Some(*step)),
         Start::From(model) => fresh.take_weights(model)?,
-        Start::New => {}
+        Start::New => {
+            if let Some(teacher) = teacher.filter(|teacher| teacher.start) {
+                fresh.take_weights(&teacher.model).map_err(|error| {
+                    let advice = "; set family.teacher.start = false to begin with fresh weights";
+                    Error::of(error.kind(), format!("{error}{advice}")).at("family.teacher")
+                })?;
+            }
+        }
     }
     fresh.claim = Some(fresh.run.begin()?);
     fresh.write_checkpoint()?;
@@ -275,12 +288,12 @@ fn parts(experiment: &Experiment, subject: &Subject, device: &Device) -> Result<
     let config = &experiment.train;
     let mut averages = BTreeMap::new();
     let mut parts = Vec::new();
-    for Learner { name, network, optimizer, rate, averaged } in experiment.family.learners(&make)? {
+    for Learner { name, network, optimizer, rate, averaged, follows } in experiment.family.learners(&make)? {
         if averaged {
             averages.insert(name.clone(), Ema::new(config.ema.clone(), &network)?);
         }
         let optimizer = AdamW::new(optimizer.unwrap_or_else(|| config.optimizer.clone()))?;
-        parts.push(Part { name, network, optimizer, rate: rate.unwrap_or_else(|| config.rate.clone()) });
+        parts.push(Part { name, network, optimizer, rate: rate.unwrap_or_else(|| config.rate.clone()), follows });
     }
     ensure!(!parts.is_empty(), "family {} has nothing that learns", experiment.family.kind());
     Ok((parts, averages))
@@ -372,20 +385,32 @@ impl Prepared {
         let path = checkpoint_of(model.as_ref())?;
         let at = |error: Error| error.at(path.display());
         let SavedWeights { learners, metadata, .. } = Checkpoint::read_weights(&path, Weights::Ema)?;
+        let theirs = described(&metadata).map_err(at)?.family;
+        let other = theirs.kind() != self.experiment.family.kind();
+        let pairs = self.experiment.family.starts_from(&theirs).map_err(at)?;
         for part in &mut self.parts {
-            let weights = learners.get(&part.name).ok_or_else(|| at(lacks_learner(&part.name)))?;
+            // What follows a learner begins where that does.
+            let own = part.follows.as_ref().map_or(part.name.as_str(), |follows| follows.learner);
+            let name = match pairs.iter().find(|(name, _)| *name == own) {
+                Some((_, theirs)) => theirs,
+                None if pairs.is_empty() => own,
+                None => continue,
+            };
+            let weights = learners.get(name).ok_or_else(|| at(lacks_learner(name)))?;
             part.network = state::load(part.network.clone(), weights).map_err(at)?;
             if let Some(average) = self.averages.get_mut(&part.name) {
                 average.load(weights).map_err(at)?;
             }
         }
+        self.from = Some(path.display().to_string());
+        if other {
+            return Ok(());
+        }
         // Weights mean something else where what surrounds the network differs.
-        let theirs = described(&metadata).map_err(at)?.family;
         let own = ["family.network", "family.objective", "family.label_dropout", "family.label_smoothing"];
         let differences = Difference::between_families(&theirs, &self.experiment.family).into_iter();
         let differences = differences.filter(|it| !own.iter().any(|key| it.key.starts_with(key)));
         self.notes.extend(differences.map(|it| format!("{model} was trained otherwise: {it}")));
-        self.from = Some(path.display().to_string());
         Ok(())
     }
 
@@ -505,7 +530,8 @@ impl Prepared {
             let count = batch.index.len();
             let tapes = on_tapes(self.turn(turn), count, |networks, rows| {
                 let names = self.parts.iter().map(|part| part.name.clone());
-                let learners = Learners { networks: names.zip(networks).collect(), averages: &self.averages };
+                let networks = names.zip(networks).collect();
+                let learners = Learners { networks, averages: &self.averages, teacher: self.teacher.as_deref() };
                 let name = &self.parts[turn].name;
                 let term = self.experiment.family.loss(name, &learners, &self.batch(batch, rows, &device)?)?;
                 let Some(term) = term else { return Ok(None) };
@@ -528,7 +554,7 @@ impl Prepared {
         let Some(HeldOut { batch, .. }) = &self.held_out else { return Ok(Vec::new()) };
         let (count, at_once) = (batch.index.len(), self.experiment.train.batch / self.experiment.train.accumulate);
         let networks: Networks = self.parts.iter().map(|part| (part.name.clone(), part.network.valid())).collect();
-        let learners = Learners { networks, averages: &self.averages };
+        let learners = Learners { networks, averages: &self.averages, teacher: self.teacher.as_deref() };
         let mut losses = Vec::new();
         for part in &self.parts {
             let (mut sum, mut seen) = (0.0, 0);
@@ -572,7 +598,7 @@ impl Prepared {
         };
         let image = self.pictures.as_ref().map(|pictures| pictures.of(&x, &keys)).transpose()?;
         let given = Condition { image, ..given };
-        Ok(Batch { x, given, keys, step: self.step, truth: self.truth.clone() })
+        Ok(Batch { x, given, keys, step: self.step, steps: self.experiment.train.steps, truth: self.truth.clone() })
     }
 
     /// One step of every learner in its turn: the loss, the gradient's norm and the rate of those that moved.
@@ -580,6 +606,14 @@ impl Prepared {
         let batch = self.experiment.train.batch;
         let mut moved = Vec::new();
         for turn in 0..self.parts.len() {
+            if let Some(follows) = self.parts[turn].follows.clone() {
+                let decay = (follows.decay)(self.step, self.experiment.train.steps);
+                let leader = self.parts.iter().find(|part| part.name == follows.learner);
+                let leader = leader.expect("a learner follows one of its family").network.clone();
+                let part = &mut self.parts[turn];
+                part.network = state::follow(part.network.clone(), &leader, decay);
+                continue;
+            }
             let Some((gradients, loss)) = self.gradient(turn, batches, watch)? else { continue };
             // Taken out, so that the step has the only handle on the weights and changes them in place.
             let mut part = self.parts.remove(turn);

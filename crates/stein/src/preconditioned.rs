@@ -47,6 +47,11 @@ pub enum NoiseInput {
     },
     /// σ itself (networks of NCSN++ that take the logarithm themselves).
     Sigma {},
+    /// arctan(σ/(α σ_d)), the time of TrigFlow, from 0 to π/2 (Lu and Song 2024, arXiv:2410.11081, section 4.1).
+    Angle {
+        /// Standard deviation of the data, σ_d, in the units the model works in; above 0.
+        sigma_data: f64,
+    },
     /// Time, times a factor (Score-SDE's VP and sub-VP: 999; flow matching: 1).
     Time {
         /// The factor, from −1e6 to 1e6.
@@ -101,11 +106,29 @@ impl NoiseInput {
             Self::LogSigma { factor, unit } => factor * (at.sigma / unit).ln(),
             Self::Time { factor } => at.t * factor,
             Self::Sigma {} => at.sigma,
+            Self::Angle { sigma_data } => (at.noise_to_signal() / sigma_data).atan(),
             Self::Level { noisiest_first, factor } => {
                 let (first, last) = schedule.span();
                 let level = at.t.round().clamp(first, last);
                 factor * if noisiest_first { last - level } else { level }
             }
+        }
+    }
+
+    /// The derivative of the number by ln(σ/α), at a level of the schedule the network was trained on; none of the number of a level.
+    pub(crate) fn slope(&self, at: &Kernel) -> Option<f64> {
+        // d ln(σ/α)/dt.
+        let rate = at.d_sigma / at.sigma - at.drift();
+        match *self {
+            Self::QuarterLogNoise {} => Some(0.25),
+            Self::LogSigma { factor, .. } => Some(factor * at.d_sigma / at.sigma / rate),
+            Self::Sigma {} => Some(at.d_sigma / rate),
+            Self::Time { factor } => Some(factor / rate),
+            Self::Angle { sigma_data } => {
+                let angle = (at.noise_to_signal() / sigma_data).atan();
+                Some(angle.sin() * angle.cos())
+            }
+            Self::Level { .. } => None,
         }
     }
 
@@ -121,6 +144,9 @@ impl NoiseInput {
         );
         if let Self::LogSigma { unit, .. } = *self {
             ensure!(unit > 0.0 && unit.is_finite(), "noise_input log_sigma: unit = {unit} must be positive");
+        }
+        if let Self::Angle { sigma_data } = *self {
+            ensure_within("noise_input angle: sigma_data", sigma_data, above(0.0, 1e6))?;
         }
         let reaches_zero = schedule.kernel(schedule.span().1).alpha == 0.0;
         ensure!(

@@ -17,8 +17,8 @@ use burn::{
     tensor::{DType, Device, Gradients, Tensor, TensorData},
 };
 use stein::{
-    AnySchedule, Condition, Consistency, ConsistencyFunction, Context, Edm, FlowMap, Kernel, Levels, Network,
-    Precondition, Preconditioned, Result, Schedule, ensure, estimate,
+    AnySchedule, Condition, Context, Edm, FlowMap, Kernel, Levels, MapNetwork, MapSettings, Network, Precondition,
+    Preconditioned, Result, Schedule, ensure, estimate,
 };
 
 use super::{
@@ -161,7 +161,7 @@ impl<'a> Case<'a> {
             }
             Surroundings::FlowMap(schedule, consistency) => {
                 let end = schedule.kernel(schedule.span().0);
-                ConsistencyFunction::new(&network, *consistency, schedule.clone())?.carry(
+                MapNetwork::new(&network, *consistency, schedule.clone())?.carry(
                     rows,
                     levels,
                     Levels::Same(&end),
@@ -181,7 +181,7 @@ pub enum Surroundings {
     /// Those of a denoiser.
     Denoiser(AnySchedule, Precondition),
     /// Those of a consistency function.
-    FlowMap(AnySchedule, Consistency),
+    FlowMap(AnySchedule, MapSettings),
 }
 
 /// A network of images on images of one size as rows, which keeps what it gave.

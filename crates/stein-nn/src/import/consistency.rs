@@ -5,7 +5,7 @@
 //! the maps of attention are convolutions over two axes.
 
 use serde_json::Value;
-use stein::{AnySchedule, Consistency, Edm, Error, NoiseInput, Precondition, Result};
+use stein::{AnySchedule, Edm, Error, MapForm, MapSettings, NoiseInput, Precondition, Result};
 
 use super::{
     Imported, Output, Surroundings, Weights,
@@ -29,7 +29,10 @@ pub(super) fn surroundings(settings: &Value, consistent: bool) -> Result<Surroun
     let schedule = Edm { sigma_min: read.read("sigma_min", 0.002)?, sigma_max: read.read("sigma_max", 80.0)? };
     let (schedule, sigma_data): (AnySchedule, _) = (schedule.into(), read.read("sigma_data", 0.5)?);
     Ok(if consistent {
-        Surroundings::FlowMap(schedule, Consistency { sigma_data, noise_input: NOISE_INPUT })
+        Surroundings::FlowMap(
+            schedule,
+            MapSettings { form: MapForm::EdmShifted { sigma_data }, noise_input: NOISE_INPUT },
+        )
     } else {
         let precondition = Precondition { noise_input: NOISE_INPUT, ..Precondition::edm(sigma_data) };
         Surroundings::Denoiser(schedule, precondition)

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 use stein::{
-    AnySampler, AnySchedule, Consistency, Ddim, Discrete, Error, Grid, Heun, Langevin, LevelList, NoiseInput, OdeEuler,
+    AnySampler, AnySchedule, Ddim, Discrete, Error, Grid, Heun, Langevin, LevelList, MapSettings, NoiseInput, OdeEuler,
     Precondition, Prediction, Result, Spacing, SubVp, Ve, Vp, ensure,
 };
 
@@ -49,7 +49,7 @@ pub enum Role {
         sampler: AnySampler,
     },
     /// A consistency function.
-    FlowMap(Consistency),
+    FlowMap(MapSettings),
 }
 
 impl Role {

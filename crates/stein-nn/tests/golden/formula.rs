@@ -14,8 +14,8 @@ use burn::tensor::{DType, TensorData};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use stein::{
-    Condition, ConsistencyFunction, Denoiser, Device, Edm, FlowMap, Kernel, Levels, Preconditioned, Schedule, Tensor,
-    denoise, jvp, vjp,
+    Condition, Denoiser, Device, Edm, FlowMap, Kernel, Levels, MapNetwork, Preconditioned, Schedule, Tensor, denoise,
+    jvp, vjp,
 };
 use stein_nn::{
     AnyNetwork, NetworkConfig, Tensors,
@@ -505,7 +505,7 @@ fn the_check_runs_what_samplers_run() {
         let found = match setting.role {
             Role::Denoiser { .. } => denoise(&denoiser(&published, &device), rows, levels, &given).unwrap(),
             Role::FlowMap(consistency) => {
-                let map = ConsistencyFunction::new(sampled(&published, &device), consistency, setting.schedule.clone());
+                let map = MapNetwork::new(sampled(&published, &device), consistency, setting.schedule.clone());
                 let (map, end) = (map.unwrap(), setting.schedule.kernel(setting.schedule.span().0));
                 map.carry(rows.into(), levels, (&end).into(), &given).unwrap().value
             }

@@ -1,30 +1,51 @@
-//! Consistency models (Song et al. 2023, arXiv:2303.01469): a map from any point of a probability-flow trajectory to its end. Imported
-//! ones are sampled; they are not trained here yet.
+//! Flow maps: consistency models (Song et al. 2023, arXiv:2303.01469), which lead from any level to the end of its trajectory in one
+//! evaluation, and maps between any two levels (MeanFlow, shortcut and trajectory models).
 
 use std::sync::Arc;
 
+use burn::module::Module;
 use serde::{Deserialize, Serialize};
-use stein::{AnySchedule, Consistency, ConsistencyFunction, Edm, Error, Kind, NoiseInput, Result, Tensor};
+use stein::{
+    AnySchedule, Edm, Error, Examples, MapForm, MapNetwork, MapSettings, Network, NoiseInput, Result, Tensor,
+    consistency::{AnyMapObjective, Maps, Target},
+    ensure,
+};
 use stein_base::Explain;
 use stein_nn::{MlpConfig, NetworkConfig, NetworkSize};
 
-use super::{Batch, Capability, Family, Learned, Learner, Learners, Make, Networks};
+use super::{
+    AnyFamily, Batch, Capability, DIFFUSION_NETWORK, Family, Follows, Learned, Learner, Learners, Make, Networks,
+    Teacher, hide_classes,
+    uncertainty::{self, UNCERTAINTY},
+};
 
-/// The name of the one learner.
+/// The name of the learner whose network is used in the end.
 pub(crate) const NETWORK: &str = "consistency";
 
-/// A consistency function.
+/// The name of the average that is the target.
+const TARGET: &str = "target";
+
+/// A flow map and how it is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 pub struct ConsistencyModel {
-    /// How noise grows; trajectories end at its cleanest level.
+    /// How noise grows; trajectories start at its noisiest level.
     pub schedule: AnySchedule,
-    /// Standard deviation of the data, σ_d, in the units the model works in; above 0.
-    pub sigma_data: f64,
-    /// Which number tells the network how noisy its input is.
+    /// How the network's output makes the map, and where that leads.
+    pub form: MapForm,
+    /// Which number tells the network how noisy its input is; a map between two levels is also told the difference of both numbers.
     pub noise_input: NoiseInput,
     /// The network, and how large.
     pub network: NetworkConfig,
+    /// What is minimized; absent from a model that was imported, which is sampled and not trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<AnyMapObjective>,
+    /// The denoiser it is distilled from, for objectives that follow one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<Teacher>,
+    /// The probability of hiding the class of a training example; in [0, 1], default 0.
+    #[serde(default)]
+    pub label_dropout: f64,
 }
 
 /// The published scalings with a perceptron.
@@ -32,46 +53,150 @@ impl Default for ConsistencyModel {
     fn default() -> Self {
         Self {
             schedule: Edm::default().into(),
-            sigma_data: 0.5,
+            form: MapForm::EdmShifted { sigma_data: 0.5 },
             noise_input: NoiseInput::QuarterLogNoise {},
             network: NetworkConfig::Mlp(MlpConfig::default()),
+            objective: None,
+            teacher: None,
+            label_dropout: 0.0,
         }
     }
 }
 
 impl ConsistencyModel {
-    fn consistency(&self) -> Consistency {
-        Consistency { sigma_data: self.sigma_data, noise_input: self.noise_input }
+    fn settings(&self) -> MapSettings {
+        MapSettings { form: self.form, noise_input: self.noise_input }
+    }
+
+    fn objective(&self) -> Result<&AnyMapObjective> {
+        self.objective.as_ref().ok_or_else(|| {
+            Error::new(
+                "family.objective is missing: give a kind, such as { kind = \"distillation\" }, to train this model",
+            )
+        })
+    }
+
+    fn map<'a>(&self, network: &'a dyn Network) -> Result<MapNetwork<&'a dyn Network>> {
+        MapNetwork::new(network, self.settings(), self.schedule.clone())
     }
 }
 
 impl Family for ConsistencyModel {
     fn check(&self) -> Result<()> {
         self.schedule.check()?;
-        self.consistency().check(&self.schedule)
+        self.settings().check(&self.schedule)?;
+        ensure!(
+            (0.0..=1.0).contains(&self.label_dropout),
+            "family.label_dropout = {} must be a probability from 0 to 1",
+            self.label_dropout
+        );
+        if let Some(teacher) = &self.teacher {
+            teacher.check()?;
+        }
+        let Some(objective) = &self.objective else { return Ok(()) };
+        objective.check(&self.settings(), &self.schedule)?;
+        ensure!(
+            objective.needs_teacher() || self.teacher.is_none(),
+            "the objective {} follows no teacher: leave family.teacher out; to begin with its weights train with --from",
+            objective.kind()
+        );
+        Ok(())
     }
 
     fn check_training(&self) -> Result<()> {
-        Err(Error::of(Kind::Unsupported, "consistency models are imported and sampled, and not trained yet"))
+        let objective = self.objective()?;
+        ensure!(
+            !objective.needs_teacher() || self.teacher.is_some(),
+            "the objective {} distills a denoiser: name one, family.teacher.model = \"RUN\"",
+            objective.kind()
+        );
+        Ok(())
+    }
+
+    fn teacher(&self) -> Option<&Teacher> {
+        self.teacher.as_ref()
+    }
+
+    fn starts_from(&self, other: &AnyFamily) -> Result<Vec<(&'static str, &'static str)>> {
+        let AnyFamily::Diffusion(theirs) = other else { return Ok(vec![(NETWORK, NETWORK)]) };
+        let own = match self.form {
+            MapForm::EdmShifted { sigma_data } | MapForm::Edm { sigma_data } => Some(sigma_data),
+            _ => None,
+        };
+        let fits = own.is_some_and(|sigma_data| {
+            theirs.precondition()
+                == (stein::Precondition { noise_input: self.noise_input, ..stein::Precondition::edm(sigma_data) })
+        });
+        ensure!(
+            fits,
+            "the weights of this denoiser mean something else in a map of this form: begin with those of a model of prediction and input \
+             scale edm, with family.form = edm or edm_shifted and the sigma_data and noise_input of that model"
+        );
+        Ok(vec![(NETWORK, DIFFUSION_NETWORK)])
     }
 
     fn learners(&self, make: &Make) -> Result<Vec<Learner>> {
+        ensure!(
+            self.label_dropout == 0.0 || make.classes > 0,
+            "family.label_dropout hides classes, and this model is not conditioned on one: set data.conditional = true, or leave it out"
+        );
         let network = self.network.build(make.shape, make.classes, make.seed, make.device)?;
-        Ok(vec![Learner::new(NETWORK, network)])
+        let mut learners = vec![Learner::new(NETWORK, network.clone())];
+        let Some(objective) = &self.objective else { return Ok(learners) };
+        ensure!(
+            !objective.guides() || (self.label_dropout > 0.0 && make.classes > 0),
+            "family.objective guides by classes: set data.conditional = true and family.label_dropout above 0, so that the network \
+             learns what no class means"
+        );
+        if matches!(objective.target(), Target::Following { .. } | Target::Adaptive { .. }) {
+            let objective = objective.clone();
+            let decay = move |step, steps| objective.target().decay(objective.points(step, steps)).unwrap_or(0.0);
+            let follows = Follows { learner: NETWORK, decay: Arc::new(decay) };
+            learners.push(Learner { follows: Some(follows), averaged: false, ..Learner::new(TARGET, network) });
+        }
+        if objective.learns_weight() {
+            learners.push(uncertainty::learner(make)?);
+        }
+        Ok(learners)
     }
 
     fn sizes(&self, shape: &[usize], classes: usize, _: usize) -> Result<Vec<NetworkSize>> {
         Ok(vec![self.network.size(shape, classes)?])
     }
 
-    fn loss(&self, _: &str, _: &Learners, _: &Batch) -> Result<Option<Tensor<1>>> {
-        self.check_training().map(|()| None)
+    fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Tensor<1>>> {
+        let objective = self.objective()?;
+        let network = learners.network(NETWORK)?;
+        let target = match objective.target() {
+            Target::Own {} => network.valid(),
+            Target::Averaged {} => learners.average(NETWORK)?,
+            Target::Following { .. } | Target::Adaptive { .. } => learners.network(TARGET)?.clone(),
+        };
+        let maps = Maps {
+            student: self.map(network)?,
+            target: self.map(&target)?,
+            teacher: learners.teacher(),
+            step: batch.step,
+            steps: batch.steps,
+        };
+        let given = hide_classes(&batch.given, &batch.keys, self.label_dropout);
+        let examples = Examples::new(&batch.x, &given, &batch.keys);
+        if objective.learns_weight() {
+            let losses = |examples: &Examples| {
+                let found = objective.losses(&maps, examples)?;
+                Ok((found.losses, found.at))
+            };
+            return uncertainty::weighted(turn, learners, &examples, losses).map(Some);
+        }
+        debug_assert_ne!(turn, UNCERTAINTY, "there is such a learner only where a weight is learned");
+        Ok(Some(objective.losses(&maps, &examples)?.losses.mean()))
     }
 
     fn learned(&self, mut networks: Networks) -> Result<Learned> {
         let network = networks.take(NETWORK)?;
-        let map = ConsistencyFunction::new(network, self.consistency(), self.schedule.clone())?;
-        Ok(Learned { flow_map: Some(Arc::new(map)), ..Learned::default() })
+        let map = MapNetwork::new(network, self.settings(), self.schedule.clone())?;
+        let knows_no_class = self.label_dropout > 0.0;
+        Ok(Learned { flow_map: Some(Arc::new(map)), knows_no_class, ..Learned::default() })
     }
 
     fn serves(&self) -> &'static [Capability] {

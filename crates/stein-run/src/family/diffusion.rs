@@ -5,20 +5,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use stein::{
-    AnyObjective, AnySchedule, Condition, Context, Denoising, Edm, Error, Examples, InputScale, Keys,
-    LevelDistribution, Network, NoiseInput, Objective, Precondition, Preconditioned, Prediction, Result, Tensor,
-    Weighting, ensure, exact::Exact, rows,
+    AnyObjective, AnySchedule, Denoising, Edm, Error, Examples, InputScale, Keys, LevelDistribution, NoiseInput,
+    Objective, Precondition, Preconditioned, Prediction, Result, Tensor, Weighting, ensure, exact::Exact,
 };
 use stein_base::Explain;
 use stein_nn::{AnyNetwork, Beside, MlpConfig, NetworkConfig, NetworkSize};
 
-use super::{Batch, Capability, Family, Learned, Learner, Learners, Make, Networks, hide_classes};
+use super::{Batch, Capability, Family, Learned, Learner, Learners, Make, Networks, hide_classes, uncertainty};
 
 /// The name of the learner whose network is used in the end.
 pub(crate) const NETWORK: &str = "denoiser";
-
-/// The name of the learner of the loss at each level.
-const UNCERTAINTY: &str = "uncertainty";
 
 /// A denoiser and how it is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
@@ -84,30 +80,6 @@ fn middles(levels: &LevelDistribution, schedule: &AnySchedule) -> Vec<f64> {
     middles
 }
 
-/// L/e^u + u, of which each learner moves its own part. u needs few examples, and another evaluation for each.
-fn uncertain(
-    turn: &str,
-    learners: &Learners,
-    denoising: &Denoising,
-    model: &Preconditioned<&dyn Network>,
-    examples: &Examples,
-) -> Result<Tensor<1>> {
-    let all = examples.x0.dims()[0];
-    let count = if turn == UNCERTAINTY { all.div_ceil(8) } else { all };
-    let places: Vec<usize> = (0..count).collect();
-    let x0 = examples.x0.clone().narrow(0, 0, count);
-    let (given, keys) = (examples.given.select(&places), examples.keys.select(&places));
-    let (errors, levels) =
-        denoising.errors(model, &Examples { x0: &x0, given: &given, keys: &keys, truth: examples.truth })?;
-    // ln(σ/α)/4, as far as there is signal.
-    let noise = levels.iter().map(|at| (0.25 * at.noise_to_signal().ln()).clamp(-5.0, 5.0)).collect();
-    let noise = rows::vector(noise, &x0);
-    let nothing = x0.clone().narrow(1, 0, 1).zeros_like();
-    let none = Condition::none();
-    let u = learners.network(UNCERTAINTY)?.forward(nothing.into(), &Context::new(noise, &none))?.value;
-    Ok((errors.mean_dim(1) * (-u.clone()).exp() + u).mean())
-}
-
 /// An objective in a file: without a kind it is denoising score matching.
 fn objective<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Option<AnyObjective>, D::Error> {
     let mut value = toml::Value::deserialize(from)?;
@@ -150,9 +122,7 @@ impl Family for Diffusion {
         };
         let mut learners = vec![Learner::new(NETWORK, network)];
         if self.uncertainty {
-            let config = MlpConfig { hidden: 64, blocks: 1, embedding_dim: 32, ..MlpConfig::default() };
-            let network = NetworkConfig::Mlp(config).build(&[1], 0, seed, device)?;
-            learners.push(Learner { averaged: false, ..Learner::new(UNCERTAINTY, network) });
+            learners.push(uncertainty::learner(make)?);
         }
         Ok(learners)
     }
@@ -183,7 +153,11 @@ impl Family for Diffusion {
         let examples = Examples { x0: &batch.x, given: &given, keys: &batch.keys, truth };
         match objective {
             AnyObjective::Denoising(denoising) if self.uncertainty => {
-                uncertain(turn, learners, denoising, &model.view(), &examples).map(Some)
+                let losses = |examples: &Examples| {
+                    let (errors, levels) = denoising.errors(&model.view(), examples)?;
+                    Ok((errors.mean_dim(1), levels))
+                };
+                uncertainty::weighted(turn, learners, &examples, losses).map(Some)
             }
             _ => Ok(Some(objective.loss(&model.view(), &examples)?)),
         }

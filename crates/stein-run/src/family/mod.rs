@@ -6,6 +6,8 @@
 mod classifier;
 mod consistency;
 mod diffusion;
+mod teacher;
+mod uncertainty;
 
 pub(crate) use classifier::right;
 pub use classifier::{ClassifierModel, NoisyExamples};
@@ -13,6 +15,7 @@ pub use consistency::ConsistencyModel;
 pub(crate) use consistency::NETWORK as CONSISTENCY_NETWORK;
 pub use diffusion::Diffusion;
 pub(crate) use diffusion::NETWORK as DIFFUSION_NETWORK;
+pub use teacher::Teacher;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -34,6 +37,20 @@ pub trait Family: std::fmt::Debug + Send + Sync {
     /// Fails if this model can be used but not trained: it was imported, or has no objective.
     fn check_training(&self) -> Result<()> {
         Ok(())
+    }
+
+    /// The denoiser it learns from, if it has a teacher.
+    fn teacher(&self) -> Option<&Teacher> {
+        None
+    }
+
+    /// The learners that can begin with the weights of a model of a family, each with the name of the learner whose weights those are;
+    /// all others begin fresh. By default those of the same names.
+    ///
+    /// # Errors
+    /// Weights that would mean something else here.
+    fn starts_from(&self, _other: &AnyFamily) -> Result<Vec<(&'static str, &'static str)>> {
+        Ok(Vec::new())
     }
 
     /// Whether it learns from the known distribution of the data, which only some synthetic ones have.
@@ -96,8 +113,8 @@ registry! {
     AnyFamily, "family": Family {
         /// A denoiser by denoising score matching: NCSN, DDPM, Score-SDE, EDM and flow matching are its settings.
         "diffusion" | "score_matching" => Diffusion,
-        /// A consistency function, from any level to the clean end in one evaluation; imported and sampled, not trained yet.
-        "consistency" | "consistency_model" => ConsistencyModel,
+        /// A flow map: a consistency model, from any level to the clean end in one evaluation, or a map between any two levels.
+        "consistency" | "consistency_model" | "flow_map" => ConsistencyModel,
         /// A classifier of pictures, clean or at any level of noise: features that are compared, and what guides a denoiser to a class.
         "classifier" => ClassifierModel,
     }
@@ -131,12 +148,29 @@ pub struct Learner {
     pub rate: Option<RateConfig>,
     /// Whether its weights are averaged, and the average is what is used in the end; default true.
     pub averaged: bool,
+    /// The learner it follows instead of taking steps of its own: a target of consistency training; default none.
+    pub follows: Option<Follows>,
+}
+
+/// How a learner follows another: after each step w ← μ w + (1 − μ) w', w' being the other's weights.
+#[derive(Clone)]
+pub struct Follows {
+    /// The other learner, which stands before it.
+    pub learner: &'static str,
+    /// μ at step k of K, in \[0, 1\].
+    pub decay: Arc<dyn Fn(u64, u64) -> f64 + Send + Sync>,
+}
+
+impl std::fmt::Debug for Follows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Follows").field("learner", &self.learner).finish_non_exhaustive()
+    }
 }
 
 impl Learner {
     /// A learner with the experiment's optimizer and rate, and an average.
     pub fn new(name: &str, network: AnyNetwork) -> Self {
-        Self { name: name.to_owned(), network, optimizer: None, rate: None, averaged: true }
+        Self { name: name.to_owned(), network, optimizer: None, rate: None, averaged: true, follows: None }
     }
 }
 
@@ -176,6 +210,7 @@ impl FromIterator<(String, AnyNetwork)> for Networks {
 pub struct Learners<'a> {
     pub(crate) networks: Networks,
     pub(crate) averages: &'a BTreeMap<String, Ema>,
+    pub(crate) teacher: Option<&'a dyn Denoiser>,
 }
 
 impl Learners<'_> {
@@ -185,6 +220,11 @@ impl Learners<'_> {
     /// When there is none of that name.
     pub fn network(&self, name: &str) -> Result<&AnyNetwork> {
         self.networks.get(name)
+    }
+
+    /// The teacher, of a family that has one.
+    pub fn teacher(&self) -> Option<&dyn Denoiser> {
+        self.teacher
     }
 
     /// The network of the averaged weights of a learner, a constant: the target of consistency training.
@@ -207,6 +247,8 @@ pub struct Batch {
     pub keys: Keys,
     /// Steps taken before this one.
     pub step: u64,
+    /// Steps in all.
+    pub steps: u64,
     /// The distribution of the states, where it is known.
     pub truth: Option<Arc<GaussianMixture>>,
 }

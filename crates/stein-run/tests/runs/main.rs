@@ -3,6 +3,7 @@
 mod classes;
 mod classifiers;
 mod families;
+mod flow_maps;
 mod going_on;
 mod imports;
 mod measured;

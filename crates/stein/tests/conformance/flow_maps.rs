@@ -1,7 +1,7 @@
 //! Flow maps: the exact one gives the data in any number of steps, and a network in its wrapper keeps the boundary.
 
 use stein::{
-    AnySchedule, Condition, Consistency, ConsistencyFunction, Context, Dual, Edm, FlowMap, Grid, Kernel, Levels,
+    AnySchedule, Condition, Context, Dual, Edm, FlowMap, Grid, Kernel, Levels, MapForm, MapNetwork, MapSettings,
     Network, NoiseInput, Request, Scalings, Spacing, Vp, exact::Exact, rows::host, sample_map,
 };
 
@@ -83,9 +83,12 @@ impl Network for Wavy {
 
 #[test]
 fn the_boundary_condition_holds_whatever_the_network_says() {
-    let settings = Consistency { sigma_data: 0.5, noise_input: NoiseInput::LogSigma { factor: 0.25, unit: 1.0 } };
+    let settings = MapSettings {
+        form: MapForm::EdmShifted { sigma_data: 0.5 },
+        noise_input: NoiseInput::LogSigma { factor: 0.25, unit: 1.0 },
+    };
     for schedule in [AnySchedule::from(Edm::default()), Vp::default().into()] {
-        let map = ConsistencyFunction::new(Wavy, settings, schedule.clone()).unwrap();
+        let map = MapNetwork::new(Wavy, settings, schedule.clone()).unwrap();
         let x = [0.3, -1.2, 2.0];
         let end = map.end().unwrap();
         let carry = |x: &[f64], from: Kernel| {
@@ -134,8 +137,11 @@ fn levels_that_do_not_end_at_the_boundary_are_refused() {
     assert!(refusal(Grid { end: Some(0.5), ..grid(2) }).contains("0.002"));
     let given = Grid { spacing: Spacing::Given { noise: vec![80.0, 1.0] }, clean: false, ..Grid::default() };
     assert!(refusal(given).contains("list that last"));
-    let settings = Consistency { sigma_data: 0.5, noise_input: NoiseInput::LogSigma { factor: 250.0, unit: 1.0 } };
-    let map = ConsistencyFunction::new(Wavy, settings, schedule.clone()).unwrap();
+    let settings = MapSettings {
+        form: MapForm::EdmShifted { sigma_data: 0.5 },
+        noise_input: NoiseInput::LogSigma { factor: 250.0, unit: 1.0 },
+    };
+    let map = MapNetwork::new(Wavy, settings, schedule.clone()).unwrap();
     let end = map.end().unwrap();
     let refused = |from: Kernel, to: Kernel| {
         let x = tensor(&[1.0], 1).into();

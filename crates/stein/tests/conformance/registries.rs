@@ -191,7 +191,7 @@ fn what_threads_share_can_be_shared() {
     shared::<AnySchedule>();
     shared::<AnyWrapper>();
     shared::<Preconditioned<crate::derivatives::Smooth>>();
-    shared::<stein::ConsistencyFunction<crate::derivatives::Smooth>>();
+    shared::<stein::MapNetwork<crate::derivatives::Smooth>>();
     shared::<Condition>();
     shared::<Request>();
     shared::<stein::Sampled>();

@@ -9,9 +9,9 @@ use std::{path::Path, sync::Mutex};
 
 use serde::Deserialize;
 use stein::{
-    Ancestral, AnySampler, AnySchedule, Consistency, ConsistencyFunction, Context, Corrector, Ddim, Discrete,
-    DpmSolverPp, Dual, Edm, FlowMap, Grid, Heun, Kernel, Keys, Langevin, LevelList, Levels, Network, NoiseInput,
-    OdeEuler, Precondition, Preconditioned, Prediction, PredictorCorrector, Progress, Purpose, Rectified, Request,
+    Ancestral, AnySampler, AnySchedule, Context, Corrector, Ddim, Discrete, DpmSolverPp, Dual, Edm, FlowMap, Grid,
+    Heun, Kernel, Keys, Langevin, LevelList, Levels, MapForm, MapNetwork, MapSettings, Network, NoiseInput, OdeEuler,
+    Precondition, Preconditioned, Prediction, PredictorCorrector, Progress, Purpose, Rectified, Request,
     ReverseDiffusion, Schedule, Spacing, UniPc, Variance, Ve, estimate,
     exact::{GaussianMixture, MixtureFile},
     guidance::Clamped,
@@ -360,8 +360,11 @@ fn carried(name: &str, case: &Case, mixture: &GaussianMixture) -> f64 {
         }
     }
     let oracle = EndOracle { mixture, sigma_data, seen: Mutex::default() };
-    let settings = Consistency { sigma_data, noise_input: NoiseInput::LogSigma { factor: 250.0, unit: 1.0 } };
-    let map = ConsistencyFunction::new(&oracle, settings, schedule).unwrap();
+    let settings = MapSettings {
+        form: MapForm::EdmShifted { sigma_data },
+        noise_input: NoiseInput::LogSigma { factor: 250.0, unit: 1.0 },
+    };
+    let map = MapNetwork::new(&oracle, settings, schedule).unwrap();
     let clamped = Clamped { inner: &map, bounds: vec![(-1.0, 1.0)] };
     let map: &dyn FlowMap = if case.says("clip_denoised") { &clamped } else { &map };
     let (rows, dim) = (case.trajectory[0].len(), case.trajectory[0][0].len());

@@ -11,6 +11,13 @@
 //! }
 //! ```
 
+mod form;
+mod network;
+
+pub use form::{MapForm, Scalings};
+pub(crate) use network::Slopes;
+pub use network::{MapNetwork, MapSettings};
+
 use burn::tensor::Tensor;
 
 use crate::{Condition, Dual, Kernel, Levels, Progress, Request, Result, Sampled, ensure, noise::Draws};
@@ -76,8 +83,8 @@ impl<M: FlowMap + ?Sized> FlowMap for std::sync::Arc<M> {
 ///
 /// A map between any two levels is followed from level to level. A consistency function takes multistep sampling (Song et al.
 /// 2023, algorithm 1): the prior is carried to the end, the end is noised to the next level, x = (α/α_ε) x_ε + √(σ² − (α
-/// σ_ε/α_ε)²) z, and carried again. Its `kernels` are the levels, noisiest first, and then the map's [end](FlowMap::end): a
-/// grid with `clean = false` on the schedule the map was trained on. Each level but the last is one evaluation; one level is
+/// σ_ε/α_ε)²) z, and carried again. Its `kernels` are the levels, noisiest first, and then the map's [end](FlowMap::end): clean data,
+/// or of a map that ends at ε a grid with `clean = false` on the schedule the map was trained on. Each level but the last is one evaluation; one level is
 /// one-step generation.
 ///
 /// `observe` is called at the start and after every step; an error it returns ends the run.
@@ -137,8 +144,12 @@ pub fn sample_map_from(
 fn check_end(end: &Kernel, kernels: &[Kernel]) -> Result<()> {
     let (last, wanted) = (kernels[kernels.len() - 1].noise_to_signal(), end.noise_to_signal());
     ensure!(
-        last > 0.0,
-        "a consistency function ends at sigma/alpha = {wanted}, not clean: set the grid's clean = false"
+        last > 0.0 || wanted == 0.0,
+        "this consistency function ends at sigma/alpha = {wanted}, not clean: set the grid's clean = false"
+    );
+    ensure!(
+        last == 0.0 || wanted > 0.0,
+        "this consistency function ends at clean data, and the grid at sigma/alpha = {last}: set the grid's clean = true"
     );
     ensure!(
         (last - wanted).abs() <= 1e-6 * wanted,

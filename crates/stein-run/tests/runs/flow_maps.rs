@@ -1,0 +1,177 @@
+//! Flow maps of every kind, trained on a mixture on the line, where the map is known: it is the quantile map.
+
+use std::{fs, path::Path};
+
+use stein::{Condition, Kernel, Schedule, rows};
+use stein_run::{Experiment, Learned, Silent, prepare, train};
+
+use crate::options;
+
+const WEIGHTS: [f64; 2] = [0.3, 0.7];
+const MEANS: [f64; 2] = [-0.5, 0.75];
+const STDS: [f64; 2] = [0.25, 0.35];
+
+/// P(x_t < x), or above x if `upper`, which keeps the digits of small numbers.
+fn tail(x: f64, at: &Kernel, upper: bool) -> f64 {
+    let sign = if upper { 1.0 } else { -1.0 };
+    let of = |i: usize| {
+        let std = (at.alpha * STDS[i]).hypot(at.sigma);
+        0.5 * WEIGHTS[i] * libm::erfc(sign * (x - at.alpha * MEANS[i]) / (std * std::f64::consts::SQRT_2))
+    };
+    of(0) + of(1)
+}
+
+/// The x that has so much of the mass below it, or above it if `upper`.
+fn quantile(mass: f64, at: &Kernel, upper: bool) -> f64 {
+    let (mut low, mut high) = (-1e3, 1e3);
+    for _ in 0..100 {
+        let middle = 0.5 * (low + high);
+        if (tail(middle, at, upper) < mass) != upper { low = middle } else { high = middle }
+    }
+    low
+}
+
+/// Where the trajectory through x leads: x_s = F_s⁻¹(F_t(x_t)).
+fn quantile_map(x: f64, from: &Kernel, to: &Kernel) -> f64 {
+    let upper = tail(x, from, true) < 0.5;
+    quantile(tail(x, from, upper), to, upper)
+}
+
+/// Draws of the mixture in a table, the mixture itself in a file, and an experiment on them.
+fn experiment(folder: &Path, schedule: &str, form: &str, objective: &str, teacher: bool, steps: u32) -> Experiment {
+    let table = folder.join("line.csv");
+    // Quantiles in an order that has nothing to do with their size, so that nothing is left to chance.
+    let count = 4001;
+    let place = |i: usize| (((i * 1597) % count) as f64 + 0.5) / count as f64;
+    let values: Vec<String> = (0..count).map(|i| quantile(place(i), &Kernel::CLEAN, false).to_string()).collect();
+    fs::write(&table, format!("x\n{}\n", values.join("\n"))).unwrap();
+    let mixture = folder.join("mixture.json");
+    fs::write(&mixture, r#"{"weights":[0.3,0.7],"means":[[-0.5],[0.75]],"stds":[0.25,0.35]}"#).unwrap();
+    let anywhere = form.contains("anywhere") || form.contains("trajectory") || form.contains("mean_velocity");
+    let noise_input = if form.contains("mean_velocity") {
+        "{ kind = \"time\" }"
+    } else if anywhere {
+        "{ kind = \"angle\", sigma_data = 0.66 }"
+    } else {
+        "{ kind = \"quarter_log_noise\" }"
+    };
+    let teacher = if teacher {
+        format!("teacher = {{ model = \"exact:{}\", start = false }}", mixture.display())
+    } else {
+        String::new()
+    };
+    let clean = !form.contains("shifted") && !anywhere || form.contains("mean_velocity");
+    let text = format!(
+        r#"
+        [data]
+        source = {{ kind = "table", path = "{}" }}
+        [family]
+        kind = "consistency"
+        schedule = {schedule}
+        form = {form}
+        noise_input = {noise_input}
+        network = {{ kind = "mlp", hidden = 64, blocks = 2, embedding_dim = 32, second_level = {anywhere} }}
+        objective = {objective}
+        {teacher}
+        [train]
+        steps = {steps}
+        batch = 256
+        rate = {{ rate = 3e-3, warmup = 50, decay = {{ kind = "cosine", steps = {steps} }} }}
+        optimizer = {{ clip = 1.0 }}
+        ema = {{ kind = "decay", decay = 0.995 }}
+        log_every = 500
+        checkpoint_every = 100000
+        [sample]
+        sampler = {{ kind = "multistep" }}
+        grid = {{ spacing = {{ kind = "karras" }}, steps = 1, clean = {clean} }}
+        "#,
+        table.display()
+    );
+    Experiment::parse(&text, &[]).unwrap()
+}
+
+/// The root-mean-square error of the map from the noisiest level to the end, over the quantiles of the prior.
+fn error(learned: &Learned, schedule: &dyn Schedule) -> f64 {
+    let map = learned.flow_map.as_deref().unwrap();
+    let (first, last) = schedule.span();
+    let (from, end) = (schedule.kernel(last), map.end().unwrap_or_else(|| schedule.kernel(first)));
+    let count = 400;
+    let prior: Vec<f64> = (0..count).map(|i| quantile((f64::from(i) + 0.5) / f64::from(count), &from, false)).collect();
+    let like = stein::Tensor::<2>::empty([0, 1], &stein::Device::flex());
+    let x = rows::matrix(prior.clone(), 1, &like);
+    let carried = map.carry(x.into(), (&from).into(), (&end).into(), &Condition::none()).unwrap().value;
+    let squares = rows::host(&carried).into_iter().zip(prior).map(|(y, x)| (y - quantile_map(x, &from, &end)).powi(2));
+    (squares.sum::<f64>() / f64::from(count)).sqrt()
+}
+
+const EDM: &str = r#"{ kind = "edm", sigma_min = 0.01, sigma_max = 10.0 }"#;
+
+#[test]
+fn every_objective_learns_the_quantile_map() {
+    let shifted = r#"{ kind = "edm_shifted", sigma_data = 0.66 }"#;
+    let edm = r#"{ kind = "edm", sigma_data = 0.66 }"#;
+    let trig = r#"{ kind = "trig_flow", sigma_data = 0.66 }"#;
+    let straight = r#"{ kind = "mean_velocity" }"#;
+    let all = [
+        (EDM, shifted, r#"{ kind = "distillation", points = { kind = "fixed", count = 40 } }"#, true, 2000),
+        (
+            EDM,
+            shifted,
+            r#"{ kind = "training", points = { kind = "progressive", first = 10, last = 100 }, target = { kind = "own" } }"#,
+            false,
+            3000,
+        ),
+        (
+            EDM,
+            shifted,
+            r#"{ kind = "improved_training", points = { kind = "doubling", first = 10, last = 160 }, mean = -0.5, std = 1.5 }"#,
+            false,
+            3000,
+        ),
+        (
+            EDM,
+            edm,
+            r#"{ kind = "easy_tuning", levels = { kind = "log_normal", mean = -0.5, std = 1.5 } }"#,
+            false,
+            3000,
+        ),
+        (
+            EDM,
+            trig,
+            r#"{ kind = "continuous", warmup = 200, levels = { kind = "log_normal", mean = -0.5, std = 1.5 } }"#,
+            true,
+            2000,
+        ),
+        (
+            EDM,
+            edm,
+            r#"{ kind = "continuous", velocity = "data", warmup = 200, levels = { kind = "log_normal", mean = -0.5, std = 1.5 } }"#,
+            false,
+            3000,
+        ),
+        (
+            r#"{ kind = "rectified" }"#,
+            straight,
+            r#"{ kind = "mean_flow", power = 0.0, times = { apart = 0.5 } }"#,
+            false,
+            3000,
+        ),
+        (r#"{ kind = "rectified" }"#, straight, r#"{ kind = "shortcut" }"#, false, 3000),
+        (EDM, r#"{ kind = "trajectory", sigma_data = 0.66 }"#, r#"{ kind = "trajectory" }"#, true, 2000),
+    ];
+    let mut faults = Vec::new();
+    for (schedule, form, objective, teacher, steps) in all {
+        let folder = tempfile::tempdir().unwrap();
+        let experiment = experiment(folder.path(), schedule, form, objective, teacher, steps);
+        let since = std::time::Instant::now();
+        let prepared = prepare(&experiment, &options(folder.path().join("run"), false)).unwrap();
+        let trained = train(prepared, &mut Silent).unwrap();
+        let error = error(&trained.model.learned, &**experiment.family.schedule().unwrap());
+        let line = format!("{objective}: {error:.4} in {:.1} s", since.elapsed().as_secs_f64());
+        println!("{line}");
+        if error > 0.05 {
+            faults.push(line);
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}

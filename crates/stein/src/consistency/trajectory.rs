@@ -1,0 +1,100 @@
+//! Consistency trajectory models (Kim et al. 2023, arXiv:2310.02279): a map G(x_t, t, s) between any two levels, distilled from a teacher.
+//!
+//! G(x_t, t, s) is compared with G⁻(x̂_u, u, s), where x̂_u is one step of the teacher's ODE below x_t and s any level from u down to the
+//! end; both are carried on to the end by G⁻, so that distances are those of data (eq. 9, with u the next level: local consistency).
+//! Beside it stands denoising score matching on the map's own denoiser, D(x, t) = G of a step of no length (eq. 11). The adversarial
+//! loss of the paper is left out.
+
+use serde::{Deserialize, Serialize};
+use stein_base::Explain;
+
+use super::{MapObjective, Maps, Metric, Pair, Points, RowLosses, Solver, ensure_leads, pair};
+use crate::{
+    AnySchedule, Examples, Factors, Kernel, Levels, MapForm, MapSettings, Purpose, Result, Scalings, ensure,
+    numbers::ensure_within, rows,
+};
+
+/// Consistency trajectory distillation.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
+#[serde(default, deny_unknown_fields)]
+pub struct Trajectory {
+    /// The number of levels; default 18.
+    pub points: Points,
+    /// The teacher's step; default `heun`.
+    pub solver: Solver,
+    /// The distance; default `l2`.
+    pub metric: Metric,
+    /// The weight of denoising score matching; from 0 (none) to 1e6, default 1.
+    pub denoising: f64,
+}
+
+impl Default for Trajectory {
+    fn default() -> Self {
+        Self { points: Points::Fixed { count: 18 }, solver: Solver::Heun, metric: Metric::L2 {}, denoising: 1.0 }
+    }
+}
+
+impl MapObjective for Trajectory {
+    fn check(&self, map: &MapSettings, _: &AnySchedule) -> Result<()> {
+        ensure_leads("trajectory", map, true)?;
+        ensure!(
+            matches!(map.form, MapForm::Trajectory { .. }),
+            "the objective trajectory is for maps that hold a denoiser: set family.form to trajectory"
+        );
+        self.points.check()?;
+        self.metric.check()?;
+        ensure_within("objective: denoising", self.denoising, 0.0..=1e6)
+    }
+
+    fn needs_teacher(&self) -> bool {
+        true
+    }
+
+    fn points(&self, step: u64, steps: u64) -> usize {
+        self.points.at(step, steps)
+    }
+
+    fn losses(&self, maps: &Maps, examples: &Examples) -> Result<RowLosses> {
+        let Examples { x0, given, keys, .. } = *examples;
+        let eps = pair::noise_of(examples)?;
+        let levels = self.points.levels(maps.step, maps.steps, &*maps.student.schedule)?;
+        let last = levels.len() - 1;
+        let chosen = keys.uniforms(Purpose::Level, 0, 2);
+        let chosen = chosen.chunks(2).map(|u| {
+            let i = (u[0] * last as f64) as usize;
+            // From the next level down to the end.
+            let s = i + 1 + (u[1] * (last - i) as f64) as usize;
+            (levels[i], levels[i + 1], levels[s])
+        });
+        let (mut from, mut next, mut to) = (Vec::new(), Vec::new(), Vec::new());
+        for (t, u, s) in chosen {
+            from.push(t);
+            next.push(u);
+            to.push(s);
+        }
+        let pair = Pair::of_teacher(x0, &eps, from, next, maps.teacher()?, self.solver, given)?;
+        let (t, u, s): (Levels, Levels, Levels) = ((&pair.from[..]).into(), (&pair.to[..]).into(), (&to[..]).into());
+        let end = Levels::Same(&levels[last]);
+        let dropout = Some(keys);
+        let student = maps.student.carry_at(pair.x.clone().into(), t, s, given, dropout)?;
+        let target = maps.target.carry_at(pair.next.clone().into(), u, s, given, dropout)?;
+        let student = maps.target.carry_at(student, s, end, given, dropout)?.value;
+        let target = maps.target.carry_at(target, s, end, given, dropout)?.value;
+        let mut losses = self.metric.of(student - target);
+        if self.denoising > 0.0 {
+            let MapForm::Trajectory { sigma_data } = maps.student.settings.form else {
+                return Err(crate::Error::new("the objective trajectory is for the form trajectory"));
+            };
+            // F of a step of no length, against what EDM's scalings make of the example (Karras et al. 2022, table 1).
+            let scalings = |at: &Kernel| Scalings::at(at.noise_to_signal(), 0.0, sigma_data);
+            let scale = |f: fn(Scalings) -> f64| pair::of(&pair.from, |at| f(scalings(at)) / at.alpha);
+            let input = rows::scale(pair.x.clone(), &scale(|by| by.input));
+            let skipped = rows::scale(pair.x.clone(), &scale(|by| by.skip));
+            let over = Factors::Each(pair.from.iter().map(|at| 1.0 / scalings(at).output).collect());
+            let wanted = rows::scale(x0.clone() - skipped, &over);
+            let raw = maps.student.raw(input.into(), t, t, None, given, dropout)?.value;
+            losses = losses + (raw - wanted).square().mean_dim(1).mul_scalar(self.denoising);
+        }
+        Ok(RowLosses { losses, at: pair.from })
+    }
+}
