@@ -160,7 +160,15 @@ fn every_objective_learns_the_quantile_map() {
         (EDM, r#"{ kind = "trajectory", sigma_data = 0.66 }"#, r#"{ kind = "trajectory" }"#, true, 2000),
     ];
     let mut faults = Vec::new();
-    for (schedule, form, objective, teacher, steps) in all {
+    for (schedule, form, objective, teacher, mut steps) in all {
+        if let Ok(only) = std::env::var("FM_ONLY") {
+            if !objective.contains(&only) {
+                continue;
+            }
+        }
+        if let Ok(n) = std::env::var("FM_STEPS") {
+            steps = n.parse().unwrap();
+        }
         let folder = tempfile::tempdir().unwrap();
         let experiment = experiment(folder.path(), schedule, form, objective, teacher, steps);
         let since = std::time::Instant::now();
