@@ -92,8 +92,8 @@ pub fn scheduler(name: &str) -> Result<Json> {
     Ok(json!({ "_class_name": found }))
 }
 
-/// The file of a scheduler of the library for a network that was trained on this noise, on pictures from −1 to 1: what
-/// [`trained_on`] reads; none where the library's schedulers know no such noise. `clamp` says whether estimates are kept in the range.
+/// The file of a scheduler of the library for a network that was trained on this noise, on pictures from −1 to 1; none where its
+/// schedulers know no such noise. `clamp` says whether estimates are kept in the range.
 pub fn scheduler_of(schedule: &AnySchedule, precondition: &Precondition, clamp: bool) -> Option<Json> {
     match (schedule, precondition.prediction) {
         (AnySchedule::Edm(edm), Prediction::Edm { sigma_data }) if *precondition == Precondition::edm(sigma_data) => {
