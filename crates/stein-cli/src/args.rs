@@ -78,9 +78,9 @@ pub enum Command {
     },
     /// Make a model of published weights, or compare them with stored outputs of their implementation
     Import(Import),
-    /// Write an imported model's weights as the library they came from has them
+    /// Write an imported model's weights as the library they came from has them, or a trained unet2d's as diffusers has them
     Export {
-        /// A checkpoint written by `stein import`
+        /// A checkpoint written by `stein import`, or a run or checkpoint of a network `unet2d`
         #[arg(value_name = "MODEL")]
         model: PathBuf,
         /// A .safetensors file; for weights of diffusers also a folder, which that library opens

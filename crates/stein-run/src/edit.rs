@@ -92,6 +92,12 @@ pub struct Edited {
 pub fn edit(model: &Model, options: &EditOptions, watch: &mut dyn Watch) -> Result<Edited> {
     ensure!(options.n >= 1, "0 results were asked for: give -n at least 1");
     let subject = &model.subject;
+    ensure!(
+        Kind::Unsupported,
+        subject.shown.is_none(),
+        "{} is shown what was measured of a picture, which an edit does not say: use stein restore, or a model without data.shown",
+        model.name
+    );
     let config = model.sample.with(&options.sampling)?;
     let (schedule, config) = config.resolve(model.schedule.as_ref(), model.trained)?;
     let denoiser = model.denoiser(&config)?;

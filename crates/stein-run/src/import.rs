@@ -7,16 +7,17 @@ use stein::{AnyWrapper, DType, Error, Kind as ErrorKind, Result, TensorData, ens
 use stein_base::files::{check_place, write_atomically};
 use stein_data::Shape;
 use stein_nn::{
-    Checkpoint, LearnerState, SavedWeights, Tensors, WRITTEN_BY, Weights,
+    Checkpoint, LearnerState, NetworkConfig, SavedWeights, Tensors, WRITTEN_BY, Weights,
     import::{self, Checked, Kind, Published, Reading, Role, Setting, Source, Which},
     read_metadata, write_tensors,
 };
 
 use crate::{
     AnyFamily, ConsistencyModel, Description, Diffusion, Method, SampleConfig, Subject,
-    description::{SOURCE, metadata},
+    description::{SOURCE, described, metadata},
     family::{CONSISTENCY_NETWORK, DIFFUSION_NETWORK},
     hub::from_hub,
+    model::checkpoint_of,
     replacing::may_replace,
     subject::{label, pictures},
 };
@@ -222,14 +223,15 @@ fn description(name: &str, setting: &Setting) -> Description {
     Description { family, sample: Some(sample), subject }
 }
 
-/// Writes the weights of a checkpoint that was imported under the names and in the layouts they came in: a safetensors file, or,
-/// where they came from diffusers and the output has no ending, a folder with their config that the library opens. `force` lets
-/// files be replaced that are none of an earlier export.
+/// Writes the weights of a model that was imported under the names and in the layouts they came in, and those of a trained `unet2d` as
+/// diffusers has them: a safetensors file, or, for weights of diffusers where the output has no ending, a folder with their config that
+/// the library opens. `force` lets files be replaced that are none of an earlier export.
 ///
 /// # Errors
-/// When the checkpoint was not imported, is damaged, or the output cannot be written or would replace the checkpoint.
-pub fn export(checkpoint: &Path, output: &Path, force: bool) -> Result<String> {
-    let inputs = [checkpoint.to_owned()];
+/// When the model is neither, is damaged, or the output cannot be written or would replace the checkpoint.
+pub fn export(model: &Path, output: &Path, force: bool) -> Result<String> {
+    let checkpoint = checkpoint_of(model.as_ref())?;
+    let inputs = [checkpoint.clone()];
     let check = |path: &Path| {
         let ours = || {
             read_metadata(path).is_ok_and(|metadata| metadata.get(WRITTEN_BY.0).is_some_and(|by| by == WRITTEN_BY.1))
@@ -241,18 +243,21 @@ pub fn export(checkpoint: &Path, output: &Path, force: bool) -> Result<String> {
     if single {
         check(output)?;
     }
-    let SavedWeights { mut learners, metadata, .. } = Checkpoint::read_weights(checkpoint, Weights::Ema)?;
-    let text = metadata.get(SOURCE).ok_or_else(|| {
-        Error::new(format!(
-            "{} was not imported, so there are no other names for its weights: it is a safetensors file itself",
-            checkpoint.display()
-        ))
-    })?;
-    let origin: Value = serde_json::from_str(text).map_err(|error| {
-        Error::of(ErrorKind::File, format!("{}: its source cannot be read: {error}", checkpoint.display()))
-    })?;
+    let SavedWeights { mut learners, metadata, .. } = Checkpoint::read_weights(&checkpoint, Weights::Ema)?;
+    let (origin, weights) = match metadata.get(SOURCE) {
+        Some(text) => {
+            let origin: Value = serde_json::from_str(text).map_err(|error| {
+                Error::of(ErrorKind::File, format!("{}: its source cannot be read: {error}", checkpoint.display()))
+            })?;
+            (origin, learners.pop_first().map(|(_, weights)| weights))
+        }
+        None => {
+            let origin = trained(&described(&metadata)?).map_err(|error| error.at(model.display()))?;
+            (origin, learners.remove(DIFFUSION_NETWORK))
+        }
+    };
     let kind = Kind::named(origin["kind"].as_str().unwrap_or_default())?;
-    let weights = learners.pop_first().map(|(_, weights)| weights).unwrap_or_default();
+    let weights = weights.unwrap_or_default();
     let mut theirs =
         import::theirs(kind, &origin["config"], &weights).map_err(|error| error.at(checkpoint.display()))?;
     for (name, json) in origin["buffers"].as_object().into_iter().flatten() {
@@ -283,7 +288,37 @@ pub fn export(checkpoint: &Path, output: &Path, force: bool) -> Result<String> {
     for (path, text) in &configs {
         write_atomically(path, |file| file.write_all(text.as_bytes()))?;
     }
-    Ok(format!("{} tensors and their config in {}\n", theirs.len(), output.display()))
+    let unsaid = if origin["scheduler"].is_null() { " (no scheduler of diffusers has such noise)" } else { "" };
+    Ok(format!("{} tensors and their config{unsaid} in {}\n", theirs.len(), output.display()))
+}
+
+/// Where a trained model would come from if it had been imported.
+fn trained(description: &Description) -> Result<Value> {
+    let Description { family, sample, subject } = description;
+    let AnyFamily::Diffusion(diffusion @ Diffusion { schedule, network: NetworkConfig::Unet2d(network), .. }) = family
+    else {
+        return Err(Error::of(
+            ErrorKind::Unsupported,
+            "it was not imported, and only a trained network unet2d is one of another library, diffusers: its checkpoint is a \
+             safetensors file itself",
+        ));
+    };
+    ensure!(
+        Kind::Unsupported,
+        subject.shown.is_none(),
+        "it is shown a measurement beside its input, which pipelines of diffusers do not give: its checkpoint is a safetensors file itself"
+    );
+    let &[height, width, _] = &subject.state_shape()?[..] else {
+        unreachable!("a network of pictures was trained on states of another kind");
+    };
+    let clamps = |wrapper: &AnyWrapper| matches!(wrapper, AnyWrapper::Clamp(_));
+    let clamp = sample.iter().flat_map(|sample| &sample.wrap).any(clamps);
+    let symmetric = subject.range() == Some((-1.0, 1.0));
+    Ok(json!({
+        "kind": Kind::Diffusers.name(),
+        "config": import::diffusers::unet_2d_json(network, [height, width])?,
+        "scheduler": symmetric.then(|| import::scheduler_of(schedule, &diffusion.precondition(), clamp)).flatten(),
+    }))
 }
 
 /// The files of a folder of diffusers beside the weights, as Python writes them.

@@ -195,6 +195,58 @@ pub fn unet_2d_config(json: &Value) -> Result<Unet2dConfig> {
     Ok(config)
 }
 
+/// The config of a `UNet2DModel` that is this network, for pictures of a height and a width: what [`unet_2d_config`] reads.
+///
+/// # Errors
+/// When the library's network has no setting that one of this network's is.
+pub fn unet_2d_json(config: &Unet2dConfig, [height, width]: [usize; 2]) -> Result<Value> {
+    ensure!(
+        Kind::Unsupported,
+        config.filters || config.groups.is_some(),
+        "the network's groups differ from level to level, and diffusers has one number for all: train it with groups = 8 or so"
+    );
+    let skip = if config.filters { "Skip" } else { "" };
+    let blocks = |side: &str, attention: &[usize], levels: &mut dyn Iterator<Item = usize>| -> Vec<String> {
+        let kind = |level| if attention.contains(&level) { "Attn" } else { "" };
+        levels.map(|level| format!("{}{skip}{side}Block2D", kind(level))).collect()
+    };
+    let levels = 0..config.channels.len();
+    let up = config.attention_up.as_ref().unwrap_or(&config.attention);
+    let (embedding, shift, sine_first) = match config.embedding {
+        EmbeddingConfig::Positional { shift, sine_first, .. } => ("positional", shift, sine_first),
+        EmbeddingConfig::Fourier { .. } => ("fourier", 0, false),
+    };
+    let json = json!({
+        "_class_name": "UNet2DModel",
+        "act_fn": "silu",
+        "attention_head_dim": config.head_channels,
+        "block_out_channels": config.channels,
+        "center_input_sample": config.centers,
+        "down_block_types": blocks("Down", &config.attention, &mut levels.clone()),
+        "downsample_padding": usize::from(!config.pad_after),
+        "dropout": config.dropout,
+        "flip_sin_to_cos": !sine_first,
+        "freq_shift": shift,
+        "in_channels": config.inputs,
+        "layers_per_block": config.blocks,
+        "mid_block_scale_factor": config.middle_rescale,
+        "norm_eps": config.epsilon,
+        "norm_num_groups": config.groups,
+        "num_class_embeds": Some(config.classes).filter(|classes| *classes > 0),
+        "out_channels": config.outputs,
+        "sample_size": [height, width],
+        "time_embedding_type": embedding,
+        "up_block_types": blocks("Up", up, &mut levels.rev()),
+    });
+    ensure!(
+        Kind::Unsupported,
+        unet_2d_config(&json)?.embedding == config.embedding,
+        "diffusers has no such embedding of the noise number: it has positional with a max_period of 10000, and fourier with a scale \
+         of 16"
+    );
+    Ok(json)
+}
+
 /// The config of a `UNet2DConditionModel`.
 ///
 /// # Errors

@@ -92,6 +92,46 @@ pub fn scheduler(name: &str) -> Result<Json> {
     Ok(json!({ "_class_name": found }))
 }
 
+/// The file of a scheduler of the library for a network that was trained on this noise, on pictures from −1 to 1; none where its
+/// schedulers know no such noise. `clamp` says whether estimates are kept in the range.
+pub fn scheduler_of(schedule: &AnySchedule, precondition: &Precondition, clamp: bool) -> Option<Json> {
+    match (schedule, precondition.prediction) {
+        (AnySchedule::Edm(edm), Prediction::Edm { sigma_data }) if *precondition == Precondition::edm(sigma_data) => {
+            Some(json!({
+                "_class_name": "EDMEulerScheduler",
+                "prediction_type": "epsilon",
+                "sigma_data": sigma_data,
+                "sigma_max": edm.sigma_max,
+                "sigma_min": edm.sigma_min,
+            }))
+        }
+        (AnySchedule::Discrete(discrete), prediction) => {
+            let level = NoiseInput::Level { noisiest_first: false, factor: 1.0 };
+            let prediction_type = match prediction {
+                Prediction::Eps {} => "epsilon",
+                Prediction::X0 {} => "sample",
+                Prediction::V {} => "v_prediction",
+                _ => return None,
+            };
+            let bars = discrete.alpha_bar();
+            // Levels whose signal stays are no list of betas.
+            if *precondition != Precondition::unscaled(prediction, level) || bars[0] >= 1.0 {
+                return None;
+            }
+            let before = std::iter::once(1.0).chain(bars.iter().copied());
+            let betas: Vec<f64> = before.zip(&bars).map(|(before, bar)| 1.0 - bar / before).collect();
+            Some(json!({
+                "_class_name": "DDPMScheduler",
+                "clip_sample": clamp,
+                "num_train_timesteps": betas.len(),
+                "prediction_type": prediction_type,
+                "trained_betas": betas,
+            }))
+        }
+        _ => None,
+    }
+}
+
 /// What a network, whose embedding is of `fourier` features of ln σ or of positional ones of steps, was trained on, and what has to
 /// be said of it.
 ///

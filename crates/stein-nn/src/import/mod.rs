@@ -28,6 +28,7 @@ pub mod vit;
 use stein::{Error, Kind as Fault};
 
 pub use check::{Case, Checked, Imported, Output, Reference, Surroundings, check};
+pub use diffusers_scheduler::scheduler_of;
 pub use key::{Key, Layout, Names, Weights};
 pub use published::{Published, theirs};
 pub use setting::{Role, Setting};

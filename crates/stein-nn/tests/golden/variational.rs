@@ -1,5 +1,5 @@
-//! The variational bound of improved DDPM with its learned variances: terms, losses, gradients by the network's output, and ancestral
-//! sampling, against stored values.
+//! The variational bound of improved DDPM with its learned variances: terms, losses, gradients by parameters from the first layer to the
+//! last, and ancestral sampling, against stored values.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use stein::{
 };
 use stein_nn::{
     Adm, Tensors,
-    import::{Weights, guided_diffusion},
+    import::{Imported, Reference, Weights, guided_diffusion},
     read_tensors, state,
 };
 
@@ -43,7 +43,8 @@ impl Network for OnRows {
 struct Stored {
     io: Tensors,
     values: Value,
-    network: Adm,
+    /// On an autodiff device.
+    imported: Imported<Adm>,
     given: Condition,
 }
 
@@ -53,10 +54,10 @@ impl Stored {
         let folder = folder.join("../../golden_methods/vlb_improved_diffusion");
         let io = read_tensors(&folder.join("io.safetensors")).unwrap();
         let all: Value = serde_json::from_slice(&std::fs::read(folder.join("fixture.json")).unwrap()).unwrap();
-        let network = guided_diffusion::open(&config, Weights::Theirs(&weights)).unwrap().network;
-        let network = state::cast(network, DType::F64).valid();
+        let mut imported = guided_diffusion::open(&config, Weights::Theirs(&weights)).unwrap();
+        imported.network = state::cast(imported.network, DType::F64);
         let given = Condition::classes(io["y"].iter::<i64>().map(|class| class as u32));
-        Some(Self { io, values: all["values"].clone(), network, given })
+        Some(Self { io, values: all["values"].clone(), imported, given })
     }
 
     fn numbers(&self, name: &str) -> Vec<f64> {
@@ -70,10 +71,13 @@ impl Stored {
 
     /// The denoiser, trained on all levels of a schedule.
     fn model(&self, schedule: &AnySchedule) -> Preconditioned<OnRows> {
-        let settings =
-            Precondition::unscaled(Prediction::Eps {}, NoiseInput::Level { noisiest_first: false, factor: 1.0 });
-        Preconditioned::new(OnRows(self.network.clone()), settings, schedule.clone()).unwrap()
+        around(self.imported.network.valid(), schedule)
     }
+}
+
+fn around(network: Adm, schedule: &AnySchedule) -> Preconditioned<OnRows> {
+    let settings = Precondition::unscaled(Prediction::Eps {}, NoiseInput::Level { noisiest_first: false, factor: 1.0 });
+    Preconditioned::new(OnRows(network), settings, schedule.clone()).unwrap()
 }
 
 pub fn channels_last(values: Vec<f64>) -> Tensor<2> {
@@ -175,28 +179,26 @@ fn losses_and_their_gradients_are_the_published_ones() {
     for name in ["linear", "cosine_100"] {
         let of = &stored.values["losses"][name];
         let schedule = schedule(of);
-        let (chain, model) = (chain(of, &schedule), stored.model(&schedule));
+        let (chain, model) = (chain(of, &schedule), around(stored.imported.network.clone(), &schedule));
         let index: Vec<usize> = of["t"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as usize).collect();
         let at: Vec<Kernel> = index.iter().map(|&i| chain[i]).collect();
         let levels = stein::Levels::Each(&at);
         let eps = stored.rows(&format!("loss.{name}.noise"));
         let x = rows::scale(x0.clone(), &levels.factors(|k| k.alpha))
             + rows::scale(eps.clone(), &levels.factors(|k| k.sigma));
-        let (raw, variance) = model.raw(x.clone().into(), levels, &stored.given, None).unwrap();
+        let (clean, noisy) = (x0.clone().autodiff(), x.clone().autodiff());
         for kind in ["MSE", "RESCALED_MSE", "KL", "RESCALED_KL"] {
-            // The network's output as what gradients are taken by: the sums over pixels are those of its last bias.
-            let leaf = |x: Tensor<2>| x.autodiff().require_grad();
-            let (raw, variance) = (leaf(raw.value.clone()), leaf(variance.clone().unwrap()));
+            let (raw, variance) = model.raw(noisy.clone().into(), levels, &stored.given, None).unwrap();
+            let (raw, variance) = (raw.value, variance.unwrap());
             let on_raw = levels.factors(|k| -k.sigma / k.alpha);
-            let mut mean = rows::scale(x.clone(), &levels.factors(|k| 1.0 / k.alpha)).autodiff()
-                + rows::scale(raw.clone(), &on_raw);
+            let mut mean =
+                rows::scale(noisy.clone(), &levels.factors(|k| 1.0 / k.alpha)) + rows::scale(raw.clone(), &on_raw);
             let hybrid = kind.ends_with("MSE");
             if hybrid {
                 mean = mean.detach();
             }
-            let part = variance.clone().add_scalar(1.0).mul_scalar(0.5);
+            let part = variance.add_scalar(1.0).mul_scalar(0.5);
             let estimate = Estimate { variance: Some(part), ..Dual::from(mean).into() };
-            let (clean, noisy) = (x0.clone().autodiff(), x.clone().autodiff());
             let term = bound().term(&chain, &index, &clean, &noisy, &estimate).unwrap();
             let factor = match kind {
                 "RESCALED_MSE" => chain.len() as f64 / 1000.0,
@@ -205,18 +207,19 @@ fn losses_and_their_gradients_are_the_published_ones() {
             };
             let mut loss = term.mul_scalar(factor / std::f64::consts::LN_2);
             if hybrid {
-                loss = loss + (raw.clone() - eps.clone().autodiff()).square().mean_dim(1);
+                loss = loss + (raw - eps.clone().autodiff()).square().mean_dim(1);
             }
             let wanted = stored.numbers(&format!("loss.{name}.{kind}.loss_f64"));
             close(&host(&loss), &wanted, 1e-8, &format!("{name}, {kind}"));
-            let gradients = loss.mean().backward();
-            let channels = |x: &Tensor<2>| -> Vec<f64> {
-                let gradient = x.grad(&gradients).unwrap_or_else(|| x.clone().inner().zeros_like());
-                host(&gradient.reshape([2 * 256, 3]).sum_dim(0))
-            };
-            let found = [channels(&raw), channels(&variance)].concat();
-            let wanted = stored.numbers(&format!("loss.{name}.{kind}.grad.out.2.bias_f64"));
-            close(&found, &wanted, 1e-8, &format!("gradient of {name}, {kind}"));
+            let gradients = stored.imported.gradients(&loss.mean().backward());
+            let prefix = format!("loss.{name}.{kind}.grad.");
+            let wanted: Vec<&String> = stored.io.keys().filter(|key| key.starts_with(&prefix)).collect();
+            assert!(wanted.len() >= 5, "{wanted:?}");
+            for key in wanted {
+                let parameter = key[prefix.len()..].strip_suffix("_f64").unwrap();
+                let found: Vec<f64> = gradients[parameter].iter::<f64>().collect();
+                close(&found, &stored.numbers(key), 1e-8, &format!("gradient of {name}, {kind}, by {parameter}"));
+            }
         }
     }
 }

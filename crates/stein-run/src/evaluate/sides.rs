@@ -224,8 +224,11 @@ impl<'a> Sides<'a> {
         let classes = reference.as_ref().map(|part| part.data.class_names.clone()).unwrap_or_default();
         let samples = match of {
             Of::Model(model) => {
-                let labeled = !model.subject.classes.is_empty() && model.trained;
-                let numbers = labeled.then(|| numbers(&model.subject.classes, &classes)).flatten();
+                // A classifier that steers it brings the classes that samples are of.
+                let steered = model.with_classes_of(&model.sample.with(&options.sampling)?)?;
+                let known = &steered.subject.classes;
+                let labeled = !known.is_empty() && model.trained;
+                let numbers = labeled.then(|| numbers(known, &classes)).flatten();
                 Samples::Drawn { model, count: options.n.unwrap_or(DRAWN), numbers }
             }
             Of::Data(name) => {

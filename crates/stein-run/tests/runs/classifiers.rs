@@ -5,7 +5,9 @@ use std::path::Path;
 use stein::{Device, Dual, Kernel, Keys, Kind, Purpose, classify, gradient, log_probability, noise::normal_like};
 use stein_data::{Source, Split};
 use stein_nn::Checkpoint;
-use stein_run::{Classes, EvaluateOptions, Experiment, Model, Of, Shipped, Silent, accuracy, draw, evaluate, prepare};
+use stein_run::{
+    Changes, Classes, EvaluateOptions, Experiment, Model, Of, Shipped, Silent, accuracy, draw, evaluate, prepare,
+};
 
 /// Digits without noise, in a few seconds.
 const CLEAN: &str = r#"
@@ -190,4 +192,30 @@ fn what_a_classifier_sees_is_compared_with_pictures_of_its_shape() {
     let weights = EvaluateOptions { weights: Some(Path::new("x.pth").into()), ..options("digits") };
     let refused = evaluate(&Of::Data("digits".into()), &weights, &mut Silent).err().unwrap().to_string();
     assert!(refused.contains("part of the program"), "{refused}");
+}
+
+#[test]
+fn the_classes_a_classifier_steers_to_are_those_that_agreement_is_measured_by() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    // What they have learned does not matter to which class a sample was asked to be of.
+    prepare(&experiment(NOISY), &crate::options(at("classifier"), false)).unwrap();
+    let digits = ["data.source={kind=\"digits\"}", "data.codec=[{kind=\"symmetric\"}]", "data.conditional=false"];
+    prepare(&crate::tiny(&digits), &crate::options(at("model"), false)).unwrap();
+    let of = Of::Model(Box::new(Model::open(at("model"), &Device::flex()).unwrap()));
+    let steered = format!("sample.wrap=[{{kind=\"classifier\", model=\"{}\"}}]", at("classifier").display());
+    let options = |settings| EvaluateOptions {
+        n: Some(40),
+        metrics: vec!["agreement".into()],
+        by_class: true,
+        sampling: Changes { settings, ..Changes::default() },
+        ..EvaluateOptions::default()
+    };
+    let found = evaluate(&of, &options(vec![steered]), &mut Silent).unwrap();
+    let value = found.measured[0].1.value;
+    assert!((0.0..=1.0).contains(&value), "{value}");
+    let counts: Vec<usize> = found.by_class.unwrap().classes.iter().map(|class| class.samples).collect();
+    assert_eq!(counts, [4; 10]);
+    let refused = evaluate(&of, &options(Vec::new()), &mut Silent).err().unwrap().to_string();
+    assert!(refused.contains("needs the class of every sample"), "{refused}");
 }

@@ -11,7 +11,7 @@ use stein_nn::{
     import::{self, Kind, Published, Role, Setting, Source},
     read_tensors, state, write_tensors,
 };
-use stein_run::{Changes, Classes, ImportOptions, Model, SampleConfig, Silent, draw, export, import};
+use stein_run::{Changes, Classes, ImportOptions, Model, SampleConfig, Silent, draw, export, import, prepare};
 
 /// A `UNet2DModel` of eight channels.
 pub fn unet() -> Value {
@@ -72,6 +72,71 @@ fn a_folder_of_diffusers_samples_and_comes_out_as_it_went_in() {
     assert_eq!(serde_json::from_str::<Value>(&config).unwrap(), unet());
     // What was written is a source too.
     import(&options(&again)).unwrap();
+}
+
+/// A network of the library's form on the built-in digits.
+const TRAINED: &[&str] = &[
+    "data.source={kind=\"digits\"}",
+    "data.codec=[{kind=\"symmetric\"}]",
+    "data.conditional=false",
+    "family.network={kind=\"unet2d\", inputs=1, outputs=1, channels=[8, 16], blocks=1, attention=[1], groups=4, pad_after=false, \
+     embedding={kind=\"positional\"}}",
+    "train.steps=2",
+    "train.checkpoint_every=2",
+];
+
+/// DDPM's form of what surrounds a network.
+const DDPM: &[&str] = &[
+    "family.schedule={kind=\"discrete\", levels={kind=\"cosine\", count=30}}",
+    "family.prediction={kind=\"v\"}",
+    "family.input_scale={kind=\"none\"}",
+    "family.noise_input={kind=\"level\"}",
+    "family.objective={levels={kind=\"discrete_uniform\"}, weighting={kind=\"unit\"}}",
+    "sample={sampler={kind=\"ddim\"}, grid={spacing={kind=\"uniform\"}, steps=5}, wrap=[{kind=\"clamp\"}]}",
+];
+
+#[test]
+fn a_trained_network_goes_to_diffusers_and_comes_back_the_same() {
+    for (settings, scheduler) in [(&[][..], "EDMEulerScheduler"), (DDPM, "DDPMScheduler")] {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        crate::run(&crate::tiny(&[TRAINED, settings].concat()), &at("run"), false).unwrap();
+        export(&at("run"), &at("there"), false).unwrap();
+        let text = fs::read_to_string(at("there/scheduler_config.json")).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["_class_name"], scheduler);
+        import(&ImportOptions { output: Some(at("back.safetensors")), ..options(&at("there")) }).unwrap();
+        let drawn = ["run", "back.safetensors"].map(|name| {
+            let model = Model::open(at(name), &Device::flex()).unwrap();
+            // How it is sampled unless asked otherwise, neither file of the library says.
+            let grid = "sample.grid={spacing={kind=\"uniform\"}, steps=4}".to_owned();
+            let changes = Changes { sampler: Some("ddim".into()), settings: vec![grid], ..Changes::default() };
+            let config = model.sample.with(&changes).unwrap();
+            draw(&model, 2, 0, &Classes::Default, &config, &mut Silent).unwrap().values
+        });
+        // The betas are worked out of ᾱ and ᾱ of them again.
+        for (ours, back) in drawn[0].iter().zip(&drawn[1]) {
+            assert!((ours - back).abs() < 1e-5, "{scheduler}: {ours} came back as {back}");
+        }
+    }
+}
+
+#[test]
+fn what_diffusers_cannot_say_is_not_exported() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |name: &str, settings: &[&str]| {
+        let run = folder.path().join(name);
+        prepare(&crate::tiny(settings), &crate::options(run.clone(), false)).unwrap();
+        export(&run, &folder.path().join(format!("{name}-there")), false).unwrap_err().to_string()
+    };
+    let other = refused("mlp", &[]);
+    assert!(other.contains("only a trained network unet2d"), "{other}");
+    let groups = refused(
+        "groups",
+        &[&TRAINED[..3], &["family.network={kind=\"unet2d\", inputs=1, outputs=1, channels=[8, 64]}"]].concat(),
+    );
+    assert!(groups.contains("groups"), "{groups}");
+    let period = refused("period", &[TRAINED, &["family.network.embedding.max_period=500"]].concat());
+    assert!(period.contains("max_period of 10000"), "{period}");
 }
 
 #[test]

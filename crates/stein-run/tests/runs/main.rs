@@ -21,9 +21,9 @@ use std::{
 use stein::{AnySampler, Kind, Result, inverse::Conditional};
 use stein_nn::Checkpoint;
 use stein_run::{
-    AnyFamily, Changes, Classes, Experiment, Format, Method, Model, Output, RestoreOptions, RunDir, SampleConfig,
-    Silent, Start, Task, TaskSample, TrainOptions, check_output, draw, draw_frames, draw_to_file, prepare, restore,
-    train,
+    AnyFamily, Changes, Classes, EditOptions, Experiment, Format, Method, Model, Output, RestoreOptions, RunDir,
+    SampleConfig, Silent, Start, Task, TaskSample, TrainOptions, check_output, draw, draw_frames, draw_to_file, edit,
+    prepare, restore, train,
 };
 
 /// A run of two seconds: moons, a tiny network, every feature of the loop in use.
@@ -345,6 +345,17 @@ fn every_small_experiment_trains_a_step_at_full_size_and_samples() {
         };
         assert_eq!(values.len(), 2 * model.subject.dim(), "{name}");
     }
+}
+
+#[test]
+fn what_is_shown_a_measurement_is_not_edited() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(experiments().join("digits/inpaint.toml")).unwrap();
+    prepare(&Experiment::parse(&text, &[]).unwrap(), &options(folder.path().join("run"), false)).unwrap();
+    let model = Model::open(folder.path().join("run"), &stein_run::device("cpu").unwrap()).unwrap();
+    let refused = edit(&model, &EditOptions::new("digits"), &mut Silent).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Unsupported);
+    assert!(refused.to_string().contains("use stein restore"), "{refused}");
 }
 
 /// Parameters of the published networks. Those of ADM and of EDM on ImageNet are the papers' and the model cards', in

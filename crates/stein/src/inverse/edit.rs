@@ -1,4 +1,4 @@
-//! Editing: a picture is noised to a level and sampled from there (Meng et al. 2022, "SDEdit", arXiv:2108.01073, algorithm 2), and
+//! Editing: a picture is noised to a level and sampled from there (Meng et al. 2022, "SDEdit", arXiv:2108.01073), and
 //! where it is to stay as it is it is put back at every level, with noise of its own.
 //!
 //! The noisier the level, the freer the result: at the noisiest it is a sample, at the cleanest the picture.

@@ -1,5 +1,5 @@
 //! Annealed Langevin dynamics with what is known held (Song & Ermon 2019, "Generative Modeling by Estimating Gradients of the Data
-//! Distribution", algorithm 2 in the appendix, on inpainting): at every level `steps` Langevin steps on what is not known, beside
+//! Distribution", its appendix on inpainting): at every level `steps` Langevin steps on what is not known, beside
 //! the known with noise of the level.
 //!
 //! A level is relaxed at and then relabeled: x/α is carried to the next, and what is held gets its next noise. The paper draws that

@@ -1,5 +1,5 @@
 //! Decoupled annealing posterior sampling (Zhang et al. 2025, "Improving Diffusion Inverse Problem Solving with Decoupled Noise
-//! Annealing", arXiv:2407.01521, algorithm 1): at every level a clean sample given x_t and y, and from it a new x_s = α_s x_0 +
+//! Annealing", arXiv:2407.01521): at every level a clean sample given x_t and y, and from it a new x_s = α_s x_0 +
 //! σ_s z. Each level forgets how the last one was reached, and so can mend what went wrong there.
 //!
 //! The clean sample is drawn from N(x_0; x̂_0, r²) p(y | x_0), where x̂_0 is the end of the probability-flow ODE

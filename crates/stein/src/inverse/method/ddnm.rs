@@ -1,15 +1,15 @@
 //! Denoising diffusion null-space models (Wang et al. 2023, "Zero-Shot Image Restoration Using Denoising Diffusion Null-Space
-//! Model", arXiv:2212.00490): of every estimate the part that was measured is replaced, D ← D − A⁺(A D − y) (algorithm 1), and
+//! Model", arXiv:2212.00490): of every estimate the part that was measured is replaced, D ← D − A⁺(A D − y), and
 //! the next level is α_s D + σ_s (√(1 − η²) ε̂ + η z).
 //!
-//! With noise in the measurement this is DDNM+ in the form of its appendix I and of the published `svd` code: in the coordinates
+//! With noise in the measurement this is DDNM+ in the form of the published `svd` code: in the coordinates
 //! of the decomposition the correction is weakened, by λ_i = √(1 − η²) σ̄ s_i/σ_y where the level's noise σ̄ = σ/α is below that
 //! of the measurement, σ_y/s_i, and the fresh noise is lessened by what the measurement brings, λ_i σ_y/s_i. Written out it is
 //! the step of [`Ddrm`](super::Ddrm) with η_b = 1; what differs is the start, which is plain noise here, and the travels in time.
 //! The code without a decomposition is not followed: it compares ᾱ σ_y with √(1 − ᾱ²), though ᾱ is the square of the signal, and
 //! it measures without noise.
 //!
-//! A travel (their algorithm 2, as in RePaint): after every `travel_length` steps noise takes the batch back to where they began,
+//! A travel (theirs, as in RePaint): after every `travel_length` steps noise takes the batch back to where they began,
 //! and they are done again, `travel_repeat` times in all. It lets the unmeasured part come to fit the measured one.
 //!
 //! Published: η = 0.85, 100 steps, no travels. Samples of a measurement without noise fit it to the last digit; they are near the

@@ -2,7 +2,7 @@
 //! sampling in the coordinates Vᵀx of the singular value decomposition A = U diag(s) Vᵀ, where a measurement is one noisy number
 //! ȳ_i = (Uᵀy)_i/s_i = x̄_i + N(0, (σ_y/s_i)²) for each coordinate that is measured, and says nothing of the others.
 //!
-//! In x/α, whose noise is σ̄ = σ/α, a coordinate goes to the next level σ̄ by (eq. 7 and 8)
+//! In x/α, whose noise is σ̄ = σ/α, a coordinate goes to the next level σ̄ by
 //!
 //! | coordinate | mean | variance |
 //! |---|---|---|

@@ -1,4 +1,4 @@
-//! DiffPIR (Zhu et al. 2023, "Denoising Diffusion Models for Plug-and-Play Image Restoration", arXiv:2305.08995, algorithm 1):
+//! DiffPIR (Zhu et al. 2023, "Denoising Diffusion Models for Plug-and-Play Image Restoration", arXiv:2305.08995):
 //! the estimate is moved toward the measurement by a proximal step, and renoised.
 //!
 //! x̂_0 = argmin_x ‖y − A x‖² + ρ ‖x − D‖² with ρ = λ σ_y²/σ̄², σ̄ = σ/α, which the decomposition solves: D + V

@@ -1,10 +1,10 @@
-//! Diffusion posterior sampling (Chung et al. 2023, "Diffusion Posterior Sampling for General Noisy Inverse Problems", arXiv:2209.14687,
-//! algorithm 1): an unconditional step, and then x_s ← x_s − ζ ∇_{x_t} ‖y − A(D(x_t))‖ with the gradient through the denoiser.
+//! Diffusion posterior sampling (Chung et al. 2023, "Diffusion Posterior Sampling for General Noisy Inverse Problems", arXiv:2209.14687):
+//! an unconditional step, and then x_s ← x_s − ζ ∇_{x_t} ‖y − A(D(x_t))‖ with the gradient through the denoiser.
 //!
 //! The paper writes the gradient of the squared norm with ζ_i = ζ'/‖y − A(D)‖; since ∇‖r‖² = 2 ‖r‖ ∇‖r‖, its ζ' is half of `scale`
 //! here, which is that of the published code. The norm is each sample's own, where that code takes one over the batch, so that
 //! samples do not depend on what is drawn beside them. Numbers of a measurement that differ in their noise, as counts do, are
-//! weighted by it as in the paper's eq. 20.
+//! weighted by it, as the paper has it for Poisson noise.
 //!
 //! The samples are near the posterior: the likelihood at level t is taken for that of the point D(x_t).
 

@@ -1,5 +1,5 @@
-//! Iterative latent variable refinement (Choi et al. 2021, "ILVR: Conditioning Method for Denoising Diffusion Probabilistic Models",
-//! algorithm 1): after every step x_s ← x_s − Φ(x_s) + Φ(q(reference, s)), what Φ sees of the sample becomes what it sees of the
+//! Iterative latent variable refinement (Choi et al. 2021, "ILVR: Conditioning Method for Denoising Diffusion Probabilistic Models"):
+//! after every step x_s ← x_s − Φ(x_s) + Φ(q(reference, s)), what Φ sees of the sample becomes what it sees of the
 //! noised reference.
 //!
 //! The paper's Φ shrinks pictures and enlarges them again; here it is the projection A⁺A of any linear operator, and the reference

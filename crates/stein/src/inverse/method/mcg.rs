@@ -1,5 +1,5 @@
 //! Manifold-constrained gradients (Chung, Sim, Ryu & Ye 2022, "Improving Diffusion Models for Inverse Problems using Manifold
-//! Constraints", arXiv:2206.00941, section 3 and algorithm 1): an unconditional step, one down the gradient ∇_{x_t} ‖y − A D(x_t)‖
+//! Constraints", arXiv:2206.00941): an unconditional step, one down the gradient ∇_{x_t} ‖y − A D(x_t)‖
 //! through the denoiser, as [`Dps`](super::Dps) takes it, and then the projection x_s ← (I − A⁺A) x_s + A⁺ y_s onto the noised
 //! measurement y_s.
 //!

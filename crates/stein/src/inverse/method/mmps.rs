@@ -1,5 +1,5 @@
 //! Moment matching posterior sampling (Rozet et al. 2024, "Learning Diffusion Priors from Observations by Expectation
-//! Maximization", arXiv:2405.13712, section 4.2): any sampler with the denoiser of the posterior in place of the prior's,
+//! Maximization", arXiv:2405.13712): any sampler with the denoiser of the posterior in place of the prior's,
 //!
 //! E\[x_0 | x_t, y\] ≈ D + V Aᵀ (Σ_y + A V Aᵀ)⁻¹ (y − A D), V = (σ²/α) J_D.
 //!

@@ -1,5 +1,5 @@
-//! Pseudo-inverse guidance, ΠGDM (Song, Vahdat, Mardani & Kautz 2023, "Pseudoinverse-Guided Diffusion Models for Inverse Problems",
-//! eq. 7, algorithm 1): the score of p(y | x_t) is that of N(y; A D, r² AAᵀ + σ_y²), as if x_0 given x_t were N(D, r² I):
+//! Pseudo-inverse guidance, ΠGDM (Song, Vahdat, Mardani & Kautz 2023, "Pseudoinverse-Guided Diffusion Models for Inverse Problems"):
+//! the score of p(y | x_t) is that of N(y; A D, r² AAᵀ + σ_y²), as if x_0 given x_t were N(D, r² I):
 //!
 //! g = J_Dᵀ Aᵀ (r² AAᵀ + σ_y²)⁻¹ (y − A D), with r² = σ̄² v/(σ̄² + v), σ̄ = σ/α,
 //!

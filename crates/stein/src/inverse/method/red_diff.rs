@@ -1,5 +1,5 @@
 //! RED-diff (Mardani et al. 2024, "A Variational Perspective on Solving Inverse Problems with Diffusion Models",
-//! arXiv:2305.04391, algorithm 1): one point μ by stochastic descent, with a step of Adam at every level, noisiest first, along
+//! arXiv:2305.04391): one point μ by stochastic descent, with a step of Adam at every level, noisiest first, along
 //! the gradient of
 //!
 //! ½ ‖y − A(μ)‖² + λ w ⟨sg(ε̂(x_t) − ε), μ⟩, x_t = α μ + σ ε, w = σ/α.

@@ -1,4 +1,4 @@
-//! RePaint (Lugmayr et al. 2022, "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", algorithm 1 and eq. 8): ancestral
+//! RePaint (Lugmayr et al. 2022, "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", algorithm 1): ancestral
 //! steps after which what is known is drawn anew at its level, and jumps back up, by the forward process, from which the same steps are
 //! taken again, so that the unknown is brought into harmony with the known.
 //!

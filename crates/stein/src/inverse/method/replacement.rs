@@ -1,5 +1,5 @@
-//! Replacement (Song et al. 2021, "Score-Based Generative Modeling through SDEs", appendix I.2 on imputation and I.3, which does it
-//! in an orthonormal basis for colors; Song, Shen, Xing & Ermon 2022, arXiv:2111.08005, on medical images): an unconditional
+//! Replacement (Song et al. 2021, "Score-Based Generative Modeling through SDEs", its appendix on imputation and on colors, which
+//! does it in an orthonormal basis; Song, Shen, Xing & Ermon 2022, arXiv:2111.08005, on medical images): an unconditional
 //! predictor–corrector sampler whose measured coordinates are put at every level to what the forward process makes of the
 //! measurement.
 //!

@@ -1,5 +1,5 @@
-//! SDEdit (Meng et al. 2022, "SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations", algorithm 1, which the
-//! appendix repeats): a picture, or strokes that stand for one, is noised to a level between, and sampled from there.
+//! SDEdit (Meng et al. 2022, "SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations"):
+//! a picture, or strokes that stand for one, is noised to a level between, and sampled from there.
 //!
 //! The picture is A⁺y: y itself where A is the identity, as in the paper, and otherwise the sample of least norm that fits. The
 //! measurement is a guide and nothing more; its noise is not asked for, and nothing makes the sample fit it. To keep a part of a

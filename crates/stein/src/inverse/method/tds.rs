@@ -1,5 +1,5 @@
 //! The twisted diffusion sampler (Wu et al. 2023, "Practical and Asymptotically Exact Conditional Sampling in Diffusion Models",
-//! arXiv:2306.17775, algorithm 1): weighted particles that follow the model's own transitions p(x_s | x_t), moved toward the
+//! arXiv:2306.17775): weighted particles that follow the model's own transitions p(x_s | x_t), moved toward the
 //! measurement, and weighted for having been moved.
 //!
 //! With a twisting function p̃(y | x_t), g = ∇_{x_t} log p̃(y | x_t) through the denoiser, and p(x_s | x_t) = N(m, v),
