@@ -8,8 +8,8 @@ use stein_run::{Experiment, Learned, Silent, prepare, train};
 use crate::options;
 
 const WEIGHTS: [f64; 2] = [0.3, 0.7];
-const MEANS: [f64; 2] = [-0.5, 0.75];
-const STDS: [f64; 2] = [0.25, 0.35];
+const MEANS: [f64; 2] = [-0.4, 0.5];
+const STDS: [f64; 2] = [0.3, 0.3];
 
 /// P(x_t < x), or above x if `upper`, which keeps the digits of small numbers.
 fn tail(x: f64, at: &Kernel, upper: bool) -> f64 {
@@ -46,12 +46,12 @@ fn experiment(folder: &Path, schedule: &str, form: &str, objective: &str, teache
     let values: Vec<String> = (0..count).map(|i| quantile(place(i), &Kernel::CLEAN, false).to_string()).collect();
     fs::write(&table, format!("x\n{}\n", values.join("\n"))).unwrap();
     let mixture = folder.join("mixture.json");
-    fs::write(&mixture, r#"{"weights":[0.3,0.7],"means":[[-0.5],[0.75]],"stds":[0.25,0.35]}"#).unwrap();
+    fs::write(&mixture, r#"{"weights":[0.3,0.7],"means":[[-0.4],[0.5]],"stds":[0.3,0.3]}"#).unwrap();
     let anywhere = form.contains("anywhere") || form.contains("trajectory") || form.contains("mean_velocity");
     let noise_input = if form.contains("mean_velocity") {
         "{ kind = \"time\" }"
     } else if anywhere {
-        "{ kind = \"angle\", sigma_data = 0.66 }"
+        "{ kind = \"angle\", sigma_data = 0.5 }"
     } else {
         "{ kind = \"quarter_log_noise\" }"
     };
@@ -87,7 +87,8 @@ fn experiment(folder: &Path, schedule: &str, form: &str, objective: &str, teache
         "#,
         table.display()
     );
-    Experiment::parse(&text, &[]).unwrap()
+    let sets: Vec<String> = std::env::var("FM_SET").unwrap_or_default().split_whitespace().map(String::from).collect();
+    Experiment::parse(&text, &sets).unwrap()
 }
 
 /// The root-mean-square error of the map from the noisiest level to the end, over the quantiles of the prior.
@@ -108,56 +109,56 @@ const EDM: &str = r#"{ kind = "edm", sigma_min = 0.01, sigma_max = 10.0 }"#;
 
 #[test]
 fn every_objective_learns_the_quantile_map() {
-    let shifted = r#"{ kind = "edm_shifted", sigma_data = 0.66 }"#;
-    let edm = r#"{ kind = "edm", sigma_data = 0.66 }"#;
-    let trig = r#"{ kind = "trig_flow", sigma_data = 0.66 }"#;
+    let shifted = r#"{ kind = "edm_shifted", sigma_data = 0.5 }"#;
+    let edm = r#"{ kind = "edm", sigma_data = 0.5 }"#;
+    let trig = r#"{ kind = "trig_flow", sigma_data = 0.5 }"#;
     let straight = r#"{ kind = "mean_velocity" }"#;
     let all = [
-        (EDM, shifted, r#"{ kind = "distillation", points = { kind = "fixed", count = 40 } }"#, true, 2000),
+        (EDM, shifted, r#"{ kind = "distillation", points = { kind = "fixed", count = 18 } }"#, true, 2000),
         (
             EDM,
             shifted,
-            r#"{ kind = "training", points = { kind = "progressive", first = 10, last = 100 }, target = { kind = "own" } }"#,
+            r#"{ kind = "training", points = { kind = "progressive", first = 4, last = 40 }, target = { kind = "own" } }"#,
             false,
             3000,
         ),
         (
             EDM,
             shifted,
-            r#"{ kind = "improved_training", points = { kind = "doubling", first = 10, last = 160 }, mean = -0.5, std = 1.5 }"#,
+            r#"{ kind = "improved_training", points = { kind = "doubling", first = 5, last = 40 }, mean = -0.5, std = 1.5, metric = { kind = "pseudo_huber", c = 1.0 } }"#,
             false,
             3000,
         ),
         (
             EDM,
             edm,
-            r#"{ kind = "easy_tuning", levels = { kind = "log_normal", mean = -0.5, std = 1.5 } }"#,
+            r#"{ kind = "easy_tuning", c = 1.0, levels = { kind = "log_normal", mean = -0.5, std = 1.5 } }"#,
             false,
             3000,
         ),
         (
             EDM,
             trig,
-            r#"{ kind = "continuous", warmup = 200, levels = { kind = "log_normal", mean = -0.5, std = 1.5 } }"#,
+            r#"{ kind = "continuous", c = 10.0, warmup = 200, levels = { kind = "log_normal", mean = -0.5, std = 1.5 } }"#,
             true,
             2000,
         ),
         (
             EDM,
             edm,
-            r#"{ kind = "continuous", velocity = "data", warmup = 200, levels = { kind = "log_normal", mean = -0.5, std = 1.5 } }"#,
+            r#"{ kind = "continuous", velocity = "data", c = 10.0, warmup = 200, levels = { kind = "log_normal", mean = -0.5, std = 1.5 } }"#,
             false,
             3000,
         ),
         (
             r#"{ kind = "rectified" }"#,
             straight,
-            r#"{ kind = "mean_flow", power = 0.0, times = { apart = 0.5 } }"#,
+            r#"{ kind = "mean_flow", power = 0.0, times = { mean = 0.0, std = 2.0, apart = 0.5 } }"#,
             false,
             3000,
         ),
         (r#"{ kind = "rectified" }"#, straight, r#"{ kind = "shortcut" }"#, false, 3000),
-        (EDM, r#"{ kind = "trajectory", sigma_data = 0.66 }"#, r#"{ kind = "trajectory" }"#, true, 2000),
+        (EDM, r#"{ kind = "trajectory", sigma_data = 0.5 }"#, r#"{ kind = "trajectory" }"#, true, 3000),
     ];
     let mut faults = Vec::new();
     for (schedule, form, objective, teacher, mut steps) in all {
@@ -166,6 +167,8 @@ fn every_objective_learns_the_quantile_map() {
                 continue;
             }
         }
+        let o = std::env::var("FM_OBJ").unwrap_or(objective.to_string());
+        let objective = &o[..];
         if let Ok(n) = std::env::var("FM_STEPS") {
             steps = n.parse().unwrap();
         }

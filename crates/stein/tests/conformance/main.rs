@@ -3,6 +3,7 @@
 
 mod classifiers;
 mod codecs;
+mod consistency;
 mod derivatives;
 mod exact;
 mod flow_maps;
