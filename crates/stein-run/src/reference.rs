@@ -9,10 +9,7 @@ use stein::{
     Spacing, Weighting,
     codec::AnyCodecConfig,
     guidance::ScaleByLevel,
-    inverse::{
-        AnyMethod,
-        measurement::{BlurKernel, Mask},
-    },
+    inverse::measurement::{BlurKernel, Mask},
     names,
 };
 use stein_base::{
@@ -23,7 +20,7 @@ use stein_data::Source;
 use stein_metrics::AnyMetric;
 use stein_nn::{AdamWConfig, Decay, EmaConfig, EmbeddingConfig, NetworkConfig, NoiseNumber};
 
-use crate::{AnyFamily, Experiment, MeasurementConfig, Method, Task, device, evaluate::register_metrics};
+use crate::{AnyFamily, Experiment, MeasurementConfig, Method, Task, TaskMethod, device, evaluate::register_metrics};
 
 /// All that plays one role.
 #[derive(Debug, Clone)]
@@ -86,7 +83,7 @@ pub fn lists() -> Vec<List> {
         list("measurements", MeasurementConfig::form(), None, "what is measured, in the task of `stein restore`"),
         list("masks", Mask::form(), None, "which places of a sample are known"),
         list("blur_kernels", BlurKernel::form(), None, "what pictures are blurred with"),
-        list("methods", AnyMethod::form(), Some("--method"), "what draws samples of what a measurement leaves open"),
+        list("methods", TaskMethod::form(), Some("--method"), "what draws samples of what a measurement leaves open"),
         list("metrics", AnyMetric::form(), Some("--metrics"), "what says how good samples are"),
         list("devices", Form::Plain("device"), Some("--device"), "what computes; a GPU is built in with --features"),
     ]

@@ -9,6 +9,7 @@ mod flow_maps;
 mod grids;
 mod guidance;
 mod inverse;
+mod inverse_by_map;
 mod inverse_posterior;
 mod inverse_replacement;
 mod likelihood;
