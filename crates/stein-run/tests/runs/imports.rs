@@ -8,15 +8,16 @@ use std::{
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
-use stein::{AnySchedule, Device, TensorData};
+use stein::{AnySchedule, Device, Spacing, TensorData};
 use stein_nn::{
     AdmConfig, NcsnppConfig, NetworkConfig, Tensors, Unet2dConfig, UnetConfig,
     import::{self, Kind, Published, Role, Setting, Source},
     read_tensors, state, write_tensors,
 };
 use stein_run::{
-    Changes, Classes, CodeOptions, DataChoice, EditOptions, ImportOptions, Interpolation, Model, RestoreOptions,
-    SampleConfig, Silent, Streams, Task, draw, edit, export, import, interpolate, restore,
+    Changes, Classes, CodeOptions, DataChoice, EditOptions, EvaluateOptions, ImportOptions, Interpolation, Model, Of,
+    RestoreOptions, SampleConfig, Silent, Streams, SweepOptions, Task, draw, edit, export, import, interpolate,
+    restore, sweep,
 };
 
 /// A `UNet2DModel` of eight channels.
@@ -197,6 +198,51 @@ fn consistency_functions_restore_and_edit_with_known_pixels_kept() {
     let model = Model::open(checkpoint.display().to_string(), &Device::flex()).unwrap();
     let refused = restore(&model, &asked(inpaint, 3), &mut Silent).unwrap_err().to_string();
     assert!(refused.contains("method consistency needs a flow map") && refused.contains("is a denoiser"), "{refused}");
+}
+
+#[test]
+fn a_sweep_finds_levels_of_a_consistency_function_and_keeps_them() {
+    let source = folder(&unet(), &weights());
+    let checkpoint = consistency_function(source.path());
+    let model = || Model::open(checkpoint.display().to_string(), &Device::flex()).unwrap();
+    let asked = SweepOptions {
+        samplers: vec!["multistep".into()],
+        steps: vec![1, 2, 3],
+        grids: vec!["karras".into(), "optimized".into()],
+        sampling: Changes::default(),
+        evaluate: EvaluateOptions {
+            against: Some("digits".into()),
+            n: Some(20),
+            metrics: vec!["sliced_wasserstein".into()],
+            ..EvaluateOptions::default()
+        },
+        output: None,
+        force: false,
+    };
+    let found = sweep(&Of::Model(Box::new(model())), &asked, &mut Silent).unwrap();
+    let counts: Vec<usize> = found.tried.iter().map(|tried| tried.evaluations).collect();
+    assert_eq!(counts, [1, 2, 3, 1, 2, 3]);
+    let [one, two, three] = [3, 4, 5].map(|i| found.tried[i].levels.clone().unwrap());
+    // Greedy: the more levels begin with the fewer, and all end where the trajectories do.
+    assert!(one == [80.0, 0.002] && two.len() == 3 && three.len() == 4, "{one:?} {two:?} {three:?}");
+    assert!(three[..2] == two[..2] && two[2] == 0.002 && three[3] == 0.002, "{two:?} {three:?}");
+    // One step leaves nothing to find, and is measured on the same samples, up to the rounding of listed levels.
+    let [named, listed] = [0, 3].map(|i| found.tried[i].measured[0].value);
+    assert!((named - listed).abs() < 1e-4 * named, "{named} {listed}");
+    let model = model();
+    let optimized = Changes { grid: Some("optimized".into()), steps: Some(2), ..Changes::default() };
+    let config = model.sample.with(&optimized).unwrap();
+    let drawn = draw(&model, 2, 0, &Classes::Default, &config, &mut Silent).unwrap();
+    assert_eq!(drawn.summary.config.grid.spacing, Spacing::Given { noise: two });
+    let four = Changes { steps: Some(4), ..optimized };
+    let unknown = draw(&model, 2, 0, &Classes::Default, &model.sample.with(&four).unwrap(), &mut Silent);
+    let unknown = unknown.unwrap_err().to_string();
+    assert!(unknown.contains("--samplers 'multistep' --steps 4 --grids optimized"), "{unknown}");
+    for (method, says) in [("generate", "nothing to sweep"), ("heun", "needs a denoiser")] {
+        let asked = SweepOptions { samplers: vec![method.into()], ..asked.clone() };
+        let refused = sweep(&Of::Model(Box::new(model.clone())), &asked, &mut Silent).unwrap_err().to_string();
+        assert!(refused.contains(says), "{refused}");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod inverse;
 mod inverse_by_map;
 mod inverse_posterior;
 mod inverse_replacement;
+mod level_search;
 mod likelihood;
 mod measurements;
 mod objective;
