@@ -12,15 +12,15 @@ use std::{
 };
 
 use clap::CommandFactory;
-use stein::{Error, Kind, Projection, Result, Variance, ensure, inverse::AnyMethod};
+use stein::{Error, Kind, Projection, Result, Variance, ensure};
 use stein_data::{Data, Split, Stats};
 use stein_run::{
     Bounded, Changes, Classes, CodeOptions, DataChoice, DataConfig, DemoOptions, EditOptions, EvaluateOptions,
     Experiment, FieldOptions, Format, ImportOptions, Interpolation, LikelihoodOptions, Model, Of, Output,
-    RestoreOptions, RunDir, Start, Streams, Subject, SweepOptions, Task, TrainOptions, Weights, bench, compare,
-    decode_to, default_count, demo, device, draw_field, draw_to_file, edit_to, encode_to_file, evaluate, export,
-    import, interpolate, likelihood, prepare, preview_to_file, reference, report_runs, restore_to, samplers_of, sweep,
-    train,
+    RestoreOptions, RunDir, Start, Streams, Subject, SweepOptions, Task, TaskMethod, TrainOptions, Weights, bench,
+    compare, decode_to, default_count, demo, device, draw_field, draw_to_file, edit_to, encode_to_file, evaluate,
+    export, import, interpolate, likelihood, prepare, preview_to_file, reference, report_runs, restore_to, samplers_of,
+    sweep, train,
 };
 
 use crate::{
@@ -471,7 +471,7 @@ fn restore_inputs(args: Restore, device_name: &str) -> Result<ExitCode> {
     let (mut of_task, rest): (Vec<String>, Vec<String>) = settings.drain(..).partition(of_task);
     let (sampling, reading) = rest.into_iter().partition(|setting| setting.starts_with("sample."));
     if let Some(method) = &args.method {
-        of_task.insert(0, format!("method={}", AnyMethod::named(method)?.kind()));
+        of_task.insert(0, format!("method={}", TaskMethod::named(method)?.kind()));
     }
     let task = Task::read(&args.task, &of_task)?;
     let options = RestoreOptions {

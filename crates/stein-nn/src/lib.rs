@@ -30,6 +30,6 @@ pub use embedding::EmbeddingConfig;
 pub use files::{WRITTEN_BY, read_metadata, read_tensors, write_tensors};
 pub use lr::{Decay, RateConfig};
 pub use networks::*;
-pub use optimizer::{Accumulated, AdamW, AdamWConfig};
+pub use optimizer::{Accumulated, AdamW, AdamWConfig, OptimizerKind};
 pub use state::Tensors;
 pub use tapes::side_by_side;

@@ -1,13 +1,22 @@
-//! AdamW with gradients clipped by their global norm (Loshchilov & Hutter, arXiv:1711.05101, algorithm 2).
+//! AdamW with gradients clipped by their global norm (Loshchilov & Hutter, arXiv:1711.05101, algorithm 2), and RAdam, its variant
+//! whose early steps are rectified.
 //!
 //! With g the gradient, clipped to g · min(1, clip/‖g‖) over all parameters together, and t counted from 1:
 //!
 //! m ← β₁ m + (1 − β₁) g,  v ← β₂ v + (1 − β₂) g²,
 //! w ← (1 − rate · weight_decay) w − rate · (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)
 //!
-//! Without weight decay this is Adam (Kingma & Ba, arXiv:1412.6980). With `rectify` it is RAdam (Liu et al.,
-//! arXiv:1908.03265, algorithm 2): with ρ = 2/(1 − β₂) − 1 and ρₜ = ρ − 2 t β₂ᵗ/(1 − β₂ᵗ), a step is multiplied by
-//! √((ρₜ−4)(ρₜ−2)ρ / ((ρ−4)(ρ−2)ρₜ)) where ρₜ > 5, and before that it is rate · m / (1 − β₁ᵗ) without the denominator.
+//! Without weight decay this is Adam (Kingma & Ba, arXiv:1412.6980).
+//!
+//! RAdam (Liu et al. 2020, "On the Variance of the Adaptive Learning Rate and Beyond", arXiv:1908.03265, algorithm 2) leaves out the
+//! denominator while the variance of 1/√v is not tractable. With ρ = 2/(1 − β₂) − 1 and ρₜ = ρ − 2 t β₂ᵗ/(1 − β₂ᵗ),
+//!
+//! w ← (1 − rate · weight_decay) w − rate · (m / (1 − β₁ᵗ)) · rₜ √(1 − β₂ᵗ) / (√v + ε),
+//! rₜ² = (ρₜ−4)(ρₜ−2)ρ / ((ρ−4)(ρ−2)ρₜ)    where ρₜ > 5, and before that
+//! w ← (1 − rate · weight_decay) w − rate · (m / (1 − β₁ᵗ)).
+//!
+//! Two points are those of its authors' code and of PyTorch: the bound is 5, where the publication has 4, and ε, which the
+//! publication has not, is added to √v before its bias is corrected.
 //!
 //! The moving average of the weights goes along: where tensors live in host memory, weights, both means and the average
 //! are updated in one pass; elsewhere by tensor operations.
@@ -35,10 +44,24 @@ use crate::{
     state::{self, Look, Tensors},
 };
 
+/// How a step follows from the means of the gradients.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Explain)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimizerKind {
+    /// Adam with decoupled weight decay (Loshchilov & Hutter, arXiv:1711.05101).
+    #[default]
+    Adamw,
+    /// The same with its early steps rectified (Liu et al., arXiv:1908.03265).
+    #[serde(alias = "rectified_adam")]
+    Radam,
+}
+
 /// The constants of [`AdamW`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdamWConfig {
+    /// How a step follows from the means of the gradients; default adamw.
+    pub kind: OptimizerKind,
     /// Decay of the mean of gradients per step; in \[0, 1), default 0.9.
     pub beta1: f64,
     /// Decay of the mean of squared gradients per step; in \[0, 1), default 0.999.
@@ -50,13 +73,11 @@ pub struct AdamWConfig {
     /// The largest global gradient norm used as it is; positive and at most 1e12, default none (no clipping).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip: Option<f64>,
-    /// Whether early steps are rectified, as in RAdam; default false.
-    pub rectify: bool,
 }
 
 impl Default for AdamWConfig {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, clip: None, rectify: false }
+        Self { kind: OptimizerKind::Adamw, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, clip: None }
     }
 }
 
@@ -209,20 +230,23 @@ impl AdamW {
 
     /// The numbers of this step, for gradients to be multiplied by `gradient`.
     fn update(&self, rate: f64, gradient: f64) -> Update {
-        let AdamWConfig { beta1, beta2, weight_decay, epsilon, rectify, .. } = self.config;
+        let AdamWConfig { kind, beta1, beta2, weight_decay, epsilon, .. } = self.config;
         let steps = self.steps as f64;
         let correction = |beta: f64| 1.0 - beta.powf(steps);
-        let (mut first, mut second, mut epsilon) = (rate / correction(beta1), correction(beta2).powf(-0.5), epsilon);
-        if rectify {
-            let whole = 2.0 / (1.0 - beta2) - 1.0;
-            let now = whole - 2.0 * steps * beta2.powf(steps) / correction(beta2);
-            if now > 5.0 {
-                let ratio = ((now - 4.0) * (now - 2.0) * whole) / ((whole - 4.0) * (whole - 2.0) * now);
-                first *= ratio.sqrt();
-            } else {
-                (second, epsilon) = (0.0, 1.0);
+        let rate_of_mean = rate / correction(beta1);
+        let (first, second, epsilon) = match kind {
+            OptimizerKind::Adamw => (rate_of_mean, correction(beta2).powf(-0.5), epsilon),
+            OptimizerKind::Radam => {
+                let whole = 2.0 / (1.0 - beta2) - 1.0;
+                let now = whole - 2.0 * steps * beta2.powf(steps) / correction(beta2);
+                if now > 5.0 {
+                    let ratio = ((now - 4.0) * (now - 2.0) * whole) / ((whole - 4.0) * (whole - 2.0) * now);
+                    (rate_of_mean * (ratio * correction(beta2)).sqrt(), 1.0, epsilon)
+                } else {
+                    (rate_of_mean, 0.0, 1.0)
+                }
             }
-        }
+        };
         Update { gradient, keep: 1.0 - rate * weight_decay, beta1, beta2, first, second, epsilon }
     }
 

@@ -9,12 +9,11 @@ use std::{
 };
 
 use stein::{
-    AnySampler, AnySchedule, Condition, Denoiser, Dual, Error, Estimate, FlowMap, Grid, Kernel, Key, Kind, Levels,
-    Progress, Purpose, Request, Result, Rk45, Sampled,
+    AnySampler, AnySchedule, Condition, Denoiser, Dual, Error, Estimate, FlowMap, Grid, Kernel, Key, Levels, Progress,
+    Purpose, Request, Result, Rk45, Sampled,
     denoiser::Converted,
     ensure,
     flow::Flow,
-    guidance::Clamped,
     names,
     noise::{Mixed, Source},
     ode::{DORMAND_PRINCE, Steps},
@@ -23,7 +22,7 @@ use stein::{
 use stein_base::{memory::ensure_fits, random::uniform};
 use stein_data::Shape;
 
-use crate::{Event, Generator, Method, Model, SampleConfig, Subject, Watch, code_flow::CodeFlow, grids, model::Around};
+use crate::{Event, Generator, Method, Model, SampleConfig, Subject, Watch, code_flow::CodeFlow, grids};
 
 /// Which classes to draw.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -626,27 +625,7 @@ fn runner(model: &Model, config: &SampleConfig, schedule: Option<&AnySchedule>) 
             let schedule = schedule.ok_or_else(|| model.lacks(config))?;
             Ok(Runner::Denoiser(denoiser, sampler.clone(), schedule.clone()))
         }
-        Method::Multistep => {
-            let map = model.learned.flow_map.clone().ok_or_else(|| model.lacks(config))?;
-            config
-                .wrap
-                .iter()
-                .try_fold(map, |map, wrapper| match wrapper {
-                    stein::AnyWrapper::Clamp(clamp) => {
-                        let bounds = clamp.bounds(&Around(model))?;
-                        Ok(Arc::new(Clamped { inner: map, bounds }) as Arc<dyn FlowMap>)
-                    }
-                    other => Err(Error::of(
-                        Kind::Unsupported,
-                        format!(
-                            "wrapper {} is for denoisers, and {} is a flow map: leave it out",
-                            other.kind(),
-                            model.name
-                        ),
-                    )),
-                })
-                .map(Runner::FlowMap)
-        }
+        Method::Multistep => model.flow_map(config).map(Runner::FlowMap),
         Method::Generate => {
             ensure!(
                 config.wrap.is_empty(),

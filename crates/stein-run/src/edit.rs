@@ -2,22 +2,24 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
 use serde_json::json;
 use stein::{
-    Kind, Request, Result, ensure,
-    inverse::{Edit, edit as edit_rows},
+    AnySampler, Denoiser, FlowMap, Kind, Request, Result, ensure,
+    inverse::{Edit, edit as edit_rows, edit_by_map},
     rows,
 };
 use stein_base::memory::ensure_fits;
 use stein_data::Shape;
 
 use crate::{
-    Changes, DataChoice, Method, Model, Observed, Watch,
+    Capability, Changes, DataChoice, Method, Model, Observed, SampleConfig, Watch,
     arrays::NpyFile,
     draw::{Asking, in_batches},
+    family::lacks,
     picture::{auto_scale, from_unit, grid, to_png},
     replacing::{Recorded, beside, said},
     restore::gray_picture,
@@ -85,10 +87,37 @@ pub struct Edited {
     pub seconds: f64,
 }
 
-/// Changes the inputs (Meng et al. 2022, "SDEdit"), as [`stein::inverse::edit`] does it.
+/// What edits, of what the model can do.
+enum By {
+    Denoiser(Arc<dyn Denoiser>, AnySampler),
+    FlowMap(Arc<dyn FlowMap>),
+}
+
+impl By {
+    fn of(model: &Model, config: &SampleConfig) -> Result<Self> {
+        match &config.sampler {
+            Method::Sampler(sampler) => {
+                let denoiser = model.denoiser(config)?;
+                ensure!(
+                    !sampler.adaptive(),
+                    "sampler {} chooses its own steps, and editing takes a part of a grid: use another, such as heun or ddim",
+                    sampler.kind()
+                );
+                Ok(Self::Denoiser(denoiser, sampler.clone()))
+            }
+            Method::Multistep => model.flow_map(config).map(Self::FlowMap),
+            Method::Generate => {
+                Err(lacks(&model.name, &model.family, model.serves, Capability::Denoiser, "stein edit"))
+            }
+        }
+    }
+}
+
+/// Changes the inputs (Meng et al. 2022, "SDEdit"), as [`stein::inverse::edit`] does it by a denoiser, and
+/// [`stein::inverse::edit_by_map`] by a flow map.
 ///
 /// # Errors
-/// Inputs and masks that do not fit the model, a strength out of range, a sampler that is none of a denoiser; all before work starts.
+/// Inputs and masks that do not fit the model, a strength out of range, a model that is neither; all before work starts.
 pub fn edit(model: &Model, options: &EditOptions, watch: &mut dyn Watch) -> Result<Edited> {
     ensure!(options.n >= 1, "0 results were asked for: give -n at least 1");
     let subject = &model.subject;
@@ -100,16 +129,15 @@ pub fn edit(model: &Model, options: &EditOptions, watch: &mut dyn Watch) -> Resu
     );
     let config = model.sample.with(&options.sampling)?;
     let (schedule, config) = config.resolve(model.schedule.as_ref(), model.trained)?;
-    let denoiser = model.denoiser(&config)?;
-    let (Method::Sampler(sampler), Some(schedule)) = (&config.sampler, schedule) else {
-        return Err(model.lacks(&config));
-    };
-    ensure!(
-        !config.sampler.adaptive(),
-        "sampler {} chooses its own steps, and editing takes a part of a grid: use another, such as heun or ddim",
-        sampler.kind()
-    );
+    let by = By::of(model, &config)?;
+    let Some(schedule) = schedule else { return Err(model.lacks(&config)) };
     let kernels = config.grid.kernels(&*schedule)?;
+    ensure!(
+        kernels.len() > 2 || options.strength == 1.0,
+        "the grid has one step, of which a strength of {} is all, and nothing of the input would be left: give --steps, or the levels \
+         with --set 'sample.grid.spacing={{kind=\"given\", noise=[...]}}' and --strength 1",
+        options.strength
+    );
     let choice = DataChoice {
         name: Some(options.input.clone()),
         settings: options.reading.clone(),
@@ -153,8 +181,13 @@ pub fn edit(model: &Model, options: &EditOptions, watch: &mut dyn Watch) -> Resu
         };
         let mask = mask.as_ref().map(|mask| rows::matrix(mask.clone(), dim, &states));
         let what = Edit { rows: states, mask, strength: options.strength };
-        let asking = Asking { denoiser: &*denoiser, going };
-        edit_rows(&what, &asking, &*schedule, &kernels, &**sampler, &request, observe)
+        match &by {
+            By::Denoiser(denoiser, sampler) => {
+                let asking = Asking { denoiser: &**denoiser, going };
+                edit_rows(&what, &asking, &*schedule, &kernels, &**sampler, &request, observe)
+            }
+            By::FlowMap(map) => edit_by_map(&what, map, &kernels, &request, observe),
+        }
     })?;
     ensure!(
         Kind::NotFinite,

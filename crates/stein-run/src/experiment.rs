@@ -40,7 +40,7 @@ pub struct TrainConfig {
     pub batch: usize,
     /// Parts the batch is cut into, their gradients summed; a divisor of `batch`, default 1. More parts need less memory.
     pub accumulate: usize,
-    /// The optimizer, AdamW.
+    /// The optimizer; one without a kind is AdamW.
     pub optimizer: AdamWConfig,
     /// The learning rate of each step.
     pub rate: RateConfig,

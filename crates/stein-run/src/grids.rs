@@ -16,7 +16,7 @@ use crate::{Method, Model, RunDir, SampleConfig, replacing::beside};
 #[serde(deny_unknown_fields)]
 struct Found {
     steps: usize,
-    /// σ/α of each, the noisiest first; after them comes σ = 0.
+    /// σ/α of each, the noisiest first. After them comes σ = 0; the last one is where they end, for a flow map that ends before.
     levels: Vec<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     start: Option<f64>,
@@ -97,13 +97,14 @@ impl Grids {
         if config.grid.spacing != (Spacing::Optimized {}) || config.sampler.adaptive() {
             return Some(config.clone());
         }
-        Some(SampleConfig { grid: given(self.levels(config)?), ..config.clone() })
+        Some(SampleConfig { grid: given(self.levels(config)?, config.grid.clean), ..config.clone() })
     }
 }
 
-/// The grid of levels that were found.
-pub(crate) fn given(noise: Vec<f64>) -> Grid {
-    Grid { steps: noise.len(), spacing: Spacing::Given { noise }, clean: true, start: None, end: None }
+/// The grid of levels that were found, after which comes σ = 0 if it is `clean`.
+pub(crate) fn given(noise: Vec<f64>, clean: bool) -> Grid {
+    let grid = Grid { spacing: Spacing::Given { noise }, clean, ..Grid::default() };
+    Grid { steps: grid.intervals(), ..grid }
 }
 
 /// The way a model is sampled, with the levels of an optimized grid listed.
@@ -114,7 +115,10 @@ pub(crate) fn listed(model: &Model, config: &SampleConfig) -> Result<SampleConfi
     if config.grid.spacing != (Spacing::Optimized {}) {
         return Ok(config.clone());
     }
-    ensure!(config.grid.clean, "the optimized grid ends at sigma = 0: leave out clean = false");
+    ensure!(
+        config.grid.clean || config.sampler == Method::Multistep,
+        "the optimized grid of a sampler ends at sigma = 0: leave out clean = false"
+    );
     let grids = model.file.as_deref().map(|file| Grids::read(&path_of(file))).transpose()?.unwrap_or_default();
     grids.listed(config).ok_or_else(|| {
         let (kind, steps) = (config.sampler.kind(), config.grid.steps);

@@ -66,7 +66,9 @@ pub use observed::{DataChoice, Observed};
 pub use output::{Format, Output, check_output, draw_to_file};
 pub use preview::{preview, preview_to_file};
 pub use report::{report_runs, write_report};
-pub use restore::{MeasurementConfig, Range, RestoreOptions, Restored, Scores, Task, TaskSample, restore, restore_to};
+pub use restore::{
+    MeasurementConfig, Range, RestoreOptions, Restored, Scores, Task, TaskMethod, TaskSample, restore, restore_to,
+};
 pub use run_dir::{Claim, RunDir};
 pub use sampling::{Changes, Method, SampleConfig};
 pub use shown::Shown;

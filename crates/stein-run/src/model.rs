@@ -9,12 +9,12 @@ use std::{
 };
 
 use stein::{
-    AnySchedule, Classifier, DType, Denoiser, Device, Edm, Error, Kind, Result,
+    AnySchedule, AnyWrapper, Classifier, DType, Denoiser, Device, Edm, Error, FlowMap, Kind, Result,
     codec::Chain,
     denoiser::Converted,
     ensure,
     exact::{Exact, GaussianMixture, MixtureFile},
-    guidance::{ClassName, Surroundings, wrap},
+    guidance::{Clamped, ClassName, Surroundings, wrap},
     names,
 };
 use stein_data::{Shape, Source};
@@ -264,6 +264,24 @@ impl Model {
     pub fn denoiser(&self, config: &SampleConfig) -> Result<Arc<dyn Denoiser>> {
         let Some(bare) = &self.learned.denoiser else { return Err(self.lacks(config)) };
         wrap(Arc::clone(bare), &config.wrap, &Around(self))
+    }
+
+    /// The flow map with what a configuration wraps around it.
+    ///
+    /// # Errors
+    /// A model that has none, and wrappers of denoisers.
+    pub fn flow_map(&self, config: &SampleConfig) -> Result<Arc<dyn FlowMap>> {
+        let Some(bare) = &self.learned.flow_map else { return Err(self.lacks(config)) };
+        config.wrap.iter().try_fold(Arc::clone(bare), |map, wrapper| match wrapper {
+            AnyWrapper::Clamp(clamp) => {
+                let bounds = clamp.bounds(&Around(self))?;
+                Ok(Arc::new(Clamped { inner: map, bounds }) as Arc<dyn FlowMap>)
+            }
+            other => Err(Error::of(
+                Kind::Unsupported,
+                format!("wrapper {} is for denoisers, and {} is a flow map: leave it out", other.kind(), self.name),
+            )),
+        })
     }
 
     /// This, with the classes of the classifier that a configuration steers it by, where it has none itself.

@@ -9,10 +9,7 @@ use stein::{
     Spacing, Weighting,
     codec::AnyCodecConfig,
     guidance::ScaleByLevel,
-    inverse::{
-        AnyMethod,
-        measurement::{BlurKernel, Mask},
-    },
+    inverse::measurement::{BlurKernel, Mask},
     names,
 };
 use stein_base::{
@@ -23,7 +20,7 @@ use stein_data::Source;
 use stein_metrics::AnyMetric;
 use stein_nn::{AdamWConfig, Decay, EmaConfig, EmbeddingConfig, NetworkConfig, NoiseNumber};
 
-use crate::{AnyFamily, Experiment, MeasurementConfig, Method, Task, device, evaluate::register_metrics};
+use crate::{AnyFamily, Experiment, MeasurementConfig, Method, Task, TaskMethod, device, evaluate::register_metrics};
 
 /// All that plays one role.
 #[derive(Debug, Clone)]
@@ -51,7 +48,7 @@ pub fn lists() -> Vec<List> {
     let list = |name, form: Form, flag, about| {
         let (kind, tagged, entries) = match form {
             Form::Choice(choice) => (choice.name, true, (choice.entries)()),
-            Form::Table(table) => (table.name, false, vec![Entry::new("adamw", &[], table.doc, (table.keys)())]),
+            Form::Table(table) => (table.name, true, kinds(&table)),
             _ => ("", false, device::entries()),
         };
         List { name, about, flag, kind, tagged, places: places.named(kind), entries }
@@ -86,10 +83,17 @@ pub fn lists() -> Vec<List> {
         list("measurements", MeasurementConfig::form(), None, "what is measured, in the task of `stein restore`"),
         list("masks", Mask::form(), None, "which places of a sample are known"),
         list("blur_kernels", BlurKernel::form(), None, "what pictures are blurred with"),
-        list("methods", AnyMethod::form(), Some("--method"), "what draws samples of what a measurement leaves open"),
+        list("methods", TaskMethod::form(), Some("--method"), "what draws samples of what a measurement leaves open"),
         list("metrics", AnyMetric::form(), Some("--metrics"), "what says how good samples are"),
         list("devices", Form::Plain("device"), Some("--device"), "what computes; a GPU is built in with --features"),
     ]
+}
+
+/// What a table may be by its key `kind`, one of some words: each with the other keys.
+fn kinds(table: &Table) -> Vec<Entry> {
+    let (kind, keys): (Vec<Key>, Vec<Key>) = (table.keys)().into_iter().partition(|key| key.name == "kind");
+    let of_kind = |entry: Entry| Entry { details: explain::text(table.doc), keys: keys.clone(), ..entry };
+    kind.iter().flat_map(|kind| words(&kind.form)).map(of_kind).collect()
 }
 
 /// The keys at which types are read.
@@ -283,6 +287,7 @@ fn shown(all: &[List], form: &Form) -> String {
 fn listed_in<'a>(all: &'a [List], form: &Form) -> Option<(&'a List, bool)> {
     match bare(form) {
         Form::List(form) => listed_in(all, form).map(|(list, _)| (list, true)),
+        Form::Table(table) => all.iter().find(|list| list.kind == table.name).map(|list| (list, false)),
         Form::Choice(choice) if choice.tagged => {
             // Samplers that predict are a part of all methods, which are listed.
             let entries = (choice.entries)();

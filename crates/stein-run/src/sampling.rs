@@ -43,7 +43,11 @@ impl Method {
         Self::with_settings(name, Table::new())
     }
 
-    fn with_settings(name: &str, table: Table) -> Result<Self> {
+    /// The one of this name, with settings.
+    ///
+    /// # Errors
+    /// As [`named`](Self::named), and settings that are none of it.
+    pub(crate) fn with_settings(name: &str, table: Table) -> Result<Self> {
         let alone = match explain::ours::<Self>(name).as_str() {
             MULTISTEP => Self::Multistep,
             GENERATE => Self::Generate,

@@ -98,7 +98,8 @@ fn the_reference_of_keys_is_the_one_in_the_documentation() {
         "docs/keys.md is out of date: run this test once with STEIN_WRITE_KEYS=1 and look at the change"
     );
     for (path, key) in Reached::by_experiments().keys {
-        assert!(text.contains(&format!("| `{}` | ", key.name)), "{path}");
+        // What a table is by its kind stands under headings.
+        assert!(key.name == "kind" || text.contains(&format!("| `{}` | ", key.name)), "{path}");
     }
 }
 

@@ -56,8 +56,8 @@ impl Job for SumOfSquares<'_> {
 /// With learning rate η, weight decay λ and step t, this is
 /// - Adam (Kingma and Ba, 2015, arXiv:1412.6980): keep = 1, first = η / (1 − β₁ᵗ), second = 1 / √(1 − β₂ᵗ);
 /// - AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101): the same with keep = 1 − η λ;
-/// - RAdam (Liu et al., 2020, arXiv:1908.03265): first = η r / (1 − β₁ᵗ) with its rectification r; while that is
-///   undefined, second = 0 and ε = 1, which is a step of gradient descent with momentum.
+/// - RAdam (Liu et al., 2020, arXiv:1908.03265): first = η r √(1 − β₂ᵗ) / (1 − β₁ᵗ) with its
+///   rectification r, second = 1; while r is undefined, second = 0 and ε = 1, which is a step of gradient descent with momentum.
 #[derive(Clone, Copy, Debug)]
 pub struct Update {
     /// The factor of the gradients, for clipping or for the mean over accumulated ones.

@@ -53,6 +53,7 @@ mod grid;
 pub mod guidance;
 pub mod inverse;
 mod kernel;
+pub mod level_search;
 mod levels;
 pub mod likelihood;
 mod network;

@@ -5,7 +5,9 @@ use burn::{
     tensor::{DType, Device, Tensor},
 };
 use stein::{Condition, Kind};
-use stein_nn::{Accumulated, AdamW, AdamWConfig, AnyNetwork, Decay, Ema, EmaConfig, RateConfig, Tensors, state};
+use stein_nn::{
+    Accumulated, AdamW, AdamWConfig, AnyNetwork, Decay, Ema, EmaConfig, OptimizerKind, RateConfig, Tensors, state,
+};
 
 use crate::{matrix, output, shaken, small_mlp, uniform, vector};
 
@@ -44,15 +46,21 @@ impl Pair {
     }
 }
 
-const CONFIG: AdamWConfig =
-    AdamWConfig { beta1: 0.8, beta2: 0.95, epsilon: 1e-4, weight_decay: 0.3, clip: Some(0.5), rectify: false };
+const CONFIG: AdamWConfig = AdamWConfig {
+    kind: OptimizerKind::Adamw,
+    beta1: 0.8,
+    beta2: 0.95,
+    epsilon: 1e-4,
+    weight_decay: 0.3,
+    clip: Some(0.5),
+};
 
 /// The same with the rectification of early steps.
-const RECTIFIED: AdamWConfig = AdamWConfig { rectify: true, ..CONFIG };
+const RECTIFIED: AdamWConfig = AdamWConfig { kind: OptimizerKind::Radam, ..CONFIG };
 
 /// The published algorithm on one list of numbers: new weights, and the norm of the gradient.
 fn reference(config: &AdamWConfig, [w, m, v]: [&mut [f64]; 3], t: i32, targets: &[f64], rate: f64) -> f64 {
-    let AdamWConfig { beta1, beta2, epsilon, weight_decay, clip, rectify } = *config;
+    let AdamWConfig { kind, beta1, beta2, epsilon, weight_decay, clip } = *config;
     let g: Vec<f64> = w.iter().zip(targets).map(|(w, target)| 3.0 * target * w * w).collect();
     let norm = g.iter().map(|g| g * g).sum::<f64>().sqrt();
     let factor = (clip.unwrap() / norm).min(1.0);
@@ -61,10 +69,12 @@ fn reference(config: &AdamWConfig, [w, m, v]: [&mut [f64]; 3], t: i32, targets: 
         m[i] = beta1 * m[i] + (1.0 - beta1) * g;
         v[i] = beta2 * v[i] + (1.0 - beta2) * g * g;
         let (mean, square) = (m[i] / (1.0 - beta1.powi(t)), v[i] / (1.0 - beta2.powi(t)));
-        let mut step = mean / (square.sqrt() + epsilon);
-        if rectify {
-            step = rectification(beta2, t).map_or(mean, |factor| factor * step);
-        }
+        let step = match kind {
+            OptimizerKind::Adamw => mean / (square.sqrt() + epsilon),
+            // ε is added before the bias is corrected.
+            OptimizerKind::Radam => rectification(beta2, t)
+                .map_or(mean, |factor| factor * mean * (1.0 - beta2.powi(t)).sqrt() / (v[i].sqrt() + epsilon)),
+        };
         w[i] -= rate * (step + weight_decay * w[i]);
     }
     norm
@@ -92,6 +102,67 @@ fn radam_is_the_published_algorithm() {
     // Betas near 1, whose distance from 1 is lost in f32.
     follows(&AdamWConfig { beta2: 0.9999, ..RECTIFIED }, 8);
     follows(&AdamWConfig { beta1: 0.9, beta2: 0.9999, ..CONFIG }, 8);
+}
+
+/// The weights of PyTorch 2.15's `torch.optim.RAdam` in double precision, which were the three of `w` at first, after the steps that
+/// are named.
+struct Torch {
+    config: AdamWConfig,
+    steps: [(u64, [f64; 3]); 4],
+}
+
+/// Three weights, trained by torch on Σ c w³/3 with c = 1, 0.3, −0.2.
+#[derive(Module, Debug)]
+struct Three {
+    w: Param<Tensor<1>>,
+}
+
+/// Of the first six steps with β₂ = 0.999, five are not rectified: ρ₅ = 4.99 and ρ₆ = 5.99.
+#[test]
+fn radam_is_pytorchs() {
+    let cases = [
+        Torch {
+            config: AdamWConfig { kind: OptimizerKind::Radam, weight_decay: 0.1, ..AdamWConfig::default() },
+            steps: [
+                (1, [0.485, -1.2671875, 2.03]),
+                (5, [0.42957773712322816, -1.3386667854626784, 2.155197618591898]),
+                (6, [0.4261691147456313, -1.3332737935366028, 2.1457226729899475]),
+                (12, [0.40048127517087284, -1.3075266442356905, 2.0959115643153625]),
+            ],
+        },
+        Torch {
+            config: AdamWConfig { kind: OptimizerKind::Radam, beta2: 0.99, epsilon: 1e-3, ..AdamWConfig::default() },
+            steps: [
+                (1, [0.4875, -1.2734375, 2.04]),
+                (5, [0.44073890668508364, -1.3721470392413482, 2.2090512111789766]),
+                (6, [0.43679997634977574, -1.3762320618670678, 2.2131514591185226]),
+                (12, [0.39535809576745745, -1.420292168780846, 2.25731269028953]),
+            ],
+        },
+    ];
+    let device = Device::flex().autodiff();
+    let numbers = |values: [f64; 3]| Tensor::<1>::from_data(values, (&device, DType::F64));
+    for Torch { config, steps } in cases {
+        let mut network = Three { w: Param::from_tensor(numbers([0.5, -1.25, 2.0])) };
+        let mut optimizer = AdamW::new(config.clone()).unwrap();
+        for t in 1..=12 {
+            let w = network.w.val();
+            let loss = (w.clone() * w.clone() * w * numbers([1.0 / 3.0, 0.1, -0.2 / 3.0])).sum();
+            let mut gradients = Accumulated::new();
+            gradients.add(&network, loss.backward());
+            network = optimizer.step(network, gradients, 0.05, None).0;
+            // A stop in the middle changes nothing.
+            if t == 7 {
+                optimizer = AdamW::restore(config.clone(), &network, &optimizer.tensors()).unwrap();
+            }
+            let Some((_, expected)) = steps.iter().find(|(step, _)| *step == t) else { continue };
+            let found: Vec<f64> = network.w.val().into_data().iter::<f64>().collect();
+            for (ours, theirs) in found.iter().zip(expected) {
+                // A few roundings of numbers near 1.
+                assert!((ours - theirs).abs() < 1e-13, "step {t}: {ours} for {theirs}");
+            }
+        }
+    }
 }
 
 fn follows(config: &AdamWConfig, steps: i32) {
@@ -162,6 +233,8 @@ fn constants_out_of_range_are_refused() {
     fails(AdamWConfig { weight_decay: -1.0, ..AdamWConfig::default() }, "weight_decay");
     fails(AdamWConfig { clip: Some(0.0), ..AdamWConfig::default() }, "clip");
     assert!(toml::from_str::<AdamWConfig>("beta3 = 0.9").is_err());
+    assert_eq!(toml::from_str::<AdamWConfig>("beta1 = 0.9").unwrap().kind, OptimizerKind::Adamw);
+    assert_eq!(toml::from_str::<AdamWConfig>("kind = \"radam\"").unwrap().kind, OptimizerKind::Radam);
     for config in [CONFIG, RECTIFIED] {
         assert_eq!(toml::from_str::<AdamWConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
     }

@@ -7,21 +7,22 @@ mod write;
 
 pub(crate) use observed::{gray_picture, in_state};
 pub use scores::Scores;
-pub use task::{MeasurementConfig, Range, Task, TaskSample};
+pub use task::{MeasurementConfig, Range, Task, TaskMethod, TaskSample};
 pub use write::restore_to;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use stein::{
-    AnySampler, AnySchedule, Condition, Denoiser, Heun, Kernel, Request, Result, Tensor, ensure,
-    inverse::{AnyMethod, restore as draw_posterior},
+    AnySampler, AnySchedule, Condition, Denoiser, FlowMap, Heun, Kernel, Request, Result, Tensor, ensure,
+    inverse::{AnyMethod, check_for_map, restore as draw_posterior, restore_by_map},
 };
 use stein_base::memory::ensure_fits;
 use stein_data::Split;
 
 use crate::{
-    Changes, Model, SampleConfig, Watch,
+    Changes, Method, Model, SampleConfig, Watch,
     draw::{Asking, in_batches},
+    family::lacks,
 };
 use observed::Measurements;
 
@@ -109,6 +110,12 @@ pub struct Restored {
     pub schedule: AnySchedule,
 }
 
+/// What draws, of what the model can do.
+enum By<'a> {
+    Denoiser(Arc<dyn Denoiser>, &'a AnyMethod),
+    FlowMap(Arc<dyn FlowMap>),
+}
+
 /// An inverse problem that was checked and can begin.
 pub(crate) struct Prepared<'a> {
     model: &'a Model,
@@ -117,7 +124,7 @@ pub(crate) struct Prepared<'a> {
     config: SampleConfig,
     schedule: AnySchedule,
     kernels: Vec<Kernel>,
-    denoiser: Arc<dyn Denoiser>,
+    by: By<'a>,
     /// Rows of states at a time, all particles of a sample together.
     batch: usize,
 }
@@ -128,14 +135,22 @@ impl<'a> Prepared<'a> {
         ensure!(options.n >= 1, "0 samples were asked for: give -n at least 1");
         let (config, schedule) = sampling(model, options)?;
         let kernels = config.grid.kernels(&*schedule)?;
-        let denoiser = model.denoiser(&config)?;
         let measurements = Measurements::of(model, &options.task.measurement, options)?;
-        let method = &options.task.method;
         // One row says all that a method can refuse.
-        method.check(&measurements.problem(std::iter::once(0))?)?;
+        let problem = measurements.problem(std::iter::once(0))?;
+        let (by, particles) = match &options.task.method {
+            TaskMethod::Denoiser(method) => {
+                method.check(&problem)?;
+                (By::Denoiser(model.denoiser(&config)?, method), method.particles())
+            }
+            TaskMethod::Consistency => {
+                check_for_map(&problem)?;
+                (By::FlowMap(model.flow_map(&config)?), 1)
+            }
+        };
         check_shown(model, &options.task)?;
-        let batch = (config.batch / method.particles()).max(1);
-        let rows = batch.min(measurements.count * options.n) * method.particles();
+        let batch = (config.batch / particles).max(1);
+        let rows = batch.min(measurements.count * options.n) * particles;
         let dim = model.subject.dim() as u128;
         // A step back keeps what the step forward made.
         let networks = model.sizes.iter().map(|size| size.sampling(rows)).fold(0, u128::saturating_add);
@@ -144,13 +159,13 @@ impl<'a> Prepared<'a> {
             &format!("restoring {rows} states at a time (sample.batch)"),
             networks.saturating_mul(3).saturating_add((rows as u128).saturating_mul(64 * dim)).saturating_add(kept),
         )?;
-        Ok(Self { model, options, measurements, config, schedule, kernels, denoiser, batch })
+        Ok(Self { model, options, measurements, config, schedule, kernels, by, batch })
     }
 
     /// Draws the samples.
     pub(crate) fn draw(self, watch: &mut dyn Watch) -> Result<Restored> {
-        let Self { model, options, measurements, config, schedule, kernels, denoiser, batch } = self;
-        let (n, method, subject) = (options.n, &options.task.method, &model.subject);
+        let Self { model, options, measurements, config, schedule, kernels, by, batch } = self;
+        let (n, subject) = (options.n, &model.subject);
         let all = measurements.count * n;
         let started = Instant::now();
         let (mut values, evaluations) =
@@ -176,14 +191,19 @@ impl<'a> Prepared<'a> {
                     dtype: model.dtype,
                     ..Request::new(rows.len(), subject.dim(), options.seed)
                 };
-                let asking = Asking { denoiser: &*denoiser, going };
-                draw_posterior(&asking, &*schedule, &kernels, &**method, &problem, &request, observe)
+                match &by {
+                    By::Denoiser(denoiser, method) => {
+                        let asking = Asking { denoiser: &**denoiser, going };
+                        draw_posterior(&asking, &*schedule, &kernels, &***method, &problem, &request, observe)
+                    }
+                    By::FlowMap(map) => restore_by_map(map, &*schedule, &kernels, &problem, &request, observe),
+                }
             })?;
         ensure!(
             Kind::NotFinite,
             values.iter().all(|value| value.is_finite()),
             "method {} gave numbers that are not finite: give it a smaller scale or more steps",
-            method.kind()
+            options.task.method.kind()
         );
         let seconds = started.elapsed().as_secs_f64();
         // What the method found is scored against the closed form before it is clipped.
@@ -222,7 +242,7 @@ pub fn restore(model: &Model, options: &RestoreOptions, watch: &mut dyn Watch) -
 
 /// Fails unless a model that is shown what was measured is asked for that by sampling it as it is, and no other model is.
 fn check_shown(model: &Model, task: &Task) -> Result<()> {
-    let sampled_as_it_is = matches!(task.method, AnyMethod::Conditional(_));
+    let sampled_as_it_is = matches!(task.method, TaskMethod::Denoiser(AnyMethod::Conditional(_)));
     let Some(shown) = &model.subject.shown else {
         ensure!(
             !sampled_as_it_is,
@@ -247,15 +267,20 @@ fn sampling(model: &Model, options: &RestoreOptions) -> Result<(SampleConfig, An
     let own = &model.sample;
     let config = SampleConfig {
         // The method takes the steps. Where they can start is asked of a sampler that needs signal, as methods do.
-        sampler: AnySampler::from(Heun::default()).into(),
+        sampler: match options.task.method {
+            TaskMethod::Denoiser(_) => AnySampler::from(Heun::default()).into(),
+            TaskMethod::Consistency => Method::Multistep,
+        },
         grid: of_task.grid.unwrap_or_else(|| own.grid.clone()),
         schedule: of_task.schedule.or_else(|| own.schedule.clone()),
         wrap: of_task.wrap.unwrap_or_else(|| own.wrap.clone()),
         batch: own.batch,
     };
     let (schedule, config) = config.with(&options.sampling)?.resolve(model.schedule.as_ref(), model.trained)?;
-    let Some(schedule) = schedule.filter(|_| model.learned.denoiser.is_some()) else {
-        return Err(model.lacks(&config));
+    let needed = options.task.method.needs();
+    let Some(schedule) = schedule.filter(|_| model.serves.contains(&needed)) else {
+        let by = format!("method {}", options.task.method.kind());
+        return Err(lacks(&model.name, &model.family, model.serves, needed, &by));
     };
     Ok((config, schedule))
 }

@@ -6,15 +6,18 @@ use serde::{Deserialize, Serialize};
 use stein::{
     AnySchedule, AnyWrapper, Error, Grid, Kind, Result,
     inverse::{AnyMeasurement, AnyMethod, Noise},
-    settings,
+    names, settings,
 };
 use stein_base::{
     Explain,
-    explain::{Choice, Form, Key},
+    explain::{self, Choice, Entry, Form, Key},
 };
 use toml::{Table, Value};
 
-use crate::experiment::{parse_toml, with_settings};
+use crate::{
+    Capability,
+    experiment::{parse_toml, with_settings},
+};
 
 /// In which range the pictures are that a measurement and its noise speak of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Explain)]
@@ -93,6 +96,107 @@ impl Explain for MeasurementConfig {
     }
 }
 
+/// How samples of what a measurement leaves open are drawn.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TaskMethod {
+    /// By a denoiser, level by level.
+    Denoiser(AnyMethod),
+    /// By a flow map, see [`restore_by_map`](stein::inverse::restore_by_map).
+    Consistency,
+}
+
+/// The name of the method that takes a flow map.
+const CONSISTENCY: &str = "consistency";
+
+impl TaskMethod {
+    /// The one of this name, with its default parameters.
+    ///
+    /// # Errors
+    /// An unknown name, answered with the known ones, nearest first.
+    pub fn named(name: &str) -> Result<Self> {
+        Self::with_settings(name, Table::new())
+    }
+
+    fn names() -> Vec<String> {
+        AnyMethod::names().into_iter().chain([CONSISTENCY.to_owned()]).collect()
+    }
+
+    fn with_settings(name: &str, table: Table) -> Result<Self> {
+        match explain::ours::<Self>(name).as_str() {
+            CONSISTENCY => match table.keys().next() {
+                Some(key) => Err(Error::new(format!(
+                    "method {CONSISTENCY} has no settings, and `{key}` was given: leave it out"
+                ))),
+                None => Ok(Self::Consistency),
+            },
+            name if AnyMethod::names().iter().any(|known| known == name) => {
+                AnyMethod::with_settings(name, table).map(Self::Denoiser)
+            }
+            name => Err(names::unknown("method", name, &Self::names())),
+        }
+    }
+
+    /// Its name.
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::Denoiser(method) => method.kind(),
+            Self::Consistency => CONSISTENCY,
+        }
+    }
+
+    /// What a model must be able to do for it.
+    pub fn needs(&self) -> Capability {
+        match self {
+            Self::Denoiser(_) => Capability::Denoiser,
+            Self::Consistency => Capability::FlowMap,
+        }
+    }
+}
+
+impl From<AnyMethod> for TaskMethod {
+    fn from(method: AnyMethod) -> Self {
+        Self::Denoiser(method)
+    }
+}
+
+impl Serialize for TaskMethod {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        match self {
+            Self::Denoiser(method) => method.serialize(to),
+            Self::Consistency => settings::tagged(CONSISTENCY, &Table::new(), to),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for TaskMethod {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        use serde::de::Error;
+        settings::take_kind("method", Value::deserialize(from)?, &Self::names())
+            .and_then(|(kind, table)| Self::with_settings(&kind, table))
+            .map_err(D::Error::custom)
+    }
+}
+
+impl Explain for TaskMethod {
+    fn form() -> Form {
+        Form::Choice(Choice {
+            name: "TaskMethod",
+            doc: "How samples of what a measurement leaves open are drawn.",
+            tagged: true,
+            entries: || {
+                let Form::Choice(methods) = AnyMethod::form() else { unreachable!("a registry is a choice") };
+                let consistency = Entry::new(
+                    CONSISTENCY,
+                    &["consistency_editing"],
+                    "Of a consistency function: carries the sample to the clean end, puts back what was measured, and noise takes it to the next level.",
+                    Vec::new(),
+                );
+                (methods.entries)().into_iter().chain([consistency]).collect()
+            },
+        })
+    }
+}
+
 /// How a model is sampled otherwise than it is by itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
@@ -103,7 +207,7 @@ pub struct TaskSample {
     /// The schedule; default the model's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<AnySchedule>,
-    /// What is wrapped around the denoiser; default what the model says.
+    /// What is wrapped around the model; default what it says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wrap: Option<Vec<AnyWrapper>>,
 }
@@ -121,7 +225,7 @@ pub struct Task {
     /// What was measured, with its noise.
     pub measurement: MeasurementConfig,
     /// How the posterior is drawn from.
-    pub method: AnyMethod,
+    pub method: TaskMethod,
     /// How the model is sampled otherwise than it is by itself.
     #[serde(default)]
     pub sample: TaskSample,

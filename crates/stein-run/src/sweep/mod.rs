@@ -3,6 +3,7 @@
 
 mod fits;
 mod report;
+mod search;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -14,13 +15,14 @@ use stein_metrics::{Better, Measured};
 use toml::Table;
 
 use crate::{
-    Changes, Classes, Error, EvaluateOptions, Event, Model, Of, Plan, SampleConfig, Watch, draw,
+    Changes, Classes, Error, EvaluateOptions, Event, Method, Model, Of, Plan, SampleConfig, Watch, draw,
     evaluate::{Compared, told},
     grids::{Grids, given, path_of},
 };
 
 use fits::Fits;
 use report::Output;
+use search::Searches;
 
 /// What is tried.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,8 +31,8 @@ pub struct SweepOptions {
     pub samplers: Vec<String>,
     /// The numbers of steps.
     pub steps: Vec<usize>,
-    /// The grids, by name; default the model's own. `optimized` is fitted to the model, see [`stein::optimized`], and kept beside
-    /// it, where `--grid optimized` finds it.
+    /// The grids, by name; default the model's own. `optimized` is fitted to the model, see [`stein::optimized`], or of a flow map
+    /// found by trying, see [`stein::level_search`], and kept beside it, where `--grid optimized` finds it.
     pub grids: Vec<String>,
     /// What else is changed for all.
     pub sampling: Changes,
@@ -84,8 +86,8 @@ pub struct Sweep {
 /// Most settings that are tried in one sweep.
 const MOST: usize = 10_000;
 
-/// The sampler and its settings in words such as `dpm_solver_pp{order=3}`.
-fn sampler(words: &str) -> Result<AnySampler> {
+/// The method and its settings in words such as `dpm_solver_pp{order=3}`.
+fn method(words: &str) -> Result<Method> {
     let (name, settings) = match words.split_once('{') {
         Some((name, rest)) => {
             let Some(inner) = rest.strip_suffix('}') else {
@@ -103,9 +105,15 @@ fn sampler(words: &str) -> Result<AnySampler> {
         .ok_or_else(|| {
             Error::new(format!("the settings of the sampler {words} are not of the form {{order=3, exact=true}}"))
         })?;
-    let sampler = AnySampler::with_settings(name.trim(), table).map_err(|error| error.at(words))?;
-    sampler.check()?;
-    Ok(sampler)
+    let method = Method::with_settings(name.trim(), table).map_err(|error| error.at(words))?;
+    match &method {
+        Method::Sampler(sampler) => sampler.check()?,
+        Method::Multistep => {}
+        Method::Generate => {
+            return Err(Error::new("a generator makes samples in one go, and there is nothing to sweep: leave it out"));
+        }
+    }
+    Ok(method)
 }
 
 /// Samplers with commas between them, which may also stand between the settings of one.
@@ -133,12 +141,10 @@ struct Setting {
     config: SampleConfig,
     /// Whether its levels are fitted.
     fitted: bool,
-    /// Whether it follows the probability-flow ODE.
-    ode: bool,
 }
 
-/// The settings to try, and the file where the levels of fitted grids are kept.
-fn settings(model: &Model, options: &SweepOptions, watch: &mut dyn Watch) -> Result<(Vec<Setting>, Option<PathBuf>)> {
+/// The settings to try, those with levels that are to be found on a grid in their place.
+fn settings(model: &Model, options: &SweepOptions) -> Result<Vec<Setting>> {
     ensure!(!options.samplers.is_empty(), "name the samplers to try, such as --samplers ddim,heun");
     ensure!(!options.steps.is_empty(), "give the numbers of steps to try, such as --steps 10,20,50");
     let base = model.sample.with(&options.sampling)?;
@@ -146,50 +152,56 @@ fn settings(model: &Model, options: &SweepOptions, watch: &mut dyn Watch) -> Res
         [] => vec![None],
         grids => grids.iter().cloned().map(Some).collect(),
     };
-    let fits_some = grids.iter().flatten().any(|grid| is_optimized(grid));
-    let path = model.file.as_deref().filter(|_| fits_some).map(path_of);
-    let mut kept = path.as_deref().map(Grids::read).transpose()?.unwrap_or_default();
-    let (mut settings, mut fits) = (Vec::new(), Fits::default());
+    let mut settings = Vec::new();
     for words in &options.samplers {
-        let sampler = sampler(words)?;
+        let method = method(words)?;
         for grid in &grids {
             // One that chooses its own steps is tried once.
-            let steps: Vec<Option<usize>> = match sampler.adaptive() {
+            let steps: Vec<Option<usize>> = match method.adaptive() {
                 true => vec![None],
                 false => options.steps.iter().copied().map(Some).collect(),
             };
             for steps in steps {
-                let config = SampleConfig { sampler: sampler.clone().into(), ..base.clone() };
-                let fitted = grid.as_deref().is_some_and(is_optimized) && !sampler.adaptive();
-                let mut config = config.with(&Changes { grid: grid.clone(), steps, ..Changes::default() })?;
-                if fitted {
-                    let most = options.steps.iter().copied().max().unwrap_or(1);
-                    let levels = fits.levels(model, &config, &sampler, most, watch)?;
-                    kept.add(&config, levels.clone());
-                    config.grid = given(levels);
-                }
-                Plan::new(model, 1, 0, &Classes::Default, &config, false).map_err(|error| error.at(words))?;
-                settings.push(Setting {
-                    sampler: words.clone(),
-                    grid: grid.clone(),
-                    config,
-                    fitted,
-                    ode: sampler.order().is_some(),
-                });
+                let config = SampleConfig { sampler: method.clone(), ..base.clone() };
+                let fitted = grid.as_deref().is_some_and(is_optimized) && !method.adaptive();
+                let config = config.with(&Changes { grid: grid.clone(), steps, ..Changes::default() })?;
+                let planned = if fitted { search::spread(&config) } else { config.clone() };
+                Plan::new(model, 1, 0, &Classes::Default, &planned, false).map_err(|error| error.at(words))?;
+                settings.push(Setting { sampler: words.clone(), grid: grid.clone(), config, fitted });
             }
         }
     }
     ensure!(settings.len() <= MOST, "{} settings are too many for one sweep: give fewer", settings.len());
-    let Some(path) = path else { return Ok((settings, None)) };
+    Ok(settings)
+}
+
+/// Finds the levels of the settings that are fitted, and keeps them beside the model: the file.
+fn fit(model: &Model, settings: &mut [Setting], compared: &Compared, watch: &mut dyn Watch) -> Result<Option<PathBuf>> {
+    if !settings.iter().any(|setting| setting.fitted) {
+        return Ok(None);
+    }
+    let path = model.file.as_deref().map(path_of);
+    let mut kept = path.as_deref().map(Grids::read).transpose()?.unwrap_or_default();
+    let fitted = settings.iter().filter(|setting| setting.fitted);
+    let most = fitted.map(|setting| setting.config.grid.steps).max().unwrap_or(1);
+    let (mut fits, mut searches) = (Fits::default(), Searches::default());
+    for Setting { config, .. } in settings.iter_mut().filter(|setting| setting.fitted) {
+        let levels = match &config.sampler {
+            Method::Sampler(sampler) => fits.levels(model, config, sampler, most, watch)?,
+            _ => searches.levels(model, config, compared, watch)?,
+        };
+        kept.add(config, levels.clone());
+        config.grid = given(levels, config.grid.clean);
+    }
+    let Some(path) = path else { return Ok(None) };
     // The levels are worth having where they cannot be kept too, as beside a model that may not be written to.
-    let written = match kept.write(&path) {
-        Ok(()) => Some(path),
+    match kept.write(&path) {
+        Ok(()) => Ok(Some(path)),
         Err(error) => {
             watch.event(Event::Note(&format!("the levels of fitted grids are not kept: {error}")));
-            None
+            Ok(None)
         }
-    };
-    Ok((settings, written))
+    }
 }
 
 /// Whether a grid of this name is fitted to the model.
@@ -218,16 +230,18 @@ pub fn sweep(of: &Of, options: &SweepOptions, watch: &mut dyn Watch) -> Result<S
     }
     let output = options.output.as_deref().map(|path| Output::new(path, model, options.force)).transpose()?;
     let mut compared = Compared::of(of, &asked)?;
-    let (settings, grids) = settings(model, options, watch)?;
+    let mut settings = settings(model, options)?;
     compared.keep(watch)?;
+    let grids = fit(model, &mut settings, &compared, watch)?;
     let metrics =
         compared.metrics().iter().map(|metric| (metric.kind().to_owned(), metric.better())).collect::<Vec<_>>();
     let mut truths = Truths::default();
     let mut tried = Vec::new();
     let mut about = Vec::new();
     let count = settings.len();
-    for (i, Setting { sampler, grid, config, fitted, ode }) in settings.into_iter().enumerate() {
-        let on_ode = exact && ode;
+    for (i, Setting { sampler, grid, config, fitted }) in settings.into_iter().enumerate() {
+        let follows = matches!(&config.sampler, Method::Sampler(sampler) if sampler.order().is_some());
+        let on_ode = exact && follows;
         let mut drawn: Vec<f32> = Vec::new();
         let mut seen = |values: &[f32], _: Option<&[u32]>| {
             if on_ode {

@@ -1,17 +1,24 @@
 //! Weights of other libraries: into a checkpoint that samples, out again, and every way a source can be bad.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
-use stein::{AnySchedule, Device, TensorData};
+use stein::{AnySchedule, Device, Spacing, TensorData};
 use stein_nn::{
     AdmConfig, NcsnppConfig, NetworkConfig, Tensors, Unet2dConfig, UnetConfig,
     import::{self, Kind, Published, Role, Setting, Source},
     read_tensors, state, write_tensors,
 };
-use stein_run::{Changes, Classes, ImportOptions, Model, SampleConfig, Silent, draw, export, import, prepare};
+use stein_run::{
+    Changes, Classes, CodeOptions, DataChoice, EditOptions, EvaluateOptions, ImportOptions, Interpolation, Model, Of,
+    RestoreOptions, SampleConfig, Silent, Streams, SweepOptions, Task, draw, edit, export, import, interpolate,
+    prepare, restore, sweep,
+};
 
 /// A `UNet2DModel` of eight channels.
 pub fn unet() -> Value {
@@ -139,17 +146,23 @@ fn what_diffusers_cannot_say_is_not_exported() {
     assert!(period.contains("max_period of 10000"), "{period}");
 }
 
-#[test]
-fn consistency_functions_are_sampled_by_multistep_alone() {
-    let source = folder(&unet(), &weights());
+/// The file of a consistency function of pictures of 8 x 8, with random weights.
+fn consistency_function(source: &Path) -> PathBuf {
     let scheduler = json!({
         "_class_name": "CMStochasticIterativeScheduler", "num_train_timesteps": 40, "sigma_min": 0.002,
         "sigma_max": 80.0, "sigma_data": 0.5, "rho": 7.0, "clip_denoised": true
     });
-    fs::write(source.path().join("scheduler_config.json"), scheduler.to_string()).unwrap();
-    let checkpoint = source.path().join("model.safetensors");
-    let (told, _) = import(&ImportOptions { output: Some(checkpoint.clone()), ..options(source.path()) }).unwrap();
+    fs::write(source.join("scheduler_config.json"), scheduler.to_string()).unwrap();
+    let checkpoint = source.join("model.safetensors");
+    let (told, _) = import(&ImportOptions { output: Some(checkpoint.clone()), ..options(source) }).unwrap();
     assert!(told.contains("end of the trajectory"), "{told}");
+    checkpoint
+}
+
+#[test]
+fn consistency_functions_are_sampled_by_multistep_alone() {
+    let source = folder(&unet(), &weights());
+    let checkpoint = consistency_function(source.path());
     let model = Model::open(checkpoint.display().to_string(), &Device::flex()).unwrap();
     let two = "sample.grid.spacing={kind=\"given\", noise=[80.0, 1.38, 0.002]}".to_owned();
     for (config, evaluations) in [
@@ -178,6 +191,145 @@ fn consistency_functions_are_sampled_by_multistep_alone() {
         denoiser.sample.with(&Changes { sampler: Some(String::from("multistep")), ..Changes::default() }).unwrap();
     let refused = draw(&denoiser, 1, 0, &Classes::Default, &multistep, &mut Silent).unwrap_err().to_string();
     assert!(refused.contains("is a denoiser"), "{refused}");
+}
+
+/// How far apart two lists of numbers are anywhere.
+fn apart(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn consistency_functions_restore_and_edit_with_known_pixels_kept() {
+    let source = folder(&unet(), &weights());
+    let model = Model::open(consistency_function(source.path()).display().to_string(), &Device::flex()).unwrap();
+    let photos = source.path().join("photos");
+    fs::create_dir(&photos).unwrap();
+    for i in 0..3u32 {
+        let pixel = |x: u32, y: u32| image::Luma([(37 * x + 91 * y + 53 * i + x * y * y) as u8]);
+        image::GrayImage::from_fn(8, 8, pixel).save(photos.join(format!("{i}.png"))).unwrap();
+    }
+    let photos = photos.display().to_string();
+    let inpaint =
+        "measurement = { kind = \"inpaint\", mask = { kind = \"rows\" } }\nmethod = { kind = \"consistency\" }";
+    let asked = |task: &str, steps: usize| RestoreOptions {
+        simulate: true,
+        inputs: Some(3),
+        n: 2,
+        sampling: Changes { steps: Some(steps), ..Changes::default() },
+        ..RestoreOptions::new(Task::parse(task, &[]).unwrap(), photos.clone())
+    };
+    let found = restore(&model, &asked(inpaint, 3), &mut Silent).unwrap();
+    assert_eq!((found.values.len(), found.evaluations), (3 * 2 * 64, 3));
+    let truth = found.truth.unwrap();
+    let known = |picture: &[f32]| picture.chunks(16).flat_map(|rows| rows[..8].to_vec()).collect::<Vec<f32>>();
+    for (i, sample) in found.values.chunks(64).enumerate() {
+        let truth = &truth[i / 2 * 64..][..64];
+        // From pictures to states from −1 to 1 and back, in f32.
+        assert!(apart(&known(sample), &known(truth)) < 1e-6 && apart(sample, truth) > 0.1);
+    }
+    // All pixels with noise: one evaluation takes it away.
+    let noisy = "measurement = { kind = \"identity\", noise = 0.1 }\nmethod = { kind = \"consistency\" }";
+    assert_eq!(restore(&model, &asked(noisy, 1), &mut Silent).unwrap().evaluations, 1);
+
+    let edited = |steps: usize, strength: f64| {
+        let sampling = Changes { steps: Some(steps), ..Changes::default() };
+        edit(
+            &model,
+            &EditOptions { strength, inputs: Some(2), sampling, ..EditOptions::new(photos.clone()) },
+            &mut Silent,
+        )
+    };
+    let little = edited(8, 0.25).unwrap();
+    assert_eq!((little.values.len(), little.evaluations), (2 * 64, 2));
+    assert!(edited(1, 0.5).unwrap_err().to_string().contains("--strength 1"));
+    let mask = source.path().join("mask.png");
+    let upper = image::GrayImage::from_fn(8, 8, |_, y| image::Luma([if y < 4 { 0 } else { 255 }]));
+    upper.save(&mask).unwrap();
+    let sampling = Changes { steps: Some(2), ..Changes::default() };
+    let masked = EditOptions { mask: Some(mask), strength: 1.0, sampling, ..EditOptions::new(photos.clone()) };
+    let half = edit(&model, &EditOptions { inputs: Some(1), ..masked }, &mut Silent).unwrap();
+    assert!(apart(&half.values[..32], &half.before[..32]) < 1e-6 && apart(&half.values, &half.before) > 0.1);
+
+    let denoiser = inpaint.replace("consistency", "ddnm");
+    let refused = restore(&model, &asked(&denoiser, 3), &mut Silent).unwrap_err().to_string();
+    assert!(refused.contains("method ddnm needs a denoiser") && refused.contains("is a flow map"), "{refused}");
+    let noise = inpaint.replace("} }", "}, noise = 0.1 }");
+    let refused = restore(&model, &asked(&noise, 3), &mut Silent).unwrap_err().to_string();
+    assert!(refused.contains("noise included"), "{refused}");
+    fs::remove_file(source.path().join("scheduler_config.json")).unwrap();
+    let checkpoint = source.path().join("denoiser.safetensors");
+    import(&ImportOptions { output: Some(checkpoint.clone()), ..options(source.path()) }).unwrap();
+    let model = Model::open(checkpoint.display().to_string(), &Device::flex()).unwrap();
+    let refused = restore(&model, &asked(inpaint, 3), &mut Silent).unwrap_err().to_string();
+    assert!(refused.contains("method consistency needs a flow map") && refused.contains("is a denoiser"), "{refused}");
+}
+
+#[test]
+fn a_sweep_finds_levels_of_a_consistency_function_and_keeps_them() {
+    let source = folder(&unet(), &weights());
+    let checkpoint = consistency_function(source.path());
+    let model = || Model::open(checkpoint.display().to_string(), &Device::flex()).unwrap();
+    let asked = SweepOptions {
+        samplers: vec!["multistep".into()],
+        steps: vec![1, 2, 3],
+        grids: vec!["karras".into(), "optimized".into()],
+        sampling: Changes::default(),
+        evaluate: EvaluateOptions {
+            against: Some("digits".into()),
+            n: Some(20),
+            metrics: vec!["sliced_wasserstein".into()],
+            ..EvaluateOptions::default()
+        },
+        output: None,
+        force: false,
+    };
+    let found = sweep(&Of::Model(Box::new(model())), &asked, &mut Silent).unwrap();
+    let counts: Vec<usize> = found.tried.iter().map(|tried| tried.evaluations).collect();
+    assert_eq!(counts, [1, 2, 3, 1, 2, 3]);
+    let [one, two, three] = [3, 4, 5].map(|i| found.tried[i].levels.clone().unwrap());
+    // Greedy: the more levels begin with the fewer, and all end where the trajectories do.
+    assert!(one == [80.0, 0.002] && two.len() == 3 && three.len() == 4, "{one:?} {two:?} {three:?}");
+    assert!(three[..2] == two[..2] && two[2] == 0.002 && three[3] == 0.002, "{two:?} {three:?}");
+    // One step leaves nothing to find, and is measured on the same samples, up to the rounding of listed levels.
+    let [named, listed] = [0, 3].map(|i| found.tried[i].measured[0].value);
+    assert!((named - listed).abs() < 1e-4 * named, "{named} {listed}");
+    let model = model();
+    let optimized = Changes { grid: Some("optimized".into()), steps: Some(2), ..Changes::default() };
+    let config = model.sample.with(&optimized).unwrap();
+    let drawn = draw(&model, 2, 0, &Classes::Default, &config, &mut Silent).unwrap();
+    assert_eq!(drawn.summary.config.grid.spacing, Spacing::Given { noise: two });
+    let four = Changes { steps: Some(4), ..optimized };
+    let unknown = draw(&model, 2, 0, &Classes::Default, &model.sample.with(&four).unwrap(), &mut Silent);
+    let unknown = unknown.unwrap_err().to_string();
+    assert!(unknown.contains("--samplers 'multistep' --steps 4 --grids optimized"), "{unknown}");
+    for (method, says) in [("generate", "nothing to sweep"), ("heun", "needs a denoiser")] {
+        let asked = SweepOptions { samplers: vec![method.into()], ..asked.clone() };
+        let refused = sweep(&Of::Model(Box::new(model.clone())), &asked, &mut Silent).unwrap_err().to_string();
+        assert!(refused.contains(says), "{refused}");
+    }
+}
+
+#[test]
+fn between_samples_of_a_consistency_function_lie_those_of_mixed_noise() {
+    let source = folder(&unet(), &weights());
+    let model = Model::open(consistency_function(source.path()).display().to_string(), &Device::flex()).unwrap();
+    let output = source.path().join("between.npy");
+    let between = Interpolation {
+        pairs: vec![(0, 2)],
+        steps: 3,
+        linear: false,
+        temperature: 1.0,
+        streams: Some(Streams { seed: 4, class: None }),
+    };
+    interpolate(&output, &model, &DataChoice::default(), &between, &CodeOptions::default(), &mut Silent).unwrap();
+    let (shape, values) = stein_data::read_array(&output).unwrap();
+    assert_eq!(shape, [1, 3, 8, 8, 1]);
+    let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
+    let ends = draw(&model, 3, 4, &Classes::Default, &model.sample, &mut Silent).unwrap().values;
+    // The cosine of π/2 is a rounding from 0, which the noise of the start, 80, enlarges.
+    assert!(apart(&values[..64], &ends[..64]) < 1e-6 && apart(&values[128..], &ends[128..]) < 1e-4);
+    assert!(apart(&values[64..128], &ends[..64]) > 1e-3);
 }
 
 /// What a `UNet2DModel` beside a scheduler's file is sampled on.

@@ -18,7 +18,10 @@ use std::{
     sync::atomic::AtomicBool,
 };
 
-use stein::{AnySampler, Kind, Result, inverse::Conditional};
+use stein::{
+    AnySampler, Kind, Result,
+    inverse::{AnyMethod, Conditional},
+};
 use stein_nn::Checkpoint;
 use stein_run::{
     AnyFamily, Changes, Classes, EditOptions, Experiment, Format, Method, Model, Output, RestoreOptions, RunDir,
@@ -336,7 +339,8 @@ fn every_small_experiment_trains_a_step_at_full_size_and_samples() {
             None => draw(&model, 2, 0, &Classes::Default, &model.sample, &mut Silent).unwrap().values,
             // It draws of what was measured.
             Some(shown) => {
-                let (measurement, method) = (shown.measurement.clone(), Conditional::default().into());
+                let method = AnyMethod::from(Conditional::default()).into();
+                let measurement = shown.measurement.clone();
                 let task = Task { measurement, method, sample: TaskSample::default() };
                 let options = RestoreOptions::new(task, experiment.data.source.kind());
                 let options = RestoreOptions { simulate: true, inputs: Some(2), n: 1, ..options };

@@ -36,6 +36,19 @@ impl Edit {
         let taken = (self.strength * steps as f64 - 1e-9).ceil() as usize;
         Ok(&kernels[steps - taken.min(steps)..])
     }
+
+    /// Fails unless a mask is of the rows.
+    pub(super) fn check_mask(&self) -> Result<()> {
+        let [rows, dim] = self.rows.dims();
+        if let Some(mask) = &self.mask {
+            let [masks, width] = mask.dims();
+            ensure!(
+                width == dim && (masks == rows || masks == 1),
+                "a mask of {masks} rows of {width} numbers is none for {rows} rows of {dim}: give one of each row, or one of all"
+            );
+        }
+        Ok(())
+    }
 }
 
 /// Rows edited by a sampler; row i depends on the seed, its number and its picture alone.
@@ -66,14 +79,7 @@ pub fn edit(
     observe: &mut dyn FnMut(&Progress) -> Result<()>,
 ) -> Result<Sampled> {
     let levels = what.levels(kernels)?;
-    let [rows, dim] = what.rows.dims();
-    if let Some(mask) = &what.mask {
-        let [masks, width] = mask.dims();
-        ensure!(
-            width == dim && (masks == rows || masks == 1),
-            "a mask of {masks} rows of {width} numbers is none for {rows} rows of {dim}: give one of each row, or one of all"
-        );
-    }
+    what.check_mask()?;
     // The noise of the start, and what is put back, are of one draw: what stays is noised as the whole is.
     let noise = normal_like(&request.keys(), Purpose::Prior, 0, &what.rows);
     let start = noised(&what.rows, &noise, &levels[0]);
@@ -84,7 +90,8 @@ pub fn edit(
     sample_from(start, denoiser, schedule, levels, &keeping, request, observe)
 }
 
-fn noised(rows: &Tensor<2>, noise: &Tensor<2>, at: &Kernel) -> Tensor<2> {
+/// Rows at a level, with this noise.
+pub(super) fn noised(rows: &Tensor<2>, noise: &Tensor<2>, at: &Kernel) -> Tensor<2> {
     rows.clone().mul_scalar(at.alpha) + noise.clone().mul_scalar(at.sigma)
 }
 

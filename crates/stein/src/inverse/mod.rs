@@ -1,8 +1,8 @@
 //! Inverse problems: samples of p(x_0 | y) where y = A(x_0) + noise was measured, by a denoiser of p(x_0) that knows nothing of A.
 //!
 //! A [`measurement`] of a file becomes an [`Operator`] for samples of some shape; an operator, the noise and what was measured
-//! are a [`Problem`]; a [`method`] draws from its posterior, and [`restore`] runs it. For a prior whose posterior is known the
-//! answer can be looked at:
+//! are a [`Problem`]; a [`method`] draws from its posterior, and [`restore`] runs it. A flow map, which is no denoiser, has a
+//! way of its own, [`restore_by_map`]. For a prior whose posterior is known the answer can be looked at:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -21,6 +21,7 @@
 //! # Ok::<(), stein::Error>(())
 //! ```
 
+mod by_map;
 mod edit;
 pub mod measurement;
 pub mod method;
@@ -28,6 +29,7 @@ mod operator;
 mod problem;
 mod shown;
 
+pub use by_map::{check_for_map, edit_by_map, restore_by_map};
 pub use edit::{Edit, edit};
 pub use measurement::{AnyMeasurement, Measurement};
 pub use method::{
@@ -65,13 +67,7 @@ pub fn restore(
     observe: &mut dyn FnMut(&Progress) -> Result<()>,
 ) -> Result<Sampled> {
     method.check(problem)?;
-    let (inputs, rows) = (problem.operator.inputs(), problem.rows());
-    ensure!(
-        (rows, inputs) == (request.rows, request.dim),
-        "there are {rows} measurements of samples of {inputs} numbers, and {} samples of {} are asked for",
-        request.rows,
-        request.dim
-    );
+    check_sizes(problem, request)?;
     ensure!(kernels.len() >= 2, "a grid of {} level(s) has no step: give it at least two levels", kernels.len());
     ensure!(
         kernels[0].alpha > 0.0,
@@ -80,7 +76,7 @@ pub fn restore(
     );
     // Every particle is a row with noise of its own.
     let particles = method.particles();
-    let places: Vec<usize> = (0..rows).flat_map(|row| std::iter::repeat_n(row, particles)).collect();
+    let places: Vec<usize> = (0..problem.rows()).flat_map(|row| std::iter::repeat_n(row, particles)).collect();
     let problem = problem.select(&places);
     let request = Request {
         first: request.first * particles as u64,
@@ -100,6 +96,18 @@ pub fn restore(
         eval.arrived(&x, &pair[1])?;
     }
     Ok(Sampled { x: running.finish(x)?, evaluations: counted.calls.load(Ordering::Relaxed) })
+}
+
+/// Fails unless there is a measurement for each sample, and they are of one size.
+fn check_sizes(problem: &Problem, request: &Request) -> Result<()> {
+    let (inputs, rows) = (problem.operator.inputs(), problem.rows());
+    ensure!(
+        (rows, inputs) == (request.rows, request.dim),
+        "there are {rows} measurements of samples of {inputs} numbers, and {} samples of {} are asked for",
+        request.rows,
+        request.dim
+    );
+    Ok(())
 }
 
 /// A denoiser that counts its calls, whoever makes them.
