@@ -87,8 +87,7 @@ fn experiment(folder: &Path, schedule: &str, form: &str, objective: &str, teache
         "#,
         table.display()
     );
-    let sets: Vec<String> = std::env::var("FM_SET").unwrap_or_default().split_whitespace().map(String::from).collect();
-    Experiment::parse(&text, &sets).unwrap()
+    Experiment::parse(&text, &[]).unwrap()
 }
 
 /// The root-mean-square error of the map from the noisiest level to the end, over the quantiles of the prior.
@@ -107,82 +106,78 @@ fn error(learned: &Learned, schedule: &dyn Schedule) -> f64 {
 
 const EDM: &str = r#"{ kind = "edm", sigma_min = 0.01, sigma_max = 10.0 }"#;
 
+/// Trains, and fails unless the map from the noisiest level is within 0.05 of the exact one, a tenth of the data's spread.
+///
+/// On the line a norm is an absolute value, and what is found by its slope a median: metrics and tangents are normalized by so much that
+/// they are nearly squares. In hundreds of dimensions norms hardly vary, and the published constants do as well.
+fn learns(schedule: &str, form: &str, objective: &str, teacher: bool, steps: u32) {
+    let folder = tempfile::tempdir().unwrap();
+    let experiment = experiment(folder.path(), schedule, form, objective, teacher, steps);
+    let prepared = prepare(&experiment, &options(folder.path().join("run"), false)).unwrap();
+    let trained = train(prepared, &mut Silent).unwrap();
+    let error = error(&trained.model.learned, &**experiment.family.schedule().unwrap());
+    println!("{objective}: {error:.4}");
+    assert!(error < 0.05, "{objective}: off by {error}");
+}
+
+const SHIFTED: &str = r#"{ kind = "edm_shifted", sigma_data = 0.5 }"#;
+const UNSHIFTED: &str = r#"{ kind = "edm", sigma_data = 0.5 }"#;
+const STRAIGHT: (&str, &str) = (r#"{ kind = "rectified" }"#, r#"{ kind = "mean_velocity" }"#);
+
 #[test]
-fn every_objective_learns_the_quantile_map() {
-    let shifted = r#"{ kind = "edm_shifted", sigma_data = 0.5 }"#;
-    let edm = r#"{ kind = "edm", sigma_data = 0.5 }"#;
-    let trig = r#"{ kind = "trig_flow", sigma_data = 0.5 }"#;
-    let straight = r#"{ kind = "mean_velocity" }"#;
-    let all = [
-        (EDM, shifted, r#"{ kind = "distillation", points = { kind = "fixed", count = 18 } }"#, true, 2000),
-        (
-            EDM,
-            shifted,
-            r#"{ kind = "training", points = { kind = "progressive", first = 4, last = 40 }, target = { kind = "own" } }"#,
-            false,
-            3000,
-        ),
-        (
-            EDM,
-            shifted,
-            r#"{ kind = "improved_training", points = { kind = "doubling", first = 5, last = 40 }, mean = -0.5, std = 1.5, metric = { kind = "pseudo_huber", c = 1.0 } }"#,
-            false,
-            3000,
-        ),
-        (
-            EDM,
-            edm,
-            r#"{ kind = "easy_tuning", c = 1.0, levels = { kind = "log_normal", mean = -0.5, std = 1.5 } }"#,
-            false,
-            3000,
-        ),
-        (
-            EDM,
-            trig,
-            r#"{ kind = "continuous", c = 10.0, warmup = 200, levels = { kind = "log_normal", mean = -0.5, std = 1.5 } }"#,
-            true,
-            2000,
-        ),
-        (
-            EDM,
-            edm,
-            r#"{ kind = "continuous", velocity = "data", c = 10.0, warmup = 200, levels = { kind = "log_normal", mean = -0.5, std = 1.5 } }"#,
-            false,
-            3000,
-        ),
-        (
-            r#"{ kind = "rectified" }"#,
-            straight,
-            r#"{ kind = "mean_flow", power = 0.0, times = { mean = 0.0, std = 2.0, apart = 0.5 } }"#,
-            false,
-            3000,
-        ),
-        (r#"{ kind = "rectified" }"#, straight, r#"{ kind = "shortcut" }"#, false, 3000),
-        (EDM, r#"{ kind = "trajectory", sigma_data = 0.5 }"#, r#"{ kind = "trajectory" }"#, true, 3000),
-    ];
-    let mut faults = Vec::new();
-    for (schedule, form, objective, teacher, mut steps) in all {
-        if let Ok(only) = std::env::var("FM_ONLY") {
-            if !objective.contains(&only) {
-                continue;
-            }
-        }
-        let o = std::env::var("FM_OBJ").unwrap_or(objective.to_string());
-        let objective = &o[..];
-        if let Ok(n) = std::env::var("FM_STEPS") {
-            steps = n.parse().unwrap();
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let experiment = experiment(folder.path(), schedule, form, objective, teacher, steps);
-        let since = std::time::Instant::now();
-        let prepared = prepare(&experiment, &options(folder.path().join("run"), false)).unwrap();
-        let trained = train(prepared, &mut Silent).unwrap();
-        let error = error(&trained.model.learned, &**experiment.family.schedule().unwrap());
-        let line = format!("{objective}: {error:.4} in {:.1} s", since.elapsed().as_secs_f64());
-        println!("{line}");
-        if error > 0.05 {
-            faults.push(line);
-        }
-    }
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
+fn distillation_learns_the_quantile_map() {
+    learns(EDM, SHIFTED, r#"{ kind = "distillation", target = { kind = "following", decay = 0.5 } }"#, true, 2000);
+}
+
+#[test]
+fn training_learns_the_quantile_map() {
+    let points = r#"points = { kind = "progressive", first = 4, last = 40 }"#;
+    let target = r#"target = { kind = "adaptive", start = 0.9, first = 4 }"#;
+    learns(EDM, SHIFTED, &format!(r#"{{ kind = "training", {points}, {target} }}"#), false, 3000);
+}
+
+#[test]
+fn improved_training_learns_the_quantile_map() {
+    let points = r#"points = { kind = "doubling", first = 5, last = 40 }"#;
+    let rest = r#"mean = -0.5, std = 1.5, metric = { kind = "pseudo_huber", c = 1.0 }"#;
+    learns(EDM, SHIFTED, &format!(r#"{{ kind = "improved_training", {points}, {rest} }}"#), false, 3000);
+}
+
+#[test]
+fn easy_tuning_learns_the_quantile_map() {
+    let levels = r#"levels = { kind = "log_normal", mean = -0.5, std = 1.5 }"#;
+    learns(EDM, UNSHIFTED, &format!(r#"{{ kind = "easy_tuning", c = 1.0, {levels} }}"#), false, 3000);
+}
+
+#[test]
+fn continuous_distillation_learns_the_quantile_map() {
+    let levels = r#"levels = { kind = "log_normal", mean = -0.5, std = 1.5 }"#;
+    let form = r#"{ kind = "trig_flow", sigma_data = 0.5 }"#;
+    learns(EDM, form, &format!(r#"{{ kind = "continuous", c = 1.0, warmup = 200, {levels} }}"#), true, 3000);
+}
+
+#[test]
+fn continuous_training_learns_the_quantile_map() {
+    let levels = r#"levels = { kind = "log_normal", mean = -0.5, std = 1.5 }"#;
+    let objective = format!(r#"{{ kind = "continuous", velocity = "data", learned_weight = false, c = 10.0, warmup = 200, {levels} }}"#);
+    learns(EDM, UNSHIFTED, &objective, false, 9000);
+}
+
+#[test]
+fn mean_flow_learns_the_quantile_map() {
+    let (schedule, form) = STRAIGHT;
+    let times = "times = { mean = 0.0, std = 2.0, apart = 0.75 }";
+    learns(schedule, form, &format!(r#"{{ kind = "mean_flow", power = 0.0, {times} }}"#), false, 6000);
+}
+
+#[test]
+fn shortcuts_learn_the_quantile_map() {
+    let (schedule, form) = STRAIGHT;
+    learns(schedule, form, r#"{ kind = "shortcut" }"#, false, 3000);
+}
+
+#[test]
+fn trajectories_learn_the_quantile_map() {
+    let form = r#"{ kind = "trajectory", sigma_data = 0.5 }"#;
+    learns(EDM, form, r#"{ kind = "trajectory" }"#, true, 3000);
 }
