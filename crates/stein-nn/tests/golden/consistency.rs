@@ -1,5 +1,5 @@
 //! Consistency losses, their gradients and samples through published networks against those of the published code: distillation and
-//! training (openai/consistency_models), improved training (formulas of the paper) and easy tuning (locuslab/ect).
+//! training, progressive distillation (openai/consistency_models), improved training (formulas of the paper) and easy tuning (locuslab/ect).
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 use stein::{
     AnySchedule, Condition, Context, Dual, Edm, Examples, FlowMap, Grid, Kernel, Keys, Levels, MapForm, MapNetwork,
     MapSettings, Network, NoiseInput, Precondition, Preconditioned, Request, Schedule,
-    consistency::{Easy, Improved, Maps, Metric, Pair, PairWeighting, Shrink, Solver},
+    consistency::{Easy, Halves, Improved, Maps, Metric, Pair, PairWeighting, Shrink, Solver},
     guidance::Clamped,
     noise::Source,
     rows::{self, host},
@@ -126,17 +126,38 @@ fn distillation_and_training() {
     let mut compared = 0;
     for case in stored.config["losses"].as_array().unwrap() {
         let (name, kind) = (case["name"].as_str().unwrap(), case["kind"].as_str().unwrap());
-        // Progressive distillation has a family of its own, and l2 after scaling pictures to 32 x 32 is not among the metrics.
-        if kind == "pd" || case["loss_norm"] == "l2-32" {
+        // l2 after scaling pictures to 32 x 32 is not among the metrics.
+        if case["loss_norm"] == "l2-32" {
             continue;
         }
-        let table = levels(case["num_scales"].as_u64().unwrap() as usize);
+        let count = case["num_scales"].as_u64().unwrap() as usize;
+        let table = levels(if kind == "pd" { 2 * count + 1 } else { count });
         let index: Vec<usize> =
             case["indices"].as_array().unwrap().iter().map(|i| i.as_u64().unwrap() as usize).collect();
-        let from: Vec<Kernel> = index.iter().map(|&i| table[i]).collect();
-        let to: Vec<Kernel> = index.iter().map(|&i| table[i + 1]).collect();
         let given = Condition::classes(stored.io[&format!("{name}.y")].iter::<i64>().map(|class| class as u32));
         let (x0, eps) = (stored.rows(&format!("{name}.x_start")), stored.rows(&format!("{name}.noise")));
+        let metric = if case["loss_norm"] == "l1" { Metric::L1 {} } else { Metric::L2 {} };
+        let weighting = match case["weight_schedule"].as_str().unwrap() {
+            "uniform" => PairWeighting::Unit {},
+            "karras" => PairWeighting::Edm { sigma_data: 0.5 },
+            "snr" => PairWeighting::Snr {},
+            "snr+1" => PairWeighting::SnrPlusOne {},
+            other => panic!("{other} is compared nowhere"),
+        };
+        if kind == "pd" {
+            let at = |half: usize| index.iter().map(|&i| table[2 * i + half]).collect();
+            let halves = Halves { from: at(0), middle: at(1), to: at(2) };
+            let keys = Keys::range(0, 0, 2);
+            let examples = Examples::new(&x0, &given, &keys);
+            let halving = Preconditioned::new(&of_student as &dyn Network, plain, Edm::default().into()).unwrap();
+            let losses = halves.losses(&halving, &teacher, &examples, &eps, None, (metric, weighting)).unwrap().losses;
+            close(&host(&losses), &stored.numbers(&format!("{name}.loss_f64")), 1e-9, name);
+            stored.check_gradients(name, &student.gradients(&losses.mean().backward()));
+            compared += 1;
+            continue;
+        }
+        let from: Vec<Kernel> = index.iter().map(|&i| table[i]).collect();
+        let to: Vec<Kernel> = index.iter().map(|&i| table[i + 1]).collect();
         let pair = match kind {
             "ct" => Pair::of_data(&x0, &eps, from, to),
             _ => {
@@ -144,19 +165,12 @@ fn distillation_and_training() {
                 Pair::of_teacher(&x0, &eps, from, to, &teacher, solver, &given).unwrap()
             }
         };
-        let metric = if case["loss_norm"] == "l1" { Metric::L1 {} } else { Metric::L2 {} };
-        let weighting = match case["weight_schedule"].as_str().unwrap() {
-            "uniform" => PairWeighting::Unit {},
-            "karras" => PairWeighting::Edm { sigma_data: 0.5 },
-            "snr" => PairWeighting::Snr {},
-            other => panic!("{other} is compared nowhere"),
-        };
         let losses = pair.losses(&maps, metric, weighting, &given, None).unwrap();
         close(&host(&losses), &stored.numbers(&format!("{name}.loss_f64")), 1e-9, name);
         stored.check_gradients(name, &student.gradients(&losses.mean().backward()));
         compared += 1;
     }
-    assert_eq!(compared, 5);
+    assert_eq!(compared, 8);
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use stein::{
-    AnySchedule, Edm, Error, Examples, MapForm, MapNetwork, MapSettings, Network, NoiseInput, Result, Tensor,
+    AnySchedule, Edm, Error, Examples, Kind, MapForm, MapNetwork, MapSettings, Network, NoiseInput, Precondition,
+    Result, Tensor,
     consistency::{AnyMapObjective, Maps, Target},
     ensure,
 };
@@ -15,7 +16,9 @@ use stein_nn::{MlpConfig, NetworkConfig, NetworkSize};
 
 use super::{
     AnyFamily, Batch, Capability, DIFFUSION_NETWORK, Family, Follows, Learned, Learner, Learners, Make, Networks,
-    Teacher, hide_classes,
+    Teacher,
+    diffusion::same_surroundings,
+    hide_classes,
     uncertainty::{self, UNCERTAINTY},
 };
 
@@ -118,20 +121,16 @@ impl Family for ConsistencyModel {
     }
 
     fn starts_from(&self, other: &AnyFamily) -> Result<Vec<(&'static str, &'static str)>> {
-        let AnyFamily::Diffusion(theirs) = other else { return Ok(vec![(NETWORK, NETWORK)]) };
-        let own = match self.form {
-            MapForm::EdmShifted { sigma_data } | MapForm::Edm { sigma_data } => Some(sigma_data),
-            _ => None,
+        if matches!(other, AnyFamily::ConsistencyModel(_)) {
+            return Ok(vec![(NETWORK, NETWORK)]);
+        }
+        let (MapForm::EdmShifted { sigma_data } | MapForm::Edm { sigma_data }) = self.form else {
+            return Err(Error::of(
+                Kind::Mismatch,
+                "the weights of a denoiser mean something else in a map of this form: set family.form to edm or edm_shifted, or begin fresh",
+            ));
         };
-        let fits = own.is_some_and(|sigma_data| {
-            theirs.precondition()
-                == (stein::Precondition { noise_input: self.noise_input, ..stein::Precondition::edm(sigma_data) })
-        });
-        ensure!(
-            fits,
-            "the weights of this denoiser mean something else in a map of this form: begin with those of a model of prediction and input \
-             scale edm, with family.form = edm or edm_shifted and the sigma_data and noise_input of that model"
-        );
+        same_surroundings(other, &Precondition { noise_input: self.noise_input, ..Precondition::edm(sigma_data) })?;
         Ok(vec![(NETWORK, DIFFUSION_NETWORK)])
     }
 

@@ -11,7 +11,9 @@ use stein::{
 use stein_base::Explain;
 use stein_nn::{AnyNetwork, Beside, MlpConfig, NetworkConfig, NetworkSize};
 
-use super::{Batch, Capability, Family, Learned, Learner, Learners, Make, Networks, hide_classes, uncertainty};
+use super::{
+    AnyFamily, Batch, Capability, Family, Learned, Learner, Learners, Make, Networks, hide_classes, uncertainty,
+};
 
 /// The name of the learner whose network is used in the end.
 pub(crate) const NETWORK: &str = "denoiser";
@@ -65,6 +67,23 @@ impl Diffusion {
     pub fn precondition(&self) -> Precondition {
         Precondition { prediction: self.prediction, input_scale: self.input_scale, noise_input: self.noise_input }
     }
+}
+
+/// Fails unless a model is a denoiser with these surroundings, so that its weights mean the same in another with them.
+pub(super) fn same_surroundings(other: &AnyFamily, own: &Precondition) -> Result<()> {
+    let fits = match other {
+        AnyFamily::Diffusion(theirs) => theirs.precondition() == *own,
+        AnyFamily::ProgressiveDistillation(theirs) => theirs.precondition() == *own,
+        _ => false,
+    };
+    ensure!(
+        Kind::Mismatch,
+        fits,
+        "the weights of this model, of the family {}, mean something else here: begin with those of a denoiser with the same prediction, \
+         input scale, noise input and sigma_data",
+        other.kind()
+    );
+    Ok(())
 }
 
 /// Levels at which the held-out loss is told.

@@ -6,6 +6,8 @@
 mod classifier;
 mod consistency;
 mod diffusion;
+mod distribution_matching;
+mod progressive;
 mod teacher;
 mod uncertainty;
 
@@ -15,6 +17,8 @@ pub use consistency::ConsistencyModel;
 pub(crate) use consistency::NETWORK as CONSISTENCY_NETWORK;
 pub use diffusion::Diffusion;
 pub(crate) use diffusion::NETWORK as DIFFUSION_NETWORK;
+pub use distribution_matching::DistributionMatching;
+pub use progressive::ProgressiveDistillation;
 pub use teacher::Teacher;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -115,6 +119,10 @@ registry! {
         "diffusion" | "score_matching" => Diffusion,
         /// A flow map: a consistency model, from any level to the clean end in one evaluation, or a map between any two levels.
         "consistency" | "consistency_model" | "flow_map" => ConsistencyModel,
+        /// A denoiser that learns to make ever fewer steps, each stage from the one before (Salimans and Ho 2022).
+        "progressive_distillation" | "pd" => ProgressiveDistillation,
+        /// A generator of one step, moved by the difference of two scores (Yin et al. 2024), without a discriminator.
+        "distribution_matching" | "dmd" => DistributionMatching,
         /// A classifier of pictures, clean or at any level of noise: features that are compared, and what guides a denoiser to a class.
         "classifier" => ClassifierModel,
     }

@@ -159,7 +159,9 @@ fn continuous_distillation_learns_the_quantile_map() {
 #[test]
 fn continuous_training_learns_the_quantile_map() {
     let levels = r#"levels = { kind = "log_normal", mean = -0.5, std = 1.5 }"#;
-    let objective = format!(r#"{{ kind = "continuous", velocity = "data", learned_weight = false, c = 10.0, warmup = 200, {levels} }}"#);
+    let objective = format!(
+        r#"{{ kind = "continuous", velocity = "data", learned_weight = false, c = 10.0, warmup = 200, {levels} }}"#
+    );
     learns(EDM, UNSHIFTED, &objective, false, 9000);
 }
 

@@ -4,16 +4,19 @@
 //! down the trajectory through x_t, which a teacher's ODE step finds ([`Distillation`]) or the example itself stands for
 //! ([`Training`], [`Improved`], [`Easy`]); continuous ones let the step go to zero, where a Jacobian-vector product takes the place of the
 //! difference ([`Continuous`], [`MeanFlow`]); and maps between any two levels are held to carry in one step where two steps lead
-//! ([`Shortcut`], [`Trajectory`]).
+//! ([`Shortcut`], [`Trajectory`]). The baselines they are compared with are here too: progressive distillation ([`Halves`]) and
+//! [`distribution_matching`].
 
 mod continuous;
 mod curriculum;
 mod distillation;
+mod distribution_matching;
 mod easy;
 mod improved;
 mod mean_flow;
 mod metric;
 mod pair;
+mod progressive;
 mod shortcut;
 mod training;
 mod trajectory;
@@ -21,11 +24,13 @@ mod trajectory;
 pub use continuous::{Continuous, Tangent, Velocity};
 pub use curriculum::{Points, Target};
 pub use distillation::Distillation;
+pub use distribution_matching::distribution_matching;
 pub use easy::{Easy, Shrink};
 pub use improved::Improved;
 pub use mean_flow::{MeanFlow, PairOfTimes};
 pub use metric::{Metric, PairWeighting};
 pub use pair::{Pair, Solver};
+pub use progressive::{Halves, Halving};
 pub use shortcut::Shortcut;
 pub use training::Training;
 pub use trajectory::Trajectory;

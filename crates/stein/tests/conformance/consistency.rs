@@ -8,8 +8,8 @@ use stein::{
     AnySchedule, Condition, Context, Dual, Edm, Grid, Kernel, Keys, Levels, MapForm, MapNetwork, MapSettings, Network,
     NoiseInput, Rectified, Result, Schedule, Tensor,
     consistency::{
-        Easy, Improved, Maps, MeanFlow, Metric, Pair, PairOfTimes, PairWeighting, Points, Shrink, Solver, Tangent,
-        Target,
+        Easy, Halving, Improved, Maps, MeanFlow, Metric, Pair, PairOfTimes, PairWeighting, Points, Shrink, Solver,
+        Tangent, Target,
     },
     exact::{Exact, GaussianMixture, MixtureFile},
     rows::{self, host},
@@ -321,6 +321,12 @@ fn curricula_and_levels_are_the_published_ones() {
             // Stored in single precision where it is a setting.
             assert_close(target.decay(found).unwrap(), ema, 1e-7, format!("mu({step})"));
         }
+    }
+    let of = &values["halving"];
+    let number = |key: &str| of[key].as_u64().unwrap();
+    let halving = Halving { first: number("start_scales") as usize, stage: number("distill_steps_per_iter") };
+    for (step, wanted) in numbers(&of["at"]).iter().zip(numbers(&of["scales"])) {
+        assert_eq!(halving.at(*step as u64) as f64, wanted, "steps at {step}");
     }
     for of in values["doubling"].as_array().unwrap() {
         let count = |key: &str| of[key].as_u64().unwrap();
