@@ -121,6 +121,9 @@ pub fn cast<M: Module>(module: M, kind: DType) -> M {
 /// # Panics
 /// If the other is of another architecture.
 pub fn follow<M: Module>(network: M, other: &M, decay: f64) -> M {
+    if decay == 1.0 {
+        return network;
+    }
     let mut others = flat(other);
     map(network, |name, weight| {
         let (_, other) = others.remove(name).expect("a network follows one of its own architecture");

@@ -1,9 +1,15 @@
 //! Flow maps of every kind, trained on a mixture on the line, where the map is known: it is the quantile map.
 
-use std::{fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use stein::{Condition, Kernel, Schedule, rows};
-use stein_run::{Experiment, Learned, Silent, prepare, train};
+use stein_nn::{Checkpoint, LearnerState};
+use stein_run::{Event, Experiment, Learned, RunDir, Silent, Start, TrainOptions, Watch, prepare, train};
 
 use crate::options;
 
@@ -182,4 +188,173 @@ fn shortcuts_learn_the_quantile_map() {
 fn trajectories_learn_the_quantile_map() {
     let form = r#"{ kind = "trajectory", sigma_data = 0.5 }"#;
     learns(EDM, form, r#"{ kind = "trajectory" }"#, true, 3000);
+}
+
+/// The small run of this folder's tests with another family in place of diffusion.
+fn other(family: &str, settings: &[&str]) -> Experiment {
+    let (before, rest) = crate::TINY.split_once("[family]").unwrap();
+    let (_, after) = rest.split_once("[train]").unwrap();
+    let sample = if family.contains("progressive") { "ddim" } else { "multistep" };
+    let after = after.replace(r#"kind = "heun""#, &format!(r#"kind = "{sample}""#));
+    let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
+    Experiment::parse(&format!("{before}[family]\n{family}\n[train]\n{after}"), &settings).unwrap()
+}
+
+const NETWORK: &str = r#"
+    schedule = { kind = "edm" }
+    noise_input = { kind = "quarter_log_noise" }
+    network = { kind = "mlp", hidden = 16, blocks = 1, embedding_dim = 8 }
+"#;
+
+fn distilled(teacher: &Path, settings: &[&str]) -> Experiment {
+    let family = format!(
+        r#"kind = "consistency"
+        form = {{ kind = "edm", sigma_data = 0.5 }}
+        objective = {{ kind = "distillation", target = {{ kind = "following", decay = 0.5 }} }}
+        teacher = {{ model = "{}" }}
+        {NETWORK}"#,
+        teacher.display()
+    );
+    other(&family, settings)
+}
+
+fn learners(run: &Path) -> BTreeMap<String, LearnerState> {
+    Checkpoint::read(&RunDir::open(run).unwrap().latest().unwrap()).unwrap().learners
+}
+
+/// Of every family with a teacher, a target or a schedule of stages.
+#[test]
+fn students_go_on_bit_for_bit_and_begin_with_the_teachers_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    crate::run(&crate::tiny(&[]), &at("teacher"), false).unwrap();
+    let matching = format!(
+        "kind = \"distribution_matching\"\nsigma_data = 0.5\nlevels = {{ kind = \"log_normal\" }}\nupdates = 2\nteacher = {{ model = \"{}\" }}\n{NETWORK}",
+        at("teacher").display()
+    );
+    let continuous = "family.objective={kind=\"continuous\", warmup=6}";
+    let students = [
+        ("following", distilled(&at("teacher"), &[])),
+        ("continuous", distilled(&at("teacher"), &[continuous])),
+        ("matching", other(&matching, &[])),
+    ];
+    for (name, whole) in students {
+        let (one, two) = (at(&format!("{name}-whole")), at(&format!("{name}-parts")));
+        crate::run(&whole, &one, false).unwrap();
+        // The same curriculum: what is stopped was to take as many steps.
+        let mut stop = StopAt(AtomicU64::new(0), 6);
+        let stopped = train(prepare(&whole, &options(two.clone(), false)).unwrap(), &mut stop).unwrap();
+        assert!(stopped.stopped && stopped.step == 6, "{name} stopped at {}", stopped.step);
+        crate::run(&whole, &two, true).unwrap();
+        assert!(learners(&one) == learners(&two), "{name}: weights, averages or optimizers differ");
+    }
+    // Before its first step a student is its teacher, and so is its target.
+    let fresh = at("fresh");
+    prepare(&distilled(&at("teacher"), &[]), &options(fresh.clone(), false)).unwrap();
+    let (student, teacher) = (learners(&fresh), learners(&at("teacher")));
+    let average = teacher["denoiser"].average.as_ref().unwrap();
+    assert!(&student["consistency"].weights == average && &student["target"].weights == average);
+    // Afterwards the target is on its way, neither here nor there.
+    let after = learners(&at("following-whole"));
+    assert!(after["target"].weights != after["consistency"].weights && &after["target"].weights != average);
+    assert!(after["target"].average.is_none(), "a target has no average of its own");
+}
+
+/// Stops after some steps.
+struct StopAt(AtomicU64, u64);
+
+impl Watch for StopAt {
+    fn event(&mut self, event: Event<'_>) {
+        if let Event::Trained { step, .. } = event {
+            self.0.store(step, Ordering::Relaxed);
+        }
+    }
+
+    fn going(&self) -> stein::Result<()> {
+        if self.0.load(Ordering::Relaxed) >= self.1 { Err(stein::Error::stopped()) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn a_halved_student_is_the_teacher_of_the_next_stage() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    crate::run(&crate::tiny(&[]), &at("teacher"), false).unwrap();
+    let family = format!(
+        r#"kind = "progressive_distillation"
+        prediction = {{ kind = "edm", sigma_data = 0.5 }}
+        input_scale = {{ kind = "unit_variance", sigma_data = 0.5 }}
+        halving = {{ first = 8, stage = 4 }}
+        {NETWORK}"#
+    );
+    let start = Start::From(at("teacher").display().to_string());
+    let experiment = other(&family, &["train.checkpoint_every=1", "train.keep=20"]);
+    let to = TrainOptions { start, ..options(at("student"), false) };
+    train(prepare(&experiment, &to).unwrap(), &mut Silent).unwrap();
+    let run = RunDir::open(&at("student")).unwrap();
+    let learner =
+        |step: u64, name: &str| Checkpoint::read(&run.checkpoint_path(step)).unwrap().learners[name].weights.clone();
+    for boundary in [4, 8] {
+        assert!(learner(boundary, "teacher") == learner(boundary, "denoiser"), "after step {boundary}");
+        assert!(learner(boundary - 1, "teacher") != learner(boundary, "teacher"), "the stage before {boundary}");
+        assert!(learner(boundary + 1, "teacher") == learner(boundary, "teacher"), "the stage after {boundary}");
+    }
+}
+
+#[test]
+fn teachers_and_settings_that_do_not_fit_are_refused_in_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let plain = crate::tiny(&[]);
+    prepare(&plain, &options(at("teacher"), false)).unwrap();
+    prepare(&crate::tiny(&["data.conditional=false"]), &options(at("free"), false)).unwrap();
+    prepare(&crate::tiny(&["data.codec=[]"]), &options(at("raw"), false)).unwrap();
+    let short = "family.schedule={kind=\"edm\", sigma_max=10.0}";
+    prepare(&crate::tiny(&[short]), &options(at("short"), false)).unwrap();
+    prepare(&crate::tiny(&["family.network.hidden=24"]), &options(at("wide"), false)).unwrap();
+    let digits = "data={source={kind=\"digits\"}, codec=[{kind=\"symmetric\"}], conditional=true}";
+    prepare(&crate::tiny(&[digits]), &options(at("digits"), false)).unwrap();
+    prepare(&distilled(&at("teacher"), &[]), &options(at("student"), false)).unwrap();
+    let mut count = 0;
+    let mut refused = |teacher: &str, settings: &[&str], part: &str| {
+        count += 1;
+        let out = options(at(&format!("none{count}")), false);
+        let sentence = prepare(&distilled(&at(teacher), settings), &out).err().expect(part).to_string();
+        assert!(sentence.contains(part) && sentence.lines().count() == 1, "{sentence} does not say {part}");
+    };
+    refused("nowhere", &[], "there is no model at");
+    refused("student", &[], "needs a denoiser");
+    refused("digits", &[], "take a teacher of the same data");
+    refused("free", &[], "no classes");
+    refused("raw", &[], "data.codec");
+    refused("short", &[], "levels that the teacher knows");
+    refused("wide", &[], "family.teacher.start = false");
+    refused("teacher", &["family.form.sigma_data=0.7"], "same prediction");
+    refused("teacher", &["family.form={kind=\"trig_flow\", sigma_data=0.5}"], "edm or edm_shifted");
+    // What is wrong in the file itself.
+    let parsed = |settings: &[&str]| {
+        let text = distilled(&at("teacher"), &[]).to_toml();
+        let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
+        Experiment::parse(&text, &settings).and_then(|it| prepare(&it, &options(at("none"), false)).map(drop))
+    };
+    for (settings, part) in [
+        (&["family.objective={kind=\"training\"}"][..], "follows no teacher"),
+        (&["family.objective={kind=\"mean_flow\"}"], "mean_velocity"),
+        (&["family.objective.points={kind=\"fixed\", count=1}"], "from 2"),
+        (&["family.objective={kind=\"continuous\", c=0.0}"], "c is 0"),
+        (&["family.form={kind=\"trajectory\", sigma_data=0.5}"], "logarithm is infinite"),
+        (&["family.form={kind=\"mean_velocity\"}"], "rectified"),
+        (&["sample.grid.spacing={kind=\"given\", noise=[1.0, 2.0]}"], "fall"),
+    ] {
+        let sentence = parsed(settings).expect_err(part).to_string();
+        assert!(sentence.contains(part) && sentence.lines().count() == 1, "{sentence} does not say {part}");
+    }
+    let alone = distilled(&at("teacher"), &[]).to_toml();
+    let alone: String = alone.lines().filter(|line| !line.contains("model =")).collect::<Vec<_>>().join("\n");
+    let alone = alone.replace("[family.teacher]", "");
+    let sentence = Experiment::parse(&alone.replace("start = true", ""), &[])
+        .and_then(|it| prepare(&it, &options(at("none"), false)).map(drop))
+        .expect_err("a student without a teacher")
+        .to_string();
+    assert!(sentence.contains("family.teacher.model"), "{sentence}");
 }
