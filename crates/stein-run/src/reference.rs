@@ -5,9 +5,10 @@
 use std::fmt::Write as _;
 
 use stein::{
-    AnyObjective, AnySchedule, AnyWrapper, InputScale, LevelDistribution, LevelList, NoiseInput, Prediction, Result,
-    Spacing, Weighting,
+    AnyObjective, AnySchedule, AnyWrapper, InputScale, LevelDistribution, LevelList, MapForm, NoiseInput, Prediction,
+    Result, Spacing, Weighting,
     codec::AnyCodecConfig,
+    consistency::{AnyMapObjective, Metric, PairWeighting, Points, Shrink, Target},
     guidance::ScaleByLevel,
     inverse::measurement::{BlurKernel, Mask},
     names,
@@ -73,6 +74,13 @@ pub fn lists() -> Vec<List> {
         list("objectives", AnyObjective::form(), None, "what is minimized"),
         list("level_distributions", LevelDistribution::form(), None, "which levels are trained on, how often"),
         list("weightings", Weighting::form(), None, "what the loss weighs at a level"),
+        list("forms", MapForm::form(), None, "how the output of a network makes a flow map, and where that leads"),
+        list("map_objectives", AnyMapObjective::form(), None, "what is minimized so that a flow map is learned"),
+        list("points", Points::form(), None, "into how many levels trajectories are cut as training goes on"),
+        list("targets", Target::form(), None, "whose weights a flow map is compared with"),
+        list("distances", Metric::form(), None, "how far two images of a flow map are apart"),
+        list("pair_weightings", PairWeighting::form(), None, "what two neighbors on a trajectory count"),
+        list("shrinks", Shrink::form(), None, "by how much steps of easy consistency tuning shrink with the level"),
         list("optimizers", AdamWConfig::form(), None, "how gradients change weights"),
         list("rate_decays", Decay::form(), None, "how the learning rate falls"),
         list("averages", EmaConfig::form(), None, "the average of the weights, which is what is sampled"),

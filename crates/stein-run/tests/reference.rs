@@ -4,8 +4,12 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use serde::{Serialize, de::DeserializeOwned};
 use stein::{
-    AnySchedule, AnyWrapper, InputScale, LevelDistribution, LevelList, NoiseInput, Prediction, Spacing, Weighting,
-    codec::AnyCodecConfig, guidance::ScaleByLevel, names, settings,
+    AnySchedule, AnyWrapper, InputScale, LevelDistribution, LevelList, MapForm, NoiseInput, Prediction, Spacing,
+    Weighting,
+    codec::AnyCodecConfig,
+    consistency::{AnyMapObjective, Metric, PairWeighting, Points, Shrink, Target},
+    guidance::ScaleByLevel,
+    names, settings,
 };
 use stein_base::{
     Explain,
@@ -162,6 +166,13 @@ fn listed_defaults_are_those_of_reading() {
     defaults_are_real::<NoiseInput>();
     defaults_are_real::<LevelDistribution>();
     defaults_are_real::<Weighting>();
+    defaults_are_real::<MapForm>();
+    defaults_are_real::<AnyMapObjective>();
+    defaults_are_real::<Points>();
+    defaults_are_real::<Target>();
+    defaults_are_real::<Metric>();
+    defaults_are_real::<PairWeighting>();
+    defaults_are_real::<Shrink>();
     defaults_are_real::<EmbeddingConfig>();
     defaults_are_real::<NoiseNumber>();
     defaults_are_real::<AdamWConfig>();
@@ -292,6 +303,12 @@ fn every_alias_is_read() {
     aliases_are_read::<Prediction>();
     aliases_are_read::<LevelDistribution>();
     aliases_are_read::<Weighting>();
+    aliases_are_read::<MapForm>();
+    aliases_are_read::<AnyMapObjective>();
+    aliases_are_read::<Target>();
+    aliases_are_read::<Metric>();
+    aliases_are_read::<PairWeighting>();
+    aliases_are_read::<Shrink>();
     aliases_are_read::<Decay>();
     aliases_are_read::<EmaConfig>();
 }

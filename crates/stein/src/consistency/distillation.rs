@@ -11,7 +11,7 @@ use crate::{AnySchedule, Examples, MapSettings, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Distillation {
-    /// The number of levels; default 18.
+    /// The number of levels; default fixed, 18.
     pub points: Points,
     /// The teacher's step; default `heun`.
     pub solver: Solver,

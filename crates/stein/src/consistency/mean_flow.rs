@@ -73,7 +73,7 @@ pub struct MeanFlow {
     pub power: f64,
     /// What is added to the squared error in it, ε; above 0 and at most 1e6, default 0.01.
     pub epsilon: f64,
-    /// ω; from 0 to 1e3, default 1 (no guidance).
+    /// ω, of which 1 is no guidance; from 0 to 1e3, default 1.
     pub omega: f64,
     /// κ, from 0 to below 1; default 0.
     pub kappa: f64,

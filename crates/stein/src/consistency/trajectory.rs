@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Trajectory {
-    /// The number of levels; default 18.
+    /// The number of levels; default fixed, 18.
     pub points: Points,
     /// The teacher's step; default `heun`.
     pub solver: Solver,
