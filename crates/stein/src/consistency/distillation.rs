@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use super::{MapObjective, Maps, Metric, Pair, PairWeighting, Points, RowLosses, Solver, Target, ensure_leads, pair};
+use super::{MapObjective, Maps, Metric, Pair, PairWeighting, Points, RowLosses, Solver, Target, check_pairs, pair};
 use crate::{AnySchedule, Examples, MapSettings, Result};
 
 /// Consistency distillation.
@@ -38,11 +38,7 @@ impl Default for Distillation {
 
 impl MapObjective for Distillation {
     fn check(&self, map: &MapSettings, _: &AnySchedule) -> Result<()> {
-        ensure_leads("distillation", map, false)?;
-        self.points.check()?;
-        self.metric.check()?;
-        self.weighting.check()?;
-        self.target.check()
+        check_pairs("distillation", map, &self.points, (&self.metric, &self.weighting, &self.target))
     }
 
     fn needs_teacher(&self) -> bool {

@@ -133,6 +133,20 @@ registry! {
     }
 }
 
+/// Fails unless what objectives on pairs of neighbors share is in its ranges, and the map leads to the end.
+fn check_pairs(
+    objective: &str,
+    map: &MapSettings,
+    points: &Points,
+    (metric, weighting, target): (&Metric, &PairWeighting, &Target),
+) -> Result<()> {
+    ensure_leads(objective, map, false)?;
+    points.check()?;
+    metric.check()?;
+    weighting.check()?;
+    target.check()
+}
+
 /// Fails unless the map leads to the end alone (`anywhere` false), or between any two levels.
 fn ensure_leads(objective: &str, map: &MapSettings, anywhere: bool) -> Result<()> {
     let (own, needed) = if anywhere {

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use super::{MapObjective, Maps, Metric, Pair, PairWeighting, Points, RowLosses, Target, ensure_leads, pair};
+use super::{MapObjective, Maps, Metric, Pair, PairWeighting, Points, RowLosses, Target, check_pairs, pair};
 use crate::{AnySchedule, Examples, MapSettings, Result};
 
 /// Consistency training.
@@ -35,11 +35,7 @@ impl Default for Training {
 
 impl MapObjective for Training {
     fn check(&self, map: &MapSettings, _: &AnySchedule) -> Result<()> {
-        ensure_leads("training", map, false)?;
-        self.points.check()?;
-        self.metric.check()?;
-        self.weighting.check()?;
-        self.target.check()
+        check_pairs("training", map, &self.points, (&self.metric, &self.weighting, &self.target))
     }
 
     fn target(&self) -> Target {

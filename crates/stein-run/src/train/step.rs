@@ -1,0 +1,112 @@
+//! One step: the gradient of every learner in its turn, the optimizer's move, and targets that follow.
+
+use std::ops::Range;
+
+use burn::module::Module;
+use stein::{Condition, Device, Error, Keys, Result};
+use stein_nn::{Accumulated, AnyNetwork, on_tapes, state};
+
+use super::{Part, Prepared};
+use crate::{
+    Watch,
+    family::{Batch, Learners},
+};
+
+impl Prepared {
+    /// What the learners see in the turn of one of them: its network trainable, the others constants.
+    fn turn(&self, turn: usize) -> Vec<AnyNetwork> {
+        let network = |(i, part): (usize, &Part)| if i == turn { part.network.clone() } else { part.network.valid() };
+        self.parts.iter().enumerate().map(network).collect()
+    }
+
+    /// The gradient of one learner's loss on a batch, and the loss; `None` where the learner rests. The watch can end the first
+    /// turn, before which nothing has changed.
+    fn gradient(
+        &self,
+        turn: usize,
+        batches: &[stein_data::Batch],
+        watch: &dyn Watch,
+    ) -> Result<Option<(Accumulated, f64)>> {
+        let device = self.device.clone().autodiff();
+        let mut gradients = Accumulated::new();
+        let (mut loss, mut counted) = (0.0, 0);
+        for batch in batches {
+            if turn == 0 {
+                watch.going()?;
+            }
+            let count = batch.index.len();
+            let tapes = on_tapes(self.turn(turn), count, |networks, rows| {
+                let names = self.parts.iter().map(|part| part.name.clone());
+                let networks = names.zip(networks).collect();
+                let learners = Learners { networks, averages: &self.averages, teacher: self.teacher.as_deref() };
+                let name = &self.parts[turn].name;
+                let term = self.experiment.family.loss(name, &learners, &self.batch(batch, rows, &device)?)?;
+                let Some(term) = term else { return Ok(None) };
+                let backward = term.backward();
+                Ok::<_, Error>(Some((learners.networks.get(name)?.clone(), backward, term.into_scalar::<f64>())))
+            });
+            for tape in tapes {
+                if let Some((network, backward, term)) = tape? {
+                    gradients.add(&network, backward);
+                    loss += term;
+                    counted += 1;
+                }
+            }
+        }
+        Ok((counted > 0).then(|| (gradients, loss / f64::from(counted))))
+    }
+
+    /// Some rows of a batch of data as a batch of states.
+    pub(super) fn batch(&self, batch: &stein_data::Batch, rows: Range<usize>, device: &Device) -> Result<Batch> {
+        let dim = self.description.subject.dim();
+        let keys = Keys::range(self.experiment.seed, batch.positions.start + rows.start as u64, rows.len());
+        let x = self.description.subject.encode(&batch.x[rows.start * dim..rows.end * dim], &keys, device)?;
+        let labels = batch.labels.as_ref().filter(|_| self.experiment.data.conditional);
+        let given = match labels {
+            Some(labels) => Condition::classes(labels[rows].iter().map(|&label| label as u32)),
+            None => Condition::none(),
+        };
+        let image = self.pictures.as_ref().map(|pictures| pictures.of(&x, &keys)).transpose()?;
+        let given = Condition { image, ..given };
+        Ok(Batch { x, given, keys, step: self.step, steps: self.experiment.train.steps, truth: self.truth.clone() })
+    }
+
+    /// One step of every learner in its turn: the loss, the gradient's norm and the rate of those that moved.
+    pub(super) fn take_step(&mut self, batches: &[stein_data::Batch], watch: &dyn Watch) -> Result<Vec<Moved>> {
+        let batch = self.experiment.train.batch;
+        let mut moved = Vec::new();
+        for turn in 0..self.parts.len() {
+            if let Some(follows) = self.parts[turn].follows.clone() {
+                let decay = (follows.decay)(self.step, self.experiment.train.steps);
+                let leader = self.parts.iter().find(|part| part.name == follows.learner);
+                let leader = leader.expect("a learner follows one of its family").network.clone();
+                let part = &mut self.parts[turn];
+                part.network = state::follow(part.network.clone(), &leader, decay);
+                continue;
+            }
+            let Some((gradients, loss)) = self.gradient(turn, batches, watch)? else { continue };
+            // Taken out, so that the step has the only handle on the weights and changes them in place.
+            let mut part = self.parts.remove(turn);
+            let rate = part.rate.at(self.step, self.experiment.train.steps);
+            let average = self.averages.get_mut(&part.name).map(|average| (average, batch));
+            let (network, norm) = part.optimizer.step(part.network, gradients, rate, average);
+            part.network = network;
+            self.parts.insert(turn, part);
+            if !(loss.is_finite() && norm.is_finite()) {
+                let what = format!("the loss is {loss} and the gradient's norm {norm}");
+                return Err(self.not_finite(self.step + 1, &what));
+            }
+            moved.push(Moved { turn, loss, norm, rate });
+        }
+        self.step += 1;
+        Ok(moved)
+    }
+}
+
+/// What a learner's step came to.
+pub(super) struct Moved {
+    pub(super) turn: usize,
+    pub(super) loss: f64,
+    pub(super) norm: f64,
+    pub(super) rate: f64,
+}
