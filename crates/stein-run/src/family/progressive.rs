@@ -7,14 +7,14 @@ use stein::{
     AnySchedule, Edm, Examples, InputScale, NoiseInput, Precondition, Preconditioned, Prediction, Purpose, Result,
     Tensor,
     consistency::{Halves, Halving, Metric, PairWeighting},
-    noise,
+    ensure, noise,
 };
 use stein_base::Explain;
 use stein_nn::{MlpConfig, NetworkConfig, NetworkSize};
 
 use super::{
     AnyFamily, Batch, Capability, DIFFUSION_NETWORK, Family, Follows, Learned, Learner, Learners, Make, Networks,
-    diffusion::same_surroundings,
+    Teacher, diffusion::same_surroundings,
 };
 
 /// The name of the learner whose network is used in the end.
@@ -23,7 +23,7 @@ const NETWORK: &str = "denoiser";
 /// The name of the learner that makes twice as many steps: what the student was at the end of the stage before.
 const TEACHER: &str = "teacher";
 
-/// A denoiser for few steps and how it is distilled. Begin with the weights of a denoiser with the same surroundings: `--from RUN`.
+/// A denoiser for few steps and how it is distilled, from a teacher with the same surroundings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 pub struct ProgressiveDistillation {
@@ -46,6 +46,9 @@ pub struct ProgressiveDistillation {
     /// What each level counts; default `snr_plus_one`. Published: the larger of the signal-to-noise ratio and 1, `truncated_snr`.
     #[serde(default = "weighting")]
     pub weighting: PairWeighting,
+    /// The denoiser it begins as, the teacher of the first stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<Teacher>,
 }
 
 fn metric() -> Metric {
@@ -69,6 +72,7 @@ impl Default for ProgressiveDistillation {
             halving: Halving::default(),
             metric: metric(),
             weighting: weighting(),
+            teacher: None,
         }
     }
 }
@@ -85,7 +89,23 @@ impl Family for ProgressiveDistillation {
         self.precondition().check(&self.schedule)?;
         self.halving.check()?;
         self.metric.check()?;
-        self.weighting.check()
+        self.weighting.check()?;
+        let Some(teacher) = &self.teacher else { return Ok(()) };
+        ensure!(teacher.start, "a student of fewer steps begins as its teacher: leave out family.teacher.start");
+        ensure!(
+            teacher.wrap.is_empty(),
+            "the teacher of fewer steps is a network alone: leave out family.teacher.wrap"
+        );
+        teacher.check()
+    }
+
+    fn check_training(&self) -> Result<()> {
+        ensure!(self.teacher.is_some(), "steps are halved of a denoiser: name one, family.teacher.model = \"RUN\"");
+        Ok(())
+    }
+
+    fn teacher(&self) -> Option<&Teacher> {
+        self.teacher.as_ref()
     }
 
     fn starts_from(&self, other: &AnyFamily) -> Result<Vec<(&'static str, &'static str)>> {

@@ -9,7 +9,7 @@ use std::{
 
 use stein::{Condition, Kernel, Schedule, rows};
 use stein_nn::{Checkpoint, LearnerState};
-use stein_run::{Event, Experiment, Learned, RunDir, Silent, Start, TrainOptions, Watch, prepare, train};
+use stein_run::{Event, Experiment, Learned, RunDir, Silent, Watch, prepare, train};
 
 use crate::options;
 
@@ -285,12 +285,12 @@ fn a_halved_student_is_the_teacher_of_the_next_stage() {
         prediction = {{ kind = "edm", sigma_data = 0.5 }}
         input_scale = {{ kind = "unit_variance", sigma_data = 0.5 }}
         halving = {{ first = 8, stage = 4 }}
-        {NETWORK}"#
+        teacher = {{ model = "{}" }}
+        {NETWORK}"#,
+        at("teacher").display()
     );
-    let start = Start::From(at("teacher").display().to_string());
     let experiment = other(&family, &["train.checkpoint_every=1", "train.keep=20"]);
-    let to = TrainOptions { start, ..options(at("student"), false) };
-    train(prepare(&experiment, &to).unwrap(), &mut Silent).unwrap();
+    crate::run(&experiment, &at("student"), false).unwrap();
     let run = RunDir::open(&at("student")).unwrap();
     let learner =
         |step: u64, name: &str| Checkpoint::read(&run.checkpoint_path(step)).unwrap().learners[name].weights.clone();
