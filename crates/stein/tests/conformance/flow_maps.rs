@@ -2,7 +2,7 @@
 
 use stein::{
     AnySchedule, Condition, Context, Dual, Edm, FlowMap, Grid, Kernel, Levels, MapForm, MapNetwork, MapSettings,
-    Network, NoiseInput, Request, Scalings, Spacing, Vp, exact::Exact, rows::host, sample_map,
+    Network, NoiseInput, Rectified, Request, Scalings, Schedule, Spacing, Vp, exact::Exact, rows::host, sample_map,
 };
 
 use crate::{assert_close, flow, line, tensor};
@@ -107,6 +107,61 @@ fn the_boundary_condition_holds_whatever_the_network_says() {
             assert_close(*a, b, 1e-12, schedule.kind());
         }
     }
+}
+
+#[test]
+fn every_form_is_the_identity_where_it_goes_nowhere() {
+    let noise_input = NoiseInput::Angle { sigma_data: 0.5 };
+    let anywhere = [
+        (MapForm::TrigFlow { sigma_data: 0.5, anywhere: true }, AnySchedule::from(Edm::default())),
+        (MapForm::TrigFlow { sigma_data: 0.5, anywhere: true }, Vp::default().into()),
+        (MapForm::Trajectory { sigma_data: 0.5 }, Edm::default().into()),
+        (MapForm::MeanVelocity {}, Rectified::default().into()),
+    ];
+    let x = [0.3, -1.2, 2.0];
+    for (form, schedule) in anywhere {
+        let map = MapNetwork::new(Wavy, MapSettings { form, noise_input }, schedule.clone()).unwrap();
+        assert_eq!(map.end(), None);
+        let (first, last) = schedule.span();
+        for part in [0.1, 0.5, 0.9] {
+            let at = schedule.kernel(first + part * (last - first));
+            let carried = map.carry(tensor(&x, 1).into(), (&at).into(), (&at).into(), &Condition::none()).unwrap();
+            for (carried, x) in host(&carried.value).iter().zip(x) {
+                assert_close(*carried, x, 1e-12, format!("{form:?} at {part}"));
+            }
+            let back =
+                map.carry(tensor(&x, 1).into(), (&schedule.kernel(first)).into(), (&at).into(), &Condition::none());
+            assert!(back.unwrap_err().to_string().contains("to a cleaner level"));
+        }
+    }
+    // Those to clean data, at so little noise that what is left of the network is as little.
+    for form in [MapForm::Edm { sigma_data: 0.5 }, MapForm::TrigFlow { sigma_data: 0.5, anywhere: false }] {
+        let map = MapNetwork::new(Wavy, MapSettings { form, noise_input }, Edm::default().into()).unwrap();
+        assert_eq!(map.end(), Some(Kernel::CLEAN));
+        let scalings = form.scalings(&Edm::default().kernel(1e-9), &Kernel::CLEAN);
+        assert!((scalings.skip - 1.0).abs() < 1e-12 && scalings.output.abs() < 1e-8, "{form:?}");
+    }
+}
+
+#[test]
+fn a_map_to_clean_data_ends_there() {
+    let schedule = AnySchedule::from(Edm::default());
+    let map = Quantiles { end: Some(Kernel::CLEAN) };
+    let rows = 4000;
+    let request = Request { data_variance: line().variance(), ..Request::exact(rows, 1, 3) };
+    let grid = Grid { end: Some(0.5), ..Grid::karras(2) };
+    let drawn = sample_map(&map, &grid.kernels(&*schedule).unwrap(), &request, &mut |_| Ok(())).unwrap();
+    let x = host(&drawn.x);
+    for cut in [-1.0, 0.5, 2.0] {
+        let wanted = crate::tail(cut, &Kernel::CLEAN, false);
+        let found = x.iter().filter(|x| **x < cut).count() as f64 / rows as f64;
+        // As above: four standard errors, and what a centered prior moves.
+        let bound = 4.0 * (wanted * (1.0 - wanted) / rows as f64).sqrt() + 0.004;
+        assert!((found - wanted).abs() < bound, "P(x < {cut}) = {found} for {wanted}");
+    }
+    let noisy = Grid { clean: false, ..Grid::karras(2) }.kernels(&*schedule).unwrap();
+    let refused = sample_map(&map, &noisy, &request, &mut |_| Ok(())).unwrap_err().to_string();
+    assert!(refused.contains("clean = true"), "{refused}");
 }
 
 /// Song et al. 2023, appendix C, written out.
