@@ -57,6 +57,11 @@ impl Kernel {
         self.sigma / self.alpha
     }
 
+    /// arctan(σ/(α σ_d)), the time of TrigFlow, from 0 to π/2 (Lu and Song 2024, arXiv:2410.11081).
+    pub fn angle(&self, sigma_data: f64) -> f64 {
+        (self.noise_to_signal() / sigma_data).atan()
+    }
+
     /// f = α̇/α of the forward SDE dx = f x dt + g dw.
     pub fn drift(&self) -> f64 {
         self.d_alpha / self.alpha

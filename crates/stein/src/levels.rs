@@ -59,6 +59,20 @@ impl<'a> Levels<'a> {
         }
     }
 
+    /// A number of each of these levels and the one beside it among others.
+    ///
+    /// # Panics
+    /// If both are one per row, and of other numbers of rows.
+    pub fn factors_with(&self, others: Levels, f: impl Fn(&Kernel, &Kernel) -> f64) -> Factors {
+        match (self, others) {
+            (Self::Same(at), Levels::Same(other)) => Factors::Same(f(at, other)),
+            (Self::Each(at), others) => {
+                Factors::Each(at.iter().enumerate().map(|(row, at)| f(at, others.row(row))).collect())
+            }
+            (Self::Same(at), Levels::Each(others)) => Factors::Each(others.iter().map(|other| f(at, other)).collect()),
+        }
+    }
+
     /// Other levels that follow from these.
     pub fn map(&self, f: impl Fn(&Kernel) -> Kernel) -> OwnLevels {
         match self {

@@ -47,7 +47,7 @@ pub enum NoiseInput {
     },
     /// σ itself (networks of NCSN++ that take the logarithm themselves).
     Sigma {},
-    /// arctan(σ/(α σ_d)), the time of TrigFlow, from 0 to π/2 (Lu and Song 2024, arXiv:2410.11081, section 4.1).
+    /// arctan(σ/(α σ_d)), the time of TrigFlow, from 0 to π/2 (Lu and Song 2024, arXiv:2410.11081).
     Angle {
         /// Standard deviation of the data, σ_d, in the units the model works in; above 0.
         sigma_data: f64,
@@ -106,7 +106,7 @@ impl NoiseInput {
             Self::LogSigma { factor, unit } => factor * (at.sigma / unit).ln(),
             Self::Time { factor } => at.t * factor,
             Self::Sigma {} => at.sigma,
-            Self::Angle { sigma_data } => (at.noise_to_signal() / sigma_data).atan(),
+            Self::Angle { sigma_data } => at.angle(sigma_data),
             Self::Level { noisiest_first, factor } => {
                 let (first, last) = schedule.span();
                 let level = at.t.round().clamp(first, last);
@@ -125,7 +125,7 @@ impl NoiseInput {
             Self::Sigma {} => Some(at.d_sigma / rate),
             Self::Time { factor } => Some(factor / rate),
             Self::Angle { sigma_data } => {
-                let angle = (at.noise_to_signal() / sigma_data).atan();
+                let angle = at.angle(sigma_data);
                 Some(angle.sin() * angle.cos())
             }
             Self::Level { .. } => None,
@@ -322,10 +322,7 @@ impl<N: Network> Denoiser for Preconditioned<N> {
 
 /// What brings rows from levels to those of the same log-SNR on another schedule.
 pub(crate) fn between(at: Levels, own: Levels) -> Factors {
-    match (own, at) {
-        (Levels::Same(own), Levels::Same(at)) => Factors::Same(ratio(own, at)),
-        (own, at) => Factors::Each(own.kernels().iter().zip(at.kernels()).map(|(own, at)| ratio(own, at)).collect()),
-    }
+    own.factors_with(at, ratio)
 }
 
 /// What brings x from a level to one of the same log-SNR on another schedule: the ratio of the larger of α and σ, since one of

@@ -18,7 +18,7 @@ use stein::{
     sample_map_from,
 };
 use stein_nn::{
-    Tensors,
+    ImageNetwork, Tensors,
     import::{Reference, Weights, consistency, edm::open_dhariwal},
     read_tensors, state,
 };
@@ -86,6 +86,11 @@ fn role(config: &Value) -> Vec<f64> {
     config.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
 }
 
+/// A network of pictures on rows.
+fn on_rows(network: impl ImageNetwork) -> impl Network {
+    OnRows(move |x: Dual<4>, context: &Context| network.images(x, context), SHAPE)
+}
+
 /// The classes of one-hot rows of seven.
 fn classes(rows: &[f64]) -> Condition {
     Condition::classes(rows.chunks(7).map(|row| row.iter().position(|&x| x == 1.0).unwrap() as u32))
@@ -107,13 +112,9 @@ fn distillation_and_training() {
         imported
     };
     let (student, target, teacher) = (open("student"), open("target"), open("teacher"));
-    let network = |network: &stein_nn::Adm| {
-        let network = network.clone();
-        OnRows(move |x: Dual<4>, context: &Context| network.images(x, context), SHAPE)
-    };
-    let (of_student, of_target) = (network(&student.network), network(&target.network.valid()));
+    let (of_student, of_target) = (on_rows(student.network.clone()), on_rows(target.network.valid()));
     let plain = Precondition { noise_input: NOISE_INPUT, ..Precondition::edm(0.5) };
-    let teacher = Preconditioned::new(network(&teacher.network.valid()), plain, Edm::default().into()).unwrap();
+    let teacher = Preconditioned::new(on_rows(teacher.network.valid()), plain, Edm::default().into()).unwrap();
     let settings = MapSettings { form: MapForm::EdmShifted { sigma_data: 0.5 }, noise_input: NOISE_INPUT };
     let map = |network| MapNetwork::new(network, settings, Edm::default().into()).unwrap();
     let maps = Maps {
@@ -180,7 +181,7 @@ fn samples_in_one_step_and_several() {
     let weights = perturbed(&weights, &role(&stored.config["roles"]["student"]));
     let network =
         state::cast(consistency::open(&config, Weights::Theirs(&weights)).unwrap().network, DType::F64).valid();
-    let network = OnRows(move |x: Dual<4>, context: &Context| network.images(x, context), SHAPE);
+    let network = on_rows(network);
     let settings = MapSettings { form: MapForm::EdmShifted { sigma_data: 0.5 }, noise_input: NOISE_INPUT };
     let map = MapNetwork::new(network, settings, Edm::default().into()).unwrap();
     let clamped = Clamped { inner: &map, bounds: vec![(-1.0, 1.0)] };
@@ -220,9 +221,7 @@ fn improved_training() {
     let of = &stored.config["loss"];
     let mut student = consistency::open(&config, Weights::Theirs(&weights)).unwrap();
     student.network = state::cast(student.network, DType::F64);
-    let network =
-        |network: stein_nn::Adm| OnRows(move |x: Dual<4>, context: &Context| network.images(x, context), SHAPE);
-    let (own, constant) = (network(student.network.clone()), network(student.network.valid()));
+    let (own, constant) = (on_rows(student.network.clone()), on_rows(student.network.valid()));
     let settings = MapSettings { form: MapForm::EdmShifted { sigma_data: 0.5 }, noise_input: NOISE_INPUT };
     let map = |network| MapNetwork::new(network, settings, Edm::default().into()).unwrap();
     let maps = Maps {
@@ -256,10 +255,7 @@ fn easy_tuning() {
     let stored = Stored::of("consistency_ect");
     let mut student = open_dhariwal(&config, Weights::Theirs(&weights)).unwrap();
     student.network = state::cast(student.network, DType::F64);
-    let network = |network: stein_nn::DhariwalUnet| {
-        OnRows(move |x: Dual<4>, context: &Context| network.images(x, context), SHAPE)
-    };
-    let (own, constant) = (network(student.network.clone()), network(student.network.valid()));
+    let (own, constant) = (on_rows(student.network.clone()), on_rows(student.network.valid()));
     let settings = MapSettings { form: MapForm::Edm { sigma_data: 0.5 }, noise_input: NoiseInput::QuarterLogNoise {} };
     // Their levels are not kept between two ends.
     let schedule = AnySchedule::from(Edm { sigma_min: 1e-4, sigma_max: 1e4 });

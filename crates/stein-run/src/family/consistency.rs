@@ -16,7 +16,7 @@ use stein_nn::{MlpConfig, NetworkConfig, NetworkSize};
 
 use super::{
     AnyFamily, Batch, Capability, DIFFUSION_NETWORK, Family, Follows, Learned, Learner, Learners, Make, Networks,
-    Teacher, diffusion::same_surroundings, hide_classes, uncertainty,
+    Teacher, check_hides, check_label_dropout, diffusion::same_surroundings, hide_classes, uncertainty,
 };
 
 /// The name of the learner whose network is used in the end.
@@ -85,11 +85,7 @@ impl Family for ConsistencyModel {
     fn check(&self) -> Result<()> {
         self.schedule.check()?;
         self.settings().check(&self.schedule)?;
-        ensure!(
-            (0.0..=1.0).contains(&self.label_dropout),
-            "family.label_dropout = {} must be a probability from 0 to 1",
-            self.label_dropout
-        );
+        check_label_dropout(self.label_dropout)?;
         if let Some(teacher) = &self.teacher {
             teacher.check()?;
         }
@@ -132,10 +128,7 @@ impl Family for ConsistencyModel {
     }
 
     fn learners(&self, make: &Make) -> Result<Vec<Learner>> {
-        ensure!(
-            self.label_dropout == 0.0 || make.classes > 0,
-            "family.label_dropout hides classes, and this model is not conditioned on one: set data.conditional = true, or leave it out"
-        );
+        check_hides(self.label_dropout, make.classes)?;
         let network = self.network.build(make.shape, make.classes, make.seed, make.device)?;
         let mut learners = vec![Learner::new(NETWORK, network.clone())];
         let Some(objective) = &self.objective else { return Ok(learners) };

@@ -12,7 +12,8 @@ use stein_base::Explain;
 use stein_nn::{AnyNetwork, Beside, MlpConfig, NetworkConfig, NetworkSize};
 
 use super::{
-    AnyFamily, Batch, Capability, Family, Learned, Learner, Learners, Make, Networks, hide_classes, uncertainty,
+    AnyFamily, Batch, Capability, Family, Learned, Learner, Learners, Make, Networks, check_hides, check_label_dropout,
+    hide_classes, uncertainty,
 };
 
 /// The name of the learner whose network is used in the end.
@@ -112,11 +113,7 @@ impl Family for Diffusion {
     fn check(&self) -> Result<()> {
         self.schedule.check()?;
         self.precondition().check(&self.schedule)?;
-        ensure!(
-            (0.0..=1.0).contains(&self.label_dropout),
-            "family.label_dropout = {} must be a probability from 0 to 1",
-            self.label_dropout
-        );
+        check_label_dropout(self.label_dropout)?;
         ensure!(
             !self.uncertainty || matches!(self.objective, Some(AnyObjective::Denoising(_))),
             "family.uncertainty is of the loss of denoising: leave it out, or set family.objective.kind = \"denoising\""
@@ -130,10 +127,7 @@ impl Family for Diffusion {
     }
 
     fn learners(&self, make: &Make) -> Result<Vec<Learner>> {
-        ensure!(
-            self.label_dropout == 0.0 || make.classes > 0,
-            "family.label_dropout hides classes, and this model is not conditioned on one: set data.conditional = true, or leave it out"
-        );
+        check_hides(self.label_dropout, make.classes)?;
         let Make { shape, classes, beside, seed, device } = *make;
         let network = match beside {
             0 => self.network.build(shape, classes, seed, device)?,

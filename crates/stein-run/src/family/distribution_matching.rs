@@ -141,7 +141,7 @@ impl Family for DistributionMatching {
         };
         let at: Vec<_> = self.levels.draw(&*self.schedule, &batch.keys).into_iter().map(|(at, _)| at).collect();
         let levels = Levels::Each(&at);
-        let eps = noise::normal_like(&batch.keys, Purpose::Perturbation, 0, &batch.x);
+        let eps = Examples::new(&batch.x, &batch.given, &batch.keys).noise()?;
         let noisy = rows::scale(x.clone().detach(), &levels.factors(|at| at.alpha))
             + rows::scale(eps, &levels.factors(|at| at.sigma));
         let real = denoise(teacher, noisy.clone(), levels, &batch.given)?;

@@ -25,7 +25,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use stein::{
     AnySchedule, Classifier, Condition, Denoiser, Device, Error, FlowMap, Keys, Kind, Purpose, Request, Result, Tensor,
-    exact::GaussianMixture,
+    ensure, exact::GaussianMixture,
 };
 use stein_base::registry;
 use stein_nn::{AdamWConfig, AnyNetwork, Ema, NetworkSize, RateConfig};
@@ -259,6 +259,24 @@ pub struct Batch {
     pub steps: u64,
     /// The distribution of the states, where it is known.
     pub truth: Option<Arc<GaussianMixture>>,
+}
+
+/// Fails unless the probability of hiding a class is one.
+fn check_label_dropout(probability: f64) -> Result<()> {
+    ensure!(
+        (0.0..=1.0).contains(&probability),
+        "family.label_dropout = {probability} must be a probability from 0 to 1"
+    );
+    Ok(())
+}
+
+/// Fails if classes would be hidden that there are not.
+fn check_hides(probability: f64, classes: usize) -> Result<()> {
+    ensure!(
+        probability == 0.0 || classes > 0,
+        "family.label_dropout hides classes, and this model is not conditioned on one: set data.conditional = true, or leave it out"
+    );
+    Ok(())
 }
 
 /// The condition with the classes of some rows hidden, each with this probability by its key.

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use stein::{
-    AnySchedule, Edm, Examples, InputScale, NoiseInput, Precondition, Preconditioned, Prediction, Purpose, Result,
-    Tensor,
+    AnySchedule, Edm, Examples, InputScale, NoiseInput, Precondition, Preconditioned, Prediction, Result, Tensor,
     consistency::{Halves, Halving, Metric, PairWeighting},
-    ensure, noise,
+    ensure,
 };
 use stein_base::Explain;
 use stein_nn::{MlpConfig, NetworkConfig, NetworkSize};
@@ -130,8 +129,8 @@ impl Family for ProgressiveDistillation {
         let student = Preconditioned::new(learners.network(NETWORK)?, self.precondition(), self.schedule.clone())?;
         let teacher = Preconditioned::new(learners.network(TEACHER)?, self.precondition(), self.schedule.clone())?;
         let halves = Halves::drawn(self.halving.at(batch.step), &*self.schedule, &batch.keys)?;
-        let eps = noise::normal_like(&batch.keys, Purpose::Perturbation, 0, &batch.x);
         let examples = Examples::new(&batch.x, &batch.given, &batch.keys);
+        let eps = examples.noise()?;
         let counts = (self.metric, self.weighting);
         let found = halves.losses(&student.view(), &teacher, &examples, &eps, Some(&batch.keys), counts)?;
         Ok(Some(found.losses.mean()))

@@ -50,14 +50,11 @@ impl Teacher {
         device: &Device,
     ) -> Result<Arc<dyn Denoiser>> {
         let model = Model::open(&self.model, device)?;
-        ensure!(
-            Kind::Mismatch,
-            model.learned.denoiser.is_some(),
-            "{}",
-            lacks(&model.name, &model.family, model.serves, Capability::Denoiser, "a student")
-        );
+        if model.learned.denoiser.is_none() {
+            return Err(lacks(&model.name, &model.family, model.serves, Capability::Denoiser, "a student"));
+        }
         let theirs = &model.subject;
-        let exact = model.sizes.is_empty();
+        let exact = !model.trained;
         ensure!(
             Kind::Mismatch,
             theirs.dim() == subject.dim() && (exact || theirs.shape == subject.shape),

@@ -13,11 +13,10 @@
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use super::{MapObjective, Maps, RowLosses, ensure_leads, pair};
+use super::{MapObjective, Maps, RowLosses, ensure_ends, pair};
 use crate::{
-    AnySchedule, Condition, Dual, Examples, Factors, Kernel, Keys, LevelDistribution, Levels, MapForm, MapNetwork,
-    MapSettings, Network, Result, Tensor, denoise, ensure,
-    flow_map::Slopes,
+    AnySchedule, Condition, Dual, Examples, Kernel, Keys, LevelDistribution, Levels, MapForm, MapNetwork, MapSettings,
+    Network, Result, Tensor, denoise, ensure,
     numbers::{above, ensure_within},
     rows,
 };
@@ -86,7 +85,7 @@ impl Tangent {
         dropout: Option<&Keys>,
     ) -> Result<Self> {
         let (sigma_data, sign) = coordinates(map)?;
-        let turn = |f: fn(f64) -> f64| pair::of(at, |at| f(angle(at, sigma_data)));
+        let turn = |f: fn(f64) -> f64| pair::of(at, |at| f(at.angle(sigma_data)));
         let (rise, squared) = (turn(|t| t.cos() * t.sin()), turn(|t| t.cos().powi(2)));
         let direction = rows::scale(velocity.clone(), &rise).mul_scalar(1.0 / sigma_data);
         let slope = |at: &Kernel| {
@@ -97,7 +96,7 @@ impl Tangent {
             })
         };
         // cos t sin t dc/dt, which is dc/d ln σ.
-        let slopes = Slopes { first: at.iter().map(slope).collect::<Result<_>>()?, second: None };
+        let slopes = at.iter().map(slope).collect::<Result<_>>()?;
         let input = Dual::new(x.clone().mul_scalar(1.0 / sigma_data), direction);
         let raw = map.raw(input, at.into(), Levels::Same(&Kernel::CLEAN), Some(slopes), given, dropout)?;
         let product = raw.tangent_or_zero().mul_scalar(sign);
@@ -123,11 +122,6 @@ fn coordinates(map: &MapNetwork<&dyn Network>) -> Result<(f64, f64)> {
     }
 }
 
-/// TrigFlow's time t of a level.
-fn angle(at: &Kernel, sigma_data: f64) -> f64 {
-    (at.noise_to_signal() / sigma_data).atan()
-}
-
 impl Continuous {
     /// r at a step.
     pub fn warmed(&self, step: u64) -> f64 {
@@ -137,7 +131,7 @@ impl Continuous {
 
 impl MapObjective for Continuous {
     fn check(&self, map: &MapSettings, schedule: &AnySchedule) -> Result<()> {
-        ensure_leads("continuous", map, false)?;
+        ensure_ends("continuous", map)?;
         ensure!(
             !matches!(map.form, MapForm::EdmShifted { .. }),
             "the objective continuous is for a map that ends at clean data: set family.form to trig_flow or edm"
@@ -161,10 +155,10 @@ impl MapObjective for Continuous {
 
     fn losses(&self, maps: &Maps, examples: &Examples) -> Result<RowLosses> {
         let Examples { x0, given, keys, .. } = *examples;
-        let eps = pair::noise_of(examples)?;
+        let eps = examples.noise()?;
         let at: Vec<Kernel> = self.levels.draw(&*maps.student.schedule, keys).into_iter().map(|(at, _)| at).collect();
         let (sigma_data, sign) = coordinates(&maps.student)?;
-        let turn = |f: fn(f64) -> f64| pair::of(&at, |at| f(angle(at, sigma_data)));
+        let turn = |f: fn(f64) -> f64| pair::of(&at, |at| f(at.angle(sigma_data)));
         let (cos, sin) = (turn(f64::cos), turn(f64::sin));
         let z = eps.clone().mul_scalar(sigma_data);
         let x = rows::scale(x0.clone(), &cos) + rows::scale(z.clone(), &sin);
@@ -172,7 +166,7 @@ impl MapObjective for Continuous {
             Velocity::Data => rows::scale(z, &cos) - rows::scale(x0.clone(), &sin),
             Velocity::Teacher => {
                 let denoised = denoise(maps.teacher()?, pair::noisy(x0, &eps, &at), (&at[..]).into(), given)?;
-                let over = Factors::Each(at.iter().map(|at| 1.0 / angle(at, sigma_data).sin()).collect());
+                let over = turn(|t| 1.0 / t.sin());
                 rows::scale(rows::scale(x.clone(), &cos) - denoised, &over)
             }
         };

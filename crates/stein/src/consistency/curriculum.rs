@@ -21,7 +21,7 @@ pub enum Points {
         /// s₁, about how many at last; above s₀, to 100,000.
         last: usize,
     },
-    /// min(s₀ 2^⌊k/K'⌋, s₁) + 1 with K' = ⌊K/(log₂⌊s₁/s₀⌋ + 1)⌋ (Song and Dhariwal 2023, section 3.4).
+    /// min(s₀ 2^⌊k/K'⌋, s₁) + 1 with K' = ⌊K/(log₂⌊s₁/s₀⌋ + 1)⌋ (Song and Dhariwal 2023).
     Doubling {
         /// s₀, how many at first; from 2.
         first: usize,

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use super::{MapObjective, Maps, Metric, Pair, PairWeighting, Points, RowLosses, Solver, Target, check_pairs, pair};
+use super::{MapObjective, Maps, Metric, Pair, PairWeighting, Points, RowLosses, Solver, Target, check_pairs};
 use crate::{AnySchedule, Examples, MapSettings, Result};
 
 /// Consistency distillation.
@@ -54,7 +54,7 @@ impl MapObjective for Distillation {
     }
 
     fn losses(&self, maps: &Maps, examples: &Examples) -> Result<RowLosses> {
-        let eps = pair::noise_of(examples)?;
+        let eps = examples.noise()?;
         let levels = self.points.levels(maps.step, maps.steps, &*maps.student.schedule)?;
         let (from, to) = Pair::uniform(&levels, examples.keys);
         let pair = Pair::of_teacher(examples.x0, &eps, from, to, maps.teacher()?, self.solver, examples.given)?;

@@ -1,8 +1,8 @@
 //! Distribution matching distillation (Yin et al. 2024, arXiv:2311.18828; without regression and without a discriminator as in DMD2,
 //! arXiv:2405.14867): a one-step generator G is moved along the difference of two scores, that of the data and that of its own samples.
 //!
-//! At x_t = α G(z) + σ ε the gradient by a sample is (D_fake(x_t) − D_real(x_t))/w with w = mean |G(z) − D_real(x_t)| over its numbers
-//! (eq. 7 and 8); D_real is the teacher, D_fake a denoiser that is trained on the generator's samples all along.
+//! At x_t = α G(z) + σ ε the gradient by a sample is (D_fake(x_t) − D_real(x_t))/w with w = mean |G(z) − D_real(x_t)| over its numbers;
+//! D_real is the teacher, D_fake a denoiser that is trained on the generator's samples all along.
 
 use crate::Tensor;
 

@@ -1,13 +1,13 @@
 //! Easy consistency tuning (Geng et al. 2024, arXiv:2406.14548): from a pretrained denoiser, which is a consistency model of steps as long
 //! as the trajectory, with pairs (t, r) that come closer as training goes on.
 //!
-//! r = max(0, t (1 − n(t)/q^(stage + 1))), with n(t) = 1 + k sigmoid(−b t) or n = 1 (section 3.2 and appendix). The loss is √(‖·‖² + c²) − c
+//! r = max(0, t (1 − n(t)/q^(stage + 1))), with n(t) = 1 + k sigmoid(−b t) or n = 1. The loss is √(‖·‖² + c²) − c
 //! over the whole row, over t − r; where r = 0 the target is the example itself. σ_t/α_t stands for t.
 
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use super::{MapObjective, Maps, Metric, Pair, RowLosses, ensure_leads, pair};
+use super::{MapObjective, Maps, Metric, Pair, RowLosses, ensure_ends};
 use crate::{
     AnySchedule, Examples, Factors, Kernel, LevelDistribution, Levels, MapForm, MapSettings, Result, Tensor, ensure,
     numbers::{above, ensure_within},
@@ -119,7 +119,7 @@ impl Easy {
 
 impl MapObjective for Easy {
     fn check(&self, map: &MapSettings, schedule: &AnySchedule) -> Result<()> {
-        ensure_leads("easy_tuning", map, false)?;
+        ensure_ends("easy_tuning", map)?;
         ensure!(
             !matches!(map.form, MapForm::EdmShifted { .. }),
             "the objective easy_tuning is for a map that ends at clean data: set family.form to edm or trig_flow"
@@ -135,7 +135,7 @@ impl MapObjective for Easy {
     }
 
     fn losses(&self, maps: &Maps, examples: &Examples) -> Result<RowLosses> {
-        let eps = pair::noise_of(examples)?;
+        let eps = examples.noise()?;
         let drawn = self.levels.draw(&*maps.student.schedule, examples.keys);
         let from = drawn.into_iter().map(|(at, _)| at).collect();
         self.at_levels(maps, examples, &eps, from, self.stage(maps.step, maps.steps))

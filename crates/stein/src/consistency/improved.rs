@@ -1,12 +1,12 @@
 //! Improved consistency training (Song and Dhariwal 2023, arXiv:2310.14189): a doubling number of levels, pairs drawn like a log-normal,
 //! weight 1/(σ_{i+1} − σ_i), pseudo-Huber distance, and the student itself as target.
 //!
-//! A pair (σ_i, σ_{i+1}) is drawn with probability ∝ Φ((ln σ_{i+1} − mean)/std) − Φ((ln σ_i − mean)/std) (eq. 10).
+//! A pair (σ_i, σ_{i+1}) is drawn with probability ∝ Φ((ln σ_{i+1} − mean)/std) − Φ((ln σ_i − mean)/std).
 
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use super::{MapObjective, Maps, Metric, Pair, PairWeighting, Points, RowLosses, ensure_leads, pair};
+use super::{MapObjective, Maps, Metric, Pair, PairWeighting, Points, RowLosses, ensure_ends};
 use crate::{
     AnySchedule, Examples, Kernel, MapSettings, Purpose, Result,
     numbers::{above, ensure_within},
@@ -54,7 +54,7 @@ impl Improved {
 
 impl MapObjective for Improved {
     fn check(&self, map: &MapSettings, _: &AnySchedule) -> Result<()> {
-        ensure_leads("improved_training", map, false)?;
+        ensure_ends("improved_training", map)?;
         ensure_within("objective: mean", self.mean, -20.0..=20.0)?;
         ensure_within("objective: std", self.std, above(0.0, 10.0))?;
         self.points.check()?;
@@ -62,7 +62,7 @@ impl MapObjective for Improved {
     }
 
     fn losses(&self, maps: &Maps, examples: &Examples) -> Result<RowLosses> {
-        let eps = pair::noise_of(examples)?;
+        let eps = examples.noise()?;
         let levels = self.points.levels(maps.step, maps.steps, &*maps.student.schedule)?;
         let sums: Vec<f64> = self
             .probabilities(&levels)

@@ -1,21 +1,20 @@
 //! MeanFlow (Geng et al. 2025, arXiv:2505.13447): the average velocity u(x_t, t, r) = 1/(t − r) ∫_r^t v dτ on the rectified schedule, of
 //! which x_r = x_t − (t − r) u.
 //!
-//! Differentiating by t gives u = v − (t − r) du/dt (eq. 6), so u is regressed on v − (t − r) JVP(u; (v, 1, 0)) without gradient (eq. 9
-//! and 10), with v = ε − x_0. The loss of a row is s/(s + ε)^p with s = ‖u − u_tgt‖² over the whole row and the denominator a constant.
+//! Differentiating by t gives u = v − (t − r) du/dt , so u is regressed on v − (t − r) JVP(u; (v, 1, 0)) without gradient,
+//! with v = ε − x_0. The loss of a row is s/(s + ε)^p with s = ‖u − u_tgt‖² over the whole row and the denominator a constant.
 //!
-//! With guidance the field is that of classifier-free guidance itself, and one evaluation samples it (section 4.2, appendix):
+//! With guidance the field is that of classifier-free guidance itself, and one evaluation samples it :
 //! v_g = ω v + (1 − ω − κ) u(x_t, t, t) without class + κ u(x_t, t, t) with it, whose guidance is ω/(1 − κ); for κ = 0,
 //! v_g = u_∅ + ω (v − u_∅).
 
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use super::{MapObjective, Maps, RowLosses, ensure_leads, pair};
+use super::{MapObjective, Maps, RowLosses, pair};
 use crate::{
     AnySchedule, Condition, Dual, Examples, Factors, Kernel, Keys, MapForm, MapNetwork, MapSettings, Network,
     NoiseInput, Purpose, Result, Schedule, Tensor, ensure,
-    flow_map::Slopes,
     numbers::{above, ensure_within},
     rows,
 };
@@ -143,7 +142,7 @@ impl MeanFlow {
         dropout: Option<&Keys>,
     ) -> Result<(Tensor<2>, Tensor<2>)> {
         let factor = time_factor(&map.settings)?;
-        let slopes = Slopes { first: vec![factor; from.len()], second: Some(vec![factor; from.len()]) };
+        let slopes = vec![factor; from.len()];
         let raw = map.raw(Dual::new(x.clone(), v.clone()), from.into(), to.into(), Some(slopes), given, dropout)?;
         let slope = raw.tangent_or_zero();
         Ok((raw.value, slope))
@@ -167,7 +166,6 @@ fn time_factor(settings: &MapSettings) -> Result<f64> {
 
 /// Fails unless the map is of average velocities and its network is told times.
 pub(super) fn ensure_velocities(objective: &str, map: &MapSettings) -> Result<()> {
-    ensure_leads(objective, map, true)?;
     ensure!(
         matches!(map.form, MapForm::MeanVelocity {}),
         "the objective {objective} is for average velocities: set family.form to mean_velocity"
@@ -199,7 +197,7 @@ impl MapObjective for MeanFlow {
 
     fn losses(&self, maps: &Maps, examples: &Examples) -> Result<RowLosses> {
         let Examples { x0, given, keys, .. } = *examples;
-        let eps = pair::noise_of(examples)?;
+        let eps = examples.noise()?;
         let normal = keys.normal(Purpose::Level, 0, 2);
         let uniform = keys.uniform(Purpose::Level, 1);
         let schedule: &dyn Schedule = &*maps.student.schedule;
@@ -209,7 +207,7 @@ impl MapObjective for MeanFlow {
         let x = pair::noisy(x0, &eps, &from);
         let v = self.velocity(&maps.target, &x, eps - x0.clone(), &from, given, Some(keys))?;
         let (_, slope) = Self::along(&maps.target, &x, &v, &from, &to, given, Some(keys))?;
-        let length = Factors::Each(from.iter().zip(&to).map(|(from, to)| from.t - to.t).collect());
+        let length = pair::with(&from, &to, |from, to| from.t - to.t);
         let target = v - rows::scale(slope, &length);
         let u = maps.student.raw(x.into(), (&from[..]).into(), (&to[..]).into(), None, given, Some(keys))?.value;
         Ok(RowLosses { losses: self.weighted((u - target).square().sum_dim(1)), at: from })

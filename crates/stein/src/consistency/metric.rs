@@ -16,7 +16,7 @@ pub enum Metric {
     L2 {},
     /// The mean absolute difference ‖a − b‖₁/D.
     L1 {},
-    /// √(‖a − b‖² + c²) − c over the whole row (Song and Dhariwal 2023, section 3.3).
+    /// √(‖a − b‖² + c²) − c over the whole row (Song and Dhariwal 2023).
     #[serde(alias = "huber")]
     PseudoHuber {
         /// Where the square turns into the norm, c; at least 0 and at most 1e6, default 0.00054 √D.
@@ -72,7 +72,7 @@ pub enum PairWeighting {
     SnrPlusOne {},
     /// max(1/σ², 1).
     TruncatedSnr {},
-    /// 1/(σ − σ_s), one over the length of the step (Song and Dhariwal 2023, section 3.1).
+    /// 1/(σ − σ_s), one over the length of the step (Song and Dhariwal 2023).
     Interval {},
 }
 

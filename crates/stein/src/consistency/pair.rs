@@ -4,9 +4,7 @@ use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
 use super::{Maps, Metric, PairWeighting};
-use crate::{
-    Condition, Denoiser, Examples, Factors, Kernel, Keys, Levels, Purpose, Result, Tensor, denoise, ensure, noise, rows,
-};
+use crate::{Condition, Denoiser, Factors, Kernel, Keys, Levels, Purpose, Result, Tensor, denoise, denoiser, rows};
 
 /// One step of the probability-flow ODE dx̂/dσ = (x̂ − D)/σ, with x̂ = x/α and σ = σ_t/α_t.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
@@ -31,14 +29,12 @@ impl Solver {
         to: &[Kernel],
         given: &Condition,
     ) -> Result<Tensor<2>> {
+        // (x̂ − D)/σ is the noise in x.
         let slope = |x: &Tensor<2>, at: &[Kernel]| {
             let denoised = denoise(teacher, x.clone(), at.into(), given)?;
-            let scaled = rows::scale(x.clone(), &of(at, |at| 1.0 / at.alpha));
-            Ok::<_, crate::Error>(rows::scale(scaled - denoised, &of(at, |at| 1.0 / at.noise_to_signal())))
+            Ok::<_, crate::Error>(denoiser::eps(x.clone().into(), denoised.into(), at.into()).value)
         };
-        let length = Factors::Each(
-            from.iter().zip(to).map(|(from, to)| to.noise_to_signal() - from.noise_to_signal()).collect(),
-        );
+        let length = with(from, to, |from, to| to.noise_to_signal() - from.noise_to_signal());
         let scaled = rows::scale(x.clone(), &of(from, |at| 1.0 / at.alpha));
         let back = |scaled: Tensor<2>| rows::scale(scaled, &of(to, |at| at.alpha));
         let first = slope(x, from)?;
@@ -58,13 +54,9 @@ pub(super) fn of(at: &[Kernel], f: impl Fn(&Kernel) -> f64) -> Factors {
     Levels::Each(at).factors(f)
 }
 
-/// The noise ε of training examples.
-pub(super) fn noise_of(examples: &Examples) -> Result<Tensor<2>> {
-    let Examples { x0, given, keys, .. } = examples;
-    let count = x0.dims()[0];
-    ensure!(keys.len() == count, "{} keys were given for {count} training examples: give one per row", keys.len());
-    given.check(count)?;
-    Ok(noise::normal_like(keys, Purpose::Perturbation, 0, x0))
+/// A number of each level and the one beside it.
+pub(super) fn with(at: &[Kernel], others: &[Kernel], f: impl Fn(&Kernel, &Kernel) -> f64) -> Factors {
+    Levels::Each(at).factors_with(others.into(), f)
 }
 
 /// α x_0 + σ ε.
@@ -85,13 +77,13 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Both with the same noise on the example (Song et al. 2023, definition 1 and theorem 2).
+    /// Both with the same noise on the example (Song et al. 2023, theorem 2).
     pub fn of_data(x0: &Tensor<2>, eps: &Tensor<2>, from: Vec<Kernel>, to: Vec<Kernel>) -> Self {
         let (x, next) = (noisy(x0, eps, &from), noisy(x0, eps, &to));
         Self { from, to, x, next }
     }
 
-    /// The cleaner by a teacher's step from the noisier (Song et al. 2023, eq. 6).
+    /// The cleaner by a teacher's step from the noisier (Song et al. 2023, algorithm 2).
     ///
     /// # Errors
     /// Those of the teacher.
@@ -143,7 +135,7 @@ impl Pair {
         given: &Condition,
         dropout: Option<&Keys>,
     ) -> Result<Tensor<2>> {
-        let weights = self.from.iter().zip(&self.to).map(|(from, to)| weighting.weight(from, to)).collect();
-        Ok(rows::scale(metric.of(self.difference(maps, given, dropout)?), &Factors::Each(weights)))
+        let weights = with(&self.from, &self.to, |from, to| weighting.weight(from, to));
+        Ok(rows::scale(metric.of(self.difference(maps, given, dropout)?), &weights))
     }
 }

@@ -10,8 +10,7 @@ use stein_base::Explain;
 
 use super::{Metric, PairWeighting, RowLosses, Solver, pair};
 use crate::{
-    Denoiser, Examples, Factors, Grid, Kernel, Keys, Network, Preconditioned, Purpose, Result, Schedule, Tensor,
-    ensure, rows,
+    Denoiser, Examples, Grid, Kernel, Keys, Network, Preconditioned, Purpose, Result, Schedule, Tensor, ensure, rows,
 };
 
 /// How many steps the student makes: `first` for `stage` training steps, and then half as many; stages of two steps and of one last
@@ -110,14 +109,12 @@ impl Halves {
         let x = pair::noisy(examples.x0, eps, &from);
         let half = Solver::Euler.step(teacher, &x, &from, &middle, examples.given)?;
         let end = Solver::Euler.step(teacher, &half, &middle, &to, examples.given)?;
-        let both = |f: &dyn Fn(f64, f64) -> f64, by: &[Kernel]| {
-            let of = |i: usize| f(from[i].noise_to_signal(), to[i].noise_to_signal()) / by[i].alpha;
-            Factors::Each((0..from.len()).map(of).collect())
-        };
-        let target = rows::scale(end, &both(&|from, to| from / (from - to), &to))
-            - rows::scale(x.clone(), &both(&|from, to| to / (from - to), &from));
+        // Of the noisier level in the length of the step.
+        let part = |from: &Kernel, to: &Kernel| 1.0 / (1.0 - to.noise_to_signal() / from.noise_to_signal());
+        let target = rows::scale(end, &pair::with(&from, &to, |from, to| part(from, to) / to.alpha))
+            - rows::scale(x.clone(), &pair::with(&from, &to, |from, to| (part(from, to) - 1.0) / from.alpha));
         let denoised = student.estimate_at(x.into(), (&from[..]).into(), examples.given, dropout)?.mean.value;
-        let weights = from.iter().zip(&to).map(|(from, to)| weighting.weight(from, to)).collect();
-        Ok(RowLosses { losses: rows::scale(metric.of(denoised - target), &Factors::Each(weights)), at: from })
+        let weights = pair::with(&from, &to, |from, to| weighting.weight(from, to));
+        Ok(RowLosses { losses: rows::scale(metric.of(denoised - target), &weights), at: from })
     }
 }

@@ -2,7 +2,7 @@
 //! carry where two steps of half its length lead.
 //!
 //! Most examples are of flow matching, at the shortest length; the others are regressed on
-//! (u(x_t, t, d/2) + u(x_{t − d/2}, t − d/2, d/2))/2 by the averaged weights (eq. 5, section 3.2), t a multiple of d. Time grows
+//! (u(x_t, t, d/2) + u(x_{t − d/2}, t − d/2, d/2))/2 by the averaged weights, t a multiple of d. Time grows
 //! towards the noise here.
 
 use serde::{Deserialize, Serialize};
@@ -10,8 +10,7 @@ use stein_base::Explain;
 
 use super::{MapObjective, Maps, RowLosses, Target, mean_flow::ensure_velocities, pair};
 use crate::{
-    AnySchedule, Examples, Factors, Kernel, MapSettings, Purpose, Result, Schedule, ensure, numbers::ensure_within,
-    rows,
+    AnySchedule, Examples, Kernel, MapSettings, Purpose, Result, Schedule, Tensor, ensure, numbers::ensure_within, rows,
 };
 
 /// A shortcut model.
@@ -65,7 +64,7 @@ impl MapObjective for Shortcut {
 
     fn losses(&self, maps: &Maps, examples: &Examples) -> Result<RowLosses> {
         let Examples { x0, given, keys, .. } = *examples;
-        let eps = pair::noise_of(examples)?;
+        let eps = examples.noise()?;
         let uniform = keys.uniforms(Purpose::Level, 0, 2);
         let schedule: &dyn Schedule = &*maps.student.schedule;
         let steps: Vec<(f64, f64, bool)> = uniform.chunks(2).map(|u| self.step(u[0], u[1])).collect();
@@ -81,18 +80,18 @@ impl MapObjective for Shortcut {
             let (from, middle, to) = (pick(&from), pick(&middle), pick(&to));
             let given = given.select(&halves);
             let keys = keys.select(&halves);
-            let half = |x: &crate::Tensor<2>, from: &[Kernel], to: &[Kernel]| {
+            let half = |x: &Tensor<2>, from: &[Kernel], to: &[Kernel]| {
                 let u = maps.target.raw(x.clone().into(), from.into(), to.into(), None, &given, Some(&keys))?.value;
-                let length = Factors::Each(from.iter().zip(to).map(|(from, to)| to.t - from.t).collect());
+                let length = pair::with(from, to, |from, to| to.t - from.t);
                 Ok::<_, crate::Error>((x.clone() + rows::scale(u.clone(), &length), u))
             };
             let (next, first) = half(&rows::select(x.clone(), &halves), &from, &middle)?;
             let (_, second) = half(&next, &middle, &to)?;
             let mean = (first + second).mul_scalar(0.5);
-            for (place, &row) in halves.iter().enumerate() {
-                let dim = mean.dims()[1];
-                target = target.slice_assign([row..row + 1, 0..dim], mean.clone().narrow(0, place, 1));
-            }
+            // Of these rows the means, which stand behind all.
+            let mut places: Vec<usize> = (0..steps.len()).collect();
+            halves.iter().enumerate().for_each(|(place, &row)| places[row] = steps.len() + place);
+            target = rows::select(Tensor::cat(vec![target, mean], 0), &places);
         }
         let u = maps.student.raw(x.into(), (&from[..]).into(), (&to[..]).into(), None, given, Some(keys))?.value;
         Ok(RowLosses { losses: (u - target).square().mean_dim(1), at: from })

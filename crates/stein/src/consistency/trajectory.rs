@@ -1,16 +1,16 @@
 //! Consistency trajectory models (Kim et al. 2023, arXiv:2310.02279): a map G(x_t, t, s) between any two levels, distilled from a teacher.
 //!
 //! G(x_t, t, s) is compared with G⁻(x̂_u, u, s), where x̂_u is one step of the teacher's ODE below x_t and s any level from u down to the
-//! end; both are carried on to the end by G⁻, so that distances are those of data (eq. 9, with u the next level: local consistency).
-//! Beside it stands denoising score matching on the map's own denoiser, D(x, t) = G of a step of no length (eq. 11). The adversarial
+//! end; both are carried on to the end by G⁻, so that distances are those of data (with u the next level: local consistency).
+//! Beside it stands denoising score matching on the map's own denoiser, D(x, t) = G of a step of no length. The adversarial
 //! loss of the paper is left out.
 
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use super::{MapObjective, Maps, Metric, Pair, Points, RowLosses, Solver, ensure_leads, pair};
+use super::{MapObjective, Maps, Metric, Pair, Points, RowLosses, Solver, pair};
 use crate::{
-    AnySchedule, Examples, Factors, Kernel, Levels, MapForm, MapSettings, Purpose, Result, Scalings, ensure,
+    AnySchedule, Examples, Kernel, Levels, MapForm, MapSettings, Prediction, Purpose, Result, ensure,
     numbers::ensure_within, rows,
 };
 
@@ -36,7 +36,6 @@ impl Default for Trajectory {
 
 impl MapObjective for Trajectory {
     fn check(&self, map: &MapSettings, _: &AnySchedule) -> Result<()> {
-        ensure_leads("trajectory", map, true)?;
         ensure!(
             matches!(map.form, MapForm::Trajectory { .. }),
             "the objective trajectory is for maps that hold a denoiser: set family.form to trajectory"
@@ -50,13 +49,9 @@ impl MapObjective for Trajectory {
         true
     }
 
-    fn points(&self, step: u64, steps: u64) -> usize {
-        self.points.at(step, steps)
-    }
-
     fn losses(&self, maps: &Maps, examples: &Examples) -> Result<RowLosses> {
         let Examples { x0, given, keys, .. } = *examples;
-        let eps = pair::noise_of(examples)?;
+        let eps = examples.noise()?;
         let levels = self.points.levels(maps.step, maps.steps, &*maps.student.schedule)?;
         let last = levels.len() - 1;
         let chosen = keys.uniforms(Purpose::Level, 0, 2);
@@ -85,13 +80,12 @@ impl MapObjective for Trajectory {
             let MapForm::Trajectory { sigma_data } = maps.student.settings.form else {
                 return Err(crate::Error::new("the objective trajectory is for the form trajectory"));
             };
-            // F of a step of no length, against what EDM's scalings make of the example (Karras et al. 2022, table 1).
-            let scalings = |at: &Kernel| Scalings::at(at.noise_to_signal(), 0.0, sigma_data);
-            let scale = |f: fn(Scalings) -> f64| pair::of(&pair.from, |at| f(scalings(at)) / at.alpha);
-            let input = rows::scale(pair.x.clone(), &scale(|by| by.input));
-            let skipped = rows::scale(pair.x.clone(), &scale(|by| by.skip));
-            let over = Factors::Each(pair.from.iter().map(|at| 1.0 / scalings(at).output).collect());
-            let wanted = rows::scale(x0.clone() - skipped, &over);
+            // F of a step of no length, against what EDM's prediction is.
+            let form = &maps.student.settings.form;
+            let target = |at: &Kernel| Prediction::Edm { sigma_data }.target(at);
+            let wanted = rows::scale(x0.clone(), &pair::of(&pair.from, |at| target(at).0))
+                + rows::scale(eps, &pair::of(&pair.from, |at| target(at).1));
+            let input = rows::scale(pair.x.clone(), &pair::of(&pair.from, |at| form.scalings(at, at).input));
             let raw = maps.student.raw(input.into(), t, t, None, given, dropout)?.value;
             losses = losses + (raw - wanted).square().mean_dim(1).mul_scalar(self.denoising);
         }

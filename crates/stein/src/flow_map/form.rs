@@ -12,8 +12,8 @@
 //!
 //! F sees x̂/√(σ² + σ_d²), and x_t itself in the last. `edm_shifted` is that of consistency models (Song et al. 2023,
 //! arXiv:2303.01469, appendix C), `edm` what easy consistency tuning starts from (Geng et al. 2024, arXiv:2406.14548), `trig_flow`
-//! that of Lu and Song 2024 (arXiv:2410.11081, eq. 5 and 6; between two levels it is the rotation by t − s that DDIM makes), `trajectory`
-//! that of Kim et al. 2023 (arXiv:2310.02279, eq. 6), `mean_velocity` that of Geng et al. 2025 (arXiv:2505.13447, eq. 12). With s = 0
+//! that of Lu and Song 2024 (arXiv:2410.11081; between two levels it is the rotation by t − s that DDIM makes), `trajectory`
+//! that of Kim et al. 2023 (arXiv:2310.02279), `mean_velocity` that of Geng et al. 2025 (arXiv:2505.13447). With s = 0
 //! `trig_flow` is `edm` with the sign of F turned.
 
 use serde::{Deserialize, Serialize};
@@ -139,7 +139,7 @@ impl MapForm {
             Self::EdmShifted { sigma_data } => Scalings::at(sigma, left, sigma_data),
             Self::Edm { sigma_data } => Scalings::at(sigma, 0.0, sigma_data),
             Self::TrigFlow { sigma_data, .. } => {
-                let (t, s) = ((sigma / sigma_data).atan(), (left / sigma_data).atan());
+                let (t, s) = (from.angle(sigma_data), to.angle(sigma_data));
                 Scalings {
                     input: t.cos() / sigma_data,
                     skip: (t - s).cos() * t.cos() / s.cos(),

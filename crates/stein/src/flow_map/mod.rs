@@ -15,7 +15,6 @@ mod form;
 mod network;
 
 pub use form::{MapForm, Scalings};
-pub(crate) use network::Slopes;
 pub use network::{MapNetwork, MapSettings};
 
 use burn::tensor::Tensor;

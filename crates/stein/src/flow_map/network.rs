@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{FlowMap, MapForm};
 use crate::{
-    AnySchedule, Condition, Context, Dual, Factors, Kernel, Keys, Levels, Network, NoiseInput, Result, denoiser::Asked,
-    ensure, preconditioned::between, rows,
+    AnySchedule, Condition, Context, Dual, Kernel, Keys, Levels, Network, NoiseInput, Result, denoiser::Asked, ensure,
+    preconditioned::between, rows,
 };
 
 /// What surrounds the network of a flow map.
@@ -51,12 +51,6 @@ pub struct MapNetwork<N> {
     pub schedule: AnySchedule,
 }
 
-/// How fast the numbers that tell a network its levels change along a direction, a number a row.
-pub(crate) struct Slopes {
-    pub(crate) first: Vec<f64>,
-    pub(crate) second: Option<Vec<f64>>,
-}
-
 impl<N: Network> MapNetwork<N> {
     /// Puts the pieces together.
     ///
@@ -69,13 +63,13 @@ impl<N: Network> MapNetwork<N> {
     }
 
     /// The raw output for inputs as they are fed, at levels of the network's own schedule; with `dropout` it drops values as in
-    /// training, with `slopes` the numbers of the levels have tangents too.
+    /// training. With `slopes`, a number a row, the number of `from` has a tangent, and so has the second, for `to` stays where it is.
     pub(crate) fn raw(
         &self,
         input: Dual<2>,
         from: Levels,
         to: Levels,
-        slopes: Option<Slopes>,
+        slopes: Option<Vec<f64>>,
         given: &Condition,
         dropout: Option<&Keys>,
     ) -> Result<Dual<2>> {
@@ -87,20 +81,11 @@ impl<N: Network> MapNetwork<N> {
             let ends = to.factors(number).into_rows(count);
             first.iter().zip(ends).map(|(first, end)| first - end).collect()
         });
-        let (slope, second_slope) = slopes.map_or((None, None), |slopes| (Some(slopes.first), slopes.second));
-        let dual = |numbers: Vec<f64>, slopes: Option<Vec<f64>>| -> Dual<1> {
-            let numbers = rows::vector(numbers, &like);
-            match slopes {
-                Some(slopes) => Dual::new(numbers, rows::vector(slopes, &like)),
-                None => numbers.into(),
-            }
+        let dual = |numbers: Vec<f64>| -> Dual<1> {
+            let tangent = slopes.clone().map(|slopes| rows::vector(slopes, &like));
+            Dual { value: rows::vector(numbers, &like), tangent }
         };
-        let context = Context {
-            noise: dual(first, slope),
-            second: second.map(|second| dual(second, second_slope)),
-            given,
-            dropout,
-        };
+        let context = Context { noise: dual(first), second: second.map(dual), given, dropout };
         let asked = Asked::of(&input);
         let raw = self.network.forward(input, &context)?;
         asked.check(&raw, "network")?;
@@ -121,7 +106,7 @@ impl<N: Network> MapNetwork<N> {
         dropout: Option<&Keys>,
     ) -> Result<Dual<2>> {
         let scalings = |part: fn(&super::Scalings) -> f64| {
-            between_levels(from, to, |from, to| part(&self.settings.form.scalings(from, to)))
+            from.factors_with(to, |from, to| part(&self.settings.form.scalings(from, to)))
         };
         let raw = self.raw(x.clone().scale(&scalings(|by| by.input)), from, to, None, given, dropout)?;
         Ok(x.scale(&scalings(|by| by.skip)) + raw.scale(&scalings(|by| by.output)))
@@ -131,24 +116,6 @@ impl<N: Network> MapNetwork<N> {
     fn own(&self, at: &Kernel) -> Kernel {
         let t = self.schedule.time_at(at.log_snr());
         if at.is_clean() { Kernel { t, ..Kernel::CLEAN } } else { self.schedule.kernel(t) }
-    }
-
-    /// The same with its network behind a reference.
-    pub fn view(&self) -> MapNetwork<&dyn Network> {
-        MapNetwork { network: &self.network, settings: self.settings, schedule: self.schedule.clone() }
-    }
-}
-
-/// A number that follows from two levels of each row.
-fn between_levels(from: Levels, to: Levels, f: impl Fn(&Kernel, &Kernel) -> f64) -> Factors {
-    match (from, to) {
-        (Levels::Same(from), Levels::Same(to)) => Factors::Same(f(from, to)),
-        (Levels::Each(from), to) => {
-            Factors::Each(from.iter().enumerate().map(|(row, from)| f(from, to.row(row))).collect())
-        }
-        (from, Levels::Each(to)) => {
-            Factors::Each(to.iter().enumerate().map(|(row, to)| f(from.row(row), to)).collect())
-        }
     }
 }
 

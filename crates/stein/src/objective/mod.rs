@@ -44,6 +44,18 @@ impl<'a> Examples<'a> {
     pub fn new(x0: &'a Tensor<2>, given: &'a Condition, keys: &'a Keys) -> Self {
         Self { x0, given, keys, truth: None }
     }
+
+    /// The noise ε `[rows, dim]` of the examples, each a function of its key.
+    ///
+    /// # Errors
+    /// A number of keys or conditions that is not that of the rows.
+    pub fn noise(&self) -> Result<Tensor<2>> {
+        let Self { x0, given, keys, .. } = self;
+        let count = x0.dims()[0];
+        ensure!(keys.len() == count, "{} keys were given for {count} training examples: give one per row", keys.len());
+        given.check(count)?;
+        Ok(noise::normal_like(keys, Purpose::Perturbation, 0, x0))
+    }
 }
 
 /// An objective for a network with its preconditioning.
@@ -134,12 +146,8 @@ impl<'a> Perturbed<'a> {
         levels: &LevelDistribution,
         model: &Preconditioned<&dyn Network>,
     ) -> Result<Self> {
-        let Examples { x0, given, keys, .. } = examples;
-        let count = x0.dims()[0];
-        ensure!(keys.len() == count, "{} keys were given for {count} training examples: give one per row", keys.len());
-        given.check(count)?;
-        let (at, ratios): (Vec<Kernel>, Vec<f64>) = levels.draw(&*model.schedule, keys).into_iter().unzip();
-        let eps = noise::normal_like(keys, Purpose::Perturbation, 0, x0);
+        let eps = examples.noise()?;
+        let (at, ratios): (Vec<Kernel>, Vec<f64>) = levels.draw(&*model.schedule, examples.keys).into_iter().unzip();
         let mut noisy = Self { examples, at, ratios, x: eps.clone(), eps };
         noisy.x = noisy.mix(|at| (at.alpha, at.sigma));
         Ok(noisy)
