@@ -48,6 +48,8 @@ pub enum Purpose {
     Instrument,
     /// Which particles go on.
     Resample,
+    /// Which item of another data set an example goes with.
+    Source,
     /// A use of one's own, by a number of one's own.
     Own(u32),
 }
@@ -72,6 +74,7 @@ impl Purpose {
             Self::Class => 14,
             Self::Measurement => 15,
             Self::Resample => 16,
+            Self::Source => 18,
             Self::Instrument => 17,
             Self::Own(number) => 1 << 32 | u64::from(number),
         }

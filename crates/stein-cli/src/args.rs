@@ -126,22 +126,35 @@ pub struct Show {
     #[arg(value_name = "MODEL|FILE.toml")]
     pub what: OsString,
     /// Draw the score instead, of a model of one or two numbers: arrows over the density, learned beside exact where it is known
-    #[arg(long, requires = "output")]
+    #[arg(long, requires = "output", conflicts_with = "paths")]
     pub field: bool,
-    /// Picture of the field: .png or .svg at one level, .gif from noise to data
-    #[arg(short, long, value_name = "FILE", requires = "field")]
+    /// Draw the paths of samples instead, beside straight lines between the same ends, and say how straight they are: of one or two
+    /// numbers, or of images, a row for each
+    #[arg(long, requires = "output")]
+    pub paths: bool,
+    /// Picture of the field or the paths: .png or .svg, the field at one level, or .gif on the way from noise to data
+    #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Noise of the level, sigma/alpha; default a third of the data's standard deviation
     #[arg(long, value_name = "NOISE", requires = "field")]
     pub level: Option<f64>,
     /// Class, for a model that is told it: its name or number
-    #[arg(long, value_name = "C", requires = "field", allow_hyphen_values = true)]
+    #[arg(long, value_name = "C", requires = "output", allow_hyphen_values = true)]
     pub class: Option<String>,
+    /// Items that paths begin from, of a model that leads from one data set to another; default any of those it learned to begin from
+    #[arg(long, value_name = "NAME|PATH", requires = "paths")]
+    pub source: Option<String>,
+    /// Number of paths that are measured; default 500. A picture shows 150 of them, or 8 of images
+    #[arg(short, long, value_name = "N", requires = "paths")]
+    pub n: Option<usize>,
+    /// Seed of the noise that paths begin with
+    #[arg(short, long, default_value_t = 0, value_name = "S", requires = "paths")]
+    pub seed: u64,
     /// Directory with data sets; default the environment variable STEIN_DATA, or else `data`
-    #[arg(long, value_name = "DIR", requires = "field")]
+    #[arg(long, value_name = "DIR", requires = "output")]
     pub data_dir: Option<PathBuf>,
     /// Replace files that this command did not write; what it reads is never replaced
-    #[arg(long, requires = "field")]
+    #[arg(long, requires = "output")]
     pub force: bool,
 }
 
@@ -247,6 +260,10 @@ pub struct Sample {
     pub seed: u64,
     #[command(flatten)]
     pub sampling: Sampling,
+    /// Items to begin from, of a model that leads from one data set to another: a data set, a file or folder, or an experiment; sample i
+    /// is where item i goes. Default any of those it learned to begin from
+    #[arg(long, value_name = "NAME|PATH")]
+    pub source: Option<String>,
     /// Class to draw: its name, in any case, or its number where that is no name; several with commas between them; or `all`, or
     /// `none`; default all for a conditional model. Pictures come in equal blocks, rows at random as often as in the data
     #[arg(long, value_name = "C", allow_hyphen_values = true)]
@@ -257,6 +274,9 @@ pub struct Sample {
     /// Change the sampling, for example sample.sampler.eta=0.5; may be repeated
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub settings: Vec<String>,
+    /// Directory with data sets, for --source; default the environment variable STEIN_DATA, or else `data`
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

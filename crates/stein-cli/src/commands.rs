@@ -16,9 +16,9 @@ use stein::{Error, Kind, Projection, Result, Variance, ensure};
 use stein_data::{Data, Split, Stats};
 use stein_run::{
     Bounded, Changes, Classes, CodeOptions, DataChoice, DataConfig, DemoOptions, EditOptions, EvaluateOptions,
-    Experiment, FieldOptions, Format, ImportOptions, Interpolation, LikelihoodOptions, Model, Of, Output,
+    Experiment, FieldOptions, PathsOptions, Format, ImportOptions, Interpolation, LikelihoodOptions, Model, Of, Output,
     RestoreOptions, RunDir, Start, Streams, Subject, SweepOptions, Task, TaskMethod, TrainOptions, Weights, bench,
-    compare, decode_to, default_count, demo, device, draw_field, draw_to_file, edit_to, encode_to_file, evaluate,
+    compare, decode_to, default_count, demo, device, draw_field, draw_paths, draw_to_file, edit_to, encode_to_file, evaluate,
     export, import, interpolate, likelihood, prepare, preview_to_file, reference, report_runs, restore_to, samplers_of,
     sweep, train,
 };
@@ -408,6 +408,10 @@ fn likelihood_of(args: &Likelihood, device_name: &str) -> Result<ExitCode> {
 
 fn sample_model(args: &Sample, device_name: &str) -> Result<ExitCode> {
     let model = open(&args.model, args.weights, device_name)?;
+    let model = match &args.source {
+        Some(source) => model.beginning_from(source, args.data_dir.as_deref())?,
+        None => model,
+    };
     if let Some(caution) = model.caution() {
         tell(format!("stein: {}: {caution}", model.name));
     }
@@ -512,7 +516,7 @@ fn restore_inputs(args: Restore, device_name: &str) -> Result<ExitCode> {
 fn load(source: &DataSource) -> Result<(Data, DataConfig)> {
     let config = DataConfig::named(&source.name, &source.settings)?;
     let split = if source.held_out { Split::Test } else { Split::Train };
-    Ok((config.source.load(split, source.data.as_deref())?, config))
+    Ok((config.load(split, source.data.as_deref())?, config))
 }
 
 /// Says what a person should know of the data.
@@ -573,6 +577,26 @@ fn show(args: &Show, device_name: &str) -> Result<()> {
         }
         return Ok(());
     }
+    if let Some(output) = args.output.as_deref().filter(|_| args.paths) {
+        let model = Model::open(what, &device(device_name)?)?;
+        let model = match &args.source {
+            Some(source) => model.beginning_from(source, args.data_dir.as_deref())?,
+            None => model,
+        };
+        let options = PathsOptions {
+            n: args.n,
+            class: args.class.clone(),
+            folder: args.data_dir.clone(),
+            seed: args.seed,
+            force: args.force,
+        };
+        let found = draw_paths(output, &model, &options)?;
+        return say(&format!(
+            "{} paths, transport cost {:.4}, curvature {:.5} of it\n",
+            found.n, found.transport_cost, found.curvature
+        ));
+    }
+    ensure!(args.output.is_none(), "--output is of a picture: give --field or --paths, or leave it out");
     let path = Path::new(what);
     if path.extension().is_some_and(|ending| ending == "toml") {
         return say(&Experiment::read(path, &[])?.to_toml());

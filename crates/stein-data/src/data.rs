@@ -4,7 +4,7 @@ use crate::{Moments, samples::Samples};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
-use stein_base::{Result, ensure};
+use stein_base::{Error, Result, ensure, names};
 
 /// The shape of one sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,6 +136,27 @@ impl PartialEq for Values {
             (Self::Streamed(rows), Self::Streamed(other)) => Arc::ptr_eq(rows, other),
             _ => false,
         }
+    }
+}
+
+/// Some samples of a stream.
+#[derive(Debug)]
+struct Chosen {
+    rows: Arc<dyn Rows>,
+    own: Vec<usize>,
+}
+
+impl Rows for Chosen {
+    fn count(&self) -> usize {
+        self.own.len()
+    }
+
+    fn levels(&self) -> Option<u32> {
+        self.rows.levels()
+    }
+
+    fn row(&self, i: usize, out: &mut [f32]) -> Result<()> {
+        self.rows.row(self.own[i], out)
     }
 }
 
@@ -397,6 +418,49 @@ impl Data {
     pub fn spaced(&self, count: usize) -> Vec<usize> {
         let (n, count) = (self.len(), count.min(self.len()));
         (0..count).map(|k| (k as u128 * n as u128 / count as u128) as usize).collect()
+    }
+
+    /// The samples of these classes, by name, in any case; all where none is named. The classes keep their numbers.
+    ///
+    /// ```
+    /// use stein_data::{Source, Split};
+    ///
+    /// let digits = Source::named("digits")?.load(Split::Test, None)?;
+    /// let (ones, count) = (digits.clone().of_classes(&["1".into()])?, digits.class_counts()[1]);
+    /// assert_eq!((ones.len(), ones.class_counts()[1], ones.classes()), (count, count, 10));
+    /// # Ok::<(), stein_data::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A name that is no class, classes of a set that has none, and classes without a sample.
+    pub fn of_classes(self, wanted: &[String]) -> Result<Self> {
+        if wanted.is_empty() {
+            return Ok(self);
+        }
+        let Some(labels) = &self.labels else {
+            return Err(Error::new(format!("{} has no classes, and {} were named: leave them out", self.name, wanted.len())));
+        };
+        let number = |name: &String| {
+            let known = self.class_names.iter().position(|class| class.to_lowercase() == name.to_lowercase());
+            known.ok_or_else(|| names::unknown(&format!("class of {}", self.name), name, &self.class_names))
+        };
+        let numbers: Vec<usize> = wanted.iter().map(number).collect::<Result<_>>()?;
+        let own: Vec<usize> = (0..self.len()).filter(|&i| numbers.contains(&labels[i])).collect();
+        ensure!(
+            Kind::Empty,
+            !own.is_empty(),
+            "{} has no sample of the class {} in this part: name another",
+            self.name,
+            wanted.join(" or ")
+        );
+        let labels = Some(own.iter().map(|&i| labels[i]).collect());
+        let values = match &self.values {
+            Values::Held { samples, levels } => {
+                Values::Held { samples: samples.select(self.dim(), &own), levels: *levels }
+            }
+            Values::Streamed(rows) => Values::Streamed(Arc::new(Chosen { rows: Arc::clone(rows), own })),
+        };
+        Ok(Self { labels, values, ..self })
     }
 
     /// The samples at these places, in memory.

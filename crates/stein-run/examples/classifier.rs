@@ -26,7 +26,7 @@ fn main() -> Result<()> {
         None => run.clone(),
     };
     let model = Model::open(&written, &device)?;
-    let test = RunDir::open(Path::new(&run))?.experiment()?.data.source.load(Split::Test, None)?;
+    let test = RunDir::open(Path::new(&run))?.experiment()?.data.load(Split::Test, None)?;
     let noise = if model.schedule.is_some() { &NOISE[..] } else { &NOISE[..1] };
     for &noise in noise {
         println!("noise {noise:>4}: {:.2} % of {}", 100.0 * accuracy(&model, &test, noise)?, test.len());
@@ -45,7 +45,7 @@ fn write(run: &Path, file: &Path, device: &Device) -> Result<()> {
     }
     let mut saved = Checkpoint { learners: halves, step, metadata: metadata.clone() };
     saved.write(file)?;
-    let test = run.experiment()?.data.source.load(Split::Test, None)?;
+    let test = run.experiment()?.data.load(Split::Test, None)?;
     let found = accuracy(&Model::open(file, device)?, &test, 0.0)?;
     metadata.insert(ACCURACY.to_owned(), format!("{found:.4}"));
     saved.metadata = metadata;

@@ -29,7 +29,7 @@ fn main() -> Result<()> {
         ));
     };
     let device = Device::flex();
-    let data = RunDir::open(Path::new(told))?.experiment()?.data.source.load(Split::Train, None)?;
+    let data = RunDir::open(Path::new(told))?.experiment()?.data.load(Split::Train, None)?;
     let (free, told) = (Model::open(free, &device)?, Model::open(told, &device)?);
     let steer = |scale: f64| {
         ClassifierGuidance { model: classifier.clone(), scale: scale.into(), ..ClassifierGuidance::default() }.into()

@@ -1,10 +1,8 @@
 //! The flow of a model between data and codes.
 
-use std::sync::Arc;
+use stein::{Result, numbers::ensure_within, ode::Steps};
 
-use stein::{AnySchedule, Denoiser, Result, numbers::ensure_within, ode::Steps};
-
-use crate::Model;
+use crate::{Model, model::ModelFlow};
 
 /// How codes are found and read.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,8 +23,7 @@ impl Default for CodeOptions {
 
 /// The flow of a model between data and codes.
 pub(crate) struct CodeFlow {
-    pub(crate) denoiser: Arc<dyn Denoiser>,
-    pub(crate) schedule: AnySchedule,
+    pub(crate) flow: ModelFlow,
     pub(crate) tolerance: f64,
 }
 
@@ -35,9 +32,9 @@ const MOST_STEPS: usize = 100_000;
 
 impl CodeFlow {
     pub(crate) fn of(model: &Model, options: &CodeOptions, by: &str) -> Result<Self> {
-        let (denoiser, schedule) = model.flow(options.schedule.as_deref(), by)?;
+        let flow = model.flow(options.schedule.as_deref(), by)?;
         ensure_within("--tolerance", options.tolerance, 1e-12..=0.1)?;
-        Ok(Self { denoiser, schedule, tolerance: options.tolerance })
+        Ok(Self { flow, tolerance: options.tolerance })
     }
 
     pub(crate) fn steps(&self) -> Steps {

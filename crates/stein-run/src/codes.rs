@@ -14,6 +14,7 @@ use crate::{
     arrays::NpyFile,
     code_flow::CodeFlow,
     draw::{Asking, Kept, class_of},
+    model::ModelFlow,
     output::{decode_to_file, record},
     picture::{Frame, auto_scale, grid, scatter, to_gif, to_png},
     replacing::{Recorded, beside, said},
@@ -59,15 +60,16 @@ fn encoded(
     let watch = Mutex::new(watch);
     let watch = || watch.lock().unwrap_or_else(PoisonError::into_inner);
     let going = || watch().going();
-    let denoiser = Asking { denoiser: &*flow.denoiser, going: &going };
-    let denoiser = Converted { inner: denoiser, device: model.device.clone(), dtype: model.dtype };
+    let CodeFlow { flow: ModelFlow { velocity, schedule, start }, .. } = flow;
+    let velocity = Asking { inner: &**velocity, going: &going };
+    let velocity = Converted { inner: velocity, device: model.device.clone(), dtype: model.dtype };
     let (mut values, mut evaluations) = (Vec::new(), 0);
     let batch = observed.at_once()?;
     for (k, part) in places.chunks(batch).enumerate() {
         let given = observed.given(part);
-        let paths = Flow { denoiser: &denoiser, schedule: &*flow.schedule, given: &given };
+        let paths = Flow { velocity: &velocity, schedule: &**schedule, given: &given };
         let x = observed.plain_states(part)?.to_device(&rows::exact().device()).cast(rows::exact().dtype());
-        let end = paths.encode(x, None, flow.steps())?;
+        let end = paths.encode(x, Some(*start), flow.steps())?;
         evaluations = evaluations.max(end.evaluations);
         values.extend(rows::host(&end.x));
         let done = (k * batch + part.len()) as u64;
@@ -453,7 +455,8 @@ pub fn compare(
         let flow = CodeFlow::of(model, options, "stein compare")?;
         let observed = Observed::with(model, a, &choice)?;
         let found = encoded(model, &flow, &observed, &(0..observed.count).collect::<Vec<_>>(), watch)?;
-        let noisiest = flow.schedule.kernel(flow.schedule.span().1).prior_std(model.subject.variance);
+        let schedule = &flow.flow.schedule;
+        let noisiest = schedule.kernel(schedule.span().1).prior_std(model.subject.variance);
         codes.push((found.values.iter().map(|value| value / noisiest).collect::<Vec<f64>>(), found.n));
     }
     let (n, width) = (codes[0].1, codes[0].0.len() / codes[0].1);

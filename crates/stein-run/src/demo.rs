@@ -140,7 +140,7 @@ fn finish(
     let drawn = draw(model, MEASURED, experiment.seed, &Classes::All, &model.sample, watch)?;
     let shown_labels =
         drawn.labels.clone().ok_or_else(|| Error::new("the demonstration needs data.conditional = true"))?;
-    let of = |split| experiment.data.source.load(split, None);
+    let of = |split| experiment.data.load(split, None);
     let (train_data, test_data) = (of(Split::Train)?, of(Split::Test)?);
     let quality = Quality::of(&drawn.values, &shown_labels, &train_data, &test_data)?;
 

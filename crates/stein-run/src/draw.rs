@@ -9,20 +9,23 @@ use std::{
 };
 
 use stein::{
-    AnySampler, AnySchedule, Condition, Denoiser, Dual, Error, Estimate, FlowMap, Grid, Kernel, Key, Levels, Progress,
-    Purpose, Request, Result, Rk45, Sampled,
+    AnySampler, AnySchedule, Condition, Denoiser, Dual, Error, Estimate, FlowMap, Grid, Interpolant, Kernel, Key, Levels,
+    Progress, Purpose, Request, Result, Rk45, Sampled, Solver, Tensor, Velocity,
     denoiser::Converted,
     ensure,
     flow::Flow,
     names,
     noise::{Mixed, Source},
     ode::{DORMAND_PRINCE, Steps},
-    rows, sample, sample_map,
+    rows, sample, sample_interpolant, sample_interpolant_from, sample_map, sample_velocity, sample_velocity_from,
 };
 use stein_base::{memory::ensure_fits, random::uniform};
 use stein_data::Shape;
 
-use crate::{Event, Generator, Method, Model, SampleConfig, Subject, Watch, code_flow::CodeFlow, grids};
+use crate::{
+    Event, Generator, Method, Model, SampleConfig, Subject, Watch, begin::Begin, code_flow::CodeFlow, grids,
+    model::ModelFlow,
+};
 
 /// Which classes to draw.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,13 +163,17 @@ impl ClassOf {
     }
 }
 
-/// How many samples are drawn of a model by a configuration if nobody says: as many as make a picture.
+/// How many samples are drawn of a model by a configuration if nobody says: as many as make a picture, or one of each item that it begins
+/// from where those were named.
 ///
 /// # Errors
 /// Classes that the model does not have.
 pub fn default_count(model: &Model, classes: &Classes, config: &SampleConfig) -> Result<usize> {
     /// Beyond that many classes a row of pictures of each is no longer a sheet.
     const ROWS: usize = 20;
+    if let Some(begin) = &model.begin {
+        return Ok(begin.count());
+    }
     let model = &*model.with_classes_of(config)?;
     Ok(match (&model.subject.shape, classes.of(model, 1, 0)?) {
         (Shape::Row { .. }, _) => 2000,
@@ -303,8 +310,10 @@ enum Runner {
     Denoiser(Arc<dyn Denoiser>, AnySampler, AnySchedule),
     FlowMap(Arc<dyn FlowMap>),
     Generator(Arc<dyn Generator>),
+    Velocity(Arc<dyn Velocity>, Solver, AnySchedule),
+    Interpolant(Arc<dyn Interpolant>, f64, AnySchedule),
     /// Codes `[n, state]`, which the probability-flow ODE leads back to data.
-    Decoder(Arc<dyn Denoiser>, AnySchedule, Vec<f64>, Steps),
+    Decoder(Arc<dyn Velocity>, AnySchedule, Vec<f64>, Steps),
 }
 
 /// A run of sampling that was checked and can begin.
@@ -324,6 +333,8 @@ pub struct Plan<'a> {
     state: usize,
     /// Whose noise each sample has, where it is not its own.
     mixed: Vec<Mixed>,
+    /// What samples begin from, where that is not noise.
+    begin: Option<Begin>,
 }
 
 impl<'a> Plan<'a> {
@@ -355,7 +366,12 @@ impl<'a> Plan<'a> {
             config.grid.steps = 40;
         }
         let kernels = match &schedule {
-            Some(schedule) => config.grid.kernels(&**schedule)?,
+            Some(schedule) => {
+                if matches!(runner, Runner::Velocity(..) | Runner::Interpolant(..)) {
+                    config.grid = config.grid.even_to_zero(&**schedule);
+                }
+                config.grid.kernels(&**schedule)?
+            }
             None => Vec::new(),
         };
         ensure!(
@@ -365,7 +381,7 @@ impl<'a> Plan<'a> {
         );
         let moves = match &config.sampler {
             Method::Sampler(sampler) => sampler.moves(),
-            Method::Multistep | Method::Generate => 1,
+            Method::Multistep | Method::Generate | Method::Interpolant(_) => 1,
         };
         let all = kernels.len().saturating_sub(1).saturating_mul(moves);
         let last = FRAMES.min(all);
@@ -378,8 +394,8 @@ impl<'a> Plan<'a> {
         let bytes = (rows as u128 * state as u128).saturating_mul(4 * (8 + shown.len() as u128));
         ensure_fits(&format!("sampling {rows} at a time (sample.batch)"), bytes.saturating_add(networks))?;
         let classes = classes.of(&model, n, seed)?;
-        let mixed = Vec::new();
-        Ok(Self { model, n, seed, classes, config, schedule, kernels, shown, moves, runner, state, mixed })
+        let (mixed, begin) = (Vec::new(), begin(&model, n)?);
+        Ok(Self { model, n, seed, classes, config, schedule, kernels, shown, moves, runner, state, mixed, begin })
     }
 
     /// The data of codes `[n, state]` by the probability-flow ODE, to a relative and absolute tolerance, each of its class where they are
@@ -395,7 +411,11 @@ impl<'a> Plan<'a> {
         let n = codes.len() / state.max(1);
         let steps = if frames { 40 } else { 1 };
         let grid = Grid { steps, clean: false, ..Grid::uniform(steps) };
-        let kernels = grid.kernels(&*flow.schedule)?;
+        let ModelFlow { velocity, schedule, start } = &flow.flow;
+        let mut kernels = grid.kernels(&**schedule)?;
+        if let Some(last) = kernels.last_mut() {
+            *last = schedule.kernel(*start);
+        }
         let config = SampleConfig {
             sampler: AnySampler::from(Rk45 { rtol: flow.tolerance, atol: flow.tolerance, ..Rk45::default() }).into(),
             grid,
@@ -407,12 +427,12 @@ impl<'a> Plan<'a> {
             None if model.subject.classes.is_empty() || !model.trained => ClassOf::Unconditional,
             None => ClassOf::Hidden,
         };
-        let runner = Runner::Decoder(Arc::clone(&flow.denoiser), flow.schedule.clone(), codes, flow.steps());
+        let runner = Runner::Decoder(Arc::clone(velocity), schedule.clone(), codes, flow.steps());
         let shown = if frames { (0..=steps).collect() } else { Vec::new() };
-        let schedule = Some(flow.schedule.clone());
-        let mixed = Vec::new();
+        let schedule = Some(schedule.clone());
+        let (mixed, begin) = (Vec::new(), None);
         let model = Cow::Borrowed(model);
-        Ok(Self { model, n, seed: 0, classes, config, schedule, kernels, shown, moves: 1, runner, state, mixed })
+        Ok(Self { model, n, seed: 0, classes, config, schedule, kernels, shown, moves: 1, runner, state, mixed, begin })
     }
 
     /// Samples with the noise of others mixed, one for each.
@@ -428,6 +448,18 @@ impl<'a> Plan<'a> {
     ) -> Result<Self> {
         let plan = Self::new(model, mixed.len(), seed, classes, config, false)?;
         Ok(Self { mixed, ..plan })
+    }
+
+    /// What a batch begins from, if not from noise.
+    fn begin_of(&self, request: &Request) -> Result<Option<Tensor<2>>> {
+        self.begin.as_ref().map(|begin| begin.rows(&self.model, request)).transpose()
+    }
+
+    /// The class of every sample that is drawn of these; `None` of a model that is told none.
+    pub(crate) fn classes_of(model: &Model, n: usize, seed: u64, classes: &Classes) -> Result<Option<Vec<Option<u32>>>> {
+        let classes = classes.of(model, n, seed)?;
+        let conditioned = !matches!(classes, ClassOf::Unconditional);
+        Ok(conditioned.then(|| (0..n).map(|i| classes.class(i)).collect()))
     }
 
     /// The number of samples.
@@ -472,7 +504,7 @@ impl<'a> Plan<'a> {
                 let reached = progress.step * self.moves + progress.moves;
                 let due = self.shown.iter().filter(|&&shown| shown <= reached).count() - frames.len();
                 if due > 0 {
-                    frames.extend(vec![visible(progress, model)?; due]);
+                    frames.extend(vec![self.visible(progress)?; due]);
                 }
                 Ok(())
             };
@@ -493,6 +525,23 @@ impl<'a> Plan<'a> {
         }
         let Self { n, seed, config, schedule, .. } = self;
         Ok(Summary { n, evaluations, seconds: started.elapsed().as_secs_f64(), config, schedule, seed, classes })
+    }
+
+    /// A state on its way in the data's units. Images are shrunk to the variance of the data, so that noise is gray and not white; others
+    /// are divided by α, unless they follow a velocity, which is seen as it is.
+    fn visible(&self, progress: &Progress) -> Result<Vec<f32>> {
+        let (at, subject) = (progress.at, &self.model.subject);
+        let moves = matches!(self.runner, Runner::Velocity(..) | Runner::Interpolant(..));
+        let factor = if self.begin.is_some() {
+            1.0
+        } else if subject.image().is_some() {
+            subject.variance.sqrt() / at.prior_std(subject.variance)
+        } else if at.alpha > 0.0 && !moves {
+            1.0 / at.alpha
+        } else {
+            1.0
+        };
+        subject.decode(progress.x.clone().mul_scalar(factor))
     }
 
     fn draw_into_memory(self, watch: &mut dyn Watch) -> Result<Drawn> {
@@ -536,14 +585,29 @@ impl<'a> Plan<'a> {
     ) -> Result<Sampled> {
         match &self.runner {
             Runner::Denoiser(denoiser, sampler, schedule) => {
-                let denoiser = Asking { denoiser, going };
+                let denoiser = Asking { inner: &**denoiser, going };
                 sample(&denoiser, &**schedule, &self.kernels, &**sampler, request, observe)
             }
-            Runner::Decoder(denoiser, schedule, codes, steps) => {
-                let denoiser = Asking { denoiser, going };
-                let denoiser =
-                    Converted { inner: denoiser, device: self.model.device.clone(), dtype: self.model.dtype };
-                let flow = Flow { denoiser: &denoiser, schedule: &**schedule, given: &request.given };
+            Runner::Velocity(velocity, solver, schedule) => {
+                let velocity = Asking { inner: &**velocity, going };
+                match self.begin_of(request)? {
+                    None => sample_velocity(&velocity, &**schedule, &self.kernels, solver, request, observe),
+                    Some(x) => sample_velocity_from(x, &velocity, &**schedule, &self.kernels, solver, request, observe),
+                }
+            }
+            Runner::Interpolant(interpolant, diffusion, schedule) => {
+                let asked = Asking { inner: &**interpolant, going };
+                let (schedule, levels) = (&**schedule, &self.kernels);
+                match self.begin_of(request)? {
+                    None => sample_interpolant(&asked, schedule, levels, *diffusion, request, observe),
+                    Some(x) => sample_interpolant_from(x, &asked, schedule, levels, *diffusion, request, observe),
+                }
+            }
+            Runner::Decoder(velocity, schedule, codes, steps) => {
+                let velocity = Asking { inner: &**velocity, going };
+                let velocity =
+                    Converted { inner: velocity, device: self.model.device.clone(), dtype: self.model.dtype };
+                let flow = Flow { velocity: &velocity, schedule: &**schedule, given: &request.given };
                 let from = request.first as usize * self.state;
                 let codes = codes[from..from + request.rows * self.state].to_vec();
                 let mut here = rows::matrix(codes, self.state, &rows::exact());
@@ -567,6 +631,15 @@ impl<'a> Plan<'a> {
             }
         }
     }
+}
+
+/// What `n` samples begin from, if not from noise.
+fn begin(model: &Model, n: usize) -> Result<Option<Begin>> {
+    let found = match &model.begin {
+        Some(begin) => Some(begin.clone()),
+        None => Begin::of(model, None)?,
+    };
+    found.map(|begin| begin.checked(model, n)).transpose()
 }
 
 /// Whether the work should go on.
@@ -604,16 +677,29 @@ pub(crate) fn in_batches(
     Ok((values, evaluations))
 }
 
-/// A denoiser that asks before every evaluation whether to go on: a step of a sampler may take many.
-pub(crate) struct Asking<'a> {
-    pub(crate) denoiser: &'a dyn Denoiser,
+/// A denoiser or velocity that asks before every evaluation whether to go on: a step of a sampler may take many.
+pub(crate) struct Asking<'a, T: ?Sized> {
+    pub(crate) inner: &'a T,
     pub(crate) going: &'a Going<'a>,
 }
 
-impl Denoiser for Asking<'_> {
+impl<D: Denoiser + ?Sized> Denoiser for Asking<'_, D> {
     fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
         (self.going)()?;
-        self.denoiser.estimate(x, at, given)
+        self.inner.estimate(x, at, given)
+    }
+}
+
+impl<V: Velocity + ?Sized> Velocity for Asking<'_, V> {
+    fn velocity(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Dual<2>> {
+        (self.going)()?;
+        self.inner.velocity(x, at, given)
+    }
+}
+
+impl<I: Interpolant + ?Sized> Interpolant for Asking<'_, I> {
+    fn score(&self, x: Tensor<2>, at: Levels, given: &Condition) -> Result<Tensor<2>> {
+        self.inner.score(x, at, given)
     }
 }
 
@@ -621,32 +707,41 @@ impl Denoiser for Asking<'_> {
 fn runner(model: &Model, config: &SampleConfig, schedule: Option<&AnySchedule>) -> Result<Runner> {
     match &config.sampler {
         Method::Sampler(sampler) => {
-            let denoiser = model.denoiser(config)?;
             let schedule = schedule.ok_or_else(|| model.lacks(config))?;
+            let followed = model.learned.velocity.clone().zip(sampler.solver());
+            // What is wrapped around a denoiser says nothing of a velocity.
+            let bare = config.wrap.is_empty() || model.learned.denoiser.is_none();
+            if let Some((velocity, solver)) = followed.filter(|_| bare) {
+                ensure_bare(model, config, "a velocity")?;
+                ensure!(
+                    config.schedule.is_none(),
+                    "{} is a velocity on its own schedule: leave out --schedule and sample.schedule",
+                    model.name
+                );
+                return Ok(Runner::Velocity(velocity, solver, schedule.clone()));
+            }
+            if model.learned.denoiser.is_none() {
+                return Err(model.lacks(config));
+            }
+            let denoiser = model.denoiser(config)?;
             Ok(Runner::Denoiser(denoiser, sampler.clone(), schedule.clone()))
         }
         Method::Multistep => model.flow_map(config).map(Runner::FlowMap),
+        Method::Interpolant(sampler) => {
+            ensure_bare(model, config, "an interpolant")?;
+            let (interpolant, schedule) =
+                model.learned.interpolant.clone().zip(schedule).ok_or_else(|| model.lacks(config))?;
+            Ok(Runner::Interpolant(interpolant, sampler.diffusion, schedule.clone()))
+        }
         Method::Generate => {
-            ensure!(
-                config.wrap.is_empty(),
-                "sample.wrap is for denoisers, and {} is a generator: leave it out",
-                model.name
-            );
+            ensure_bare(model, config, "a generator")?;
             model.learned.generator.clone().map(Runner::Generator).ok_or_else(|| model.lacks(config))
         }
     }
 }
 
-/// A noisy state in the data's units. Images are shrunk to the variance of the data, so that noise is gray and not white;
-/// others are divided by α.
-fn visible(progress: &Progress, model: &Model) -> Result<Vec<f32>> {
-    let (at, variance) = (progress.at, model.subject.variance);
-    let factor = if model.subject.image().is_some() {
-        variance.sqrt() / at.prior_std(variance)
-    } else if at.alpha > 0.0 {
-        1.0 / at.alpha
-    } else {
-        1.0
-    };
-    model.subject.decode(progress.x.clone().mul_scalar(factor))
+/// Fails where something would be wrapped around what is no denoiser.
+fn ensure_bare(model: &Model, config: &SampleConfig, what: &str) -> Result<()> {
+    ensure!(config.wrap.is_empty(), "sample.wrap is for denoisers, and {} is {what}: leave it out", model.name);
+    Ok(())
 }

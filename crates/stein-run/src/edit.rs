@@ -106,7 +106,7 @@ impl By {
                 Ok(Self::Denoiser(denoiser, sampler.clone()))
             }
             Method::Multistep => model.flow_map(config).map(Self::FlowMap),
-            Method::Generate => {
+            Method::Interpolant(_) | Method::Generate => {
                 Err(lacks(&model.name, &model.family, model.serves, Capability::Denoiser, "stein edit"))
             }
         }
@@ -183,7 +183,7 @@ pub fn edit(model: &Model, options: &EditOptions, watch: &mut dyn Watch) -> Resu
         let what = Edit { rows: states, mask, strength: options.strength };
         match &by {
             By::Denoiser(denoiser, sampler) => {
-                let asking = Asking { denoiser: &**denoiser, going };
+                let asking = Asking { inner: &**denoiser, going };
                 edit_rows(&what, &asking, &*schedule, &kernels, &**sampler, &request, observe)
             }
             By::FlowMap(map) => edit_by_map(&what, map, &kernels, &request, observe),

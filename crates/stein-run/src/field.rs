@@ -103,7 +103,7 @@ pub fn draw_field(path: &Path, model: &Model, options: &FieldOptions) -> Result<
 
 impl<'a> Field<'a> {
     fn of(model: &'a Model, options: &FieldOptions) -> Result<Self> {
-        let (denoiser, schedule) = model.flow(None, "stein show --field")?;
+        let (denoiser, schedule) = model.score(None, "stein show --field")?;
         let state = model.subject.state_shape()?;
         let dim: usize = state.iter().product();
         ensure!(

@@ -8,6 +8,7 @@
 
 mod accuracy;
 pub mod arrays;
+mod begin;
 pub mod bench;
 mod code_flow;
 mod codes;
@@ -28,6 +29,7 @@ mod likelihood;
 mod model;
 mod observed;
 mod output;
+mod paths;
 pub mod picture;
 mod preview;
 pub mod reference;
@@ -55,14 +57,15 @@ pub use edit::{EditOptions, Edited, edit, edit_to};
 pub use evaluate::{ACCURACY, ByClass, EvaluateOptions, Evaluation, FEATURES, Of, OfClass, Shipped, evaluate};
 pub use experiment::{EvaluateConfig, Experiment, TrainConfig};
 pub use family::{
-    AnyFamily, Capability, ClassifierModel, ConsistencyModel, Diffusion, DistributionMatching, Family, Follows,
-    Generator, Learned, Learner, Teacher,
+    AnyFamily, Capability, ClassifierModel, ConsistencyModel, Diffusion, DistributionMatching, Family, FlowMatching,
+    Follows, Generator, Learned, Learner, Origin, Reflow, Teacher,
 };
 pub use field::{FieldOptions, FieldReport, draw_field};
 pub use import::{ImportOptions, export, import};
 pub use likelihood::{Bounded, LikelihoodOptions, LikelihoodReport, likelihood};
 pub use model::Model;
 pub use observed::{DataChoice, Observed};
+pub use paths::{PathsOptions, PathsReport, draw_paths};
 pub use output::{Format, Output, check_output, draw_to_file};
 pub use preview::{preview, preview_to_file};
 pub use report::{report_runs, write_report};
@@ -70,7 +73,7 @@ pub use restore::{
     MeasurementConfig, Range, RestoreOptions, Restored, Scores, Task, TaskMethod, TaskSample, restore, restore_to,
 };
 pub use run_dir::{Claim, RunDir};
-pub use sampling::{Changes, Method, SampleConfig};
+pub use sampling::{Changes, InterpolantSde, Method, SampleConfig};
 pub use shown::Shown;
 pub use stein::{Error, Result};
 pub use stein_nn::Weights;

@@ -9,7 +9,8 @@ use std::{
 };
 
 use stein::{
-    AnySchedule, AnyWrapper, Classifier, DType, Denoiser, Device, Edm, Error, FlowMap, Kind, Result,
+    AnySchedule, AnyWrapper, Classifier, DType, Denoiser, Device, Edm, Error, FlowMap, Kind, ProbabilityFlow, Result,
+    Velocity,
     codec::Chain,
     denoiser::Converted,
     ensure,
@@ -22,9 +23,10 @@ use stein_nn::{Checkpoint, NetworkSize, SavedWeights, Tensors, Weights, state};
 
 use crate::{
     Capability, DataConfig, Description, Experiment, Learned, RunDir, SampleConfig, Subject,
+    begin::Begin,
     description::{FROM, described, experiment_of},
     draw::class_of,
-    family::{Make, Networks, lacks},
+    family::{Make, Networks, Origin, lacks},
     subject,
 };
 
@@ -55,6 +57,10 @@ pub struct Model {
     pub subject: Subject,
     /// Whether its classes are those of a classifier that steers it, and it is told none.
     pub(crate) steered: bool,
+    /// The data its samples begin from, if not from noise.
+    pub(crate) source: Option<DataConfig>,
+    /// The items its samples are to begin from, in their order, where they were named.
+    pub(crate) begin: Option<Begin>,
     /// The data it learned from, where it was trained here.
     pub data: Option<DataConfig>,
     /// How it is sampled by default.
@@ -96,6 +102,16 @@ impl Model {
         Ok(model)
     }
 
+    /// This, with samples that begin from the items of named data, in their order: a data set, a file or folder, or an experiment, read as
+    /// those that the model learned to begin from. `folder` is where data sets lie.
+    ///
+    /// # Errors
+    /// A model whose samples begin from noise, and data that cannot be read.
+    pub fn beginning_from(self, name: &str, folder: Option<&Path>) -> Result<Self> {
+        let begin = Begin::named(&self, name, folder)?;
+        Ok(Self { begin: Some(begin), ..self })
+    }
+
     /// A model of data that has learned nothing: what pictures of the data are made for.
     pub(crate) fn untrained(subject: Subject) -> Self {
         Self {
@@ -111,6 +127,8 @@ impl Model {
             sizes: Vec::new(),
             subject,
             steered: false,
+            source: None,
+            begin: None,
             data: None,
             sample: SampleConfig::default(),
             truth: None,
@@ -169,6 +187,8 @@ impl Model {
             sizes: Vec::new(),
             subject,
             steered: false,
+            source: None,
+            begin: None,
             data: None,
             sample,
             truth: Some(mixture),
@@ -213,6 +233,11 @@ impl Model {
             truth: None,
             subject: subject.clone(),
             steered: false,
+            source: match family.origin() {
+                Some(Origin::Data { data, .. }) => Some(data),
+                Some(Origin::Model(_)) | None => None,
+            },
+            begin: None,
             data: None,
             // What draws nothing is refused whatever it would be sampled by.
             sample: sample.clone().unwrap_or_default(),
@@ -262,7 +287,9 @@ impl Model {
     /// # Errors
     /// A model that has none, and those of the wrappers.
     pub fn denoiser(&self, config: &SampleConfig) -> Result<Arc<dyn Denoiser>> {
-        let Some(bare) = &self.learned.denoiser else { return Err(self.lacks(config)) };
+        let Some(bare) = &self.learned.denoiser else {
+            return Err(lacks(&self.name, &self.family, self.serves, Capability::Denoiser, "what is asked"));
+        };
         wrap(Arc::clone(bare), &config.wrap, &Around(self))
     }
 
@@ -298,13 +325,38 @@ impl Model {
         Ok(Cow::Owned(Self { subject, steered: true, ..self.clone() }))
     }
 
-    /// The bare denoiser, and the schedule of that name or its own: what flows, densities and fields are of.
+    /// The bare velocity, the schedule of that name or its own, and the time of the data on it: what codes and densities are of. A velocity
+    /// is known up to t = 0, the probability flow of a denoiser to the cleanest level.
+    ///
+    /// # Errors
+    /// A model that has none, a schedule that is not known, and another schedule for what is no denoiser.
+    pub(crate) fn flow(&self, schedule: Option<&str>, by: &str) -> Result<ModelFlow> {
+        if let (Some(own), Some(velocity), None) = (&self.schedule, &self.learned.velocity, &self.learned.denoiser) {
+            ensure!(
+                Kind::Unsupported,
+                schedule.is_none(),
+                "{} is a velocity on its own schedule, {}, and on no other: leave out --schedule",
+                self.name,
+                own.kind()
+            );
+            return Ok(ModelFlow { velocity: Arc::clone(velocity), schedule: own.clone(), start: 0.0 });
+        }
+        let (denoiser, schedule) = self.bare_denoiser(schedule, Capability::Velocity, by)?;
+        let start = schedule.span().0;
+        Ok(ModelFlow { velocity: Arc::new(ProbabilityFlow(denoiser)), schedule, start })
+    }
+
+    /// The bare denoiser, and the schedule of that name or its own: what scores are of.
     ///
     /// # Errors
     /// A model that has none, and a schedule that is not known.
-    pub(crate) fn flow(&self, schedule: Option<&str>, by: &str) -> Result<(Arc<dyn Denoiser>, AnySchedule)> {
+    pub(crate) fn score(&self, schedule: Option<&str>, by: &str) -> Result<(Arc<dyn Denoiser>, AnySchedule)> {
+        self.bare_denoiser(schedule, Capability::Denoiser, by)
+    }
+
+    fn bare_denoiser(&self, schedule: Option<&str>, needed: Capability, by: &str) -> Result<(Arc<dyn Denoiser>, AnySchedule)> {
         let (Some(own), Some(denoiser)) = (&self.schedule, &self.learned.denoiser) else {
-            return Err(lacks(&self.name, &self.family, self.serves, Capability::Denoiser, by));
+            return Err(lacks(&self.name, &self.family, self.serves, needed, by));
         };
         let schedule = schedule.map_or_else(|| Ok(own.clone()), AnySchedule::named)?;
         schedule.check()?;
@@ -316,6 +368,16 @@ impl Model {
         let by = format!("sampler {}", config.sampler.kind());
         lacks(&self.name, &self.family, self.serves, config.sampler.needs(), &by)
     }
+}
+
+/// The velocity of a model, with the schedule that its times are of.
+pub(crate) struct ModelFlow {
+    /// dx/dt.
+    pub(crate) velocity: Arc<dyn Velocity>,
+    /// The levels that time stands for.
+    pub(crate) schedule: AnySchedule,
+    /// Where the data stand: t = 0, or the cleanest level.
+    pub(crate) start: f64,
 }
 
 /// The file that the name of a model leads to.

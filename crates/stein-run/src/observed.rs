@@ -180,15 +180,7 @@ fn load(model: &Model, choice: &DataChoice) -> Result<Data> {
     };
     // A file of one's own is looked at whole, a data set where the model has not been.
     let whole = choice.name.is_some() && choice.split.is_none();
-    load_part(&config.source, whole, choice.split.unwrap_or(Split::Test), choice.folder.as_deref())
-}
-
-/// All of a file of one's own where it is wanted whole, or else a part of the data.
-pub(crate) fn load_part(source: &Source, whole: bool, split: Split, folder: Option<&Path>) -> Result<Data> {
-    match whole.then(|| source.whole()).flatten() {
-        Some(source) => source.load(Split::Train, folder),
-        None => source.load(split, folder),
-    }
+    config.load_whole_or(whole, choice.split.unwrap_or(Split::Test), choice.folder.as_deref())
 }
 
 /// The data of that name, of samples of this shape: a file is read as other such data were.

@@ -195,7 +195,8 @@ fn labels_of(path: &Path) -> PathBuf {
 fn inputs(model: &Model, config: &SampleConfig) -> Vec<PathBuf> {
     let others = config.wrap.iter().flat_map(|wrapper| wrapper.models());
     let others = others.filter_map(|model| Found::at(model.as_ref()).map(Found::path).ok());
-    let read = model.file.iter().cloned().chain(others);
+    let source = model.begin.as_ref().and_then(|begin| begin.path().map(Path::to_owned));
+    let read = model.file.iter().cloned().chain(others).chain(source);
     read.flat_map(|path| RunDir::files_with(&path).into_iter().chain([path])).collect()
 }
 

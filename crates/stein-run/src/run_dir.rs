@@ -200,6 +200,11 @@ impl RunDir {
         self.root.join("best.safetensors")
     }
 
+    /// The pairs that a model made for the run to learn from.
+    pub(crate) fn pairs_path(&self) -> PathBuf {
+        self.root.join("pairs.npy")
+    }
+
     /// The grids that were fitted to the model of the run.
     pub(crate) fn grids_path(&self) -> PathBuf {
         self.root.join("grids.toml")

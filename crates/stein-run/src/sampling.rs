@@ -18,6 +18,8 @@ use crate::{AnyFamily, Capability, experiment::with_settings, family::lacks};
 pub enum Method {
     /// A sampler, which takes a denoiser level by level.
     Sampler(AnySampler),
+    /// The diffusion of an interpolant, which has a velocity and a score.
+    Interpolant(InterpolantSde),
     /// Multistep sampling: a flow map takes the sample along its trajectory; a consistency function takes it to the end, and noise
     /// takes it back to the next level.
     Multistep,
@@ -25,14 +27,30 @@ pub enum Method {
     Generate,
 }
 
+/// The diffusion of an interpolant: dx = (v − ½ g² s) dt + g dw̄ by Euler–Maruyama.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
+#[serde(default, deny_unknown_fields)]
+pub struct InterpolantSde {
+    /// g, in the units of states; from 0, default 1. The samples have one law whatever it is; the σ of its bridge makes a Schrödinger
+    /// bridge.
+    pub diffusion: f64,
+}
+
+impl Default for InterpolantSde {
+    fn default() -> Self {
+        Self { diffusion: 1.0 }
+    }
+}
+
 /// The names of the methods that are no sampler.
+const INTERPOLANT: &str = "interpolant_sde";
 const MULTISTEP: &str = "multistep";
 const GENERATE: &str = "generate";
 
 impl Method {
     /// The names, as in files and on the command line.
     pub fn names() -> Vec<String> {
-        AnySampler::names().into_iter().chain([MULTISTEP, GENERATE].map(String::from)).collect()
+        AnySampler::names().into_iter().chain([INTERPOLANT, MULTISTEP, GENERATE].map(String::from)).collect()
     }
 
     /// The one of this name, with its default parameters.
@@ -51,6 +69,7 @@ impl Method {
         let alone = match explain::ours::<Self>(name).as_str() {
             MULTISTEP => Self::Multistep,
             GENERATE => Self::Generate,
+            INTERPOLANT => return settings::read(Value::Table(table)).map(Self::Interpolant),
             name if AnySampler::names().iter().any(|known| known == name) => {
                 return AnySampler::with_settings(name, table).map(Self::Sampler);
             }
@@ -68,6 +87,7 @@ impl Method {
     pub fn kind(&self) -> &str {
         match self {
             Self::Sampler(sampler) => sampler.kind(),
+            Self::Interpolant(_) => INTERPOLANT,
             Self::Multistep => MULTISTEP,
             Self::Generate => GENERATE,
         }
@@ -76,7 +96,9 @@ impl Method {
     /// What a model must be able to do for it.
     pub fn needs(&self) -> Capability {
         match self {
+            Self::Sampler(sampler) if sampler.solver().is_some() => Capability::Velocity,
             Self::Sampler(_) => Capability::Denoiser,
+            Self::Interpolant(_) => Capability::Interpolant,
             Self::Multistep => Capability::FlowMap,
             Self::Generate => Capability::Generator,
         }
@@ -102,6 +124,13 @@ impl Explain for Method {
             tagged: true,
             entries: || {
                 let Form::Choice(samplers) = AnySampler::form() else { unreachable!("a registry is a choice") };
+                let Form::Table(sde) = InterpolantSde::form() else { unreachable!("a struct is a table") };
+                let interpolant = Entry::new(
+                    INTERPOLANT,
+                    &[],
+                    "Of an interpolant: the diffusion with its law, by Euler–Maruyama.",
+                    (sde.keys)(),
+                );
                 let multistep = Entry::new(
                     MULTISTEP,
                     &["multistep_consistency"],
@@ -109,7 +138,7 @@ impl Explain for Method {
                     Vec::new(),
                 );
                 let generate = Entry::new(GENERATE, &[], "Of a generator: makes the sample in one go.", Vec::new());
-                (samplers.entries)().into_iter().chain([multistep, generate]).collect()
+                (samplers.entries)().into_iter().chain([interpolant, multistep, generate]).collect()
             },
         })
     }
@@ -119,6 +148,9 @@ impl Serialize for Method {
     fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
         match self {
             Self::Sampler(sampler) => sampler.serialize(to),
+            Self::Interpolant(sampler) => {
+                settings::tagged(INTERPOLANT, sampler, to)
+            }
             other => settings::tagged(other.kind(), &Table::new(), to),
         }
     }
@@ -137,7 +169,8 @@ impl<'de> Deserialize<'de> for Method {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 pub struct SampleConfig {
-    /// The sampler; it has to fit the family: diffusion takes all but `multistep` and `generate`.
+    /// The sampler; it has to fit the family: diffusion takes all but `interpolant_sde`, `multistep` and `generate`, a velocity
+    /// alone the solvers `ode_euler`, `ode_midpoint`, `ode_heun`, `ode_rk4` and `rk45`.
     pub sampler: Method,
     /// The levels it stops at.
     #[serde(default)]
@@ -250,8 +283,12 @@ impl SampleConfig {
         };
         let schedule = self.schedule.clone().unwrap_or_else(|| own.clone());
         schedule.check()?;
-        if let Method::Sampler(sampler) = &self.sampler {
-            sampler.check()?;
+        match &self.sampler {
+            Method::Sampler(sampler) => sampler.check()?,
+            Method::Interpolant(sde) => {
+                ensure_within("sampler interpolant_sde: diffusion", sde.diffusion, 0.0..=1e6)?;
+            }
+            Method::Multistep | Method::Generate => {}
         }
         let mut resolved = self.clone();
         resolved.grid.steps = self.grid.intervals();
@@ -313,7 +350,7 @@ impl SampleConfig {
     pub fn check_for(&self, family: &AnyFamily) -> Result<()> {
         self.grid.spacing.check().map_err(|error| error.at("sample"))?;
         let needed = self.sampler.needs();
-        if family.serves().contains(&needed) {
+        if needed.is_among(family.serves()) {
             return Ok(());
         }
         let by = format!("sampler {}", self.sampler.kind());
@@ -322,8 +359,12 @@ impl SampleConfig {
 
     fn starts_without_signal(&self) -> bool {
         use stein::Spacing::{Karras, LogSnr};
-        let Method::Sampler(sampler) = &self.sampler else { return false };
-        sampler.starts_without_signal() && !matches!(self.grid.spacing, Karras { .. } | LogSnr {})
+        let starts = match &self.sampler {
+            Method::Sampler(sampler) => sampler.starts_without_signal(),
+            Method::Interpolant(_) => true,
+            Method::Multistep | Method::Generate => false,
+        };
+        starts && !matches!(self.grid.spacing, Karras { .. } | LogSnr {})
     }
 }
 

@@ -12,7 +12,7 @@ use stein::{
     rows,
 };
 use stein_base::Explain;
-use stein_data::{Data, Shape, Source};
+use stein_data::{Data, Shape, Source, Split};
 
 use crate::{Experiment, Shown, experiment::with_settings};
 
@@ -22,6 +22,9 @@ use crate::{Experiment, Shown, experiment::with_settings};
 pub struct DataConfig {
     /// The data set.
     pub source: Source,
+    /// The classes whose samples are used, by name; default all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
     /// What turns data into the states a model works on, the first applied first; default nothing: images in \[0, 1\], rows and series
     /// in their own units.
     #[serde(default)]
@@ -46,6 +49,11 @@ fn is_zero(number: &u32) -> bool {
 }
 
 impl DataConfig {
+    /// The samples of these classes of a data set, all where none is named, as they are.
+    pub fn of(source: Source, classes: Vec<String>) -> Self {
+        Self { source, classes, codec: Vec::new(), conditional: false, shown: None, flip: false, shift: 0 }
+    }
+
     /// The data of an experiment file, or of a [name](Source::named), after `path=value` settings: those of an experiment, with or
     /// without `data.` in front.
     ///
@@ -55,16 +63,25 @@ impl DataConfig {
         let path = Path::new(name);
         let config = match path.extension().is_some_and(|ending| ending == "toml") {
             true => Experiment::read(path, &[])?.data,
-            false => Self {
-                source: Source::named(name)?,
-                codec: Vec::new(),
-                conditional: false,
-                shown: None,
-                flip: false,
-                shift: 0,
-            },
+            false => Self::of(Source::named(name)?, Vec::new()),
         };
         config.with(settings)
+    }
+
+    /// A part of the data.
+    ///
+    /// # Errors
+    /// Files that are missing or damaged, classes that there are not, and a part without a sample.
+    pub fn load(&self, split: Split, folder: Option<&Path>) -> Result<Data> {
+        self.source.load(split, folder)?.of_classes(&self.classes)
+    }
+
+    /// All of a file of one's own where it is wanted whole, or else a part of the data.
+    pub(crate) fn load_whole_or(&self, whole: bool, split: Split, folder: Option<&Path>) -> Result<Data> {
+        match whole.then(|| self.source.whole()).flatten() {
+            Some(source) => Self { source, ..self.clone() }.load(Split::Train, folder),
+            None => self.load(split, folder),
+        }
     }
 
     /// The same after `path=value` settings, with or without `data.` in front.

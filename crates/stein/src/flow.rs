@@ -1,18 +1,19 @@
-//! The probability-flow ODE dx/dt = α̇ D + σ̇ ε̂ (Song et al. 2021, eq. 13) of a denoiser on a schedule, as a field for
-//! [`ode::integrate`]; and the codes it gives data: where a sample stands at the noisiest level.
+//! A velocity on a schedule, as a field for [`ode::integrate`]: the probability-flow ODE of a denoiser (Song et al. 2021, eq. 13), or what
+//! flow matching learned. And the codes it gives data: where a sample stands at the noisiest level.
 
 use burn::tensor::Tensor;
 
 use crate::{
-    Condition, Denoiser, Dual, Kernel, OwnLevels, Result, Schedule, denoiser,
+    Condition, Dual, Kernel, OwnLevels, Result, Schedule, Velocity,
+    denoiser::Asked,
     ode::{self, DORMAND_PRINCE, Integrated, Steps, Times},
 };
 
-/// A denoiser on a schedule with the condition of every row of a batch.
+/// A velocity on a schedule with the condition of every row of a batch.
 #[derive(Clone, Copy)]
 pub struct Flow<'a> {
-    /// What says where the data are.
-    pub denoiser: &'a dyn Denoiser,
+    /// dx/dt.
+    pub velocity: &'a dyn Velocity,
     /// The levels that time stands for.
     pub schedule: &'a dyn Schedule,
     /// The condition of each row.
@@ -23,11 +24,13 @@ impl Flow<'_> {
     /// The velocity of some rows of the batch, with its tangent where x has one.
     ///
     /// # Errors
-    /// Those of the denoiser.
+    /// Those of the velocity; one that has lost a derivative that was asked for.
     pub fn velocity(&self, x: Dual<2>, times: Times, of: &[usize]) -> Result<Dual<2>> {
         let (at, given) = (self.levels(times), self.given.select(of));
-        let mean = denoiser::estimate(self.denoiser, x.clone(), at.view(), &given)?.into_mean()?;
-        Ok(denoiser::velocity(x, mean, at.view()))
+        let asked = Asked::of(&x);
+        let velocity = self.velocity.velocity(x, at.view(), &given)?;
+        asked.check(&velocity, "velocity")?;
+        Ok(velocity)
     }
 
     fn levels(&self, times: Times) -> OwnLevels {
@@ -40,7 +43,7 @@ impl Flow<'_> {
     /// Carries rows `x` `[rows, dim]` from one time to another.
     ///
     /// # Errors
-    /// Those of the denoiser and of [`ode::integrate`].
+    /// Those of the velocity and of [`ode::integrate`].
     pub fn carry(&self, x: Tensor<2>, from: f64, to: f64, method: &ode::Tableau, steps: Steps) -> Result<Integrated> {
         let mut field =
             |x: &Tensor<2>, times: Times, of: &[usize]| Ok(self.velocity(x.clone().into(), times, of)?.value);
@@ -51,10 +54,10 @@ impl Flow<'_> {
     /// A code and the data determine each other (Song et al. 2021, section 4.3).
     ///
     /// ```
-    /// use stein::{Condition, Edm, exact::GaussianMixture, flow::Flow, ode::Steps, rows};
+    /// use stein::{Condition, Edm, ProbabilityFlow, exact::GaussianMixture, flow::Flow, ode::Steps, rows};
     ///
-    /// let (model, schedule, given) = (GaussianMixture::ncsn(), Edm::default(), Condition::none());
-    /// let flow = Flow { denoiser: &model, schedule: &schedule, given: &given };
+    /// let (model, schedule, given) = (ProbabilityFlow(GaussianMixture::ncsn()), Edm::default(), Condition::none());
+    /// let flow = Flow { velocity: &model, schedule: &schedule, given: &given };
     /// let steps = Steps::Adaptive { rtol: 1e-7, atol: 1e-7, most: 10_000 };
     /// let x = rows::matrix(vec![4.0, 5.5, -5.0, -6.0], 2, &rows::exact());
     /// let codes = flow.encode(x.clone(), None, steps)?;

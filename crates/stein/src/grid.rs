@@ -162,6 +162,24 @@ impl Grid {
         Self { spacing: Spacing::Karras { rho: default_rho() }, ..Self::uniform(steps) }
     }
 
+    /// The same, with its cleanest level where the step from there to t = 0 is as long as the others: for what is followed to t = 0 itself,
+    /// as a [velocity](crate::Velocity) is. A grid that says its end, or is not of equal steps of time, stays as it is.
+    #[must_use]
+    pub fn even_to_zero(&self, schedule: &dyn Schedule) -> Self {
+        let (first, last) = schedule.span();
+        let start = self.start.unwrap_or(last);
+        let steps = self.steps.max(1) as f64;
+        let end = match self.spacing {
+            Spacing::Uniform {} => start / steps,
+            Spacing::Shifted { shift } => {
+                let by = 2.0 * shift.ln();
+                moved(schedule, moved(schedule, start, -by) / steps, by)
+            }
+            _ => return self.clone(),
+        };
+        if self.end.is_some() || !self.clean || end < first { self.clone() } else { Self { end: Some(end), ..self.clone() } }
+    }
+
     /// Number of intervals: `steps`, or what the listed levels make.
     pub fn intervals(&self) -> usize {
         match &self.spacing {
@@ -348,11 +366,7 @@ impl Ends {
 
     /// Times of equal steps, moved to where the log-SNR is less by this.
     fn shifted(&self, schedule: &dyn Schedule, by: f64) -> Vec<f64> {
-        let moved = |t: f64, by: f64| {
-            let log_snr = schedule.kernel(t).log_snr();
-            // Where there is no signal there is no less of it.
-            if log_snr.is_finite() { schedule.time_at(log_snr - by) } else { t }
-        };
+        let moved = |t: f64, by: f64| moved(schedule, t, by);
         self.spread(moved(self.start, -by), moved(self.end, -by)).map(|t| moved(t, by)).collect()
     }
 
@@ -363,6 +377,13 @@ impl Ends {
             .map(|log_sigma| bisect(&sigma, log_sigma.exp(), self.end, self.start))
             .collect()
     }
+}
+
+/// The time at which the log-SNR is less by this.
+fn moved(schedule: &dyn Schedule, t: f64, by: f64) -> f64 {
+    let log_snr = schedule.kernel(t).log_snr();
+    // Where there is no signal there is no less of it.
+    if log_snr.is_finite() { schedule.time_at(log_snr - by) } else { t }
 }
 
 /// The t in \[low, high\] at which a growing function takes a value, to the last bit.

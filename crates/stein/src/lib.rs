@@ -44,10 +44,12 @@ mod classifier;
 pub mod codec;
 mod condition;
 pub mod consistency;
+pub mod coupling;
 pub mod denoiser;
 mod dual;
 pub mod exact;
 pub mod flow;
+pub mod flow_matching;
 mod flow_map;
 mod grid;
 pub mod guidance;
@@ -67,6 +69,7 @@ mod projection;
 pub mod rows;
 mod sampler;
 mod schedule;
+mod velocity;
 
 /// The engine's tensors, devices and number formats, re-exported so that code of one's own needs no second dependency.
 pub use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -87,6 +90,10 @@ pub use prediction::Prediction;
 pub use projection::Projection;
 pub use sampler::*;
 pub use schedule::*;
+pub use velocity::{
+    Interpolant, ProbabilityFlow, Solver, Velocity, sample_interpolant, sample_interpolant_from, sample_velocity,
+    sample_velocity_from,
+};
 pub use stein_base::{Error, Key, Keys, Kind, Purpose, Result, ensure, names, numbers, random, settings};
 
 /// The README's and the guide's code, run as tests.

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
 use crate::{
-    Condition, Denoiser, Kernel, Keys, Levels, Projection, Purpose, Result, Schedule,
+    Condition, Denoiser, Kernel, Keys, Levels, ProbabilityFlow, Projection, Purpose, Result, Schedule, Velocity,
     denoiser::{self, Converted, estimate, value_and_trace},
     ensure,
     exact::Exact,
@@ -169,15 +169,8 @@ impl OdeLikelihood {
         keys: &Keys,
         prior: Prior,
     ) -> Result<LogDensity> {
-        self.check(schedule)?;
-        ensure!(keys.len() == x.dims()[0], "{} keys were given for {} rows: give one per row", keys.len(), x.dims()[0]);
-        let double = x.clone().to_device(&rows::exact().device()).cast(rows::exact().dtype());
-        let directions: Vec<Tensor<2>> = match self.divergence {
-            Divergence::Exact {} => Vec::new(),
-            Divergence::Hutchinson { probes, projection } => {
-                (0..probes as u64).map(|number| projection.draw(keys, number, &double)).collect()
-            }
-        };
+        let double = self.checked(schedule, &x, given, keys)?;
+        let directions = self.directions(keys, &double);
         self.log_density_along(denoiser, schedule, x, given, &directions, prior)
     }
 
@@ -195,20 +188,11 @@ impl OdeLikelihood {
         directions: &[Tensor<2>],
         prior: Prior,
     ) -> Result<LogDensity> {
-        self.check(schedule)?;
+        self.check_along(schedule, &x, given, directions)?;
         let [count, dim] = x.dims();
-        given.check(count)?;
-        if let Some(other) = directions.iter().find(|direction| direction.dims() != x.dims()) {
-            let [rows, width] = other.dims();
-            return Err(crate::Error::new(format!(
-                "a direction of {rows} rows of {width} numbers does not fit {count} rows of {dim}"
-            )));
-        }
         let denoiser = &Converted { inner: denoiser, device: x.device(), dtype: x.dtype() };
-        let paths = Paths { flow: Flow { denoiser, schedule, given }, directions };
-        let (first, last) = schedule.span();
-        let start = self.start.unwrap_or(first);
-        let (cleanest, noisiest) = (schedule.kernel(start), schedule.kernel(last));
+        let start = self.start.unwrap_or(schedule.span().0);
+        let cleanest = schedule.kernel(start);
         let double = rows::exact();
         let clean = x.to_device(&double.device()).cast(double.dtype());
         let (begun, gained) = match self.truncation {
@@ -227,6 +211,103 @@ impl OdeLikelihood {
                 (moved.mul_scalar(cleanest.alpha), gained)
             }
         };
+        let velocity = &ProbabilityFlow(denoiser);
+        let paths = Paths { flow: Flow { velocity, schedule, given }, directions };
+        let found = self.along(&paths, begun, gained, start, prior)?;
+        Ok(LogDensity { evaluations: found.evaluations + usize::from(self.truncation == Truncation::Corrected), ..found })
+    }
+
+    /// ln p of data `x` `[rows, dim]` that a velocity moves to a known law: ln p_0(x) = ln π(x_1) + ∫ ∇·v dt along its path from t = 0, where
+    /// a velocity is defined as everywhere else, so that nothing is left out (Chen et al. 2018, eq. 8; Lipman et al. 2023, appendix C).
+    /// The start and the truncation of these settings are those of denoisers and do not count.
+    ///
+    /// # Errors
+    /// As [`log_density`](Self::log_density).
+    pub fn log_density_of_velocity(
+        &self,
+        velocity: &dyn Velocity,
+        schedule: &dyn Schedule,
+        x: Tensor<2>,
+        given: &Condition,
+        keys: &Keys,
+        prior: Prior,
+    ) -> Result<LogDensity> {
+        let double = self.checked(schedule, &x, given, keys)?;
+        self.log_density_of_velocity_along(velocity, schedule, x, given, &self.directions(keys, &double), prior)
+    }
+
+    /// As [`log_density_of_velocity`](Self::log_density_of_velocity), along given directions, each `[rows, dim]` in double precision; none
+    /// for the exact divergence.
+    ///
+    /// # Errors
+    /// As [`log_density_along`](Self::log_density_along).
+    pub fn log_density_of_velocity_along(
+        &self,
+        velocity: &dyn Velocity,
+        schedule: &dyn Schedule,
+        x: Tensor<2>,
+        given: &Condition,
+        directions: &[Tensor<2>],
+        prior: Prior,
+    ) -> Result<LogDensity> {
+        self.check_along(schedule, &x, given, directions)?;
+        let velocity = &Converted { inner: velocity, device: x.device(), dtype: x.dtype() };
+        let paths = Paths { flow: Flow { velocity, schedule, given }, directions };
+        let clean = x.to_device(&rows::exact().device()).cast(rows::exact().dtype());
+        let gained = Tensor::zeros([clean.dims()[0], directions.len().max(1)], (&clean.device(), clean.dtype()));
+        self.along(&paths, clean, gained, 0.0, prior)
+    }
+
+    /// Fails unless everything fits; the rows in double precision on the CPU.
+    fn checked(&self, schedule: &dyn Schedule, x: &Tensor<2>, given: &Condition, keys: &Keys) -> Result<Tensor<2>> {
+        self.check(schedule)?;
+        let count = x.dims()[0];
+        ensure!(keys.len() == count, "{} keys were given for {count} rows: give one per row", keys.len());
+        given.check(count)?;
+        Ok(x.clone().to_device(&rows::exact().device()).cast(rows::exact().dtype()))
+    }
+
+    /// Fails unless settings, conditions and directions fit the rows.
+    fn check_along(
+        &self,
+        schedule: &dyn Schedule,
+        x: &Tensor<2>,
+        given: &Condition,
+        directions: &[Tensor<2>],
+    ) -> Result<()> {
+        self.check(schedule)?;
+        let [count, dim] = x.dims();
+        given.check(count)?;
+        if let Some(other) = directions.iter().find(|direction| direction.dims() != x.dims()) {
+            let [rows, width] = other.dims();
+            return Err(crate::Error::new(format!(
+                "a direction of {rows} rows of {width} numbers does not fit {count} rows of {dim}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The directions that divergences are taken along, each `[rows, dim]`; none for the exact divergence.
+    fn directions(&self, keys: &Keys, double: &Tensor<2>) -> Vec<Tensor<2>> {
+        match self.divergence {
+            Divergence::Exact {} => Vec::new(),
+            Divergence::Hutchinson { probes, projection } => {
+                (0..probes as u64).map(|number| projection.draw(keys, number, double)).collect()
+            }
+        }
+    }
+
+    /// ln p of rows that stand at `start`, to the noisiest level, with what was gained on the way there.
+    fn along(
+        &self,
+        paths: &Paths,
+        begun: Tensor<2>,
+        gained: Tensor<2>,
+        start: f64,
+        prior: Prior,
+    ) -> Result<LogDensity> {
+        let ([count, dim], Paths { flow, directions }) = (begun.dims(), paths);
+        let last = flow.schedule.span().1;
         let steps = Steps::Adaptive { rtol: self.tolerance, atol: self.tolerance, most: self.max_steps };
         let mut slope = |state: &Tensor<2>, times: Times, of: &[usize]| paths.slope(state, times, of);
         let begun = Tensor::cat(vec![begun, gained], 1);
@@ -235,7 +316,7 @@ impl OdeLikelihood {
         let width = directions.len().max(1);
         let gains = rows::host(&end.x.narrow(1, dim, width));
         let gains: Vec<Mean> = gains.chunks_exact(width).map(Mean::of).collect();
-        let prior = prior.log_density(&codes, &noisiest);
+        let prior = prior.log_density(&codes, &flow.schedule.kernel(last));
         let standard_errors = if directions.is_empty() {
             Some(vec![0.0; count])
         } else {
@@ -245,7 +326,7 @@ impl OdeLikelihood {
             nats: prior.iter().zip(&gains).map(|(prior, gain)| prior + gain.mean).collect(),
             standard_errors,
             codes: Some(codes),
-            evaluations: end.evaluations + usize::from(self.truncation == Truncation::Corrected),
+            evaluations: end.evaluations,
         })
     }
 }

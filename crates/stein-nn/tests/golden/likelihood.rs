@@ -7,7 +7,7 @@ use burn::{
 };
 use serde_json::Value;
 use stein::{
-    AnySchedule, Condition, Context, Dual, Network, NoiseInput, Precondition, Preconditioned, Prediction, Result, Ve,
+    AnySchedule, Condition, Context, Dual, Network, NoiseInput, Precondition, Preconditioned, Prediction, ProbabilityFlow, Result, Ve,
     Vp,
     flow::Flow,
     likelihood::{Divergence, OdeLikelihood, Paths, Prior, Truncation},
@@ -98,7 +98,8 @@ impl Stored {
         let (name, given) = (self.name, Condition::none());
         let model = Preconditioned::new(network, self.settings, self.schedule.clone()).unwrap();
         let directions = [self.rows("probe")];
-        let flow = Flow { denoiser: &model, schedule: &*self.schedule, given: &given };
+        let velocity = ProbabilityFlow(&model);
+        let flow = Flow { velocity: &velocity, schedule: &*self.schedule, given: &given };
         let paths = Paths { flow, directions: &directions };
         let state = |x: Tensor<2>| {
             let count = x.dims()[0];

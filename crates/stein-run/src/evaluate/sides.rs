@@ -8,7 +8,7 @@ use super::{DRAWN, EvaluateOptions, Of};
 use crate::{
     Classes, DataConfig, Drawing, Model, Plan, SampleConfig, Sink, Summary, Watch,
     draw::named,
-    observed::{load_part, named_for},
+    observed::named_for,
 };
 
 /// Some of a data set, the class of each as the reference numbers them.
@@ -177,7 +177,7 @@ impl Against {
         let folder = options.folder.as_deref();
         let split = options.split.unwrap_or(Split::Train);
         let reference = match (&config, of) {
-            (Some(config), _) => Some(Part::own(load_part(&config.source, whole, split, folder)?)),
+            (Some(config), _) => Some(Part::own(config.load_whole_or(whole, split, folder)?)),
             (None, Of::Model(model)) => exact_draws(model, options)?,
             (None, Of::Data(_)) => None,
         };
@@ -189,11 +189,11 @@ impl Against {
                     Some(shape) => named_for(shape, config.as_ref(), name)?,
                     None => DataConfig::named(name, &[])?,
                 };
-                Some(load_part(&config.source, true, Split::Test, folder)?)
+                Some(config.load_whole_or(true, Split::Test, folder)?)
             }
             // A part of the same data is held out, unless all of it is compared with.
             (None, Some(config)) if split == Split::Train && (!whole || config.source.whole().is_none()) => {
-                match config.source.load(Split::Test, folder) {
+                match config.load(Split::Test, folder) {
                     Ok(data) => Some(data),
                     Err(error) if error.kind() == Kind::Empty => None,
                     Err(error) => {
@@ -236,7 +236,7 @@ impl<'a> Sides<'a> {
                     (Some(part), config) => named_for(part.data.shape, config.as_ref(), name)?,
                     _ => DataConfig::named(name, &[])?,
                 };
-                let data = load_part(&config.source, true, Split::Train, options.folder.as_deref())?;
+                let data = config.load_whole_or(true, Split::Train, options.folder.as_deref())?;
                 let mut part = Part::numbered(data, &classes);
                 part.count = part.count.min(options.n.unwrap_or(usize::MAX));
                 Samples::Read(Box::new(part))

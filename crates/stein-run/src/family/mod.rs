@@ -7,6 +7,7 @@ mod classifier;
 mod consistency;
 mod diffusion;
 mod distribution_matching;
+mod flow;
 mod progressive;
 mod teacher;
 mod uncertainty;
@@ -18,17 +19,20 @@ pub(crate) use consistency::NETWORK as CONSISTENCY_NETWORK;
 pub use diffusion::Diffusion;
 pub(crate) use diffusion::NETWORK as DIFFUSION_NETWORK;
 pub use distribution_matching::DistributionMatching;
+pub use flow::{FlowMatching, Reflow};
 pub use progressive::ProgressiveDistillation;
 pub use teacher::Teacher;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use stein::{
-    AnySchedule, Classifier, Condition, Denoiser, Device, Error, FlowMap, Keys, Kind, Purpose, Request, Result, Tensor,
-    ensure, exact::GaussianMixture,
+    AnySchedule, Classifier, Condition, Denoiser, Device, Error, FlowMap, Interpolant, Keys, Kind, Purpose, Request,
+    Result, Tensor, Velocity, ensure, exact::GaussianMixture,
 };
 use stein_base::registry;
 use stein_nn::{AdamWConfig, AnyNetwork, Ema, NetworkSize, RateConfig};
+
+use crate::DataConfig;
 
 /// A family of models: its settings, read from an experiment's `[family]`.
 ///
@@ -45,6 +49,11 @@ pub trait Family: std::fmt::Debug + Send + Sync {
 
     /// The denoiser it learns from, if it has a teacher.
     fn teacher(&self) -> Option<&Teacher> {
+        None
+    }
+
+    /// Where its paths begin, if not with noise.
+    fn origin(&self) -> Option<Origin<'_>> {
         None
     }
 
@@ -117,6 +126,8 @@ registry! {
     AnyFamily, "family": Family {
         /// A denoiser by denoising score matching: NCSN, DDPM, Score-SDE, EDM and flow matching are its settings.
         "diffusion" | "score_matching" => Diffusion,
+        /// A velocity that carries noise, or another data set, into the data: flow matching, stochastic interpolants, rectified flow.
+        "flow" | "flow_matching" | "stochastic_interpolant" => FlowMatching,
         /// A flow map: a consistency model, from any level to the clean end in one evaluation, or a map between any two levels.
         "consistency" | "consistency_model" | "flow_map" => ConsistencyModel,
         /// A denoiser that learns to make ever fewer steps, each stage from the one before (Salimans and Ho 2022).
@@ -245,10 +256,25 @@ impl Learners<'_> {
     }
 }
 
+/// Where paths begin that lead to the data.
+pub enum Origin<'a> {
+    /// With the samples of another data set.
+    Data {
+        /// The data.
+        data: DataConfig,
+        /// Whether a sample goes with one of its own class.
+        by_class: bool,
+    },
+    /// With noise, whose samples a model says: these pairs take the place of the data.
+    Model(&'a Reflow),
+}
+
 /// Some training examples.
 pub struct Batch {
     /// States `[rows, dim]`, as the codec makes them of the data.
     pub x: Tensor<2>,
+    /// Rows `[rows, dim]` of what paths begin from, where that is not noise, in the order they were drawn.
+    pub source: Option<Tensor<2>>,
     /// What they are given beside: labels, for what is conditioned on them or learns them.
     pub given: Condition,
     /// What keys each row: the run's seed, and the position of the example in the stream of data.
@@ -295,6 +321,10 @@ pub fn hide_classes(given: &Condition, keys: &Keys, probability: f64) -> Conditi
 pub enum Capability {
     /// Estimate E\[x_0 given x_t\]: what samplers take.
     Denoiser,
+    /// Say how fast a sample moves on its way: what solvers of the ODE take. A model with a denoiser has it too.
+    Velocity,
+    /// Say beside how the moving samples are distributed, by their score.
+    Interpolant,
     /// Carry a sample along its trajectory in one evaluation: what multistep sampling takes.
     FlowMap,
     /// Make a sample in one go.
@@ -308,10 +338,18 @@ impl Capability {
     pub fn name(self) -> &'static str {
         match self {
             Self::Denoiser => "a denoiser",
+            Self::Velocity => "a velocity",
+            Self::Interpolant => "the score of an interpolant",
             Self::FlowMap => "a flow map",
             Self::Generator => "a generator",
             Self::Classifier => "a classifier",
         }
+    }
+
+    /// Whether it is among what a family serves.
+    pub fn is_among(self, serves: &[Self]) -> bool {
+        // The probability flow of a denoiser is a velocity.
+        serves.contains(&self) || self == Self::Velocity && serves.contains(&Self::Denoiser)
     }
 
     /// Whether samples are drawn with it.
@@ -334,6 +372,10 @@ pub trait Generator: Send + Sync {
 pub struct Learned {
     /// An estimate of E\[x_0 given x_t\].
     pub denoiser: Option<Arc<dyn Denoiser>>,
+    /// dx/dt on the way from the source to the data, where it is more than the probability flow of the denoiser.
+    pub velocity: Option<Arc<dyn Velocity>>,
+    /// The same with the score of what moves.
+    pub interpolant: Option<Arc<dyn Interpolant>>,
     /// A map along probability-flow trajectories.
     pub flow_map: Option<Arc<dyn FlowMap>>,
     /// Samples in one go.
@@ -346,10 +388,19 @@ pub struct Learned {
 
 /// The sentence for a capability that a model lacks.
 pub(crate) fn lacks(model: &str, family: &str, serves: &[Capability], needed: Capability, by: &str) -> Error {
+    let served = serves;
     let serves: Vec<&str> = serves.iter().map(|capability| capability.name()).collect();
+    let why = match (needed, served.contains(&Capability::Velocity)) {
+        // Where there is no denoiser beside it.
+        (Capability::Denoiser, true) => {
+            ", which is no score: its source and data were paired, or its paths have noise of their own; the solvers ode_euler, ode_midpoint, \
+             ode_heun, ode_rk4 and rk45 follow it"
+        }
+        _ => "",
+    };
     let serves = if serves.is_empty() { "nothing that draws samples".to_owned() } else { serves.join(" and ") };
     Error::of(
         Kind::Unsupported,
-        format!("{by} needs {}, and {model}, of the family {family}, is {serves}", needed.name()),
+        format!("{by} needs {}, and {model}, of the family {family}, is {serves}{why}", needed.name()),
     )
 }

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use stein::{
-    AnySchedule, Condition, Denoiser, Error, Kernel, Keys, Kind, Result, Tensor, Variance, ensure,
+    AnySchedule, Condition, Denoiser, Error, Kernel, Keys, Kind, Result, Tensor, Variance, Velocity, ensure,
     exact::Exact,
     likelihood::{Bound, Divergence, LogDensity, OdeLikelihood, Prior, Truncation},
     numbers::ensure_within,
@@ -17,10 +17,18 @@ use crate::{
     draw::{Asking, Going},
 };
 
+/// What the density is found of.
+enum Law {
+    /// Of all that a denoiser says.
+    Denoiser(Arc<dyn Denoiser>),
+    /// Of the flow of a velocity alone, from N(0, I).
+    Velocity(Arc<dyn Velocity>),
+}
+
 /// What is asked of a model, checked.
 pub(super) struct Asked<'a> {
     model: &'a Model,
-    denoiser: Arc<dyn Denoiser>,
+    law: Law,
     schedule: AnySchedule,
     ode: OdeLikelihood,
     bound: Option<Bound>,
@@ -33,7 +41,24 @@ pub(super) struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     pub(super) fn of(model: &'a Model, options: &LikelihoodOptions) -> Result<Self> {
-        let (denoiser, schedule) = model.flow(options.schedule.as_deref(), "stein likelihood")?;
+        let by = "stein likelihood";
+        let (law, schedule) = if model.learned.denoiser.is_some() || model.learned.velocity.is_none() {
+            let (denoiser, schedule) = model.score(options.schedule.as_deref(), by)?;
+            (Law::Denoiser(denoiser), schedule)
+        } else {
+            let flow = model.flow(options.schedule.as_deref(), by)?;
+            let what = "is of a denoiser, and this model is a velocity: leave it out";
+            ensure!(options.bound == Bounded::Ode, "{}'s --bound {what}", model.name);
+            ensure!(!options.published, "--published {what}");
+            ensure!(
+                Kind::Unsupported,
+                model.source.is_none(),
+                "{} begins from other data, whose density is not known, so that of its samples is not either: give a model that begins from \
+                 noise",
+                model.name
+            );
+            (Law::Velocity(flow.velocity), flow.schedule)
+        };
         ensure_within("--draws", options.draws, 1..=100_000)?;
         let state = model.subject.state_shape()?.iter().product();
         let random = options.probes.is_some() || options.probe.is_some();
@@ -58,7 +83,10 @@ impl<'a> Asked<'a> {
             ensure!(!options.published, "--published is a convention of the ODE: leave it out with --bound scoreflow");
         }
         let chain = match options.bound {
-            Bounded::Variational => Some(chain(model, &denoiser, &schedule, options)?),
+            Bounded::Variational => match &law {
+                Law::Denoiser(denoiser) => Some(chain(model, denoiser, &schedule, options)?),
+                Law::Velocity(_) => None,
+            },
             _ => {
                 ensure!(
                     options.steps.is_none() && options.variance.is_none(),
@@ -75,7 +103,7 @@ impl<'a> Asked<'a> {
         // Where the noise grows without the signal fading, published priors leave the data out.
         let fades = schedule.kernel(schedule.span().1).alpha < 1.0;
         let variance = if options.published { f64::from(u8::from(fades)) } else { model.subject.variance };
-        Ok(Self { model, denoiser, schedule, ode, bound, chain, variance, published: options.published, state })
+        Ok(Self { model, law, schedule, ode, bound, chain, variance, published: options.published, state })
     }
 
     /// The states of samples, and what makes their densities those of the data.
@@ -122,8 +150,18 @@ impl<'a> Asked<'a> {
         going: &Going,
     ) -> Result<LogDensity> {
         let model = self.model;
-        let denoiser = Asking { denoiser: &self.denoiser, going };
         let given = observed.given(places);
+        let denoiser = match &self.law {
+            Law::Denoiser(denoiser) => Asking { inner: &**denoiser, going },
+            Law::Velocity(velocity) => {
+                let (velocity, schedule) = (&Asking { inner: &**velocity, going }, &*self.schedule);
+                let prior = Prior::Normal { std: 1.0 };
+                return match directions.is_empty() {
+                    true => self.ode.log_density_of_velocity(velocity, schedule, x, &given, keys, prior),
+                    false => self.ode.log_density_of_velocity_along(velocity, schedule, x, &given, directions, prior),
+                };
+            }
+        };
         if let Some((bound, chain)) = &self.chain {
             return bound.log_probability(&denoiser, chain, &x, &given, keys, true);
         }
@@ -151,7 +189,11 @@ impl<'a> Asked<'a> {
     }
 
     pub(super) fn method(&self, options: &LikelihoodOptions) -> String {
-        let mut text = format!("the probability-flow ODE on schedule {}", self.schedule.kind());
+        let flow = match &self.law {
+            Law::Denoiser(_) => "the probability-flow ODE",
+            Law::Velocity(_) => "the ODE of the velocity",
+        };
+        let mut text = format!("{flow} on schedule {}", self.schedule.kind());
         if let Some((bound, chain)) = &self.chain {
             let variance = format!("{:?}", bound.variance).to_lowercase();
             return format!("the variational bound of {} levels, {variance} variances", chain.len());

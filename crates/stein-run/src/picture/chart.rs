@@ -207,6 +207,27 @@ pub fn arrows(
     finish(plots, frame, "", (x, y), false)
 }
 
+/// Draws paths in the plane, each from where it begins, lightly, to where it has come, a dot. The axes are kept.
+///
+/// # Errors
+/// Bounds that are none, and a size that is too small.
+pub fn trails(paths: &[Vec<[f64; 2]>], frame: &Frame, bounds: [(f64, f64); 2]) -> Result<Chart> {
+    let (x, y) = to_one_scale((Axis::even(bounds[0])?, Axis::even(bounds[1])?), frame)?;
+    let place = |point: &[f64; 2]| (x.units(point[0]), y.units(point[1]));
+    let lines = paths.iter().filter(|path| path.len() > 1).map(|path| {
+        let line = LinePlot::new().with_data(path.iter().map(place)).with_color(tint(COLORS[0], 0.45));
+        line.with_stroke_width(0.8 * unit(frame)).into()
+    });
+    let mut plots: Vec<Plot> = lines.collect();
+    let dots = |of: fn(&Vec<[f64; 2]>) -> Option<&[f64; 2]>, color, size: f64| {
+        let dots = ScatterPlot::new().with_data(paths.iter().filter_map(of).map(place)).with_color(tint(color, 1.0));
+        dots.with_size(size * unit(frame)).with_marker_opacity(0.8).into()
+    };
+    plots.push(dots(|path| path.first(), COLORS[6], 1.3));
+    plots.push(dots(|path| path.last(), COLORS[1], 2.2));
+    finish(plots, frame, "", (x, y), false)
+}
+
 /// The words on what is not shown; without any their line stays free, so that frames of an animation agree.
 fn hidden_note(hidden: usize, total: usize) -> String {
     if hidden == 0 { " ".to_owned() } else { format!("{hidden} of {total} not shown") }

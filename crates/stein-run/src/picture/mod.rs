@@ -11,7 +11,7 @@ mod vector;
 
 pub use animation::{to_gif, to_webp, write_gif, write_webp};
 pub use axis::bulk;
-pub use chart::{Bins, Chart, Frame, Series, arrows, histogram, line_chart, scatter};
+pub use chart::{Bins, Chart, Frame, Series, arrows, histogram, line_chart, scatter, trails};
 pub use grid::{auto_scale, grid};
 
 use std::io::Cursor;

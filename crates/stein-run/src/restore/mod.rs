@@ -193,7 +193,7 @@ impl<'a> Prepared<'a> {
                 };
                 match &by {
                     By::Denoiser(denoiser, method) => {
-                        let asking = Asking { denoiser: &**denoiser, going };
+                        let asking = Asking { inner: &**denoiser, going };
                         draw_posterior(&asking, &*schedule, &kernels, &***method, &problem, &request, observe)
                     }
                     By::FlowMap(map) => restore_by_map(map, &*schedule, &kernels, &problem, &request, observe),

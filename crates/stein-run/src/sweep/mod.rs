@@ -108,7 +108,7 @@ fn method(words: &str) -> Result<Method> {
     let method = Method::with_settings(name.trim(), table).map_err(|error| error.at(words))?;
     match &method {
         Method::Sampler(sampler) => sampler.check()?,
-        Method::Multistep => {}
+        Method::Interpolant(_) | Method::Multistep => {}
         Method::Generate => {
             return Err(Error::new("a generator makes samples in one go, and there is nothing to sweep: leave it out"));
         }

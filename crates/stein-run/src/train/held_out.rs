@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use burn::module::Module;
 use stein::{Result, ensure};
 
-use super::{Prepared, metrics::named};
+use super::{Prepared, metrics::named, origin::FIRST_HELD_OUT};
 use crate::{
     Experiment,
     family::{Learners, Networks},
@@ -38,7 +38,7 @@ impl HeldOut {
         let index = data.spaced(count);
         let labels = data.labels.as_ref().map(|labels| index.iter().map(|&i| labels[i]).collect());
         // No training comes that far: the noise of these examples is their own.
-        let first = 1 << 63;
+        let first = FIRST_HELD_OUT;
         let positions = first..first + count as u64;
         Ok(Self { all: data.len(), batch: stein_data::Batch { x: data.rows(&index)?, index, positions, labels } })
     }

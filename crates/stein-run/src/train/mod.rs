@@ -6,6 +6,7 @@
 mod held_out;
 mod measured;
 mod metrics;
+mod origin;
 mod prepare;
 mod sheet;
 mod step;
@@ -22,6 +23,7 @@ use stein_nn::{AdamW, AnyNetwork, Checkpoint, Ema, LearnerState, Weights, state}
 use self::held_out::HeldOut;
 use self::measured::evaluated;
 use self::metrics::{Metrics, Window};
+use self::origin::Beginnings;
 use self::sheet::write_sheet;
 use crate::{
     Description, Event, Experiment, Model, RunDir, SampleConfig, Watch,
@@ -118,6 +120,8 @@ pub struct Prepared {
     truth: Option<Arc<GaussianMixture>>,
     /// What it learns from beside the data.
     teacher: Option<Arc<dyn Denoiser>>,
+    /// Where its paths begin, if not with noise.
+    origin: Option<Beginnings>,
     /// What the model is shown beside its input.
     pictures: Option<Pictures>,
     /// Where data sets lie.
@@ -260,6 +264,9 @@ pub fn train(mut state: Prepared, watch: &mut dyn Watch) -> Result<Trained> {
     if state.sheet_is_due() && !state.run.sample_path(state.step).exists() {
         // It was interrupted.
         write_sheet(&state, &mut metrics, watch);
+    }
+    if let Some(origin) = &mut state.origin {
+        origin.make(&state.run, &state.experiment, &state.description.subject, state.loader.data(), watch)?;
     }
     state.window.since = Instant::now();
     while state.step < config.steps && goes_on(watch)? {

@@ -8,14 +8,16 @@ use stein_base::memory::ensure_fits;
 use stein_data::{Loader, LoaderConfig, Split};
 use stein_nn::{AdamW, Checkpoint, Ema, SavedWeights, Weights, state};
 
-use super::{Part, Prepared, RESUMABLE, Start, TrainOptions, held_out::HeldOut, metrics::Window};
+use super::{
+    Part, Prepared, RESUMABLE, Start, TrainOptions, held_out::HeldOut, metrics::Window, origin::Beginnings,
+};
 use crate::{
     Classes, Description, Experiment, Plan, RunDir, Subject,
     description::{FROM, WINDOW, described},
     device,
     evaluate::check_evaluation,
     experiment::Difference,
-    family::{Learner, Make},
+    family::{Learner, Make, Origin},
     model::{checkpoint_of, known_density},
 };
 
@@ -34,7 +36,7 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
             (run, Some(claim))
         }
     };
-    let load = |split| experiment.data.source.load(split, options.data_dir.as_deref());
+    let load = |split| experiment.data.load(split, options.data_dir.as_deref());
     let data = Arc::new(load(Split::Train)?);
     let mut notes = data.notes.clone();
     let held_out = match load(Split::Test).and_then(|held_out| HeldOut::of(&held_out, &data, experiment)) {
@@ -64,7 +66,15 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
     let pictures = subject.shown.as_ref().map(|shown| shown.pictures(&subject)).transpose()?;
     let (parts, averages) = parts(experiment, &subject, &device)?;
     let teacher = experiment.family.teacher();
+    let of_teacher = teacher.filter(|teacher| teacher.start).map(|teacher| (&teacher.model, "family.teacher"));
+    let of_reflow = match experiment.family.origin() {
+        Some(Origin::Model(reflow)) if reflow.start => Some((&reflow.model, "family.reflow")),
+        _ => None,
+    };
     let opened = teacher.map(|teacher| teacher.open(&subject, experiment.family.schedule(), &device)).transpose()?;
+    let folder = options.data_dir.as_deref();
+    let origin = experiment.family.origin();
+    let origin = origin.map(|origin| Beginnings::of(&origin, &data, &subject, folder, &device)).transpose()?;
     let description = Description::of(experiment, subject);
     let experiment = experiment.clone();
     let window = Window::new(parts.len());
@@ -84,6 +94,7 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
         notes,
         truth,
         teacher: opened,
+        origin,
         pictures,
         data_dir: options.data_dir.clone(),
     };
@@ -108,10 +119,10 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
         Start::ResumeFrom(step) => return fresh.resumed(Some(*step)),
         Start::From(model) => fresh.take_weights(model)?,
         Start::New => {
-            if let Some(teacher) = teacher.filter(|teacher| teacher.start) {
-                fresh.take_weights(&teacher.model).map_err(|error| {
-                    let advice = "; set family.teacher.start = false to begin with fresh weights";
-                    Error::of(error.kind(), format!("{error}{advice}")).at("family.teacher")
+            if let Some((model, key)) = of_teacher.or(of_reflow) {
+                fresh.take_weights(model).map_err(|error| {
+                    let advice = format!("; set {key}.start = false to begin with fresh weights");
+                    Error::of(error.kind(), format!("{error}{advice}")).at(key)
                 })?;
             }
         }

@@ -62,13 +62,23 @@ impl Prepared {
         let keys = Keys::range(self.experiment.seed, batch.positions.start + rows.start as u64, rows.len());
         let x = self.description.subject.encode(&batch.x[rows.start * dim..rows.end * dim], &keys, device)?;
         let labels = batch.labels.as_ref().filter(|_| self.experiment.data.conditional);
-        let given = match labels {
+        let mut given = match labels {
             Some(labels) => Condition::classes(labels[rows].iter().map(|&label| label as u32)),
             None => Condition::none(),
         };
+        let (x, source) = match &self.origin {
+            None => (x, None),
+            Some(origin) => {
+                let states = origin.states(&self.description.subject, &keys, given.class.as_deref(), device)?;
+                if let Some(class) = states.class {
+                    given = Condition::classes(class);
+                }
+                (states.x0.unwrap_or(x), Some(states.x1))
+            }
+        };
         let image = self.pictures.as_ref().map(|pictures| pictures.of(&x, &keys)).transpose()?;
         let given = Condition { image, ..given };
-        Ok(Batch { x, given, keys, step: self.step, steps: self.experiment.train.steps, truth: self.truth.clone() })
+        Ok(Batch { x, source, given, keys, step: self.step, steps: self.experiment.train.steps, truth: self.truth.clone() })
     }
 
     /// One step of every learner in its turn: the loss, the gradient's norm and the rate of those that moved.

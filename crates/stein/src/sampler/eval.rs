@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use super::{Progress, Request};
 use crate::{
-    Condition, Denoiser, Estimate, Grid, Kernel, Result, Schedule, denoiser,
+    Condition, Denoiser, Estimate, Grid, Kernel, ProbabilityFlow, Result, Schedule, denoiser,
     flow::Flow,
     noise::Draws,
     ode::{Steps, Tableau},
@@ -133,7 +133,8 @@ impl<'a> Eval<'a> {
     /// Those of the denoiser and of [`ode::integrate`](crate::ode::integrate).
     pub fn flow(&mut self, x: Tensor<2>, from: f64, to: f64, method: &Tableau, steps: Steps) -> Result<Tensor<2>> {
         let Self { denoiser, schedule, given, .. } = *self;
-        let end = Flow { denoiser, schedule, given }.carry(x, from, to, method, steps)?;
+        let velocity = &ProbabilityFlow(denoiser);
+        let end = Flow { velocity, schedule, given }.carry(x, from, to, method, steps)?;
         self.evaluations += end.evaluations;
         Ok(end.x)
     }

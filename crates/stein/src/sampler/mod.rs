@@ -51,7 +51,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use stein_base::registry;
 
 use crate::{
-    Condition, Denoiser, Kernel, Keys, Purpose, Result, Schedule, ensure,
+    Condition, Denoiser, Kernel, Keys, Purpose, Result, Schedule, Solver, ensure,
     noise::{Source, streams},
     rows,
 };
@@ -114,6 +114,11 @@ pub trait Sampler: std::fmt::Debug + Send + Sync {
     /// Whether it chooses its own steps within an interval. Its grid is one noisy interval, and then clean: two steps.
     fn adaptive(&self) -> bool {
         false
+    }
+
+    /// The solver of dx/dt = v it is, if it is nothing else: then a [velocity](crate::Velocity) is enough for it, and it needs no denoiser.
+    fn solver(&self) -> Option<Solver> {
+        None
     }
 
     /// Moves in one step, where it takes several that are worth seeing: it shows the batch after each but the last, by

@@ -10,7 +10,7 @@ use stein_base::Explain;
 
 use super::{Eval, Past, Sampler};
 use crate::{
-    Kernel, Result,
+    Kernel, Result, Solver,
     ode::{EULER, HEUN, MIDPOINT, RK4, Steps},
 };
 
@@ -28,6 +28,10 @@ macro_rules! fixed_step {
 
             fn order(&self) -> Option<u32> {
                 Some($method.order)
+            }
+
+            fn solver(&self) -> Option<Solver> {
+                Some(Solver { method: &$method, steps: Steps::Fixed(1) })
             }
 
             fn reaches_clean(&self) -> bool {

@@ -9,7 +9,7 @@ use stein_base::Explain;
 
 use super::{Eval, Past, Sampler};
 use crate::{
-    Kernel, Result,
+    Kernel, Result, Solver,
     grid::MOST_STEPS,
     numbers::{above, ensure_within},
     ode::{DORMAND_PRINCE, Steps},
@@ -33,14 +33,23 @@ impl Default for Rk45 {
     }
 }
 
-impl Sampler for Rk45 {
-    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval, _: &mut Past) -> Result<Tensor<2>> {
-        let steps = if self.rtol.is_finite() {
+impl Rk45 {
+    fn steps(&self) -> Steps {
+        if self.rtol.is_finite() {
             Steps::Adaptive { rtol: self.rtol, atol: self.atol, most: self.max_steps }
         } else {
             Steps::Fixed(1)
-        };
-        eval.flow(x, from.t, to.t, &DORMAND_PRINCE, steps)
+        }
+    }
+}
+
+impl Sampler for Rk45 {
+    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval, _: &mut Past) -> Result<Tensor<2>> {
+        eval.flow(x, from.t, to.t, &DORMAND_PRINCE, self.steps())
+    }
+
+    fn solver(&self) -> Option<Solver> {
+        Some(Solver { method: &DORMAND_PRINCE, steps: self.steps() })
     }
 
     fn order(&self) -> Option<u32> {

@@ -2,7 +2,7 @@
 //! codes there and back.
 
 use stein::{
-    AnySchedule, Condition, DType, Edm, Grid, Heun, Kernel, Keys, Kind, Projection, Request, Schedule, SubVp, Tensor,
+    AnySchedule, Condition, DType, Edm, Grid, Heun, Kernel, Keys, Kind, ProbabilityFlow, Projection, Request, Schedule, SubVp, Tensor,
     Ve, Vp,
     exact::{Exact, Gaussian, GaussianMixture},
     flow::Flow,
@@ -169,7 +169,7 @@ fn codes_lead_back_and_are_what_sampling_starts_from() {
     let (_, x) = drawn(&model, 8);
     let steps = Steps::Adaptive { rtol: 1e-8, atol: 1e-8, most: 100_000 };
     for schedule in continuous() {
-        let flow = Flow { denoiser: &model, schedule: &*schedule, given: &none };
+        let flow = Flow { velocity: &ProbabilityFlow(&model), schedule: &*schedule, given: &none };
         let codes = flow.encode(tensor(&x, 1), None, steps).unwrap().x;
         let noisiest = schedule.kernel(schedule.span().1);
         let start = schedule.kernel(schedule.span().0);
