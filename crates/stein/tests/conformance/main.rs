@@ -27,6 +27,7 @@ mod schedules;
 mod steering;
 mod stochastic;
 mod variational;
+mod velocity;
 
 use stein::{Condition, Denoiser, Kernel, Schedule, Tensor, exact::GaussianMixture, rows};
 
