@@ -48,6 +48,8 @@ pub enum Purpose {
     Instrument,
     /// Which particles go on.
     Resample,
+    /// Which row of the source an example is paired with.
+    Coupling,
     /// A use of one's own, by a number of one's own.
     Own(u32),
 }
@@ -73,6 +75,7 @@ impl Purpose {
             Self::Measurement => 15,
             Self::Resample => 16,
             Self::Instrument => 17,
+            Self::Coupling => 18,
             Self::Own(number) => 1 << 32 | u64::from(number),
         }
     }
@@ -240,6 +243,7 @@ mod tests {
             Purpose::Measurement,
             Purpose::Resample,
             Purpose::Instrument,
+            Purpose::Coupling,
             Purpose::Own(0),
             Purpose::Own(3),
         ];
