@@ -1,6 +1,7 @@
 //! What every crate of the workspace stands on: one error type, one source of randomness, registries of named things, and
 //! settings read from files.
 
+pub mod distances;
 mod error;
 pub mod explain;
 pub mod files;
@@ -10,6 +11,7 @@ pub mod numbers;
 pub mod random;
 pub mod registry;
 pub mod settings;
+pub mod transport;
 
 pub use error::{Error, Kind, Result};
 pub use explain::Explain;

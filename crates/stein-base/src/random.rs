@@ -50,6 +50,8 @@ pub enum Purpose {
     Resample,
     /// Which item of another data set an example goes with.
     Source,
+    /// Which row of the source an example is paired with.
+    Coupling,
     /// A use of one's own, by a number of one's own.
     Own(u32),
 }
@@ -74,8 +76,9 @@ impl Purpose {
             Self::Class => 14,
             Self::Measurement => 15,
             Self::Resample => 16,
-            Self::Source => 18,
             Self::Instrument => 17,
+            Self::Coupling => 18,
+            Self::Source => 19,
             Self::Own(number) => 1 << 32 | u64::from(number),
         }
     }
@@ -243,6 +246,7 @@ mod tests {
             Purpose::Measurement,
             Purpose::Resample,
             Purpose::Instrument,
+            Purpose::Coupling,
             Purpose::Own(0),
             Purpose::Own(3),
         ];

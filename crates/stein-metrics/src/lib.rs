@@ -55,7 +55,6 @@ mod sliced_wasserstein;
 mod spread;
 mod ssim;
 mod subsets;
-mod transport;
 mod two_sample;
 mod wasserstein;
 
@@ -88,8 +87,7 @@ pub use session::{Session, measure};
 pub use sliced_wasserstein::{SlicedWasserstein, sliced_wasserstein};
 pub use spread::{Spread, within_class_spread};
 pub use ssim::{Ssim, Window};
-pub use stein_base::{Error, Result};
-pub use transport::LARGEST as LARGEST_TRANSPORT;
+pub use stein_base::{Error, Result, transport::LARGEST as LARGEST_TRANSPORT};
 pub use two_sample::Statistic;
 pub use wasserstein::Wasserstein;
 

@@ -31,14 +31,6 @@ fn failed(what: &str) -> Error {
     Error::of(Kind::NotFinite, format!("{what} did not converge: the values are too large or too small to be squared"))
 }
 
-/// A Bᵀ of rows `a` `[n, dim]` and `b` `[m, dim]`, written to the beginning of `to` `[n, m]`; on this thread alone.
-pub(crate) fn products(a: &[f64], b: &[f64], dim: usize, to: &mut [f64]) {
-    let (n, m) = (a.len() / dim, b.len() / dim);
-    let to = MatMut::from_row_major_slice_mut(&mut to[..n * m], n, m);
-    let (a, b) = (MatRef::from_row_major_slice(a, n, dim), MatRef::from_row_major_slice(b, m, dim));
-    matmul(to, Accum::Replace, a, b.transpose(), 1.0, Par::Seq);
-}
-
 /// Adds Xᵀ X of rows `x` `[n, dim]` to the lower triangle of `to`.
 pub(crate) fn add_gram(x: &[f64], to: MatMut<f64>) {
     let dim = to.nrows();

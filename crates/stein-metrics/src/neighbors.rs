@@ -1,22 +1,15 @@
 //! Distances between all pairs of rows, and nearest neighbors, by brute force.
 //!
-//! In many dimensions |a − b|² = |a|² + |b|² − 2 a·b comes from products of blocks of rows, which takes a fraction of the time of
-//! differences. Its rounding is at most 4 dim ε (|a|² + |b|²); where that is more than [`Pairs::margin`] of the distance, it is
-//! worked out from the differences. Whoever compares distances asks for the exact one where the margin does not decide, so
-//! neighbors and counts are those of exact distances, and copies are at distance 0.
+//! Distances come from [products of blocks of rows](distances), off by at most [`Pairs::margin`]. Whoever compares distances asks for
+//! the exact one where the margin does not decide, so neighbors and counts are those of exact distances, and copies are at
+//! distance 0.
 //!
 //! Blocks have fixed sizes and are visited in order, so that sums do not depend on threads or batches.
 
 use rayon::prelude::*;
-use stein_base::{Result, ensure};
+use stein_base::{Result, distances, ensure};
 
-use crate::{Rows, matrix};
-
-/// Up to this many dimensions, differences are as fast as products.
-const FEW_DIMENSIONS: usize = 16;
-
-/// How little of |a|² + |b|² a distance may be before its digits are lost.
-const CANCELED: f64 = 1e-2;
+use crate::Rows;
 
 /// All pairs of a row of one set with one of another.
 pub(crate) struct Pairs<'a> {
@@ -29,14 +22,13 @@ pub(crate) struct Pairs<'a> {
 impl<'a> Pairs<'a> {
     pub fn new(one: &'a Rows, other: &'a Rows) -> Self {
         assert_eq!(one.dim(), other.dim(), "distances are between rows of one size");
-        let center = if one.dim() > FEW_DIMENSIONS { other.mean() } else { vec![0.0; one.dim()] };
+        let center = if one.dim() > distances::FEW_DIMENSIONS { other.mean() } else { vec![0.0; one.dim()] };
         Self { one, other, center }
     }
 
     /// How far a squared distance that is handed out may be off, as a part of it; 0 if not at all.
     pub fn margin(&self) -> f64 {
-        let dim = self.one.dim();
-        if dim > FEW_DIMENSIONS { 4.0 * dim as f64 * f64::EPSILON / CANCELED } else { 0.0 }
+        distances::margin(self.one.dim())
     }
 
     /// The squared distance of a pair from its differences.
@@ -64,26 +56,7 @@ impl<'a> Pairs<'a> {
             }
             block
         };
-        let fill = |one: &[f64], other: &[f64], tile: &mut [f64]| {
-            if dim <= FEW_DIMENSIONS {
-                return differences(one, other, dim, tile);
-            }
-            matrix::products(one, other, dim, tile);
-            let norms = |block: &[f64]| -> Vec<f64> {
-                block.chunks_exact(dim).map(|row| row.iter().map(|value| value * value).sum()).collect()
-            };
-            let (one_norms, other_norms) = (norms(one), norms(other));
-            for (i, (distances, norm)) in tile.chunks_exact_mut(other_norms.len()).zip(one_norms).enumerate() {
-                for (j, (distance, other_norm)) in distances.iter_mut().zip(&other_norms).enumerate() {
-                    let norms = norm + other_norm;
-                    *distance = norms - 2.0 * *distance;
-                    if *distance < CANCELED * norms {
-                        let (a, b) = (&one[i * dim..(i + 1) * dim], &other[j * dim..(j + 1) * dim]);
-                        *distance = a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum();
-                    }
-                }
-            }
-        };
+        let fill = |one: &[f64], other: &[f64], tile: &mut [f64]| distances::squared(one, other, dim, tile);
         blocks(self.one, self.other, center, fill, start, visit)
     }
 
@@ -94,20 +67,8 @@ impl<'a> Pairs<'a> {
         visit: impl Fn(&mut T, usize, usize, &[f64]) + Sync,
     ) -> Vec<T> {
         let dim = self.one.dim();
-        let fill = |one: &[f64], other: &[f64], tile: &mut [f64]| matrix::products(one, other, dim, tile);
+        let fill = |one: &[f64], other: &[f64], tile: &mut [f64]| distances::products(one, other, dim, tile);
         blocks(self.one, self.other, |block| block, fill, start, visit)
-    }
-}
-
-/// Squared distances from differences, one coordinate after the other.
-fn differences(one: &[f64], other: &[f64], dim: usize, tile: &mut [f64]) {
-    let columns = other.len() / dim;
-    let turned: Vec<f64> = (0..other.len()).map(|i| other[i % columns * dim + i / columns]).collect();
-    for (row, distances) in one.chunks_exact(dim).zip(tile.chunks_exact_mut(columns)) {
-        distances.fill(0.0);
-        for (value, column) in row.iter().zip(turned.chunks_exact(columns)) {
-            distances.iter_mut().zip(column).for_each(|(sum, other)| *sum += (value - other).powi(2));
-        }
     }
 }
 

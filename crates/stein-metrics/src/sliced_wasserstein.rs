@@ -13,10 +13,10 @@
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use stein_base::{Explain, Key, Result, ensure, numbers::ensure_within};
+use stein_base::{Explain, Key, Result, distances, ensure, numbers::ensure_within};
 
 use crate::{
-    Better, Measured, Metric, Needs, Rows, Running, Sides, matrix,
+    Better, Measured, Metric, Needs, Rows, Running, Sides,
     measured::{mean, standard_error},
     quantiles,
     subsets::{PURPOSE, error_of_parts},
@@ -127,8 +127,8 @@ fn projections(rows: &Rows, directions: &[f64]) -> Vec<Vec<f64>> {
     let mut tile = vec![0.0; at_once * count];
     for first in (0..rows.len()).step_by(at_once) {
         let block = rows.block(first..rows.len().min(first + at_once));
-        matrix::products(&block, directions, dim, &mut tile);
         let height = block.len() / dim;
+        distances::products(&block, directions, dim, &mut tile[..height * count]);
         for (number, projected) in projected.iter_mut().enumerate() {
             projected.extend(tile[..height * count].iter().skip(number).step_by(count));
         }

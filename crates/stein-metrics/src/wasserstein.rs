@@ -12,11 +12,13 @@
 //! The error is that of five parts, whose own distances are larger; it tells the scatter, not that bias.
 
 use serde::{Deserialize, Serialize};
-use stein_base::{Explain, Result, numbers::ensure_within};
-
-use crate::{
-    Better, Measured, Metric, Needs, Rows, Running, neighbors::Pairs, quantiles, subsets::error_of_parts, transport,
+use stein_base::{
+    Explain, Result, ensure,
+    numbers::ensure_within,
+    transport::{self, Costs, LARGEST},
 };
+
+use crate::{Better, Measured, Metric, Needs, Rows, Running, neighbors::Pairs, quantiles, subsets::error_of_parts};
 
 /// Exact Wasserstein distance, W_p.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
@@ -64,14 +66,21 @@ fn distance(one: &Rows, other: &Rows, p: u32) -> Result<f64> {
         });
         quantiles::distance_to_the_power(&one, &other, p)
     } else {
-        transport::ensure_feasible(one.len(), other.len())?;
+        let (n, m) = (one.len(), other.len());
+        ensure!(
+            n.saturating_mul(m) <= LARGEST,
+            "exact transport between {n} and {m} rows needs {} costs and takes too long above {LARGEST}: give fewer rows, such as \
+             5000 a side, or measure `sliced_wasserstein`",
+            n as u128 * m as u128
+        );
         let cost = |squared: f64| if p == 1 { squared.sqrt() } else { squared };
-        let columns = other.len();
         let costs = Pairs::new(one, other).distances(
-            |_| Vec::with_capacity(columns),
+            |_| Vec::with_capacity(m),
             |costs: &mut Vec<f64>, _, _, squared| costs.extend(squared.iter().map(|&squared| cost(squared))),
         );
-        transport::least_cost(&costs)
+        let mut all = Vec::with_capacity(n * m);
+        costs.into_iter().for_each(|costs| all.extend(costs));
+        transport::least_cost(&Costs::new(all, m)?)
     };
     Ok(power.powf(1.0 / f64::from(p)))
 }

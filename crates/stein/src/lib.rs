@@ -76,6 +76,7 @@ pub use burn::tensor::{DType, Device, Tensor, TensorData};
 pub use classifier::{Classified, Classifier, NetworkClassifier, NoisyInput, classify, log_probability};
 pub use codec::{AnyCodec, AnyCodecConfig, Codec};
 pub use condition::{Condition, Tokens};
+pub use coupling::Coupling;
 pub use denoiser::{Denoiser, Estimate, denoise, estimate, gradient, jvp, vjp};
 pub use dual::Dual;
 pub use flow_map::{FlowMap, MapForm, MapNetwork, MapSettings, Scalings, sample_map, sample_map_from};

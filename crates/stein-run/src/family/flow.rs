@@ -14,7 +14,6 @@ use stein::{
     flow_matching::{NoisyFlow, PathNoise, VelocityNetwork},
     noise::normal_like,
     numbers::ensure_within,
-    rows,
 };
 use stein_base::Explain;
 use stein_data::Source;
@@ -47,8 +46,8 @@ pub struct FlowMatching {
     /// The classes of the source whose samples are used, by name; default all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub source_classes: Vec<String>,
-    /// How items of the data and of the source are paired; default `independent`. Pairs are chosen among the examples of a batch that are
-    /// worked on at a time, so larger batches give straighter paths.
+    /// How items of the data and of the source are paired; default `independent`. Pairs are chosen among the examples of a
+    /// batch, or of each of the parts that `train.accumulate` cuts it into, so that larger ones give straighter paths.
     #[serde(default)]
     pub coupling: Coupling,
     /// How times are drawn; default `uniform`.
@@ -150,19 +149,6 @@ impl FlowMatching {
         VelocityNetwork { network, noise_input: self.noise_input, schedule: self.schedule.clone() }
     }
 
-    /// The rows of the source that go with those of the data.
-    fn paired(&self, batch: &Batch) -> Result<Tensor<2>> {
-        let source = match &batch.source {
-            Some(source) => source.clone(),
-            None => normal_like(&batch.keys, Purpose::Perturbation, 0, &batch.x),
-        };
-        if matches!(self.coupling, Coupling::Independent {}) {
-            return Ok(source);
-        }
-        let class = batch.given.class.as_deref();
-        let order = self.coupling.pair(&batch.x, &source, class.map(|class| (class, class)), &batch.keys)?;
-        Ok(rows::select(source, &order))
-    }
 }
 
 impl Family for FlowMatching {
@@ -227,6 +213,10 @@ impl Family for FlowMatching {
         Some(Origin::Data { data, by_class: self.coupling.within_class() })
     }
 
+    fn coupling(&self) -> Option<&Coupling> {
+        Some(&self.coupling).filter(|coupling| !matches!(coupling, Coupling::Independent {}))
+    }
+
     fn learners(&self, make: &Make) -> Result<Vec<Learner>> {
         check_hides(self.label_dropout, make.classes)?;
         ensure!(
@@ -248,7 +238,7 @@ impl Family for FlowMatching {
     }
 
     fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Tensor<1>>> {
-        let (x0, x1) = (batch.x.clone(), self.paired(batch)?);
+        let (x0, x1) = (batch.x.clone(), batch.source());
         let z = normal_like(&batch.keys, Purpose::Perturbation, 1, &x0);
         let (at, ratios): (Vec<Kernel>, Vec<f64>) =
             self.levels.draw(&*self.schedule, &batch.keys).into_iter().unzip();

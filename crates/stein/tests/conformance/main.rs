@@ -4,6 +4,7 @@
 mod classifiers;
 mod codecs;
 mod consistency;
+mod coupling;
 mod derivatives;
 mod exact;
 mod flow_maps;
