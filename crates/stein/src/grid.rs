@@ -10,6 +10,7 @@ use stein_base::Explain;
 use crate::{
     Kernel, Result, Schedule, ensure,
     numbers::{above, ensure_within},
+    schedule::shifted_time,
 };
 
 /// Most steps of a grid, and of what a sampler does at one of its levels.
@@ -219,7 +220,7 @@ impl Grid {
                 ends.in_noise(schedule, |noise| noise.powf(1.0 / rho), |root| root.powf(rho))?
             }
             Spacing::LogSnr {} => ends.in_noise(schedule, f64::ln, f64::exp)?,
-            &Spacing::Shifted { shift } => ends.shifted(schedule, 2.0 * shift.ln()),
+            &Spacing::Shifted { shift } => ends.shifted(schedule, shift),
             Spacing::Geometric {} => ends.in_sigma_ratios(schedule),
             Spacing::Leading { .. } | Spacing::Trailing {} | Spacing::Quadratic {} => self.trained(schedule, points)?,
             Spacing::Given { noise } => self.listed(schedule, noise)?,
@@ -346,14 +347,10 @@ impl Ends {
         Ok(self.spread(forward(start), forward(end)).map(|place| schedule.time_at(-2.0 * back(place).ln())).collect())
     }
 
-    /// Times of equal steps, moved to where the log-SNR is less by this.
-    fn shifted(&self, schedule: &dyn Schedule, by: f64) -> Vec<f64> {
-        let moved = |t: f64, by: f64| {
-            let log_snr = schedule.kernel(t).log_snr();
-            // Where there is no signal there is no less of it.
-            if log_snr.is_finite() { schedule.time_at(log_snr - by) } else { t }
-        };
-        self.spread(moved(self.start, -by), moved(self.end, -by)).map(|t| moved(t, by)).collect()
+    /// Times of equal steps, moved to where σ/α is this many times as large.
+    fn shifted(&self, schedule: &dyn Schedule, shift: f64) -> Vec<f64> {
+        let [start, end] = [self.start, self.end].map(|t| shifted_time(schedule, t, 1.0 / shift));
+        self.spread(start, end).map(|t| shifted_time(schedule, t, shift)).collect()
     }
 
     /// Times of equal ratios of σ.
