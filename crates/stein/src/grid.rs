@@ -86,6 +86,19 @@ impl Spacing {
         }
     }
 
+    /// [`Shifted`](Self::Shifted) for pictures of this many tokens, by exp(μ) with μ linear in their number, 0.5 at 256 and 1.15 at 4096:
+    /// FLUX.1, `calculate_shift` of diffusers.
+    ///
+    /// ```
+    /// # use stein::Spacing;
+    /// assert_eq!(Spacing::shifted_for(256), Spacing::Shifted { shift: 0.5f64.exp() });
+    /// ```
+    #[must_use]
+    pub fn shifted_for(tokens: usize) -> Self {
+        let mu = 0.5 + (1.15 - 0.5) * (tokens as f64 - 256.0) / (4096.0 - 256.0);
+        Self::Shifted { shift: mu.exp() }
+    }
+
     /// The names of those that need neither a list of levels nor a model, as in files and on the command line.
     pub const NAMES: &'static [&'static str] =
         &["uniform", "karras", "log_snr", "shifted", "geometric", "leading", "trailing", "quadratic"];

@@ -7,6 +7,7 @@ mod consistency;
 mod derivatives;
 mod exact;
 mod flow_maps;
+mod flow_paths;
 mod grids;
 mod guidance;
 mod inverse;
