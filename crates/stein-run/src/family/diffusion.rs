@@ -207,3 +207,14 @@ impl Family for Diffusion {
         Some(&self.schedule)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_without_signal_is_held_out_like_any_other() {
+        let rectified = AnySchedule::named("rectified").unwrap();
+        assert_eq!(middles(&LevelDistribution::Single { noise: f64::INFINITY }, &rectified), [f64::INFINITY]);
+    }
+}

@@ -23,7 +23,7 @@ pub enum LevelDistribution {
         /// The cleanest time to draw instead of the schedule's; a noisy time below the end of its span.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         t_min: Option<f64>,
-        /// How many times as large σ/α is made; above 1 for more noise, at most 1e6.
+        /// How many times as large σ/α is made; above 0 and at most 1e6, and above 1 for more noise.
         #[serde(default = "unshifted", skip_serializing_if = "is_unshifted")]
         shift: f64,
     },
@@ -38,7 +38,7 @@ pub enum LevelDistribution {
         /// Standard deviation of the logit, above 0.
         #[serde(default = "default_logit_std")]
         std: f64,
-        /// How many times as large σ/α is made; above 1 for more noise, at most 1e6. Published: 3, at 1024 x 1024 pixels.
+        /// How many times as large σ/α is made; above 0 and at most 1e6, and above 1 for more noise. Published: 3, at 1024 x 1024 pixels.
         #[serde(default = "unshifted", skip_serializing_if = "is_unshifted")]
         shift: f64,
     },
@@ -48,14 +48,14 @@ pub enum LevelDistribution {
         /// s, from −1, which favors the ends, over 0, which is uniform, to 2/(π − 2) = 1.75.
         #[serde(default = "default_mode_scale")]
         scale: f64,
-        /// How many times as large σ/α is made; above 1 for more noise, at most 1e6.
+        /// How many times as large σ/α is made; above 0 and at most 1e6, and above 1 for more noise.
         #[serde(default = "unshifted", skip_serializing_if = "is_unshifted")]
         shift: f64,
     },
     /// The place on the span is 1 − 1/(tan(πu/2) + 1) for a uniform u, with density 2/(π(1 − 2t + 2t²)): on the schedule `rectified`
     /// the levels of the schedule `trigonometric` at uniform times (Esser et al. 2024, eq. 21).
     Cosmap {
-        /// How many times as large σ/α is made; above 1 for more noise, at most 1e6.
+        /// How many times as large σ/α is made; above 0 and at most 1e6, and above 1 for more noise.
         #[serde(default = "unshifted", skip_serializing_if = "is_unshifted")]
         shift: f64,
     },

@@ -13,7 +13,7 @@ use crate::{Kernel, Result};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinearVp {
-    /// Cleanest time, in (0, 1): above 0 because dσ/dt is infinite there; default 0.00001, at which σ = 0.0045.
+    /// Cleanest time, in (0, 1), where σ = √(2 t_min): above 0 because dσ/dt is infinite at 0; default 0.00001.
     pub t_min: f64,
 }
 
