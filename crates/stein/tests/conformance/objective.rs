@@ -114,8 +114,7 @@ fn importance_sampling_does_not_change_the_mean() {
         let objective = Denoising { levels, weighting: Weighting::Likelihood {} };
         loss_and_slope(&schedule, Prediction::Eps {}, &objective, 1.0, 0, 100_000).0
     };
-    let (uniform, importance) =
-        (loss(LevelDistribution::UNIFORM), loss(LevelDistribution::Importance { t_min: None }));
+    let (uniform, importance) = (loss(LevelDistribution::UNIFORM), loss(LevelDistribution::Importance { t_min: None }));
     // Uniform times see g²/σ² up to 1/t: its error dominates, about 3 % at 100,000 draws.
     assert!((uniform / importance - 1.0).abs() < 0.1, "{uniform} against {importance}");
 }
