@@ -10,6 +10,7 @@ use stein_base::Explain;
 use crate::{
     Kernel, Result, Schedule, ensure,
     numbers::{above, ensure_within},
+    schedule::shifted_time,
 };
 
 /// Most steps of a grid, and of what a sampler does at one of its levels.
@@ -83,6 +84,19 @@ impl Spacing {
             Self::Shifted { shift } => ensure_within("grid shifted: shift", shift, above(0.0, 1e6)),
             _ => Ok(()),
         }
+    }
+
+    /// [`Shifted`](Self::Shifted) for pictures of this many tokens, by exp(μ) with μ linear in their number, 0.5 at 256 and 1.15 at 4096:
+    /// FLUX.1, `calculate_shift` of diffusers.
+    ///
+    /// ```
+    /// # use stein::Spacing;
+    /// assert_eq!(Spacing::shifted_for(256), Spacing::Shifted { shift: 0.5f64.exp() });
+    /// ```
+    #[must_use]
+    pub fn shifted_for(tokens: usize) -> Self {
+        let mu = 0.5 + (1.15 - 0.5) * (tokens as f64 - 256.0) / (4096.0 - 256.0);
+        Self::Shifted { shift: mu.exp() }
     }
 
     /// The names of those that need neither a list of levels nor a model, as in files and on the command line.
@@ -172,8 +186,7 @@ impl Grid {
         let end = match self.spacing {
             Spacing::Uniform {} => start / steps,
             Spacing::Shifted { shift } => {
-                let by = 2.0 * shift.ln();
-                moved(schedule, moved(schedule, start, -by) / steps, by)
+                shifted_time(schedule, shifted_time(schedule, start, 1.0 / shift) / steps, shift)
             }
             _ => return self.clone(),
         };
@@ -237,7 +250,7 @@ impl Grid {
                 ends.in_noise(schedule, |noise| noise.powf(1.0 / rho), |root| root.powf(rho))?
             }
             Spacing::LogSnr {} => ends.in_noise(schedule, f64::ln, f64::exp)?,
-            &Spacing::Shifted { shift } => ends.shifted(schedule, 2.0 * shift.ln()),
+            &Spacing::Shifted { shift } => ends.shifted(schedule, shift),
             Spacing::Geometric {} => ends.in_sigma_ratios(schedule),
             Spacing::Leading { .. } | Spacing::Trailing {} | Spacing::Quadratic {} => self.trained(schedule, points)?,
             Spacing::Given { noise } => self.listed(schedule, noise)?,
@@ -364,10 +377,10 @@ impl Ends {
         Ok(self.spread(forward(start), forward(end)).map(|place| schedule.time_at(-2.0 * back(place).ln())).collect())
     }
 
-    /// Times of equal steps, moved to where the log-SNR is less by this.
-    fn shifted(&self, schedule: &dyn Schedule, by: f64) -> Vec<f64> {
-        let moved = |t: f64, by: f64| moved(schedule, t, by);
-        self.spread(moved(self.start, -by), moved(self.end, -by)).map(|t| moved(t, by)).collect()
+    /// Times of equal steps, moved to where σ/α is this many times as large.
+    fn shifted(&self, schedule: &dyn Schedule, shift: f64) -> Vec<f64> {
+        let [start, end] = [self.start, self.end].map(|t| shifted_time(schedule, t, 1.0 / shift));
+        self.spread(start, end).map(|t| shifted_time(schedule, t, shift)).collect()
     }
 
     /// Times of equal ratios of σ.
@@ -377,13 +390,6 @@ impl Ends {
             .map(|log_sigma| bisect(&sigma, log_sigma.exp(), self.end, self.start))
             .collect()
     }
-}
-
-/// The time at which the log-SNR is less by this.
-fn moved(schedule: &dyn Schedule, t: f64, by: f64) -> f64 {
-    let log_snr = schedule.kernel(t).log_snr();
-    // Where there is no signal there is no less of it.
-    if log_snr.is_finite() { schedule.time_at(log_snr - by) } else { t }
 }
 
 /// The t in \[low, high\] at which a growing function takes a value, to the last bit.

@@ -220,7 +220,7 @@ fn flow(read: &mut Reader, shift: &str) -> Result<Denoiser> {
     let end = Some(shifted(shifted(1.0 / count)));
     let grid = Grid { spacing: Spacing::Shifted { shift }, end, ..Grid::uniform(50) };
     Ok(Denoiser {
-        schedule: Rectified { t_min: 1.0 / count }.into(),
+        schedule: Rectified { t_min: 1.0 / count, ..Rectified::default() }.into(),
         precondition: Precondition::unscaled(Prediction::Velocity {}, NoiseInput::Time { factor: count }),
         symmetric: true,
         clamp: false,

@@ -93,7 +93,7 @@ const MIDDLES: usize = 5;
 /// The σ/α in the middle of equal parts of the levels that are trained on; fewer where several are the same.
 fn middles(levels: &LevelDistribution, schedule: &AnySchedule) -> Vec<f64> {
     let drawn = levels.draw(&**schedule, &Keys::range(0, 0, 1000));
-    let mut noise: Vec<f64> = drawn.iter().map(|(at, _)| at.noise_to_signal()).filter(|n| n.is_finite()).collect();
+    let mut noise: Vec<f64> = drawn.iter().map(|(at, _)| at.noise_to_signal()).collect();
     noise.sort_by(f64::total_cmp);
     let mut middles: Vec<f64> = (0..MIDDLES).map(|part| noise[(2 * part + 1) * noise.len() / (2 * MIDDLES)]).collect();
     middles.dedup();
@@ -205,5 +205,16 @@ impl Family for Diffusion {
 
     fn schedule(&self) -> Option<&AnySchedule> {
         Some(&self.schedule)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_without_signal_is_held_out_like_any_other() {
+        let rectified = AnySchedule::named("rectified").unwrap();
+        assert_eq!(middles(&LevelDistribution::Single { noise: f64::INFINITY }, &rectified), [f64::INFINITY]);
     }
 }

@@ -92,7 +92,7 @@ fn straight() -> AnySchedule {
 }
 
 fn uniform() -> LevelDistribution {
-    LevelDistribution::Uniform { t_min: None }
+    LevelDistribution::Uniform { t_min: None, shift: 1.0 }
 }
 
 fn default_pairs() -> usize {

@@ -27,7 +27,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use stein::{
     AnySchedule, Classifier, Condition, Denoiser, Device, Error, FlowMap, Interpolant, Keys, Kind, Purpose, Request,
-    Result, Tensor, Velocity, ensure, exact::GaussianMixture,
+    Result, Tensor, Velocity, coupling::Coupling, ensure, exact::GaussianMixture, noise::normal_like,
 };
 use stein_base::registry;
 use stein_nn::{AdamWConfig, AnyNetwork, Ema, NetworkSize, RateConfig};
@@ -54,6 +54,11 @@ pub trait Family: std::fmt::Debug + Send + Sync {
 
     /// Where its paths begin, if not with noise.
     fn origin(&self) -> Option<Origin<'_>> {
+        None
+    }
+
+    /// How the examples of a batch are paired with what their paths begin from, if they are.
+    fn coupling(&self) -> Option<&Coupling> {
         None
     }
 
@@ -273,7 +278,7 @@ pub enum Origin<'a> {
 pub struct Batch {
     /// States `[rows, dim]`, as the codec makes them of the data.
     pub x: Tensor<2>,
-    /// Rows `[rows, dim]` of what paths begin from, where that is not noise, in the order they were drawn.
+    /// Rows `[rows, dim]` of what the paths of these examples begin from, where that is more than noise of their own.
     pub source: Option<Tensor<2>>,
     /// What they are given beside: labels, for what is conditioned on them or learns them.
     pub given: Condition,
@@ -285,6 +290,16 @@ pub struct Batch {
     pub steps: u64,
     /// The distribution of the states, where it is known.
     pub truth: Option<Arc<GaussianMixture>>,
+}
+
+impl Batch {
+    /// What the path of each example begins from, `[rows, dim]`: noise of its own, if nothing else.
+    pub fn source(&self) -> Tensor<2> {
+        match &self.source {
+            Some(source) => source.clone(),
+            None => normal_like(&self.keys, Purpose::Perturbation, 0, &self.x),
+        }
+    }
 }
 
 /// Fails unless the probability of hiding a class is one.

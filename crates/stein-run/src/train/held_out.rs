@@ -56,11 +56,9 @@ impl Prepared {
             let (mut sum, mut seen) = (0.0, 0);
             for start in (0..count).step_by(at_once) {
                 let rows = start..count.min(start + at_once);
-                let term = self.experiment.family.loss(
-                    &part.name,
-                    &learners,
-                    &self.batch(batch, rows.clone(), &self.device)?,
-                )?;
+                let sources = self.sources(batch, rows.clone(), &self.device)?;
+                let batch = self.batch(batch, rows.clone(), sources.as_ref(), &self.device)?;
+                let term = self.experiment.family.loss(&part.name, &learners, &batch)?;
                 if let Some(term) = term {
                     sum += term.into_scalar::<f64>() * rows.len() as f64;
                     seen += rows.len();
@@ -74,7 +72,8 @@ impl Prepared {
         for start in (0..count).step_by(at_once) {
             let rows = start..count.min(start + at_once);
             let share = rows.len() as f64 / count as f64;
-            for (name, mean) in self.experiment.family.held_out(&learners, &self.batch(batch, rows, &self.device)?)? {
+            let batch = self.batch(batch, rows, None, &self.device)?;
+            for (name, mean) in self.experiment.family.held_out(&learners, &batch)? {
                 *others.entry(format!("held_out_{name}")).or_default() += share * mean;
             }
         }

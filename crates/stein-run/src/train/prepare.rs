@@ -64,6 +64,11 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
         experiment.family.kind()
     );
     let pictures = subject.shown.as_ref().map(|shown| shown.pictures(&subject)).transpose()?;
+    let at_once = experiment.train.batch / experiment.train.accumulate;
+    ensure!(
+        experiment.family.coupling().is_none() || at_once >= 2,
+        "family.coupling pairs the examples of a batch, and train.batch / train.accumulate is 1: there is nothing to pair; give at least 2"
+    );
     let (parts, averages) = parts(experiment, &subject, &device)?;
     let teacher = experiment.family.teacher();
     let of_teacher = teacher.filter(|teacher| teacher.start).map(|teacher| (&teacher.model, "family.teacher"));

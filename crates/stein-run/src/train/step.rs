@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use burn::module::Module;
-use stein::{Condition, Device, Error, Keys, Result};
+use stein::{Condition, Device, Error, Keys, Result, Tensor, coupling::Classes, rows::select};
 use stein_nn::{Accumulated, AnyNetwork, on_tapes, state};
 
 use super::{Part, Prepared};
@@ -31,6 +31,7 @@ impl Prepared {
         let mut gradients = Accumulated::new();
         let (mut loss, mut counted) = (0.0, 0);
         for batch in batches {
+            let sources = self.sources(batch, 0..batch.index.len(), &device)?;
             if turn == 0 {
                 watch.going()?;
             }
@@ -40,7 +41,7 @@ impl Prepared {
                 let networks = names.zip(networks).collect();
                 let learners = Learners { networks, averages: &self.averages, teacher: self.teacher.as_deref() };
                 let name = &self.parts[turn].name;
-                let term = self.experiment.family.loss(name, &learners, &self.batch(batch, rows, &device)?)?;
+                let term = self.experiment.family.loss(name, &learners, &self.batch(batch, rows, sources.as_ref(), &device)?)?;
                 let Some(term) = term else { return Ok(None) };
                 let backward = term.backward();
                 Ok::<_, Error>(Some((learners.networks.get(name)?.clone(), backward, term.into_scalar::<f64>())))
@@ -56,14 +57,36 @@ impl Prepared {
         Ok((counted > 0).then(|| (gradients, loss / f64::from(counted))))
     }
 
-    /// Some rows of a batch of data as a batch of states.
-    pub(super) fn batch(&self, batch: &stein_data::Batch, rows: Range<usize>, device: &Device) -> Result<Batch> {
+    /// What the paths of some rows of a batch begin from, where examples are paired with it, which is done for all of them at once.
+    pub(super) fn sources(
+        &self,
+        batch: &stein_data::Batch,
+        rows: Range<usize>,
+        device: &Device,
+    ) -> Result<Option<Sources>> {
+        // Of a single example that is left at the end there is nothing to pair.
+        let Some(coupling) = self.experiment.family.coupling().filter(|_| rows.len() > 1) else { return Ok(None) };
+        let first = rows.start;
+        let whole = self.batch(batch, rows, None, device)?;
+        let classes = whole.given.class.as_deref().map(Classes::of_data);
+        let order = coupling.pair(&whole.x, &whole.source(), classes, &whole.keys)?;
+        Ok(Some(Sources { first, x1: select(whole.source(), &order) }))
+    }
+
+    /// Some rows of a batch of data as a batch of states, with what they were paired with.
+    pub(super) fn batch(
+        &self,
+        batch: &stein_data::Batch,
+        rows: Range<usize>,
+        sources: Option<&Sources>,
+        device: &Device,
+    ) -> Result<Batch> {
         let dim = self.description.subject.dim();
         let keys = Keys::range(self.experiment.seed, batch.positions.start + rows.start as u64, rows.len());
         let x = self.description.subject.encode(&batch.x[rows.start * dim..rows.end * dim], &keys, device)?;
         let labels = batch.labels.as_ref().filter(|_| self.experiment.data.conditional);
         let mut given = match labels {
-            Some(labels) => Condition::classes(labels[rows].iter().map(|&label| label as u32)),
+            Some(labels) => Condition::classes(labels[rows.clone()].iter().map(|&label| label as u32)),
             None => Condition::none(),
         };
         let (x, source) = match &self.origin {
@@ -75,6 +98,10 @@ impl Prepared {
                 }
                 (states.x0.unwrap_or(x), Some(states.x1))
             }
+        };
+        let source = match sources {
+            Some(Sources { first, x1 }) => Some(x1.clone().narrow(0, rows.start - first, rows.len())),
+            None => source,
         };
         let image = self.pictures.as_ref().map(|pictures| pictures.of(&x, &keys)).transpose()?;
         let given = Condition { image, ..given };
@@ -111,6 +138,12 @@ impl Prepared {
         self.step += 1;
         Ok(moved)
     }
+}
+
+/// What paths begin from, `[rows, dim]`, of the rows of a batch from one on.
+pub(super) struct Sources {
+    first: usize,
+    x1: Tensor<2>,
 }
 
 /// What a learner's step came to.

@@ -16,6 +16,7 @@ use crate::{
     AnySchedule, Condition, Dual, Examples, Factors, Kernel, Keys, MapForm, MapNetwork, MapSettings, Network,
     NoiseInput, Purpose, Result, Schedule, Tensor, ensure,
     numbers::{above, ensure_within},
+    objective::times::logit_normal,
     rows,
 };
 
@@ -43,8 +44,10 @@ impl Default for PairOfTimes {
 impl PairOfTimes {
     /// (t, r) with r ≤ t, of two standard normal numbers and a uniform one.
     pub fn of(&self, first: f64, second: f64, uniform: f64) -> (f64, f64) {
-        let time = |mean: f64, z: f64| 1.0 / (1.0 + (-(mean + self.std * z)).exp());
-        let (a, b) = (time(self.mean, first), time(self.second_mean.unwrap_or(self.mean), second));
+        let (a, b) = (
+            logit_normal(self.mean, self.std, first),
+            logit_normal(self.second_mean.unwrap_or(self.mean), self.std, second),
+        );
         let together = uniform < 1.0 - self.apart;
         match self.second_mean {
             // Two draws of one distribution, sorted.

@@ -98,8 +98,8 @@ impl MapForm {
             );
         } else {
             ensure!(
-                matches!(schedule, AnySchedule::Rectified(_)),
-                "the form mean_velocity is defined on the schedule rectified, not on {}",
+                matches!(schedule, AnySchedule::Rectified(straight) if straight.sigma_min == 0.0),
+                "the form mean_velocity is defined on the schedule rectified with sigma_min = 0, and not on this one, {}",
                 schedule.kind()
             );
         }

@@ -9,6 +9,7 @@ mod explicit;
 mod implicit;
 mod levels;
 mod sliced;
+pub mod times;
 mod variational;
 
 pub use denoising::{Denoising, Weighting};

@@ -3,16 +3,22 @@
 mod cosine;
 mod discrete;
 mod edm;
+mod linear_vp;
+mod polynomial;
 mod rectified;
 mod sub_vp;
+mod trigonometric;
 mod ve;
 mod vp;
 
 pub use cosine::Cosine;
 pub use discrete::{Discrete, LevelList};
 pub use edm::Edm;
+pub use linear_vp::LinearVp;
+pub use polynomial::Polynomial;
 pub use rectified::Rectified;
 pub use sub_vp::SubVp;
+pub use trigonometric::Trigonometric;
 pub use ve::Ve;
 pub use vp::Vp;
 
@@ -35,9 +41,9 @@ use crate::{
 ///
 /// /// One of one's own: α = cos t, σ = sin t.
 /// #[derive(Debug)]
-/// struct Trigonometric;
+/// struct Circle;
 ///
-/// impl Schedule for Trigonometric {
+/// impl Schedule for Circle {
 ///     fn kernel(&self, t: f64) -> Kernel {
 ///         Kernel { t, alpha: t.cos(), sigma: t.sin(), d_alpha: -t.sin(), d_sigma: t.cos() }
 ///     }
@@ -56,7 +62,7 @@ use crate::{
 /// }
 ///
 /// // g² = 2 tan t: the forward SDE follows from the kernel.
-/// assert!((Trigonometric.kernel(0.7).diffusion_squared() - 2.0 * 0.7f64.tan()).abs() < 1e-12);
+/// assert!((Circle.kernel(0.7).diffusion_squared() - 2.0 * 0.7f64.tan()).abs() < 1e-12);
 /// # Ok::<(), stein::Error>(())
 /// ```
 pub trait Schedule: std::fmt::Debug + Send + Sync {
@@ -93,10 +99,33 @@ registry! {
         /// EDM's: σ = t and the signal stays.
         "edm" => Edm,
         /// Straight lines from data to noise: rectified flow, flow matching.
-        "rectified" | "rectified_flow" | "flow_matching" | "flow" | "conditional_flow_matching" => Rectified,
+        "rectified" | "rectified_flow" | "flow_matching" | "flow" | "conditional_flow_matching" | "condot" => Rectified,
+        /// A quarter circle from data to noise: α = cos(πt/2), σ = sin(πt/2) (stochastic interpolants, SiT).
+        "trigonometric" | "gvp" => Trigonometric,
+        /// A signal that falls in a straight line, and noise that keeps the variance: α = 1 − t, σ² = 1 − α².
+        "linear_vp" => LinearVp,
+        /// A signal that falls with a power of time, and noise that is what it has lost: α = (1 − t)ⁿ, σ = 1 − α.
+        "polynomial" | "polynomial_convex" => Polynomial,
         /// A list of levels: DDPM's betas or NCSN's sigmas. By default DDPM's 1000 linear betas, which is what `linear` means.
         "discrete" | "linear" => Discrete,
     }
+}
+
+/// The time at which σ/α is `factor` times what it is at `t`; `t` itself where there is no signal, or no noise.
+///
+/// On [`Rectified`] without σ_min this is t' = s t/(1 + (s − 1) t), the shift for a higher resolution (Esser et al. 2024, eq. 23).
+///
+/// ```
+/// use stein::{Rectified, Vp, Schedule, shifted_time};
+///
+/// assert!((shifted_time(&Rectified::default(), 0.5, 3.0) - 0.75).abs() < 1e-12);
+/// let vp = Vp::default();
+/// let ratio = vp.kernel(shifted_time(&vp, 0.4, 3.0)).noise_to_signal() / vp.kernel(0.4).noise_to_signal();
+/// assert!((ratio - 3.0).abs() < 1e-9);
+/// ```
+pub fn shifted_time(schedule: &dyn Schedule, t: f64, factor: f64) -> f64 {
+    let log_snr = schedule.kernel(t).log_snr();
+    if factor == 1.0 || log_snr.is_infinite() { t } else { schedule.time_at(log_snr - 2.0 * factor.ln()) }
 }
 
 /// The largest and the smallest noise that single precision works with at ease.

@@ -8,6 +8,7 @@ mod coupling;
 mod derivatives;
 mod exact;
 mod flow_maps;
+mod flow_paths;
 mod grids;
 mod guidance;
 mod inverse;

@@ -74,7 +74,7 @@ fn the_exact_denoiser_is_stationary_for_every_prediction_and_weight() {
             Weighting::MinSnr { gamma: 5.0 },
             Weighting::Edm { sigma_data: 0.5 },
         ] {
-            let objective = Denoising { levels: LevelDistribution::Uniform { t_min: None }, weighting };
+            let objective = Denoising { levels: LevelDistribution::UNIFORM, weighting };
             // Twenty independent batches give the slope and its standard error.
             let slopes = |theta| -> (f64, f64) {
                 let slopes: Vec<f64> = (0..20)
@@ -100,7 +100,7 @@ fn the_loss_of_the_exact_denoiser_is_the_bayes_error() {
     // At one level E‖x_0 − D‖² = Σ λσ²/(α²λ + σ²); unit weight on an x0 prediction is its mean over dimensions.
     let (low, high) = (0.4, 0.400_001);
     let schedule = AnySchedule::from(Edm { sigma_min: low, sigma_max: high });
-    let objective = Denoising { levels: LevelDistribution::Uniform { t_min: None }, weighting: Weighting::Unit {} };
+    let objective = Denoising { levels: LevelDistribution::UNIFORM, weighting: Weighting::Unit {} };
     let (loss, _) = loss_and_slope(&schedule, Prediction::X0 {}, &objective, 1.0, 0, 50_000);
     let bayes: f64 = gaussian().variances().iter().map(|v| v * low * low / (v + low * low)).sum::<f64>() / 2.0;
     // A mean of squares of 100,000 normals: relative standard error √(2/100,000) = 0.0045; four of them.
@@ -114,8 +114,7 @@ fn importance_sampling_does_not_change_the_mean() {
         let objective = Denoising { levels, weighting: Weighting::Likelihood {} };
         loss_and_slope(&schedule, Prediction::Eps {}, &objective, 1.0, 0, 100_000).0
     };
-    let (uniform, importance) =
-        (loss(LevelDistribution::Uniform { t_min: None }), loss(LevelDistribution::Importance { t_min: None }));
+    let (uniform, importance) = (loss(LevelDistribution::UNIFORM), loss(LevelDistribution::Importance { t_min: None }));
     // Uniform times see g²/σ² up to 1/t: its error dominates, about 3 % at 100,000 draws.
     assert!((uniform / importance - 1.0).abs() < 0.1, "{uniform} against {importance}");
 }
@@ -161,9 +160,9 @@ fn what_does_not_fit_is_refused() {
     let rectified = AnySchedule::named("rectified").unwrap();
     let refuse = |levels, weighting| Denoising { levels, weighting }.check(&rectified).unwrap_err().to_string();
     assert!(refuse(LevelDistribution::Importance { t_min: None }, Weighting::Unit {}).contains("log-SNR"));
-    assert!(refuse(LevelDistribution::Uniform { t_min: None }, Weighting::Likelihood {}).contains("infinite"));
+    assert!(refuse(LevelDistribution::UNIFORM, Weighting::Likelihood {}).contains("infinite"));
     assert!(refuse(LevelDistribution::DiscreteUniform {}, Weighting::Unit {}).contains("discrete"));
-    assert!(refuse(LevelDistribution::Uniform { t_min: Some(0.0) }, Weighting::Unit {}).contains("noisy"));
+    assert!(refuse(LevelDistribution::Uniform { t_min: Some(0.0), shift: 1.0 }, Weighting::Unit {}).contains("noisy"));
 }
 
 #[test]
