@@ -3,6 +3,7 @@
 mod classes;
 mod classifiers;
 mod families;
+mod flow;
 mod flow_maps;
 mod going_on;
 mod imports;
@@ -24,7 +25,7 @@ use stein::{
 };
 use stein_nn::Checkpoint;
 use stein_run::{
-    AnyFamily, Capability, Changes, Classes, EditOptions, Experiment, Format, Method, Model, Output, RestoreOptions,
+    AnyFamily, Capability, Changes, Classes, EditOptions, Experiment, Format, Method, Model, Origin, Output, RestoreOptions,
     RunDir, SampleConfig, Silent, Start, Task, TaskSample, TrainOptions, check_output, draw, draw_frames, draw_to_file,
     edit, prepare, restore, train,
 };
@@ -316,14 +317,24 @@ fn every_small_experiment_trains_a_step_at_full_size_and_samples() {
         }
         let mut quick: Vec<String> = quick.into_iter().map(String::from).collect();
         let teachers = tempfile::tempdir().unwrap();
-        if published.family.teacher().is_some() {
-            // The models they say to train first.
-            let teacher = if folder == "fashion-mnist" { "edm-quick.toml" } else { "edm.toml" };
-            let teacher = Experiment::read(&experiments().join(folder).join(teacher), &[]).unwrap();
+        // The models they say to train first.
+        let reflow = matches!(published.family.origin(), Some(Origin::Model(_)));
+        if published.family.teacher().is_some() || reflow {
+            let first = match (folder, file.file_stem().and_then(|stem| stem.to_str())) {
+                ("fashion-mnist", _) => "edm-quick.toml",
+                ("points2d", Some("reflow")) => "cfm.toml",
+                ("digits", Some("reflow-one-step")) => "ot_cfm.toml",
+                _ => "edm.toml",
+            };
+            let first = Experiment::read(&experiments().join(folder).join(first), &[]).unwrap();
             let run = teachers.path().join("teacher");
             let to = TrainOptions { data_dir: Some(shared.clone()), ..options(run.clone(), false) };
-            prepare(&teacher, &to).unwrap();
-            quick.push(format!("family.teacher.model={}", run.display()));
+            prepare(&first, &to).unwrap();
+            let key = if reflow { "reflow" } else { "teacher" };
+            quick.push(format!("family.{key}.model={}", run.display()));
+            if reflow {
+                quick.push("family.reflow.pairs=20".into());
+            }
         }
         let mut experiment = Experiment::read(&file, &quick).unwrap();
         // Their paths are relative to the root of the repository.

@@ -1,0 +1,282 @@
+//! Flow matching, trained: what couplings and reflow do to paths, data carried to data, densities, a Schrödinger bridge whose marginals are
+//! known, and what does not fit.
+
+use std::{fs, path::Path};
+
+use stein::{Condition, Device, Keys, Schedule, likelihood::{OdeLikelihood, Prior}, rows};
+use stein_nn::Checkpoint;
+use stein_run::{
+    Changes, Classes, DataChoice, Experiment, LikelihoodOptions, Method, Model, PathsOptions, RunDir, Silent, Trained,
+    draw, draw_frames, draw_paths, likelihood, prepare, train,
+};
+
+use crate::{options, run};
+
+/// Points in the plane by flow matching; `{more}` stands for settings of the family.
+fn points(family: &str, steps: u32, settings: &[&str]) -> Experiment {
+    let text = format!(
+        r#"
+        [data]
+        source = {{ kind = "points2d", shape = "moons", count = 4000 }}
+        [family]
+        kind = "flow"
+        {family}
+        noise_input = {{ kind = "time" }}
+        network = {{ kind = "mlp", hidden = 64, blocks = 2, embedding_dim = 32, embedding = {{ kind = "fourier", scale = 1.0 }} }}
+        [train]
+        steps = {steps}
+        batch = 256
+        rate = {{ rate = 3e-3, warmup = 50, decay = {{ kind = "cosine" }} }}
+        optimizer = {{ clip = 1.0 }}
+        ema = {{ kind = "decay", decay = 0.99 }}
+        log_every = 500
+        checkpoint_every = 100000
+        [sample]
+        sampler = {{ kind = "ode_heun" }}
+        grid = {{ steps = 20 }}
+        batch = 4096
+        "#
+    );
+    Experiment::parse(&text, &settings.iter().map(|s| s.to_string()).collect::<Vec<_>>()).unwrap()
+}
+
+const EIGHT: &str = r#"source = { kind = "points2d", shape = "eight_gaussians", count = 4000 }"#;
+const TRANSPORT: &str = r#"coupling = { kind = "optimal_transport" }"#;
+
+fn trained(experiment: &Experiment, out: &Path) -> Trained {
+    run(experiment, out, false).unwrap()
+}
+
+/// Curvature and transport cost of a model's paths.
+fn paths(model: &Model, folder: &Path, name: &str) -> (f64, f64) {
+    let picture = folder.join(format!("{name}.png"));
+    let found = draw_paths(&picture, model, &PathsOptions::default()).unwrap();
+    assert!(fs::metadata(picture).unwrap().len() > 1000);
+    (found.curvature * found.transport_cost, found.transport_cost)
+}
+
+/// Liu et al. 2023, theorem 3.7, and Tong et al. 2024, section 3.2.2: better pairs have shorter and straighter paths, and a flow's own
+/// pairs straighter ones still.
+#[test]
+fn optimal_transport_and_reflow_straighten_paths() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    let independent = trained(&points("", 1500, &[]), &place("independent")).model;
+    let coupled = trained(&points(TRANSPORT, 1500, &[]), &place("coupled")).model;
+    let reflow = format!("reflow = {{ model = \"{}\", pairs = 4000 }}", place("independent").display());
+    let straight = trained(&points(&reflow, 1500, &[]), &place("reflow")).model;
+    let of = |model, name| paths(model, folder.path(), name);
+    let (bent, cost) = of(&independent, "independent");
+    let (bent_coupled, cost_coupled) = of(&coupled, "coupled");
+    let (bent_again, cost_again) = of(&straight, "reflow");
+    println!("independent {bent:.4} {cost:.4}, coupled {bent_coupled:.4} {cost_coupled:.4}, reflow {bent_again:.4} {cost_again:.4}");
+    // Measured tenfold and more; the rest is what networks as small as these get wrong.
+    assert!(bent_coupled < 0.3 * bent && bent_again < 0.3 * bent, "{bent}: {bent_coupled} coupled, {bent_again} again");
+    assert!(cost_coupled < cost, "{cost_coupled} of {cost}");
+    assert!(cost_again < 1.05 * cost, "{cost_again} of {cost}");
+}
+
+#[test]
+fn a_coupled_run_goes_on_bit_for_bit_and_does_not_depend_on_how_it_is_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let teacher = folder.path().join("teacher");
+    trained(&points("", 30, &[]), &teacher);
+    let reflow = format!("reflow = {{ model = \"{}\", pairs = 50 }}", teacher.display());
+    let entropic = format!("{EIGHT}\npath_noise = {{ kind = \"bridge\", sigma = 1.0 }}\nscore = true\ncoupling = {{ kind = \"entropic\", regularization = 2.0 }}");
+    for (name, family) in [("coupled", TRANSPORT), ("reflow", &reflow), ("entropic", &entropic)] {
+        let (whole, parts) = (folder.path().join(name), folder.path().join(format!("{name}-parts")));
+        trained(&points(family, 12, &[]), &whole);
+        trained(&points(family, 12, &["train.steps=5"]), &parts);
+        run(&points(family, 12, &[]), &parts, true).unwrap();
+        let last = |run: &Path| Checkpoint::read(&RunDir::open(run).unwrap().latest().unwrap()).unwrap();
+        assert!(last(&whole).learners == last(&parts).learners, "{name}");
+    }
+}
+
+/// A change of variables keeps the mass, whatever the network has learned.
+#[test]
+fn the_density_of_a_coupled_model_integrates_to_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = trained(&points(TRANSPORT, 300, &["data.codec=[{kind=\"standardize\", std=1.0}]"]), folder.path()).model;
+    let (velocity, schedule) = (model.learned.velocity.clone().unwrap(), model.schedule.clone().unwrap());
+    // Beyond 7 standard deviations of the noise that paths end in there is nothing.
+    let (side, most) = (140, 7.0);
+    let step = 2.0 * most / f64::from(side);
+    let place = |k: i32| -most + (f64::from(k) + 0.5) * step;
+    let x: Vec<f64> = (0..side).flat_map(|i| (0..side).flat_map(move |j| [place(i), place(j)])).collect();
+    let x = rows::matrix(x, 2, &stein::Tensor::<2>::empty([0, 1], &Device::flex()));
+    let count = x.dims()[0];
+    let (given, keys, prior) = (Condition::none(), Keys::range(0, 0, count), Prior::Normal { std: 1.0 });
+    let ode = OdeLikelihood::exact(1e-6);
+    let found = ode.log_density_of_velocity(&velocity, &*schedule, x, &given, &keys, prior).unwrap();
+    let whole: f64 = found.nats.iter().map(|nats| nats.exp()).sum::<f64>() * step * step;
+    assert!((whole - 1.0).abs() < 1e-3, "{whole}");
+}
+
+#[test]
+fn eight_gaussians_become_moons_each_point_by_a_path_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let experiment = points(&format!("{EIGHT}\n{TRANSPORT}"), 1500, &[]);
+    let model = trained(&experiment, &folder.path().join("run")).model;
+    let moved = draw(&model, 2000, 0, &Classes::Default, &model.sample, &mut Silent).unwrap().values;
+    // Moons are half circles: most of what comes is as near to a moon as their own points are.
+    let moons = experiment.data.load(stein_data::Split::Train, None).unwrap().all_rows().unwrap();
+    let near = |x: &[f32]| {
+        let square = |y: &[f32]| (x[0] - y[0]).powi(2) + (x[1] - y[1]).powi(2);
+        moons.chunks(2).map(square).fold(f32::INFINITY, f32::min).sqrt()
+    };
+    let close = moved.chunks(2).filter(|x| near(x) < 0.3).count();
+    assert!(close > 1800, "{close} of 2000 are near a moon");
+    // Sample i is where item i goes, alone or among others.
+    let table = folder.path().join("from.csv");
+    fs::write(&table, "x,y\n4.0,0.0\n0.0,4.0\n-4.0,0.0\n").unwrap();
+    let from = model.clone().beginning_from(table.to_str().unwrap(), None).unwrap();
+    let three = draw(&from, 3, 0, &Classes::Default, &from.sample, &mut Silent).unwrap().values;
+    let other_seed = draw(&from, 2, 9, &Classes::Default, &from.sample, &mut Silent).unwrap().values;
+    assert_eq!(three[..4], other_seed[..]);
+    let error = draw(&from, 4, 0, &Classes::Default, &from.sample, &mut Silent).unwrap_err().to_string();
+    assert!(error.contains("3 items to begin from"), "{error}");
+    let choice = DataChoice { n: Some(3), ..DataChoice::default() };
+    let asked = LikelihoodOptions { data: choice, ..LikelihoodOptions::default() };
+    let error = likelihood(&model, &asked, &mut Silent).unwrap_err().to_string();
+    assert!(error.contains("density is not known"), "{error}");
+}
+
+/// The bridge with noise σ between N(−1, 0.5²) and N(1, 0.8²) is Gaussian at every time (Bunne et al. 2023, "The Schrödinger bridge between
+/// Gaussian measures has a closed form", theorem 3): x_t has the mean of the straight line and the variance (1 − t)² s_0² + t² s_1² + 2t(1 − t)
+/// c + σ² t(1 − t), c = ½ (√(4 s_0² s_1² + σ⁴) − σ²), along the flow and along the diffusion.
+#[test]
+fn the_marginals_of_a_schrodinger_bridge_between_gaussians_are_the_known_ones() {
+    const SIGMA: f64 = 1.0;
+    const DATA: (f64, f64) = (1.0, 0.8);
+    const SOURCE: (f64, f64) = (-1.0, 0.5);
+    let folder = tempfile::tempdir().unwrap();
+    let table = |name: &str, (mean, std): (f64, f64)| {
+        let count = 4001;
+        // Quantiles in an order that has nothing to do with their size.
+        let place = |i: usize| (((i * 1597) % count) as f64 + 0.5) / count as f64;
+        let values: Vec<String> = (0..count).map(|i| (mean + std * normal_quantile(place(i))).to_string()).collect();
+        let path = folder.path().join(name);
+        fs::write(&path, format!("x\n{}\n", values.join("\n"))).unwrap();
+        path.display().to_string()
+    };
+    let family = format!(
+        "source = {{ kind = \"table\", path = \"{}\" }}\npath_noise = {{ kind = \"bridge\", sigma = {SIGMA} }}\nscore = true\n\
+         coupling = {{ kind = \"entropic\", regularization = {} }}",
+        table("source.csv", SOURCE),
+        2.0 * SIGMA * SIGMA
+    );
+    let data = format!("data.source={{ kind = \"table\", path = \"{}\" }}", table("data.csv", DATA));
+    let model = trained(&points(&family, 3000, &[&data]), &folder.path().join("run")).model;
+    let (s0, s1) = (DATA.1.powi(2), SOURCE.1.powi(2));
+    let shared = 0.5 * ((4.0 * s0 * s1 + SIGMA.powi(4)).sqrt() - SIGMA.powi(2));
+    let n = 4000;
+    let diffusion = Method::named("interpolant_sde").unwrap();
+    for (method, steps) in [(model.sample.sampler.clone(), 20), (diffusion, 60)] {
+        let changes = Changes { steps: Some(steps), ..Changes::default() };
+        let config = stein_run::SampleConfig { sampler: method, ..model.sample.clone() }.with(&changes).unwrap();
+        let drawn = draw_frames(&model, n, 3, &Classes::Default, &config, &mut Silent).unwrap();
+        for part in [0.25, 0.5, 0.75, 1.0] {
+            let t = 1.0 - part;
+            let frame = &drawn.frames[(part * (drawn.frames.len() - 1) as f64).round() as usize];
+            let mean = frame.iter().map(|x| f64::from(*x)).sum::<f64>() / n as f64;
+            let std = (frame.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / n as f64).sqrt();
+            let wanted = t * SOURCE.0 + (1.0 - t) * DATA.0;
+            let variance = (1.0 - t).powi(2) * s0 + t * t * s1 + 2.0 * t * (1.0 - t) * shared + SIGMA.powi(2) * t * (1.0 - t);
+            // Four standard errors of n draws, and 0.05 for what a small network and its steps get wrong.
+            let bound = 0.05 + 4.0 * variance.sqrt() / (n as f64).sqrt();
+            let what = format!("{} at t = {t}: mean {mean:.3} for {wanted:.3}, std {std:.3} for {:.3}", config.sampler.kind(), variance.sqrt());
+            println!("{what}");
+            assert!((mean - wanted).abs() < bound && (std - variance.sqrt()).abs() < bound, "{what}");
+        }
+    }
+}
+
+/// By bisection of the distribution function.
+fn normal_quantile(mass: f64) -> f64 {
+    let (mut low, mut high) = (-10.0, 10.0);
+    for _ in 0..80 {
+        let middle = 0.5 * (low + high);
+        let below = 0.5 * libm::erfc(-middle / std::f64::consts::SQRT_2);
+        if below < mass { low = middle } else { high = middle }
+    }
+    low
+}
+
+/// What is learned from independent pairs is a denoiser too, and the same command draws by either.
+#[test]
+fn an_uncoupled_flow_is_sampled_as_a_diffusion_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = trained(&points("", 600, &[]), folder.path()).model;
+    assert!(model.learned.denoiser.is_some() && model.learned.velocity.is_some());
+    let spread = |sampler: &str| {
+        let changes = Changes { sampler: Some(sampler.into()), steps: Some(40), ..Changes::default() };
+        let config = model.sample.with(&changes).unwrap();
+        let values = draw(&model, 2000, 1, &Classes::Default, &config, &mut Silent).unwrap().values;
+        let mean = values.iter().sum::<f32>() / 4000.0;
+        (values.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / 4000.0).sqrt()
+    };
+    let (by_velocity, by_denoiser) = (spread("ode_heun"), spread("dpm_solver_pp"));
+    // The same flow by two solvers, to their discretization.
+    assert!((by_velocity - by_denoiser).abs() < 0.02 * by_velocity, "{by_velocity} and {by_denoiser}");
+}
+
+#[test]
+fn what_does_not_fit_is_said_before_work_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = trained(&points(TRANSPORT, 2, &[]), &folder.path().join("coupled")).model;
+    let changed = |sampler: &str| model.sample.with(&Changes { sampler: Some(sampler.into()), ..Changes::default() });
+    let drawn = |sampler: &str| draw(&model, 2, 0, &Classes::Default, &changed(sampler).unwrap(), &mut Silent);
+    let no_score = drawn("ddim").unwrap_err().to_string();
+    assert!(no_score.contains("is no score") && no_score.contains("ode_heun"), "{no_score}");
+    assert!(drawn("interpolant_sde").unwrap_err().to_string().contains("the score of an interpolant"));
+    let error = model.clone().beginning_from("points2d/moons", None).unwrap_err().to_string();
+    assert!(error.contains("leads from noise"), "{error}");
+    let parse = |family: &str, settings: &[&str]| {
+        let text = points("", 2, &[]).to_toml();
+        let (family, network) = (format!("[family]\nkind = \"flow\"\n{family}\n[family.noise_input]"), "[family.noise_input]");
+        // The family's own keys come before its tables.
+        let start = text.find("[family]").unwrap();
+        let end = text.find(network).unwrap();
+        let text = format!("{}{family}{}", &text[..start], &text[end + network.len()..]);
+        Experiment::parse(&text, &settings.iter().map(|s| s.to_string()).collect::<Vec<_>>())
+    };
+    for (family, settings, wanted) in [
+        ("score = true", &[][..], "family.path_noise"),
+        ("source_classes = [\"1\"]", &[], "family.source"),
+        ("schedule = { kind = \"edm\" }", &[], "does not lead to the source alone"),
+        ("coupling = { kind = \"entropic\", regularization = 0.0 }", &[], "regularization"),
+        ("reflow = { model = \"x\" }\ncoupling = { kind = \"optimal_transport\" }", &[], "brings its own pairs"),
+        ("reflow = { model = \"x\", pairs = 1 }", &[], "family.reflow.pairs"),
+        ("path_noise = { kind = \"bridge\", sigma = -1.0 }", &[], "sigma"),
+    ] {
+        let error = parse(family, settings).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{family}: {error}");
+    }
+    let prepared = |family: &str, settings: &[&str], name: &str| {
+        prepare(&points(family, 2, settings), &options(folder.path().join(name), false)).map(drop).unwrap_err().to_string()
+    };
+    let within = r#"coupling = { kind = "optimal_transport", within_class = true }"#;
+    for (name, family, settings, wanted) in [
+        ("shape", r#"source = { kind = "digits" }"#, &[][..], "both need one shape"),
+        ("one", TRANSPORT, &["train.batch=4", "train.accumulate=4"], "nothing to pair"),
+        ("unconditional", within, &[], "data.conditional = true"),
+        (
+            "classes",
+            "source = { kind = \"points2d\", shape = \"eight_gaussians\" }\ncoupling = { kind = \"optimal_transport\", within_class = true }",
+            &["data.conditional=true"],
+            "do not pair",
+        ),
+        ("nobody", r#"source = { kind = "digits" }
+source_classes = ["ten"]"#, &[], "class of digits"),
+        ("missing", r#"reflow = { model = "nowhere" }"#, &[], "there is no model at nowhere"),
+    ] {
+        let error = prepared(family, settings, name);
+        assert!(error.contains(wanted), "{name}: {error}");
+    }
+    // A plan that is not found in one iteration is known only when it is looked for.
+    let stuck = points("coupling = { kind = \"entropic\", regularization = 1e-6, max_iterations = 1 }", 2, &[]);
+    let error = train(prepare(&stuck, &options(folder.path().join("stuck"), false)).unwrap(), &mut Silent);
+    let error = error.map(drop).unwrap_err().to_string();
+    assert!(error.contains("max_iterations"), "{error}");
+}
