@@ -1,5 +1,5 @@
 //! What every crate of the workspace stands on: one error type, one source of randomness, registries of named things, and
-//! settings read from files.
+//! settings read from files; and the distances and transport between rows that losses and metrics share.
 
 pub mod distances;
 mod error;
