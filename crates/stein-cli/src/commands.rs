@@ -16,11 +16,11 @@ use stein::{Error, Kind, Projection, Result, Variance, ensure};
 use stein_data::{Data, Split, Stats};
 use stein_run::{
     Bounded, Changes, Classes, CodeOptions, DataChoice, DataConfig, DemoOptions, EditOptions, EvaluateOptions,
-    Experiment, FieldOptions, PathsOptions, Format, ImportOptions, Interpolation, LikelihoodOptions, Model, Of, Output,
+    Experiment, FieldOptions, Format, ImportOptions, Interpolation, LikelihoodOptions, Model, Of, Output, PathsOptions,
     RestoreOptions, RunDir, Start, Streams, Subject, SweepOptions, Task, TaskMethod, TrainOptions, Weights, bench,
-    compare, decode_to, default_count, demo, device, draw_field, draw_paths, draw_to_file, edit_to, encode_to_file, evaluate,
-    export, import, interpolate, likelihood, prepare, preview_to_file, reference, report_runs, restore_to, samplers_of,
-    sweep, train,
+    compare, decode_to, default_count, demo, device, draw_field, draw_paths, draw_to_file, edit_to, encode_to_file,
+    evaluate, export, import, interpolate, likelihood, prepare, preview_to_file, reference, report_runs, restore_to,
+    samplers_of, sweep, train,
 };
 
 use crate::{

@@ -438,7 +438,11 @@ impl Data {
             return Ok(self);
         }
         let Some(labels) = &self.labels else {
-            return Err(Error::new(format!("{} has no classes, and {} were named: leave them out", self.name, wanted.len())));
+            return Err(Error::new(format!(
+                "{} has no classes, and {} were named: leave them out",
+                self.name,
+                wanted.len()
+            )));
         };
         let number = |name: &String| {
             let known = self.class_names.iter().position(|class| class.to_lowercase() == name.to_lowercase());

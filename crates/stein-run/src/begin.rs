@@ -42,7 +42,9 @@ impl Begin {
     /// A model that begins from noise, and data that cannot be read.
     pub(crate) fn named(model: &Model, name: &str, folder: Option<&Path>) -> Result<Self> {
         let Some(source) = &model.source else { return Err(begins_from_noise(model)) };
-        let config = named_for(model.subject.shape, Some(source), name)?;
+        let named = named_for(model.subject.shape, Some(source), name)?;
+        // The same data set is the part of it that was learned from.
+        let config = if named.source == source.source { source.clone() } else { named };
         let data = match config.load_whole_or(true, Split::Test, folder) {
             Err(error) if error.kind() == Kind::Empty => config.load(Split::Train, folder)?,
             other => other?,
@@ -112,6 +114,9 @@ pub(crate) fn ensure_same_shape(source: &Data, name: &str, shape: stein_data::Sh
 fn begins_from_noise(model: &Model) -> stein::Error {
     stein::Error::of(
         Kind::Unsupported,
-        format!("{} leads from noise to {}, and from no other data: leave out --source", model.name, model.subject.name),
+        format!(
+            "{} leads from noise to {}, and from no other data: leave out --source",
+            model.name, model.subject.name
+        ),
     )
 }

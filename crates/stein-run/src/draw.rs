@@ -9,8 +9,8 @@ use std::{
 };
 
 use stein::{
-    AnySampler, AnySchedule, Condition, Denoiser, Dual, Error, Estimate, FlowMap, Grid, Interpolant, Kernel, Key, Levels,
-    Progress, Purpose, Request, Result, Rk45, Sampled, Solver, Tensor, Velocity,
+    AnySampler, AnySchedule, Condition, Denoiser, Dual, Error, Estimate, FlowMap, Grid, Interpolant, Kernel, Key,
+    Levels, Progress, Purpose, Request, Result, Rk45, Sampled, Solver, Tensor, Velocity,
     denoiser::Converted,
     ensure,
     flow::Flow,
@@ -456,7 +456,12 @@ impl<'a> Plan<'a> {
     }
 
     /// The class of every sample that is drawn of these; `None` of a model that is told none.
-    pub(crate) fn classes_of(model: &Model, n: usize, seed: u64, classes: &Classes) -> Result<Option<Vec<Option<u32>>>> {
+    pub(crate) fn classes_of(
+        model: &Model,
+        n: usize,
+        seed: u64,
+        classes: &Classes,
+    ) -> Result<Option<Vec<Option<u32>>>> {
         let classes = classes.of(model, n, seed)?;
         let conditioned = !matches!(classes, ClassOf::Unconditional);
         Ok(conditioned.then(|| (0..n).map(|i| classes.class(i)).collect()))

@@ -354,7 +354,12 @@ impl Model {
         self.bare_denoiser(schedule, Capability::Denoiser, by)
     }
 
-    fn bare_denoiser(&self, schedule: Option<&str>, needed: Capability, by: &str) -> Result<(Arc<dyn Denoiser>, AnySchedule)> {
+    fn bare_denoiser(
+        &self,
+        schedule: Option<&str>,
+        needed: Capability,
+        by: &str,
+    ) -> Result<(Arc<dyn Denoiser>, AnySchedule)> {
         let (Some(own), Some(denoiser)) = (&self.schedule, &self.learned.denoiser) else {
             return Err(lacks(&self.name, &self.family, self.serves, needed, by));
         };

@@ -11,7 +11,9 @@
 use std::path::Path;
 
 use serde_json::json;
-use stein::{Condition, Keys, Kernel, Purpose, Result, denoiser::Converted, ensure, flow::Flow, ode::DORMAND_PRINCE, rows};
+use stein::{
+    Condition, Kernel, Keys, Purpose, Result, denoiser::Converted, ensure, flow::Flow, ode::DORMAND_PRINCE, rows,
+};
 
 use crate::{
     Classes, CodeOptions, Model, Plan,
@@ -191,14 +193,20 @@ impl Followed {
                     Series { name: String::new(), points, faint: true }
                 };
                 let series: Vec<Series> = (0..shown).map(curve).collect();
-                let frame = Frame { title, x: "from the data (0) to the source (1)", y: column(0), size: (640 / shrink, 480 / shrink) };
+                let frame = Frame {
+                    title,
+                    x: "from the data (0) to the source (1)",
+                    y: column(0),
+                    size: (640 / shrink, 480 / shrink),
+                };
                 return line_chart(&series, &frame, false, None);
             }
             let pairs = |trail: Vec<Vec<f64>>| trail.into_iter().map(|x| [x[0], x[1]]).collect();
             let paths: Vec<Vec<[f64; 2]>> = (0..shown).map(|i| pairs(trail(i))).collect();
             let bounds = [0, 1].map(|axis| {
                 let all = self.places.iter().flat_map(|x| x.iter().skip(axis).step_by(2));
-                let (low, high) = all.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)));
+                let (low, high) =
+                    all.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)));
                 (low - 0.05 * (high - low), high + 0.05 * (high - low))
             });
             let frame = Frame { title, x: column(0), y: column(1), size: (800 / shrink, 800 / shrink) };

@@ -148,9 +148,7 @@ impl Serialize for Method {
     fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
         match self {
             Self::Sampler(sampler) => sampler.serialize(to),
-            Self::Interpolant(sampler) => {
-                settings::tagged(INTERPOLANT, sampler, to)
-            }
+            Self::Interpolant(sampler) => settings::tagged(INTERPOLANT, sampler, to),
             other => settings::tagged(other.kind(), &Table::new(), to),
         }
     }

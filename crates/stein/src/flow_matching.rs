@@ -22,7 +22,11 @@ use stein_base::Explain;
 
 use crate::{
     AnySchedule, Condition, Context, Dual, Factors, Interpolant, Kernel, Keys, Levels, Network, NoiseInput, Result,
-    Schedule, Velocity, denoiser::Asked, ensure, numbers::{above, ensure_within}, rows,
+    Schedule, Velocity,
+    denoiser::Asked,
+    ensure,
+    numbers::{above, ensure_within},
+    rows,
 };
 
 /// The noise of a path between its ends.

@@ -190,7 +190,11 @@ impl Grid {
             }
             _ => return self.clone(),
         };
-        if self.end.is_some() || !self.clean || end < first { self.clone() } else { Self { end: Some(end), ..self.clone() } }
+        if self.end.is_some() || !self.clean || end < first {
+            self.clone()
+        } else {
+            Self { end: Some(end), ..self.clone() }
+        }
     }
 
     /// Number of intervals: `steps`, or what the listed levels make.

@@ -49,8 +49,8 @@ pub mod denoiser;
 mod dual;
 pub mod exact;
 pub mod flow;
-pub mod flow_matching;
 mod flow_map;
+pub mod flow_matching;
 mod grid;
 pub mod guidance;
 pub mod inverse;
@@ -91,11 +91,11 @@ pub use prediction::Prediction;
 pub use projection::Projection;
 pub use sampler::*;
 pub use schedule::*;
+pub use stein_base::{Error, Key, Keys, Kind, Purpose, Result, ensure, names, numbers, random, settings};
 pub use velocity::{
     Interpolant, ProbabilityFlow, Solver, Velocity, sample_interpolant, sample_interpolant_from, sample_velocity,
     sample_velocity_from,
 };
-pub use stein_base::{Error, Key, Keys, Kind, Purpose, Result, ensure, names, numbers, random, settings};
 
 /// The README's and the guide's code, run as tests.
 #[cfg(doctest)]

@@ -214,7 +214,10 @@ impl OdeLikelihood {
         let velocity = &ProbabilityFlow(denoiser);
         let paths = Paths { flow: Flow { velocity, schedule, given }, directions };
         let found = self.along(&paths, begun, gained, start, prior)?;
-        Ok(LogDensity { evaluations: found.evaluations + usize::from(self.truncation == Truncation::Corrected), ..found })
+        Ok(LogDensity {
+            evaluations: found.evaluations + usize::from(self.truncation == Truncation::Corrected),
+            ..found
+        })
     }
 
     /// ln p of data `x` `[rows, dim]` that a velocity moves to a known law: ln p_0(x) = ln π(x_1) + ∫ ∇·v dt along its path from t = 0, where

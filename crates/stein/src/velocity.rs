@@ -19,7 +19,9 @@ use burn::tensor::Tensor;
 
 use crate::{
     Condition, Denoiser, Dual, Kernel, Levels, Progress, Request, Result, Sampled, Schedule, denoiser, ensure,
-    flow::Flow, noise::Draws, ode::{Steps, Tableau},
+    flow::Flow,
+    noise::Draws,
+    ode::{Steps, Tableau},
 };
 
 /// dx/dt at every place and time.
@@ -203,7 +205,10 @@ fn intervals(
 ) -> Result<Sampled> {
     request.check(&x)?;
     ensure!(kernels.len() >= 2, "a grid of {} level(s) has no step: give it at least two levels", kernels.len());
-    ensure!(kernels.windows(2).all(|pair| time(&pair[0]) > time(&pair[1])), "the levels a velocity is followed along must fall");
+    ensure!(
+        kernels.windows(2).all(|pair| time(&pair[0]) > time(&pair[1])),
+        "the levels a velocity is followed along must fall"
+    );
     let steps = kernels.len() - 1;
     let mut evaluations = 0;
     observe(&Progress { step: 0, steps, moves: 0, at: &kernels[0], x: &x })?;

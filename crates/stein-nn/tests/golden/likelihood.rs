@@ -7,8 +7,8 @@ use burn::{
 };
 use serde_json::Value;
 use stein::{
-    AnySchedule, Condition, Context, Dual, Network, NoiseInput, Precondition, Preconditioned, Prediction, ProbabilityFlow, Result, Ve,
-    Vp,
+    AnySchedule, Condition, Context, Dual, Network, NoiseInput, Precondition, Preconditioned, Prediction,
+    ProbabilityFlow, Result, Ve, Vp,
     flow::Flow,
     likelihood::{Divergence, OdeLikelihood, Paths, Prior, Truncation},
     ode::{self, Steps, Times},

@@ -6,9 +6,7 @@ use stein_metrics::Side;
 
 use super::{DRAWN, EvaluateOptions, Of};
 use crate::{
-    Classes, DataConfig, Drawing, Model, Plan, SampleConfig, Sink, Summary, Watch,
-    draw::named,
-    observed::named_for,
+    Classes, DataConfig, Drawing, Model, Plan, SampleConfig, Sink, Summary, Watch, draw::named, observed::named_for,
 };
 
 /// Some of a data set, the class of each as the reference numbers them.

@@ -148,7 +148,6 @@ impl FlowMatching {
     fn around<N: stein::Network>(&self, network: N) -> VelocityNetwork<N> {
         VelocityNetwork { network, noise_input: self.noise_input, schedule: self.schedule.clone() }
     }
-
 }
 
 impl Family for FlowMatching {
@@ -185,7 +184,11 @@ impl Family for FlowMatching {
 
     fn starts_from(&self, other: &AnyFamily) -> Result<Vec<(&'static str, &'static str)>> {
         let theirs = match other {
-            AnyFamily::FlowMatching(theirs) if theirs.schedule == self.schedule && theirs.noise_input == self.noise_input => VELOCITY,
+            AnyFamily::FlowMatching(theirs)
+                if theirs.schedule == self.schedule && theirs.noise_input == self.noise_input =>
+            {
+                VELOCITY
+            }
             AnyFamily::Diffusion(theirs)
                 if theirs.schedule == self.schedule && theirs.precondition() == self.precondition() =>
             {
@@ -240,8 +243,7 @@ impl Family for FlowMatching {
     fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Tensor<1>>> {
         let (x0, x1) = (batch.x.clone(), batch.source());
         let z = normal_like(&batch.keys, Purpose::Perturbation, 1, &x0);
-        let (at, ratios): (Vec<Kernel>, Vec<f64>) =
-            self.levels.draw(&*self.schedule, &batch.keys).into_iter().unzip();
+        let (at, ratios): (Vec<Kernel>, Vec<f64>) = self.levels.draw(&*self.schedule, &batch.keys).into_iter().unzip();
         let at: Vec<Kernel> = at.into_iter().map(|at| self.path_noise.inside(at, &*self.schedule)).collect();
         let points = self.path_noise.points(x0, x1, z, at);
         let network = self.around(learners.network(turn)?);

@@ -99,7 +99,9 @@ impl Beginnings {
                         let place = |(class, u): (&Option<u32>, f64)| {
                             let own = class.and_then(|class| of_class.get(&class)).map_or(&[][..], Vec::as_slice);
                             let at = ((u * own.len() as f64) as usize).min(own.len().saturating_sub(1));
-                            own.get(at).copied().ok_or_else(|| Error::new("an example has no class to find its source by"))
+                            own.get(at)
+                                .copied()
+                                .ok_or_else(|| Error::new("an example has no class to find its source by"))
                         };
                         class.iter().zip(uniform).map(place).collect::<Result<Vec<_>>>()?
                     }
@@ -131,7 +133,11 @@ impl Beginnings {
         let class = class.map(|labels| (0..reflow.pairs).map(|i| labels[i % labels.len()] as u32).collect());
         let fresh = Pairs { x1: Vec::new(), x0: Vec::new(), class, count: reflow.pairs };
         ensure_fits(&format!("keeping {} pairs", reflow.pairs), 8 * (reflow.pairs as u128) * width as u128)?;
-        *made = Some(if path.exists() { fresh.read(&path, width)? } else { fresh.drawn(experiment, model, reflow, watch)? });
+        *made = Some(if path.exists() {
+            fresh.read(&path, width)?
+        } else {
+            fresh.drawn(experiment, model, reflow, watch)?
+        });
         if let Some(pairs) = made.as_ref().filter(|_| !path.exists()) {
             pairs.write(&path, width)?;
         }
@@ -232,8 +238,7 @@ impl Pairs {
         let places: Vec<usize> = drawn.map(place).collect();
         let width = self.x0.len() / self.count;
         let rows = |values: &[f32]| {
-            let rows: Vec<f32> =
-                places.iter().flat_map(|&i| &values[i * width..(i + 1) * width]).copied().collect();
+            let rows: Vec<f32> = places.iter().flat_map(|&i| &values[i * width..(i + 1) * width]).copied().collect();
             Tensor::from_data(TensorData::new(rows, [places.len(), width]), device)
         };
         let class = self.class.as_ref().map(|class| places.iter().map(|&i| class[i]).collect());

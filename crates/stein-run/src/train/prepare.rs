@@ -8,9 +8,7 @@ use stein_base::memory::ensure_fits;
 use stein_data::{Loader, LoaderConfig, Split};
 use stein_nn::{AdamW, Checkpoint, Ema, SavedWeights, Weights, state};
 
-use super::{
-    Part, Prepared, RESUMABLE, Start, TrainOptions, held_out::HeldOut, metrics::Window, origin::Beginnings,
-};
+use super::{Part, Prepared, RESUMABLE, Start, TrainOptions, held_out::HeldOut, metrics::Window, origin::Beginnings};
 use crate::{
     Classes, Description, Experiment, Plan, RunDir, Subject,
     description::{FROM, WINDOW, described},

@@ -41,7 +41,11 @@ impl Prepared {
                 let networks = names.zip(networks).collect();
                 let learners = Learners { networks, averages: &self.averages, teacher: self.teacher.as_deref() };
                 let name = &self.parts[turn].name;
-                let term = self.experiment.family.loss(name, &learners, &self.batch(batch, rows, sources.as_ref(), &device)?)?;
+                let term = self.experiment.family.loss(
+                    name,
+                    &learners,
+                    &self.batch(batch, rows, sources.as_ref(), &device)?,
+                )?;
                 let Some(term) = term else { return Ok(None) };
                 let backward = term.backward();
                 Ok::<_, Error>(Some((learners.networks.get(name)?.clone(), backward, term.into_scalar::<f64>())))
@@ -105,7 +109,15 @@ impl Prepared {
         };
         let image = self.pictures.as_ref().map(|pictures| pictures.of(&x, &keys)).transpose()?;
         let given = Condition { image, ..given };
-        Ok(Batch { x, source, given, keys, step: self.step, steps: self.experiment.train.steps, truth: self.truth.clone() })
+        Ok(Batch {
+            x,
+            source,
+            given,
+            keys,
+            step: self.step,
+            steps: self.experiment.train.steps,
+            truth: self.truth.clone(),
+        })
     }
 
     /// One step of every learner in its turn: the loss, the gradient's norm and the rate of those that moved.

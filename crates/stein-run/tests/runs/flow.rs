@@ -3,7 +3,11 @@
 
 use std::{fs, path::Path};
 
-use stein::{Condition, Device, Keys, Schedule, likelihood::{OdeLikelihood, Prior}, rows};
+use stein::{
+    Condition, Device, Keys,
+    likelihood::{OdeLikelihood, Prior},
+    rows,
+};
 use stein_nn::Checkpoint;
 use stein_run::{
     Changes, Classes, DataChoice, Experiment, LikelihoodOptions, Method, Model, PathsOptions, RunDir, Silent, Trained,
@@ -12,8 +16,12 @@ use stein_run::{
 
 use crate::{options, run};
 
-/// Points in the plane by flow matching; `{more}` stands for settings of the family.
+/// Points in the plane by flow matching, with these settings of the family.
 fn points(family: &str, steps: u32, settings: &[&str]) -> Experiment {
+    parsed(family, steps, settings).unwrap()
+}
+
+fn parsed(family: &str, steps: u32, settings: &[&str]) -> stein::Result<Experiment> {
     let text = format!(
         r#"
         [data]
@@ -37,7 +45,7 @@ fn points(family: &str, steps: u32, settings: &[&str]) -> Experiment {
         batch = 4096
         "#
     );
-    Experiment::parse(&text, &settings.iter().map(|s| s.to_string()).collect::<Vec<_>>()).unwrap()
+    Experiment::parse(&text, &settings.iter().map(|s| s.to_string()).collect::<Vec<_>>())
 }
 
 const EIGHT: &str = r#"source = { kind = "points2d", shape = "eight_gaussians", count = 4000 }"#;
@@ -69,11 +77,20 @@ fn optimal_transport_and_reflow_straighten_paths() {
     let (bent, cost) = of(&independent, "independent");
     let (bent_coupled, cost_coupled) = of(&coupled, "coupled");
     let (bent_again, cost_again) = of(&straight, "reflow");
-    println!("independent {bent:.4} {cost:.4}, coupled {bent_coupled:.4} {cost_coupled:.4}, reflow {bent_again:.4} {cost_again:.4}");
-    // Measured tenfold and more; the rest is what networks as small as these get wrong.
-    assert!(bent_coupled < 0.3 * bent && bent_again < 0.3 * bent, "{bent}: {bent_coupled} coupled, {bent_again} again");
-    assert!(cost_coupled < cost, "{cost_coupled} of {cost}");
-    assert!(cost_again < 1.05 * cost, "{cost_again} of {cost}");
+    println!(
+        "independent {bent:.4} {cost:.4}, coupled {bent_coupled:.4} {cost_coupled:.4}, reflow {bent_again:.4} {cost_again:.4}"
+    );
+    // Hundreds of times less, of which as much is left as networks as small as these get wrong.
+    assert!(
+        bent_coupled < 0.05 * bent && bent_again < 0.05 * bent,
+        "{bent}: {bent_coupled} coupled, {bent_again} again"
+    );
+    // What moves it, E ∫ ‖v‖² dt, is the cost and what is bent; no flow has less than the optimal cost, which is near that of all three here.
+    assert!(cost_coupled + bent_coupled < 0.6 * (cost + bent), "{cost_coupled} of {cost}");
+    assert!(
+        cost_coupled < 1.05 * cost && cost_again < 1.05 * cost,
+        "{cost}: {cost_coupled} coupled, {cost_again} again"
+    );
 }
 
 #[test]
@@ -82,7 +99,9 @@ fn a_coupled_run_goes_on_bit_for_bit_and_does_not_depend_on_how_it_is_cut() {
     let teacher = folder.path().join("teacher");
     trained(&points("", 30, &[]), &teacher);
     let reflow = format!("reflow = {{ model = \"{}\", pairs = 50 }}", teacher.display());
-    let entropic = format!("{EIGHT}\npath_noise = {{ kind = \"bridge\", sigma = 1.0 }}\nscore = true\ncoupling = {{ kind = \"entropic\", regularization = 2.0 }}");
+    let entropic = format!(
+        "{EIGHT}\npath_noise = {{ kind = \"bridge\", sigma = 1.0 }}\nscore = true\ncoupling = {{ kind = \"entropic\", regularization = 2.0 }}"
+    );
     for (name, family) in [("coupled", TRANSPORT), ("reflow", &reflow), ("entropic", &entropic)] {
         let (whole, parts) = (folder.path().join(name), folder.path().join(format!("{name}-parts")));
         trained(&points(family, 12, &[]), &whole);
@@ -97,7 +116,8 @@ fn a_coupled_run_goes_on_bit_for_bit_and_does_not_depend_on_how_it_is_cut() {
 #[test]
 fn the_density_of_a_coupled_model_integrates_to_one() {
     let folder = tempfile::tempdir().unwrap();
-    let model = trained(&points(TRANSPORT, 300, &["data.codec=[{kind=\"standardize\", std=1.0}]"]), folder.path()).model;
+    let model =
+        trained(&points(TRANSPORT, 300, &["data.codec=[{kind=\"standardize\", std=1.0}]"]), folder.path()).model;
     let (velocity, schedule) = (model.learned.velocity.clone().unwrap(), model.schedule.clone().unwrap());
     // Beyond 7 standard deviations of the noise that paths end in there is nothing.
     let (side, most) = (140, 7.0);
@@ -182,10 +202,15 @@ fn the_marginals_of_a_schrodinger_bridge_between_gaussians_are_the_known_ones() 
             let mean = frame.iter().map(|x| f64::from(*x)).sum::<f64>() / n as f64;
             let std = (frame.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / n as f64).sqrt();
             let wanted = t * SOURCE.0 + (1.0 - t) * DATA.0;
-            let variance = (1.0 - t).powi(2) * s0 + t * t * s1 + 2.0 * t * (1.0 - t) * shared + SIGMA.powi(2) * t * (1.0 - t);
+            let variance =
+                (1.0 - t).powi(2) * s0 + t * t * s1 + 2.0 * t * (1.0 - t) * shared + SIGMA.powi(2) * t * (1.0 - t);
             // Four standard errors of n draws, and 0.05 for what a small network and its steps get wrong.
             let bound = 0.05 + 4.0 * variance.sqrt() / (n as f64).sqrt();
-            let what = format!("{} at t = {t}: mean {mean:.3} for {wanted:.3}, std {std:.3} for {:.3}", config.sampler.kind(), variance.sqrt());
+            let what = format!(
+                "{} at t = {t}: mean {mean:.3} for {wanted:.3}, std {std:.3} for {:.3}",
+                config.sampler.kind(),
+                variance.sqrt()
+            );
             println!("{what}");
             assert!((mean - wanted).abs() < bound && (std - variance.sqrt()).abs() < bound, "{what}");
         }
@@ -230,31 +255,25 @@ fn what_does_not_fit_is_said_before_work_starts() {
     let no_score = drawn("ddim").unwrap_err().to_string();
     assert!(no_score.contains("is no score") && no_score.contains("ode_heun"), "{no_score}");
     assert!(drawn("interpolant_sde").unwrap_err().to_string().contains("the score of an interpolant"));
-    let error = model.clone().beginning_from("points2d/moons", None).unwrap_err().to_string();
+    let error = model.clone().beginning_from("points2d/moons", None).map(drop).unwrap_err().to_string();
     assert!(error.contains("leads from noise"), "{error}");
-    let parse = |family: &str, settings: &[&str]| {
-        let text = points("", 2, &[]).to_toml();
-        let (family, network) = (format!("[family]\nkind = \"flow\"\n{family}\n[family.noise_input]"), "[family.noise_input]");
-        // The family's own keys come before its tables.
-        let start = text.find("[family]").unwrap();
-        let end = text.find(network).unwrap();
-        let text = format!("{}{family}{}", &text[..start], &text[end + network.len()..]);
-        Experiment::parse(&text, &settings.iter().map(|s| s.to_string()).collect::<Vec<_>>())
-    };
-    for (family, settings, wanted) in [
-        ("score = true", &[][..], "family.path_noise"),
-        ("source_classes = [\"1\"]", &[], "family.source"),
-        ("schedule = { kind = \"edm\" }", &[], "does not lead to the source alone"),
-        ("coupling = { kind = \"entropic\", regularization = 0.0 }", &[], "regularization"),
-        ("reflow = { model = \"x\" }\ncoupling = { kind = \"optimal_transport\" }", &[], "brings its own pairs"),
-        ("reflow = { model = \"x\", pairs = 1 }", &[], "family.reflow.pairs"),
-        ("path_noise = { kind = \"bridge\", sigma = -1.0 }", &[], "sigma"),
+    for (family, wanted) in [
+        ("score = true", "family.path_noise"),
+        ("source_classes = [\"1\"]", "family.source"),
+        ("schedule = { kind = \"edm\" }", "does not lead to the source alone"),
+        ("coupling = { kind = \"entropic\", regularization = 0.0 }", "regularization"),
+        ("reflow = { model = \"x\" }\ncoupling = { kind = \"optimal_transport\" }", "brings its own pairs"),
+        ("reflow = { model = \"x\", pairs = 1 }", "family.reflow.pairs"),
+        ("path_noise = { kind = \"bridge\", sigma = -1.0 }", "sigma"),
     ] {
-        let error = parse(family, settings).unwrap_err().to_string();
+        let error = parsed(family, 2, &[]).unwrap_err().to_string();
         assert!(error.contains(wanted), "{family}: {error}");
     }
     let prepared = |family: &str, settings: &[&str], name: &str| {
-        prepare(&points(family, 2, settings), &options(folder.path().join(name), false)).map(drop).unwrap_err().to_string()
+        prepare(&points(family, 2, settings), &options(folder.path().join(name), false))
+            .map(drop)
+            .unwrap_err()
+            .to_string()
     };
     let within = r#"coupling = { kind = "optimal_transport", within_class = true }"#;
     for (name, family, settings, wanted) in [
@@ -263,12 +282,17 @@ fn what_does_not_fit_is_said_before_work_starts() {
         ("unconditional", within, &[], "data.conditional = true"),
         (
             "classes",
-            "source = { kind = \"points2d\", shape = \"eight_gaussians\" }\ncoupling = { kind = \"optimal_transport\", within_class = true }",
-            &["data.conditional=true"],
+            "source = { kind = \"points2d\", shape = \"moons\" }\ncoupling = { kind = \"optimal_transport\", within_class = true }",
+            &["data.conditional=true", "data.source={kind=\"points2d\", shape=\"eight_gaussians\"}"],
             "do not pair",
         ),
-        ("nobody", r#"source = { kind = "digits" }
-source_classes = ["ten"]"#, &[], "class of digits"),
+        (
+            "nobody",
+            r#"source = { kind = "digits" }
+source_classes = ["ten"]"#,
+            &[],
+            "class of digits",
+        ),
         ("missing", r#"reflow = { model = "nowhere" }"#, &[], "there is no model at nowhere"),
     ] {
         let error = prepared(family, settings, name);

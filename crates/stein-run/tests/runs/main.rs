@@ -25,9 +25,9 @@ use stein::{
 };
 use stein_nn::Checkpoint;
 use stein_run::{
-    AnyFamily, Capability, Changes, Classes, EditOptions, Experiment, Format, Method, Model, Origin, Output, RestoreOptions,
-    RunDir, SampleConfig, Silent, Start, Task, TaskSample, TrainOptions, check_output, draw, draw_frames, draw_to_file,
-    edit, prepare, restore, train,
+    AnyFamily, Capability, Changes, Classes, EditOptions, Experiment, Format, Method, Model, Origin, Output,
+    RestoreOptions, RunDir, SampleConfig, Silent, Start, Task, TaskSample, TrainOptions, check_output, draw,
+    draw_frames, draw_to_file, edit, prepare, restore, train,
 };
 
 /// A run of two seconds: moons, a tiny network, every feature of the loop in use.

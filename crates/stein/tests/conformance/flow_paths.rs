@@ -8,7 +8,7 @@ use std::path::Path;
 
 use stein::{
     AnySchedule, Edm, Grid, Kernel, Keys, LevelDistribution, LinearVp, MapForm, Polynomial, Prediction, Rectified,
-    Schedule, Spacing, Trigonometric, Vp, objective::times, shifted_time,
+    Schedule, Spacing, Trigonometric, Vp, flow_matching::PathNoise, objective::times, rows::host, shifted_time,
 };
 
 use crate::{assert_close, stochastic::Stored};
@@ -148,6 +148,37 @@ fn conditional_paths_are_those_of_torchcfm() {
     let at = levels(&Trigonometric::default());
     close(&path(&at, &x1, &x0), &mean, "circle");
     close(&slope(&at, &x1, &x0), &u, "circle velocity");
+}
+
+/// The noise between the ends. Their bridge divides by 2t(1 − t) + 1e-8 and their weight by σ² + 1e-8, which moves values by up to 1e-7.
+#[test]
+fn the_noise_of_paths_is_that_of_torchcfm() {
+    let stored = stored();
+    let [times, x0, x1, eps] = ["t", "x0", "x1", "eps"].map(|of| stored.numbers(&format!("cfm.{of}")));
+    let straight = AnySchedule::from(Rectified::default());
+    for (name, noise, schedule, tolerance) in [
+        ("cfm", PathNoise::Constant { sigma: 0.1 }, &straight, TOLERANCE),
+        ("vp", PathNoise::Constant { sigma: 0.02 }, &Trigonometric::default().into(), TOLERANCE),
+        ("sb", PathNoise::Bridge { sigma: 0.7 }, &straight, 1e-7),
+    ] {
+        let at: Vec<Kernel> = times.iter().map(|t| schedule.kernel(1.0 - t)).collect();
+        let gamma: Vec<f64> = at.iter().map(|at| noise.at(at.t).0).collect();
+        let rows = |x: &[f64]| crate::tensor(x, 3);
+        let points = noise.points(rows(&x1), rows(&x0), rows(&eps), at);
+        let golden = |of: &str| stored.numbers(&format!("cfm.{name}.{of}"));
+        let near = |ours: &[f64], theirs: &[f64], what: &str| {
+            assert_eq!(ours.len(), theirs.len(), "{name}: {what}");
+            ours.iter().zip(theirs).for_each(|(a, b)| assert_close(*a, *b, tolerance, format!("{name}: {what}")));
+        };
+        near(&gamma, &golden("sigma_t"), "sigma");
+        near(&host(&points.x), &golden("xt"), "x");
+        near(&negated(&host(&points.velocity)), &golden("ut"), "velocity");
+        if let PathNoise::Bridge { sigma } = noise {
+            // What they weigh σ²/2 times the score by, so that it stands for −z: γ times the score is what is learned here.
+            let weights: Vec<f64> = gamma.iter().map(|gamma| 2.0 * gamma / sigma.powi(2)).collect();
+            near(&weights, &golden("lambda"), "weight");
+        }
+    }
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //! codes there and back.
 
 use stein::{
-    AnySchedule, Condition, DType, Edm, Grid, Heun, Kernel, Keys, Kind, ProbabilityFlow, Projection, Request, Schedule, SubVp, Tensor,
-    Ve, Vp,
+    AnySchedule, Condition, DType, Edm, Grid, Heun, Kernel, Keys, Kind, ProbabilityFlow, Projection, Request, Schedule,
+    SubVp, Tensor, Ve, Vp,
     exact::{Exact, Gaussian, GaussianMixture},
     flow::Flow,
     likelihood::{Bound, Divergence, OdeLikelihood, Prior, Truncation},

@@ -133,7 +133,8 @@ fn solvers_carry_noise_to_the_data_and_their_densities_are_the_data_s() {
     let x = tensor(&[0.5, 2.0, 3.1], 1);
     let (schedule, keys, given) = (Rectified::default(), Keys::range(0, 0, 3), Condition::none());
     let prior = Prior::Normal { std: 1.0 };
-    let found = OdeLikelihood::exact(1e-8).log_density_of_velocity(&velocity, &schedule, x, &given, &keys, prior).unwrap();
+    let found =
+        OdeLikelihood::exact(1e-8).log_density_of_velocity(&velocity, &schedule, x, &given, &keys, prior).unwrap();
     for (nats, x) in found.nats.iter().zip([0.5, 2.0, 3.1f64]) {
         let known = -0.5 * ((x - 2.0) / 0.5).powi(2) - (0.5 * std::f64::consts::TAU.sqrt()).ln();
         assert_close(*nats, known, 1e-5, "density");
@@ -155,8 +156,7 @@ fn the_diffusion_of_an_interpolant_has_the_law_of_its_paths() {
     let request = Request { data_variance: 0.0, ..Request::exact(4000, 1, 5) };
     for diffusion in [0.0, 0.8, 1.5] {
         let schedule = Rectified::default();
-        let drawn =
-            sample_interpolant(&SHIFTED, &schedule, &even(200), diffusion, &request, &mut |_| Ok(())).unwrap();
+        let drawn = sample_interpolant(&SHIFTED, &schedule, &even(200), diffusion, &request, &mut |_| Ok(())).unwrap();
         assert_eq!(drawn.evaluations, 200);
         moments(&host(&drawn.x), &format!("g = {diffusion}"));
     }
