@@ -8,6 +8,8 @@ use stein::{
     Weighting,
     codec::AnyCodecConfig,
     consistency::{AnyMapObjective, Metric, PairWeighting, Points, Shrink, Target},
+    coupling::Coupling,
+    flow_matching::PathNoise,
     guidance::ScaleByLevel,
     names, settings,
 };
@@ -153,6 +155,8 @@ fn defaults_are_real<T: Explain + Serialize + DeserializeOwned>() {
 fn listed_defaults_are_those_of_reading() {
     defaults_are_real::<AnyFamily>();
     defaults_are_real::<AnySchedule>();
+    defaults_are_real::<Coupling>();
+    defaults_are_real::<PathNoise>();
     defaults_are_real::<AnyWrapper>();
     defaults_are_real::<ScaleByLevel>();
     defaults_are_real::<AnyCodecConfig>();

@@ -33,7 +33,7 @@ const NOISE: &str = "noise";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(deny_unknown_fields)]
 pub struct FlowMatching {
-    /// The path from the data at t = 0 to the source at the noisiest time: x_t = α x_0 + σ x_1; default `rectified`, straight lines.
+    /// The path from the data at t = 0 to the source at the noisiest time: x_t = α x_0 + σ x_1; default `rectified`: straight lines.
     #[serde(default = "straight")]
     pub schedule: AnySchedule,
     /// What is added between the ends; default nothing.
