@@ -192,7 +192,12 @@ fn overview(lists: &[List]) -> String {
     for list in lists {
         let known: Vec<&str> = list.entries.iter().map(|entry| entry.name.as_str()).collect();
         let flag = list.flag.map(|flag| format!(" ({flag})")).unwrap_or_default();
-        let _ = writeln!(text, "{:<22}{}{flag}\n{}", list.name, list.about, wrapped(&known.join(", "), 22));
+        let (about, known) = (format!("{:<22}{}{flag}", list.name, list.about), known.join(", "));
+        // A few words stay on the line of what they are.
+        let _ = match about.chars().count() + 2 + known.len() <= 100 {
+            true => writeln!(text, "{about}: {known}"),
+            false => writeln!(text, "{about}\n{}", wrapped(&known, 22)),
+        };
     }
     text + "\nA line for each: stein list samplers. All settings of one: stein list heun.\n"
 }
