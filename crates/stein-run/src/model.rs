@@ -234,7 +234,7 @@ impl Model {
             subject: subject.clone(),
             steered: false,
             source: match family.origin() {
-                Some(Origin::Data { data, .. }) => Some(data),
+                Some(Origin::Data { data, .. }) => Some(*data),
                 Some(Origin::Model(_)) | None => None,
             },
             begin: None,

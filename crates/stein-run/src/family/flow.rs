@@ -212,7 +212,7 @@ impl Family for FlowMatching {
         if let Some(reflow) = &self.reflow {
             return Some(Origin::Model(reflow));
         }
-        let data = DataConfig::of(self.source.clone()?, self.source_classes.clone());
+        let data = Box::new(DataConfig::of(self.source.clone()?, self.source_classes.clone()));
         Some(Origin::Data { data, by_class: self.coupling.within_class() })
     }
 

@@ -266,7 +266,7 @@ pub enum Origin<'a> {
     /// With the samples of another data set.
     Data {
         /// The data.
-        data: DataConfig,
+        data: Box<DataConfig>,
         /// Whether a sample goes with one of its own class.
         by_class: bool,
     },

@@ -146,8 +146,8 @@ fn moments(x: &[f64], what: &str) {
     let n = x.len() as f64;
     let mean = x.iter().sum::<f64>() / n;
     let std = (x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
-    assert_close(mean, 2.0, 4.0 * 0.5 / n.sqrt() + 0.01, &format!("{what}: mean"));
-    assert_close(std, 0.5, 4.0 * 0.5 / (2.0 * n).sqrt() + 0.01, &format!("{what}: std"));
+    assert_close(mean, 2.0, 4.0 * 0.5 / n.sqrt() + 0.01, format!("{what}: mean"));
+    assert_close(std, 0.5, 4.0 * 0.5 / (2.0 * n).sqrt() + 0.01, format!("{what}: std"));
 }
 
 /// Corollary 2.18 of Albergo, Boffi and Vanden-Eijnden 2023: the law is the same whatever the diffusion.
