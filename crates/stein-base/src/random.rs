@@ -50,6 +50,8 @@ pub enum Purpose {
     Resample,
     /// Which item of another data set an example goes with.
     Source,
+    /// The noise of a pair that a model makes to be learned from.
+    Pair,
     /// Which row of the source an example is paired with.
     Coupling,
     /// A use of one's own, by a number of one's own.
@@ -79,6 +81,7 @@ impl Purpose {
             Self::Instrument => 17,
             Self::Coupling => 18,
             Self::Source => 19,
+            Self::Pair => 20,
             Self::Own(number) => 1 << 32 | u64::from(number),
         }
     }

@@ -141,7 +141,7 @@ pub struct Show {
     /// Class, for a model that is told it: its name or number
     #[arg(long, value_name = "C", requires = "output", allow_hyphen_values = true)]
     pub class: Option<String>,
-    /// Items that paths begin from, of a model that leads from one data set to another; default any of those it learned to begin from
+    /// Items that paths start from, for a model that maps one data set to another; default: items drawn from those it learned to start from
     #[arg(long, value_name = "NAME|PATH", requires = "paths")]
     pub source: Option<String>,
     /// Number of paths that are measured; default 500. A picture shows 150 of them, or 8 of images
@@ -260,8 +260,8 @@ pub struct Sample {
     pub seed: u64,
     #[command(flatten)]
     pub sampling: Sampling,
-    /// Items to begin from, of a model that leads from one data set to another: a data set, a file or folder, or an experiment; sample i
-    /// is where item i goes. Default any of those it learned to begin from
+    /// Items to start from, for a model that maps one data set to another: a data set, a file or folder, or an experiment; sample i is
+    /// where item i goes. Default: items drawn from those it learned to start from
     #[arg(long, value_name = "NAME|PATH")]
     pub source: Option<String>,
     /// Class to draw: its name, in any case, or its number where that is no name; several with commas between them; or `all`, or
@@ -274,7 +274,7 @@ pub struct Sample {
     /// Change the sampling, for example sample.sampler.eta=0.5; may be repeated
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub settings: Vec<String>,
-    /// Directory with data sets, for --source; default the environment variable STEIN_DATA, or else `data`
+    /// Directory with the data sets that samples start from; default the environment variable STEIN_DATA, or else `data`
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 }

@@ -324,6 +324,10 @@ impl From<Measures> for EvaluateOptions {
 
 fn evaluate_samples(args: Evaluate, device_name: &str) -> Result<ExitCode> {
     let of = Of::open(&args.of, args.weights.map(Weights::from), &device(device_name)?)?;
+    let of = match of {
+        Of::Model(model) => Of::Model(Box::new(model.with_data_in(args.measures.data_dir.as_deref()))),
+        data => data,
+    };
     let (sampling, reading) = args.settings.into_iter().partition(|setting| setting.starts_with("sample."));
     let options = EvaluateOptions {
         split: args.split.map(Split::from),
@@ -350,7 +354,8 @@ fn evaluate_samples(args: Evaluate, device_name: &str) -> Result<ExitCode> {
 }
 
 fn sweep_samplers(args: Sweep, device_name: &str) -> Result<ExitCode> {
-    let of = Of::Model(Box::new(open(&args.model, args.weights, device_name)?));
+    let model = open(&args.model, args.weights, device_name)?.with_data_in(args.measures.data_dir.as_deref());
+    let of = Of::Model(Box::new(model));
     let options = SweepOptions {
         samplers: samplers_of(&args.samplers),
         steps: args.steps,
@@ -408,10 +413,7 @@ fn likelihood_of(args: &Likelihood, device_name: &str) -> Result<ExitCode> {
 
 fn sample_model(args: &Sample, device_name: &str) -> Result<ExitCode> {
     let model = open(&args.model, args.weights, device_name)?;
-    let model = match &args.source {
-        Some(source) => model.beginning_from(source, args.data_dir.as_deref())?,
-        None => model,
-    };
+    let model = beginning(model.with_data_in(args.data_dir.as_deref()), args.source.as_deref())?;
     if let Some(caution) = model.caution() {
         tell(format!("stein: {}: {caution}", model.name));
     }
@@ -438,6 +440,14 @@ fn sample_model(args: &Sample, device_name: &str) -> Result<ExitCode> {
             announce(&format!("{n} samples, {} evaluations each, {:.2} s", drawn.evaluations, drawn.seconds));
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// A model whose samples begin from the items of data, where they are named.
+fn beginning(model: Model, source: Option<&str>) -> Result<Model> {
+    match source {
+        Some(source) => model.beginning_from(source),
+        None => Ok(model),
     }
 }
 
@@ -578,18 +588,9 @@ fn show(args: &Show, device_name: &str) -> Result<()> {
         return Ok(());
     }
     if let Some(output) = args.output.as_deref().filter(|_| args.paths) {
-        let model = Model::open(what, &device(device_name)?)?;
-        let model = match &args.source {
-            Some(source) => model.beginning_from(source, args.data_dir.as_deref())?,
-            None => model,
-        };
-        let options = PathsOptions {
-            n: args.n,
-            class: args.class.clone(),
-            folder: args.data_dir.clone(),
-            seed: args.seed,
-            force: args.force,
-        };
+        let model = Model::open(what, &device(device_name)?)?.with_data_in(args.data_dir.as_deref());
+        let model = beginning(model, args.source.as_deref())?;
+        let options = PathsOptions { n: args.n, class: args.class.clone(), seed: args.seed, force: args.force };
         let found = draw_paths(output, &model, &options)?;
         return say(&format!(
             "{} paths, transport cost {:.4}, curvature {:.5} of it\n",

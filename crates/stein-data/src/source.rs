@@ -158,6 +158,12 @@ impl Source {
         Self::with_settings(self.kind(), settings)
     }
 
+    /// Where the data lie, of a set that has a path of its own.
+    pub fn path(&self) -> Option<std::path::PathBuf> {
+        let settings = self.settings().ok()?;
+        Some(settings.get("path")?.as_str()?.into())
+    }
+
     /// The same data with nothing held out, where they are a user's own.
     pub fn whole(&self) -> Option<Self> {
         let mut settings = self.settings().ok()?;

@@ -41,7 +41,7 @@ pub struct Codes {
 /// The codes of data: the ends of their paths at the noisiest level (Song et al. 2021, section 4.3).
 ///
 /// # Errors
-/// A model without a denoiser, data that it does not know, and a tolerance that cannot be met.
+/// A model without a velocity, data that it does not know, and a tolerance that cannot be met.
 pub fn encode(model: &Model, data: &DataChoice, options: &CodeOptions, watch: &mut dyn Watch) -> Result<Codes> {
     let flow = CodeFlow::of(model, options, "stein encode")?;
     let observed = Observed::of(model, data)?;
@@ -60,7 +60,7 @@ fn encoded(
     let watch = Mutex::new(watch);
     let watch = || watch.lock().unwrap_or_else(PoisonError::into_inner);
     let going = || watch().going();
-    let CodeFlow { flow: ModelFlow { velocity, schedule, start }, .. } = flow;
+    let CodeFlow { flow: ModelFlow { velocity, schedule, start, .. }, .. } = flow;
     let velocity = Asking { inner: &**velocity, going: &going };
     let velocity = Converted { inner: velocity, device: model.device.clone(), dtype: model.dtype };
     let (mut values, mut evaluations) = (Vec::new(), 0);
@@ -317,12 +317,14 @@ fn between_codes(
     let ends: Vec<usize> = pairs.iter().flat_map(|&(i, j)| [i, j]).collect();
     let codes = encoded(model, &flow, &observed, &ends, watch)?;
     let width = codes.values.len() / codes.n;
+    // Arcs are for codes that are normal.
+    let straight = *linear || model.source.is_some();
     let code = |k: usize| &codes.values[k * width..(k + 1) * width];
     let (mut values, mut labels) = (Vec::new(), codes.labels.as_ref().map(|_| Vec::new()));
     for pair in 0..pairs.len() {
         for step in 0..*steps {
             let fraction = step as f64 / (steps - 1) as f64;
-            let here = between(code(2 * pair), code(2 * pair + 1), fraction, *linear);
+            let here = between(code(2 * pair), code(2 * pair + 1), fraction, straight);
             values.extend(here.into_iter().map(|value| temperature * value));
             if let (Some(labels), Some(ends)) = (&mut labels, &codes.labels) {
                 labels.push(ends[2 * pair + usize::from(fraction > 0.5)]);
@@ -332,7 +334,7 @@ fn between_codes(
     let mut kept = Kept::default();
     let summary = Plan::decoding(model, values, labels, &flow, false)?.draw(&mut kept, watch)?;
     let mut said = of_codes(model, &codes);
-    said.insert("path".to_owned(), json!(if *linear { "linear" } else { "spherical" }));
+    said.insert("path".to_owned(), json!(if straight { "linear" } else { "spherical" }));
     said.insert("temperature".to_owned(), json!(temperature));
     said.insert("evaluations_back".to_owned(), json!(summary.evaluations));
     Ok((kept, said))
@@ -349,6 +351,12 @@ fn between_streams(
     ensure!(
         !linear && *temperature == 1.0,
         "noise is mixed by an angle and is that of the sampler: leave out --linear and --temperature, or --streams"
+    );
+    ensure!(
+        Kind::Unsupported,
+        model.source.is_none(),
+        "{} begins from other data, and there is no noise to mix: leave out --streams",
+        model.name
     );
     let place = |&(i, j): &(usize, usize)| {
         let at = |step: usize| std::f64::consts::FRAC_PI_2 * step as f64 / (steps - 1) as f64;
@@ -455,9 +463,7 @@ pub fn compare(
         let flow = CodeFlow::of(model, options, "stein compare")?;
         let observed = Observed::with(model, a, &choice)?;
         let found = encoded(model, &flow, &observed, &(0..observed.count).collect::<Vec<_>>(), watch)?;
-        let schedule = &flow.flow.schedule;
-        let noisiest = schedule.kernel(schedule.span().1).prior_std(model.subject.variance);
-        codes.push((found.values.iter().map(|value| value / noisiest).collect::<Vec<f64>>(), found.n));
+        codes.push((found.values.iter().map(|value| value / flow.flow.far_std).collect::<Vec<f64>>(), found.n));
     }
     let (n, width) = (codes[0].1, codes[0].0.len() / codes[0].1);
     ensure!(

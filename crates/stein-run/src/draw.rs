@@ -17,7 +17,7 @@ use stein::{
     names,
     noise::{Mixed, Source},
     ode::{DORMAND_PRINCE, Steps},
-    rows, sample, sample_interpolant, sample_interpolant_from, sample_map, sample_velocity, sample_velocity_from,
+    rows, sample, sample_interpolant_from, sample_map, sample_velocity_from,
 };
 use stein_base::{memory::ensure_fits, random::uniform};
 use stein_data::Shape;
@@ -171,8 +171,8 @@ impl ClassOf {
 pub fn default_count(model: &Model, classes: &Classes, config: &SampleConfig) -> Result<usize> {
     /// Beyond that many classes a row of pictures of each is no longer a sheet.
     const ROWS: usize = 20;
-    if let Some(begin) = &model.begin {
-        return Ok(begin.count());
+    if let Some(count) = model.named_beginning().and_then(Begin::count) {
+        return Ok(count);
     }
     let model = &*model.with_classes_of(config)?;
     Ok(match (&model.subject.shape, classes.of(model, 1, 0)?) {
@@ -227,6 +227,8 @@ pub struct Summary {
     pub seed: u64,
     /// The classes that were drawn, in order; empty if the model was given none.
     pub classes: BTreeSet<u32>,
+    /// The data they began from, if not noise.
+    pub source: Option<String>,
 }
 
 /// Samples, all in memory.
@@ -393,8 +395,8 @@ impl<'a> Plan<'a> {
         // The states before and after a step, their noise, estimate and values, and the way there.
         let bytes = (rows as u128 * state as u128).saturating_mul(4 * (8 + shown.len() as u128));
         ensure_fits(&format!("sampling {rows} at a time (sample.batch)"), bytes.saturating_add(networks))?;
-        let classes = classes.of(&model, n, seed)?;
-        let (mixed, begin) = (Vec::new(), begin(&model, n)?);
+        let (classes, begin) = Self::beginning(&model, n, seed, classes)?;
+        let mixed = Vec::new();
         Ok(Self { model, n, seed, classes, config, schedule, kernels, shown, moves, runner, state, mixed, begin })
     }
 
@@ -411,7 +413,7 @@ impl<'a> Plan<'a> {
         let n = codes.len() / state.max(1);
         let steps = if frames { 40 } else { 1 };
         let grid = Grid { steps, clean: false, ..Grid::uniform(steps) };
-        let ModelFlow { velocity, schedule, start } = &flow.flow;
+        let ModelFlow { velocity, schedule, start, .. } = &flow.flow;
         let mut kernels = grid.kernels(&**schedule)?;
         if let Some(last) = kernels.last_mut() {
             *last = schedule.kernel(*start);
@@ -450,21 +452,45 @@ impl<'a> Plan<'a> {
         Ok(Self { mixed, ..plan })
     }
 
-    /// What a batch begins from, if not from noise.
-    fn begin_of(&self, request: &Request) -> Result<Option<Tensor<2>>> {
-        self.begin.as_ref().map(|begin| begin.rows(&self.model, request)).transpose()
+    /// Where a batch begins on its way along a velocity: noise, or items of other data, with the noise that paths have at that end.
+    fn start(&self, request: &Request) -> Result<Tensor<2>> {
+        let (model, keys) = (&*self.model, request.keys());
+        let noise = |std: f64| {
+            let noise = keys.normal(Purpose::Prior, 0, self.state).into_iter().map(|z| std * z).collect();
+            rows::matrix(noise, self.state, &Tensor::<2>::empty([0, self.state], (&model.device, model.dtype)))
+        };
+        Ok(match &self.begin {
+            None => noise(model.learned.far_noise.hypot(1.0)),
+            Some(begin) => {
+                let items = begin.rows(model, &keys, request.given.class.as_deref())?;
+                if model.learned.far_noise > 0.0 { items + noise(model.learned.far_noise) } else { items }
+            }
+        })
     }
 
-    /// The class of every sample that is drawn of these; `None` of a model that is told none.
-    pub(crate) fn classes_of(
+    /// The class of every sample that is drawn of these, `None` of a model that is told none; and what they begin from, if not from noise.
+    pub(crate) fn beginnings(
         model: &Model,
         n: usize,
         seed: u64,
         classes: &Classes,
-    ) -> Result<Option<Vec<Option<u32>>>> {
-        let classes = classes.of(model, n, seed)?;
+    ) -> Result<(Option<Vec<Option<u32>>>, Option<Begin>)> {
+        let (classes, begin) = Self::beginning(model, n, seed, classes)?;
         let conditioned = !matches!(classes, ClassOf::Unconditional);
-        Ok(conditioned.then(|| (0..n).map(|i| classes.class(i)).collect()))
+        Ok((conditioned.then(|| (0..n).map(|i| classes.class(i)).collect()), begin))
+    }
+
+    fn beginning(model: &Model, n: usize, seed: u64, classes: &Classes) -> Result<(ClassOf, Option<Begin>)> {
+        let begin = model.beginning()?;
+        let of_items = begin.as_ref().map(|begin| begin.classes(n)).transpose()?.flatten();
+        let asked = classes.of(model, n, seed)?;
+        let Some(of_items) = of_items else { return Ok((asked, begin)) };
+        ensure!(
+            *classes == Classes::Default
+                || of_items.iter().enumerate().all(|(i, &class)| asked.class(i) == Some(class)),
+            "a sample has the class of the item it begins from, and --class says another: leave it out"
+        );
+        Ok((ClassOf::Each(of_items), begin))
     }
 
     /// The number of samples.
@@ -528,8 +554,18 @@ impl<'a> Plan<'a> {
             classes.extend(labels.iter().flatten());
             sink.take(&Drawing { values: &values, labels: labels.as_deref(), frames: &frames })?;
         }
-        let Self { n, seed, config, schedule, .. } = self;
-        Ok(Summary { n, evaluations, seconds: started.elapsed().as_secs_f64(), config, schedule, seed, classes })
+        let Self { n, seed, config, schedule, begin, .. } = self;
+        let source = begin.map(|begin| begin.name().to_owned());
+        Ok(Summary {
+            source,
+            n,
+            evaluations,
+            seconds: started.elapsed().as_secs_f64(),
+            config,
+            schedule,
+            seed,
+            classes,
+        })
     }
 
     /// A state on its way in the data's units. Images are shrunk to the variance of the data, so that noise is gray and not white; others
@@ -595,18 +631,13 @@ impl<'a> Plan<'a> {
             }
             Runner::Velocity(velocity, solver, schedule) => {
                 let velocity = Asking { inner: &**velocity, going };
-                match self.begin_of(request)? {
-                    None => sample_velocity(&velocity, &**schedule, &self.kernels, solver, request, observe),
-                    Some(x) => sample_velocity_from(x, &velocity, &**schedule, &self.kernels, solver, request, observe),
-                }
+                let (x, schedule) = (self.start(request)?, &**schedule);
+                sample_velocity_from(x, &velocity, schedule, &self.kernels, solver, request, observe)
             }
             Runner::Interpolant(interpolant, diffusion, schedule) => {
                 let asked = Asking { inner: &**interpolant, going };
-                let (schedule, levels) = (&**schedule, &self.kernels);
-                match self.begin_of(request)? {
-                    None => sample_interpolant(&asked, schedule, levels, *diffusion, request, observe),
-                    Some(x) => sample_interpolant_from(x, &asked, schedule, levels, *diffusion, request, observe),
-                }
+                let (x, schedule) = (self.start(request)?, &**schedule);
+                sample_interpolant_from(x, &asked, schedule, &self.kernels, *diffusion, request, observe)
             }
             Runner::Decoder(velocity, schedule, codes, steps) => {
                 let velocity = Asking { inner: &**velocity, going };
@@ -636,15 +667,6 @@ impl<'a> Plan<'a> {
             }
         }
     }
-}
-
-/// What `n` samples begin from, if not from noise.
-fn begin(model: &Model, n: usize) -> Result<Option<Begin>> {
-    let found = match &model.begin {
-        Some(begin) => Some(begin.clone()),
-        None => Begin::of(model, None)?,
-    };
-    found.map(|begin| begin.checked(model, n)).transpose()
 }
 
 /// Whether the work should go on.
@@ -714,8 +736,8 @@ fn runner(model: &Model, config: &SampleConfig, schedule: Option<&AnySchedule>) 
         Method::Sampler(sampler) => {
             let schedule = schedule.ok_or_else(|| model.lacks(config))?;
             let followed = model.learned.velocity.clone().zip(sampler.solver());
-            // What is wrapped around a denoiser says nothing of a velocity.
-            let bare = config.wrap.is_empty() || model.learned.denoiser.is_none();
+            // What is wrapped around a denoiser says nothing of a velocity, and a denoiser goes on any schedule.
+            let bare = config.wrap.is_empty() && config.schedule.is_none() || model.learned.denoiser.is_none();
             if let Some((velocity, solver)) = followed.filter(|_| bare) {
                 ensure_bare(model, config, "a velocity")?;
                 ensure!(
@@ -747,6 +769,10 @@ fn runner(model: &Model, config: &SampleConfig, schedule: Option<&AnySchedule>) 
 
 /// Fails where something would be wrapped around what is no denoiser.
 fn ensure_bare(model: &Model, config: &SampleConfig, what: &str) -> Result<()> {
-    ensure!(config.wrap.is_empty(), "sample.wrap is for denoisers, and {} is {what}: leave it out", model.name);
+    ensure!(
+        config.wrap.is_empty(),
+        "guidance and what else is wrapped (sample.wrap, --guidance) is for denoisers, and {} is {what}: leave it out",
+        model.name
+    );
     Ok(())
 }

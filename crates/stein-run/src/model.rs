@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsStr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use stein::{
@@ -23,7 +23,7 @@ use stein_nn::{Checkpoint, NetworkSize, SavedWeights, Tensors, Weights, state};
 
 use crate::{
     Capability, DataConfig, Description, Experiment, Learned, RunDir, SampleConfig, Subject,
-    begin::Begin,
+    begin::{Begin, Begins},
     description::{FROM, described, experiment_of},
     draw::class_of,
     family::{Make, Networks, Origin, lacks},
@@ -58,9 +58,11 @@ pub struct Model {
     /// Whether its classes are those of a classifier that steers it, and it is told none.
     pub(crate) steered: bool,
     /// The data its samples begin from, if not from noise.
-    pub(crate) source: Option<DataConfig>,
-    /// The items its samples are to begin from, in their order, where they were named.
-    pub(crate) begin: Option<Begin>,
+    pub(crate) source: Option<Begins>,
+    /// Items of these, once they were read, or others that were named.
+    begin: OnceLock<Begin>,
+    /// Where data sets lie.
+    pub(crate) folder: Option<PathBuf>,
     /// The data it learned from, where it was trained here.
     pub data: Option<DataConfig>,
     /// How it is sampled by default.
@@ -102,14 +104,42 @@ impl Model {
         Ok(model)
     }
 
-    /// This, with samples that begin from the items of named data, in their order: a data set, a file or folder, or an experiment, read as
-    /// those that the model learned to begin from. `folder` is where data sets lie.
+    /// This, whose data are looked for in a folder, where one is given.
+    #[must_use]
+    pub fn with_data_in(self, folder: Option<&Path>) -> Self {
+        Self { folder: folder.map(Path::to_owned).or(self.folder), ..self }
+    }
+
+    /// This, with samples that begin from the items of named data, in their order: a data set, of which the part is taken that the model
+    /// learned to begin from, a file or folder, or an experiment.
     ///
     /// # Errors
-    /// A model whose samples begin from noise, and data that cannot be read.
-    pub fn beginning_from(self, name: &str, folder: Option<&Path>) -> Result<Self> {
-        let begin = Begin::named(&self, name, folder)?;
-        Ok(Self { begin: Some(begin), ..self })
+    /// A model whose samples begin from noise, and data that cannot be read or are other than such as it begins from.
+    pub fn beginning_from(self, name: &str) -> Result<Self> {
+        let begin = Begin::named(&self, name)?;
+        Ok(Self { begin: OnceLock::from(begin), ..self })
+    }
+
+    /// What samples begin from, if not from noise: read once.
+    pub(crate) fn beginning(&self) -> Result<Option<Begin>> {
+        if let Some(begin) = self.begin.get() {
+            return Ok(Some(begin.clone()));
+        }
+        let found = Begin::of(self)?;
+        Ok(found.map(|begin| self.begin.get_or_init(|| begin).clone()))
+    }
+
+    /// Items that samples were said to begin from.
+    pub(crate) fn named_beginning(&self) -> Option<&Begin> {
+        self.begin.get().filter(|begin| begin.count().is_some())
+    }
+
+    /// The files that samples begin from.
+    pub(crate) fn beginning_files(&self) -> Vec<PathBuf> {
+        match self.begin.get() {
+            Some(begin) => begin.paths().to_vec(),
+            None => self.source.iter().filter_map(|source| source.data.source.path()).collect(),
+        }
     }
 
     /// A model of data that has learned nothing: what pictures of the data are made for.
@@ -128,7 +158,8 @@ impl Model {
             subject,
             steered: false,
             source: None,
-            begin: None,
+            begin: OnceLock::new(),
+            folder: None,
             data: None,
             sample: SampleConfig::default(),
             truth: None,
@@ -188,7 +219,8 @@ impl Model {
             subject,
             steered: false,
             source: None,
-            begin: None,
+            begin: OnceLock::new(),
+            folder: None,
             data: None,
             sample,
             truth: Some(mixture),
@@ -210,7 +242,7 @@ impl Model {
         let model = Self::of(name, networks(&description, &learners, device)?, &description, device)?;
         let Some(experiment) = experiment_of(&metadata) else { return Ok(Self { weights: Some(which), ..model }) };
         let model = model.with_weights_of_step(which, step, &experiment, metadata.contains_key(FROM));
-        Ok(Self { data: Some(experiment.data.clone()), ..model.with_truth_of(&experiment.data.source) })
+        Ok(Self { data: Some(experiment.data.clone()), ..model.with_truth_of(&experiment.data) })
     }
 
     /// The model of networks in training, just trained or imported.
@@ -234,10 +266,11 @@ impl Model {
             subject: subject.clone(),
             steered: false,
             source: match family.origin() {
-                Some(Origin::Data { data, .. }) => Some(*data),
+                Some(Origin::Data { data, by_class }) => Some(Begins { data: *data, by_class }),
                 Some(Origin::Model(_)) | None => None,
             },
-            begin: None,
+            begin: OnceLock::new(),
+            folder: None,
             data: None,
             // What draws nothing is refused whatever it would be sampled by.
             sample: sample.clone().unwrap_or_default(),
@@ -248,8 +281,8 @@ impl Model {
 
     /// With the density of the data, where their source has one.
     #[must_use]
-    pub(crate) fn with_truth_of(self, source: &Source) -> Self {
-        Self { truth: known_density(source), ..self }
+    pub(crate) fn with_truth_of(self, data: &DataConfig) -> Self {
+        Self { truth: known_density(data), ..self }
     }
 
     /// Whose weights are those of a step of a run, which may have begun from another model.
@@ -288,7 +321,7 @@ impl Model {
     /// A model that has none, and those of the wrappers.
     pub fn denoiser(&self, config: &SampleConfig) -> Result<Arc<dyn Denoiser>> {
         let Some(bare) = &self.learned.denoiser else {
-            return Err(lacks(&self.name, &self.family, self.serves, Capability::Denoiser, "what is asked"));
+            return Err(lacks(&self.name, &self.family, self.serves, Capability::Denoiser, "this"));
         };
         wrap(Arc::clone(bare), &config.wrap, &Around(self))
     }
@@ -339,11 +372,13 @@ impl Model {
                 self.name,
                 own.kind()
             );
-            return Ok(ModelFlow { velocity: Arc::clone(velocity), schedule: own.clone(), start: 0.0 });
+            let far_std = self.learned.far_noise.hypot(1.0);
+            return Ok(ModelFlow { velocity: Arc::clone(velocity), schedule: own.clone(), start: 0.0, far_std });
         }
         let (denoiser, schedule) = self.bare_denoiser(schedule, Capability::Velocity, by)?;
-        let start = schedule.span().0;
-        Ok(ModelFlow { velocity: Arc::new(ProbabilityFlow(denoiser)), schedule, start })
+        let (start, last) = schedule.span();
+        let far_std = schedule.kernel(last).prior_std(self.subject.variance);
+        Ok(ModelFlow { velocity: Arc::new(ProbabilityFlow(denoiser)), schedule, start, far_std })
     }
 
     /// The bare denoiser, and the schedule of that name or its own: what scores are of.
@@ -383,6 +418,8 @@ pub(crate) struct ModelFlow {
     pub(crate) schedule: AnySchedule,
     /// Where the data stand: t = 0, or the cleanest level.
     pub(crate) start: f64,
+    /// The standard deviation of noise at the other end.
+    pub(crate) far_std: f64,
 }
 
 /// The file that the name of a model leads to.
@@ -529,9 +566,12 @@ fn networks(description: &Description, weights: &BTreeMap<String, Tensors>, devi
     description.family.learners(&make)?.into_iter().map(load).collect()
 }
 
-/// The density of a source that has one, in its own units.
-pub(crate) fn known_density(source: &Source) -> Option<GaussianMixture> {
-    let Source::Points2d(points) = source else { return None };
+/// The density of data that have one, in their own units; none of some of their classes.
+pub(crate) fn known_density(data: &DataConfig) -> Option<GaussianMixture> {
+    let Source::Points2d(points) = &data.source else { return None };
+    if !data.classes.is_empty() {
+        return None;
+    }
     let (weights, means, stds) = points.mixture()?;
     let means = means.into_iter().map(|mean| mean.to_vec()).collect();
     GaussianMixture::isotropic(weights, means, stds).ok()

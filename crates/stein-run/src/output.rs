@@ -195,8 +195,7 @@ fn labels_of(path: &Path) -> PathBuf {
 fn inputs(model: &Model, config: &SampleConfig) -> Vec<PathBuf> {
     let others = config.wrap.iter().flat_map(|wrapper| wrapper.models());
     let others = others.filter_map(|model| Found::at(model.as_ref()).map(Found::path).ok());
-    let source = model.begin.as_ref().and_then(|begin| begin.path().map(Path::to_owned));
-    let read = model.file.iter().cloned().chain(others).chain(source);
+    let read = model.file.iter().cloned().chain(others).chain(model.beginning_files());
     read.flat_map(|path| RunDir::files_with(&path).into_iter().chain([path])).collect()
 }
 
@@ -355,6 +354,7 @@ pub(crate) fn record(model: &Model, summary: &Summary) -> Map<String, Value> {
         "weights": model.weights,
         "model_file": model.file.as_ref().map(|file| file.to_string_lossy()),
         "data": model.subject.name,
+        "source": summary.source,
         "n": summary.n,
         "seed": summary.seed,
         "label": if classes.is_empty() { None } else { Some(&model.subject.label) },

@@ -31,8 +31,6 @@ pub struct PathsOptions {
     pub n: Option<usize>,
     /// The class, for a conditional model.
     pub class: Option<String>,
-    /// Directory with data sets.
-    pub folder: Option<std::path::PathBuf>,
     /// The seed of the noise.
     pub seed: u64,
     /// Whether files may be replaced that this program did not write.
@@ -83,8 +81,7 @@ pub fn draw_paths(path: &Path, model: &Model, options: &PathsOptions) -> Result<
         "paths are drawn of images and of one or two numbers, and the states of {} have {dim}",
         model.name
     );
-    let source = model.begin.as_ref().and_then(|begin| begin.path().map(Path::to_owned));
-    let inputs = model.file.iter().cloned().chain(source).collect();
+    let inputs = model.file.iter().cloned().chain(model.beginning_files()).collect();
     let recorded = Recorded::new(&beside(path, ".json"), inputs, options.force)?;
     let file = recorded.start(path)?;
     let followed = Followed::of(model, options)?;
@@ -102,6 +99,9 @@ pub fn draw_paths(path: &Path, model: &Model, options: &PathsOptions) -> Result<
     let told = json!({
         "model": model.name,
         "paths": report.n,
+        "seed": options.seed,
+        "class": options.class,
+        "source": model.named_beginning().map(Begin::name),
         "transport_cost": report.transport_cost,
         "curvature": report.curvature,
     });
@@ -112,28 +112,23 @@ pub fn draw_paths(path: &Path, model: &Model, options: &PathsOptions) -> Result<
 impl Followed {
     fn of(model: &Model, options: &PathsOptions) -> Result<Self> {
         let dim: usize = model.subject.state_shape()?.iter().product();
-        let begin = match &model.begin {
-            Some(begin) => Some(begin.clone()),
-            None => Begin::of(model, options.folder.as_deref())?,
-        };
-        let most = model.begin.as_ref().map_or(usize::MAX, Begin::count);
-        let n = options.n.unwrap_or(MEASURED.min(most));
+        let items = model.named_beginning().and_then(Begin::count).unwrap_or(usize::MAX);
+        let n = options.n.unwrap_or(MEASURED.min(items));
         ensure!(n >= 1, "0 paths were asked for: give -n at least 1");
-        let begin = begin.map(|begin| begin.checked(model, n)).transpose()?;
         let class = options.class.clone().map_or(Classes::Default, Classes::Named);
-        let given = match Plan::classes_of(model, n, options.seed, &class)? {
-            Some(classes) => Condition { class: Some(classes), ..Condition::none() },
-            None => Condition::none(),
-        };
+        let (class, begin) = Plan::beginnings(model, n, options.seed, &class)?;
+        let given = Condition { class, ..Condition::none() };
         let flow = CodeFlow::of(model, &CodeOptions::default(), "stein show --paths")?;
-        let ModelFlow { velocity, schedule, start } = &flow.flow;
+        let ModelFlow { velocity, schedule, start, far_std } = &flow.flow;
         let noisiest = schedule.kernel(schedule.span().1);
         let keys = Keys::range(options.seed, 0, n);
         let mut x = match &begin {
-            Some(begin) => begin.of_keys(model, &keys)?.to_device(&rows::exact().device()).cast(rows::exact().dtype()),
+            Some(begin) => {
+                let items = begin.rows(model, &keys, given.class.as_deref())?;
+                items.to_device(&rows::exact().device()).cast(rows::exact().dtype())
+            }
             None => {
-                let std = noisiest.prior_std(model.subject.variance);
-                let noise = keys.normal(Purpose::Prior, 0, dim).into_iter().map(|z| std * z).collect();
+                let noise = keys.normal(Purpose::Prior, 0, dim).into_iter().map(|z| far_std * z).collect();
                 rows::matrix(noise, dim, &rows::exact())
             }
         };

@@ -31,8 +31,8 @@ pub enum Method {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct InterpolantSde {
-    /// g, in the units of states; from 0, default 1. The samples have one law whatever it is; the σ of its bridge makes a Schrödinger
-    /// bridge.
+    /// g, in the units of states; from 0, default 1. The samples have one law whatever it is; with that of the σ of its bridge they follow
+    /// the Schrödinger bridge.
     pub diffusion: f64,
 }
 

@@ -10,9 +10,9 @@
 //! | γ | source, pairs | paper |
 //! |---|---|---|
 //! | 0 | noise, independent | Lipman et al. 2023, eq. 23; Liu et al. 2023, eq. 1: the diffusion of the same schedule |
-//! | σ | any, independent or by optimal transport | Tong et al. 2024, "Improving and Generalizing", eq. 14 to 18 |
-//! | σ √(t(1 − t)) | any, independent | Albergo, Boffi and Vanden-Eijnden 2023, "Stochastic Interpolants", section 3.4 |
-//! | σ √(t(1 − t)) | any, by an entropic plan of strength 2σ² | the Schrödinger bridge: Tong et al. 2024, \[SF\]²M, eq. 8 to 10 |
+//! | σ | any, independent or by optimal transport | Tong et al. 2024, "Improving and Generalizing", I-CFM and OT-CFM |
+//! | σ √(t(1 − t)) | any, independent | Albergo, Boffi and Vanden-Eijnden 2023, "Stochastic Interpolants" |
+//! | σ √(t(1 − t)) | any, by an entropic plan of strength 2σ² | the Schrödinger bridge: Tong et al. 2024, \[SF\]²M |
 //!
 //! Beside the velocity the noise η(x, t) = E\[z given x_t = x\] can be learned, which is the score: ∇ log p_t = −η/γ.
 
@@ -81,9 +81,9 @@ impl PathNoise {
         ensure_within("noise of the path: sigma", sigma, above(0.0, 1e6))?;
         let (first, last) = schedule.span();
         ensure!(
-            !matches!(self, Self::Bridge { .. }) || last == 1.0 && first < 0.5,
-            "noise of the path: a bridge is between t = 0 and 1, and this schedule runs from {first} to {last}: take rectified, \
-             trigonometric or polynomial"
+            !matches!(self, Self::Bridge { .. }) || 0.0 < first && first < 0.5 && last > 0.5 && last <= 1.0,
+            "noise of the path: a bridge is between t = 0 and 1, where its slope is infinite, and this schedule runs from {first} to {last}: take \
+             rectified, trigonometric, polynomial or linear_vp with t_min above 0"
         );
         Ok(())
     }
@@ -122,7 +122,7 @@ impl PathNoise {
     pub fn inside(&self, at: Kernel, schedule: &dyn Schedule) -> Kernel {
         let (first, last) = schedule.span();
         match self {
-            Self::Bridge { .. } if at.t > last - first => schedule.kernel(last - first),
+            Self::Bridge { .. } if at.t > 1.0 - first => schedule.kernel(last.min(1.0 - first)),
             _ => at,
         }
     }
@@ -152,6 +152,19 @@ pub struct VelocityNetwork<N> {
     pub schedule: AnySchedule,
 }
 
+/// Fails unless a network can be told the time of the data, t = 0, by this number.
+///
+/// # Errors
+/// A number that is infinite there.
+pub fn check_noise_input(noise_input: NoiseInput, schedule: &AnySchedule) -> Result<()> {
+    let clean = schedule.kernel(0.0);
+    ensure!(
+        noise_input.number(&clean, schedule).is_finite(),
+        "a velocity is followed to the data at t = 0, where this noise_input is infinite: take {{ kind = \"time\" }} or {{ kind = \"sigma\" }}"
+    );
+    Ok(())
+}
+
 impl<N: Network> VelocityNetwork<N> {
     /// The output `[rows, dim]`; with `dropout` the network drops values as in training.
     ///
@@ -172,8 +185,7 @@ impl<N: Network> VelocityNetwork<N> {
         Ok(raw)
     }
 
-    /// The mean weighted square of what the network says at points of paths, less a target `[rows, dim]`; `ratios` are what undoes
-    /// importance sampling of the levels.
+    /// The mean weighted square of what the network says at points of paths, less a target `[rows, dim]`; a weight for each row.
     ///
     /// # Errors
     /// As [`raw`](Self::raw).

@@ -1,7 +1,7 @@
 //! Velocities: dx/dt of the paths that rows follow between data and noise, or between two data sets.
 //!
 //! Every denoiser has one, that of its [probability flow](ProbabilityFlow). The reverse holds only where source and data were drawn
-//! independently: a velocity that flow matching learned from pairs that belong together moves the source into the data, and says
+//! independently and the source is normal noise: a velocity that flow matching learned from pairs that belong together moves the source into the data, and says
 //! nothing of the score, for which x_t would have to be data plus independent noise. So no [`Velocity`] is a
 //! [`Denoiser`]:
 //!
@@ -55,8 +55,8 @@ pub trait Velocity: Send + Sync {
     fn velocity(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Dual<2>>;
 }
 
-/// A velocity that knows the score of what it moves, ∇ log p_t: a stochastic interpolant (Albergo, Boffi and Vanden-Eijnden 2023,
-/// eq. 2.14), whose rows can also be moved by a diffusion with the same law at every time.
+/// A velocity that knows the score of what it moves, ∇ log p_t: a stochastic interpolant (Albergo, Boffi and Vanden-Eijnden 2023), whose
+/// rows can also be moved by a diffusion with the same law at every time.
 pub trait Interpolant: Velocity {
     /// The score `[rows, dim]` of rows `x` `[rows, dim]` at their levels, strictly between the ends of the way.
     ///
@@ -148,11 +148,12 @@ pub fn sample_velocity_from(
 }
 
 /// Draws samples by the diffusion with the law of an interpolant, dx = (v − ½ g² s) dt + g dw̄ with time running down (Albergo, Boffi and
-/// Vanden-Eijnden 2023, corollary 2.18; with g the noise of a Schrödinger bridge, Tong et al. 2024, "Simulation-free Schrödinger
-/// bridges via score and flow matching", eq. 8), by Euler–Maruyama's steps from the prior at the noisiest level.
+/// Vanden-Eijnden 2023; with g the noise of a Schrödinger bridge, Tong et al. 2024, "Simulation-free Schrödinger bridges via score
+/// and flow matching"), by Euler–Maruyama's steps from the prior at the noisiest level.
 ///
 /// The drift of a step is that at the middle of its time, since the score is not known at the ends; the last step follows the velocity
-/// alone, so that no fresh noise is left in the samples (Ma et al. 2024, "SiT", section 3.3).
+/// alone, so that no fresh noise is left in the samples (as in the code of Ma et al. 2024, "SiT"). A step asks for the velocity and for the score, which are two
+/// evaluations.
 ///
 /// # Errors
 /// As [`sample_velocity_from`].
@@ -191,7 +192,8 @@ pub fn sample_interpolant_from(
         let score = interpolant.score(x.clone(), (&middle).into(), &request.given)?;
         let drift = velocity - score.mul_scalar(0.5 * diffusion.powi(2));
         let noise = draws.normal(&x)?.mul_scalar(diffusion * step.sqrt());
-        Ok((x - drift.mul_scalar(step) + noise, 1))
+        // Two networks were asked.
+        Ok((x - drift.mul_scalar(step) + noise, 2))
     })
 }
 

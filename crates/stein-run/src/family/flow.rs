@@ -8,19 +8,20 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use stein::{
     AnySchedule, Error, Kernel, LevelDistribution, NoiseInput, Precondition, Preconditioned, Prediction, Purpose,
-    Rectified, Result, Tensor,
+    Rectified, Request, Result, Tensor,
     coupling::Coupling,
     ensure,
-    flow_matching::{NoisyFlow, PathNoise, VelocityNetwork},
+    flow_matching::{NoisyFlow, PathNoise, VelocityNetwork, check_noise_input},
     noise::normal_like,
     numbers::ensure_within,
+    rows,
 };
 use stein_base::Explain;
 use stein_data::Source;
 use stein_nn::{AnyNetwork, MlpConfig, NetworkConfig, NetworkSize};
 
 use super::{
-    AnyFamily, Batch, Capability, Family, Learned, Learner, Learners, Make, Networks, Origin, check_hides,
+    AnyFamily, Batch, Capability, Family, Generator, Learned, Learner, Learners, Make, Networks, Origin, check_hides,
     check_label_dropout, diffusion::NETWORK as DIFFUSION_NETWORK, hide_classes,
 };
 use crate::DataConfig;
@@ -40,7 +41,7 @@ pub struct FlowMatching {
     #[serde(default, skip_serializing_if = "PathNoise::is_none")]
     pub path_noise: PathNoise,
     /// What the paths begin from; default noise, N(0, I). A data set is read as `data.source` is, and becomes states by the codecs of the
-    /// data.
+    /// data; it is neither mirrored nor moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
     /// The classes of the source whose samples are used, by name; default all.
@@ -53,7 +54,7 @@ pub struct FlowMatching {
     /// How times are drawn; default `uniform`.
     #[serde(default = "uniform")]
     pub levels: LevelDistribution,
-    /// Whether the noise of the paths is learned beside, by a network like that of the velocity: then the score is known, and samples can
+    /// Whether the noise of the paths is also learned, by a second network like that of the velocity: then the score is known, and samples can
     /// be drawn by a diffusion too (`interpolant_sde`); needs `path_noise`, default false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub score: bool,
@@ -92,7 +93,7 @@ fn straight() -> AnySchedule {
 }
 
 fn uniform() -> LevelDistribution {
-    LevelDistribution::Uniform { t_min: None, shift: 1.0 }
+    LevelDistribution::UNIFORM
 }
 
 fn default_pairs() -> usize {
@@ -141,6 +142,11 @@ impl FlowMatching {
         independent && self.source.is_none() && self.reflow.is_none() && self.path_noise.is_none()
     }
 
+    /// Whether only the whole way is learned, from the source in one step.
+    fn is_one_step(&self) -> bool {
+        matches!(self.levels, LevelDistribution::Single { noise } if noise.is_infinite())
+    }
+
     fn precondition(&self) -> Precondition {
         Precondition::unscaled(Prediction::Velocity {}, self.noise_input)
     }
@@ -150,10 +156,31 @@ impl FlowMatching {
     }
 }
 
+/// The whole way in one step: what x_0 follows from the velocity α̇ x_0 + σ̇ x_1 where x_t is x_1.
+struct OneStep<N> {
+    velocity: VelocityNetwork<N>,
+}
+
+impl<N: stein::Network> Generator for OneStep<N> {
+    fn generate(&self, request: &Request) -> Result<Tensor<2>> {
+        let schedule = &self.velocity.schedule;
+        let at = schedule.kernel(schedule.span().1);
+        let like = Tensor::<2>::empty([0, request.dim], (&request.device, request.dtype));
+        let x1 = rows::matrix(request.keys().normal(Purpose::Prior, 0, request.dim), request.dim, &like);
+        let velocity = self.velocity.raw(x1.clone().into(), (&at).into(), &request.given, None)?.value;
+        Ok((velocity - x1.mul_scalar(at.d_sigma)).div_scalar(at.d_alpha))
+    }
+}
+
 impl Family for FlowMatching {
     fn check(&self) -> Result<()> {
         self.schedule.check()?;
+        ensure!(
+            self.schedule.levels().is_none(),
+            "family.schedule is a list of levels, and paths need every time from the data on: take rectified, or another in continuous time"
+        );
         self.precondition().check(&self.schedule)?;
+        check_noise_input(self.noise_input, &self.schedule)?;
         self.levels.check(&*self.schedule)?;
         self.path_noise.check(&*self.schedule)?;
         self.coupling.check().map_err(|error| error.at("coupling"))?;
@@ -172,6 +199,12 @@ impl Family for FlowMatching {
         ensure!(
             !self.score || !self.path_noise.is_none(),
             "family.score is learned from the noise of the path: set family.path_noise = {{ kind = \"bridge\", sigma = 1.0 }}, or leave it out"
+        );
+        ensure!(
+            !self.is_one_step()
+                || self.source.is_none() && self.path_noise.is_none() && far.alpha == 0.0 && far.d_alpha != 0.0,
+            "levels of infinite noise learn one step from noise, on straight or trigonometric paths without noise: leave out family.source and \
+             family.path_noise"
         );
         let Some(reflow) = &self.reflow else { return Ok(()) };
         reflow.check()?;
@@ -205,7 +238,8 @@ impl Family for FlowMatching {
                 ));
             }
         };
-        Ok(vec![(VELOCITY, theirs)])
+        let both = matches!(other, AnyFamily::FlowMatching(theirs) if theirs.score && self.score);
+        Ok([(VELOCITY, theirs)].into_iter().chain(both.then_some((NOISE, NOISE))).collect())
     }
 
     fn origin(&self) -> Option<Origin<'_>> {
@@ -230,7 +264,7 @@ impl Family for FlowMatching {
         let build = |seed| self.network.build(make.shape, make.classes, seed, make.device);
         let mut learners = vec![Learner::new(VELOCITY, build(make.seed)?)];
         if self.score {
-            learners.push(Learner::new(NOISE, build(make.seed + 1)?));
+            learners.push(Learner::new(NOISE, build(make.seed.wrapping_add(1))?));
         }
         Ok(learners)
     }
@@ -260,7 +294,16 @@ impl Family for FlowMatching {
 
     fn learned(&self, mut networks: Networks) -> Result<Learned> {
         let network = networks.take(VELOCITY)?;
-        let learned = Learned { knows_no_class: self.label_dropout > 0.0, ..Learned::default() };
+        // What a bridge adds is gone at its ends.
+        let far_noise = match self.path_noise {
+            PathNoise::Constant { sigma } => sigma,
+            PathNoise::None {} | PathNoise::Bridge { .. } => 0.0,
+        };
+        let learned = Learned { far_noise, knows_no_class: self.label_dropout > 0.0, ..Learned::default() };
+        if self.is_one_step() {
+            let velocity = self.around(network);
+            return Ok(Learned { generator: Some(Arc::new(OneStep { velocity })), ..learned });
+        }
         if self.is_diffusion() {
             let denoiser = Preconditioned::new(network.clone(), self.precondition(), self.schedule.clone())?;
             let velocity = self.around(network);
@@ -276,6 +319,9 @@ impl Family for FlowMatching {
     }
 
     fn serves(&self) -> &'static [Capability] {
+        if self.is_one_step() {
+            return &[Capability::Generator];
+        }
         match (self.is_diffusion(), self.score) {
             (true, _) => &[Capability::Denoiser, Capability::Velocity],
             (false, false) => &[Capability::Velocity],

@@ -354,7 +354,7 @@ impl Capability {
         match self {
             Self::Denoiser => "a denoiser",
             Self::Velocity => "a velocity",
-            Self::Interpolant => "the score of an interpolant",
+            Self::Interpolant => "an interpolant",
             Self::FlowMap => "a flow map",
             Self::Generator => "a generator",
             Self::Classifier => "a classifier",
@@ -389,6 +389,8 @@ pub struct Learned {
     pub denoiser: Option<Arc<dyn Denoiser>>,
     /// dx/dt on the way from the source to the data, where it is more than the probability flow of the denoiser.
     pub velocity: Option<Arc<dyn Velocity>>,
+    /// The noise that paths have where they begin, its standard deviation, beside what they begin from; default 0.
+    pub far_noise: f64,
     /// The same with the score of what moves.
     pub interpolant: Option<Arc<dyn Interpolant>>,
     /// A map along probability-flow trajectories.
@@ -408,7 +410,7 @@ pub(crate) fn lacks(model: &str, family: &str, serves: &[Capability], needed: Ca
     let why = match (needed, served.contains(&Capability::Velocity)) {
         // Where there is no denoiser beside it.
         (Capability::Denoiser, true) => {
-            ", which is no score: its source and data were paired, or its paths have noise of their own; the solvers ode_euler, ode_midpoint, \
+            ": no denoiser follows from it, as its paths are not those of data plus independent noise; the solvers ode_euler, ode_midpoint, \
              ode_heun, ode_rk4 and rk45 follow it"
         }
         _ => "",

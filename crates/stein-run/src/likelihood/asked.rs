@@ -21,8 +21,8 @@ use crate::{
 enum Law {
     /// Of all that a denoiser says.
     Denoiser(Arc<dyn Denoiser>),
-    /// Of the flow of a velocity alone, from N(0, I).
-    Velocity(Arc<dyn Velocity>),
+    /// Of the flow of a velocity alone, from noise of this standard deviation.
+    Velocity(Arc<dyn Velocity>, f64),
 }
 
 /// What is asked of a model, checked.
@@ -47,8 +47,8 @@ impl<'a> Asked<'a> {
             (Law::Denoiser(denoiser), schedule)
         } else {
             let flow = model.flow(options.schedule.as_deref(), by)?;
-            let what = "is of a denoiser, and this model is a velocity: leave it out";
-            ensure!(options.bound == Bounded::Ode, "{}'s --bound {what}", model.name);
+            let what = format!("needs a denoiser, and {} is a velocity: leave it out", model.name);
+            ensure!(options.bound == Bounded::Ode, "a bound (--bound) {what}");
             ensure!(!options.published, "--published {what}");
             ensure!(
                 Kind::Unsupported,
@@ -57,7 +57,7 @@ impl<'a> Asked<'a> {
                  noise",
                 model.name
             );
-            (Law::Velocity(flow.velocity), flow.schedule)
+            (Law::Velocity(flow.velocity, flow.far_std), flow.schedule)
         };
         ensure_within("--draws", options.draws, 1..=100_000)?;
         let state = model.subject.state_shape()?.iter().product();
@@ -85,7 +85,7 @@ impl<'a> Asked<'a> {
         let chain = match options.bound {
             Bounded::Variational => match &law {
                 Law::Denoiser(denoiser) => Some(chain(model, denoiser, &schedule, options)?),
-                Law::Velocity(_) => None,
+                Law::Velocity(..) => None,
             },
             _ => {
                 ensure!(
@@ -153,9 +153,9 @@ impl<'a> Asked<'a> {
         let given = observed.given(places);
         let denoiser = match &self.law {
             Law::Denoiser(denoiser) => Asking { inner: &**denoiser, going },
-            Law::Velocity(velocity) => {
+            Law::Velocity(velocity, std) => {
                 let (velocity, schedule) = (&Asking { inner: &**velocity, going }, &*self.schedule);
-                let prior = Prior::Normal { std: 1.0 };
+                let prior = Prior::Normal { std: *std };
                 return match directions.is_empty() {
                     true => self.ode.log_density_of_velocity(velocity, schedule, x, &given, keys, prior),
                     false => self.ode.log_density_of_velocity_along(velocity, schedule, x, &given, directions, prior),
@@ -191,7 +191,7 @@ impl<'a> Asked<'a> {
     pub(super) fn method(&self, options: &LikelihoodOptions) -> String {
         let flow = match &self.law {
             Law::Denoiser(_) => "the probability-flow ODE",
-            Law::Velocity(_) => "the ODE of the velocity",
+            Law::Velocity(..) => "the ODE of the velocity",
         };
         let mut text = format!("{flow} on schedule {}", self.schedule.kind());
         if let Some((bound, chain)) = &self.chain {

@@ -207,7 +207,7 @@ impl Prepared {
         let mut model = Model::of(&name, networks, &self.description, &self.device)?;
         model.data = Some(self.experiment.data.clone());
         model.sample = self.sampled_now(&model.sample)?;
-        let model = model.with_truth_of(&self.experiment.data.source);
+        let model = model.with_truth_of(&self.experiment.data).with_data_in(self.data_dir.as_deref());
         let which = if self.averages.is_empty() { Weights::Raw } else { Weights::Ema };
         Ok(model.with_weights_of_step(which, self.step, &self.experiment, self.from.is_some()))
     }
@@ -265,11 +265,16 @@ pub fn train(mut state: Prepared, watch: &mut dyn Watch) -> Result<Trained> {
         // It was interrupted.
         write_sheet(&state, &mut metrics, watch);
     }
+    let mut stopped = false;
     if let Some(origin) = &mut state.origin {
-        origin.make(&state.run, &state.experiment, &state.description.subject, state.loader.data(), watch)?;
+        let subject = &state.description.subject;
+        match origin.make(&state.run, &state.experiment, subject, state.loader.data(), watch) {
+            Err(error) if error.kind() == Kind::Stopped => stopped = true,
+            made => made?,
+        }
     }
     state.window.since = Instant::now();
-    while state.step < config.steps && goes_on(watch)? {
+    while !stopped && state.step < config.steps && goes_on(watch)? {
         let batch = (0..config.accumulate).map(|_| batches.next()).collect::<Result<Vec<_>>>()?;
         let moved = match state.take_step(&batch, &*watch) {
             Err(error) if error.kind() == Kind::Stopped => break,

@@ -12,7 +12,7 @@ use stein_data::{Data, Split};
 use crate::{
     CodeOptions, Event, Experiment, Model, RunDir, Subject, Watch,
     arrays::NpyFile,
-    begin::{ensure_same_shape, places},
+    begin::{by_classes, encoded, ensure_such, places, places_of_classes},
     code_flow::CodeFlow,
     draw::Asking,
     family::{Origin, Reflow},
@@ -21,16 +21,23 @@ use crate::{
 /// Where paths begin.
 pub(super) enum Beginnings {
     Data {
-        data: Data,
-        /// The places of each class, where an example goes with an item of its own class.
-        of_class: Option<BTreeMap<u32, Vec<usize>>>,
+        trained: Items,
+        /// What examples that are held out go with, where items of the source are held out too.
+        held_out: Option<Items>,
     },
     Pairs {
         reflow: Reflow,
         /// What makes them, until they are made.
-        model: Box<Model>,
+        model: Option<Box<Model>>,
         made: Option<Pairs>,
     },
+}
+
+/// Items of a source.
+pub(super) struct Items {
+    data: Data,
+    /// The places of each class, where an example goes with an item of its own class.
+    of_class: Option<BTreeMap<u32, Vec<usize>>>,
 }
 
 /// Noise and where a model's flow leads it, `[count, state]` each, and the classes it was led by.
@@ -51,34 +58,32 @@ pub(super) struct States {
 }
 
 impl Beginnings {
-    /// Reads the source, or opens the model; all that does not fit fails here.
+    /// Reads the source, or opens the model, unless the run has its pairs already; all that does not fit fails here.
     pub(super) fn of(
         origin: &Origin,
         data: &Data,
         subject: &Subject,
+        run: &RunDir,
         folder: Option<&Path>,
         device: &Device,
     ) -> Result<Self> {
         match origin {
             Origin::Model(reflow) => {
-                let model = Model::open(&reflow.model, device)?;
-                CodeFlow::of(&model, &CodeOptions { tolerance: reflow.tolerance, ..CodeOptions::default() }, "reflow")?;
-                let theirs = &model.subject;
-                ensure!(
-                    Kind::Mismatch,
-                    (theirs.shape, &theirs.codec, &theirs.classes) == (subject.shape, &subject.codec, &subject.classes)
-                        && model.source.is_none(),
-                    "{} does not lead from noise to states as these are: give family.reflow a model of the same data, with the same codecs and \
-                     classes",
-                    reflow.model
-                );
-                Ok(Self::Pairs { reflow: (*reflow).clone(), model: Box::new(model), made: None })
+                let width = subject.state_shape()?.iter().product::<usize>();
+                ensure_fits(&format!("keeping {} pairs", reflow.pairs), 8 * (reflow.pairs as u128) * width as u128)?;
+                let model =
+                    if run.pairs_path().exists() { None } else { Some(Box::new(teacher(reflow, subject, device)?)) };
+                Ok(Self::Pairs { reflow: (*reflow).clone(), model, made: None })
             }
             Origin::Data { data: source, by_class } => {
-                let found = source.load(Split::Train, folder).map_err(|error| error.at("family.source"))?;
-                ensure_same_shape(&found, &subject.name, subject.shape)?;
-                let of_class = if *by_class { Some(by_classes(&found, data)?) } else { None };
-                Ok(Self::Data { data: found, of_class })
+                let items = |split| -> Result<Items> {
+                    let found = source.load(split, folder).map_err(|error| error.at("family.source"))?;
+                    ensure_such(&found, subject)?;
+                    let of_class = if *by_class { Some(classes_of(&found, data)?) } else { None };
+                    Ok(Items { data: found, of_class })
+                };
+                // A source may hold nothing out, or not every class.
+                Ok(Self::Data { trained: items(Split::Train)?, held_out: items(Split::Test).ok() })
             }
         }
     }
@@ -92,22 +97,14 @@ impl Beginnings {
         device: &Device,
     ) -> Result<States> {
         match self {
-            Self::Data { data, of_class } => {
+            Self::Data { trained, held_out } => {
+                let is_held_out = keys.rows.first().is_some_and(|&position| position >= FIRST_HELD_OUT);
+                let Items { data, of_class } = held_out.as_ref().filter(|_| is_held_out).unwrap_or(trained);
                 let at = match (of_class, class) {
-                    (Some(of_class), Some(class)) => {
-                        let uniform = keys.uniform(Purpose::Source, 0);
-                        let place = |(class, u): (&Option<u32>, f64)| {
-                            let own = class.and_then(|class| of_class.get(&class)).map_or(&[][..], Vec::as_slice);
-                            let at = ((u * own.len() as f64) as usize).min(own.len().saturating_sub(1));
-                            own.get(at)
-                                .copied()
-                                .ok_or_else(|| Error::new("an example has no class to find its source by"))
-                        };
-                        class.iter().zip(uniform).map(place).collect::<Result<Vec<_>>>()?
-                    }
+                    (Some(of_class), Some(class)) => places_of_classes(keys, class, of_class)?,
                     _ => places(keys, data.len()),
                 };
-                Ok(States { x0: None, x1: subject.encode(&data.rows(&at)?, keys, device)?, class: None })
+                Ok(States { x0: None, x1: encoded(data, &at, subject, keys, device)?, class: None })
             }
             Self::Pairs { made, .. } => {
                 let Some(pairs) = made else {
@@ -130,39 +127,49 @@ impl Beginnings {
         let Self::Pairs { reflow, model, made } = self else { return Ok(()) };
         let (path, width) = (run.pairs_path(), subject.state_shape()?.iter().product::<usize>());
         let class = data.labels.as_ref().filter(|_| !subject.classes.is_empty());
-        let class = class.map(|labels| (0..reflow.pairs).map(|i| labels[i % labels.len()] as u32).collect());
+        // As often as in the data, whatever order they are in.
+        let place = |i: usize, of: usize| (i as u128 * of as u128 / reflow.pairs as u128) as usize;
+        let class = class.map(|labels| (0..reflow.pairs).map(|i| labels[place(i, labels.len())] as u32).collect());
         let fresh = Pairs { x1: Vec::new(), x0: Vec::new(), class, count: reflow.pairs };
-        ensure_fits(&format!("keeping {} pairs", reflow.pairs), 8 * (reflow.pairs as u128) * width as u128)?;
-        *made = Some(if path.exists() {
-            fresh.read(&path, width)?
-        } else {
-            fresh.drawn(experiment, model, reflow, watch)?
+        *made = Some(match model.take() {
+            None => fresh.read(&path, width)?,
+            Some(model) => {
+                let pairs = fresh.drawn(experiment, &model, reflow, watch)?;
+                pairs.write(&path, width)?;
+                pairs
+            }
         });
-        if let Some(pairs) = made.as_ref().filter(|_| !path.exists()) {
-            pairs.write(&path, width)?;
-        }
         Ok(())
     }
 }
 
-/// The places of the samples of a source that has all classes of the data, by their numbers there.
-fn by_classes(source: &Data, data: &Data) -> Result<BTreeMap<u32, Vec<usize>>> {
-    let mut found = BTreeMap::<u32, Vec<usize>>::new();
-    let number = |name: &String| data.class_names.iter().position(|known| known == name);
-    for (place, label) in source.labels.iter().flatten().enumerate() {
-        if let Some(class) = source.class_names.get(*label).and_then(number) {
-            found.entry(class as u32).or_default().push(place);
-        }
-    }
+/// The model that makes pairs, if it is one of such data.
+fn teacher(reflow: &Reflow, subject: &Subject, device: &Device) -> Result<Model> {
+    let model = Model::open(&reflow.model, device)?;
+    CodeFlow::of(&model, &CodeOptions { tolerance: reflow.tolerance, ..CodeOptions::default() }, "reflow")?;
+    let theirs = &model.subject;
+    ensure!(
+        Kind::Mismatch,
+        (theirs.shape, &theirs.codec, &theirs.classes) == (subject.shape, &subject.codec, &subject.classes)
+            && model.source.is_none(),
+        "{} does not lead from noise to states as these are: give family.reflow a model of the same data, with the same codecs and classes",
+        reflow.model
+    );
+    Ok(model)
+}
+
+/// The places of the samples of a source of each class of the data, if it has them all.
+fn classes_of(source: &Data, data: &Data) -> Result<BTreeMap<u32, Vec<usize>>> {
+    let found = by_classes(source, &data.class_names);
     let counts = data.class_counts();
     let without = (0..counts.len()).find(|&class| counts[class] > 0 && !found.contains_key(&(class as u32)));
-    if let Some(class) = without {
-        return Err(Error::new(format!(
+    match without {
+        None => Ok(found),
+        Some(class) => Err(Error::new(format!(
             "the classes of {} and {} do not pair: the source has no sample of the class {}; leave out family.coupling.within_class",
             source.name, data.name, data.class_names[class]
-        )));
+        ))),
     }
-    Ok(found)
 }
 
 /// The part of the pairs that is held out.
@@ -180,7 +187,7 @@ impl Pairs {
         let options = CodeOptions { tolerance: reflow.tolerance, ..CodeOptions::default() };
         let flow = CodeFlow::of(model, &options, "reflow")?;
         let (steps, schedule) = (flow.steps(), &flow.flow.schedule);
-        let std = schedule.kernel(schedule.span().1).prior_std(model.subject.variance);
+        let (std, start) = (flow.flow.far_std, flow.flow.start);
         let width: usize = model.subject.state_shape()?.iter().product();
         watch.event(Event::Note(&format!("making {} pairs of noise and sample by {}", self.count, model.name)));
         let (mut x1, mut x0) = (Vec::new(), Vec::new());
@@ -191,12 +198,12 @@ impl Pairs {
         let velocity = Converted { inner: velocity, device: model.device.clone(), dtype: model.dtype };
         for first in (0..self.count).step_by(PART) {
             let count = PART.min(self.count - first);
-            let noise = Keys::range(experiment.seed, first as u64, count).normal(Purpose::Prior, 0, width);
+            let noise = Keys::range(experiment.seed, first as u64, count).normal(Purpose::Pair, 0, width);
             let class = self.class.as_ref().map(|class| class[first..first + count].to_vec());
             let given = class.map_or_else(Condition::none, Condition::classes);
             let paths = Flow { velocity: &velocity, schedule: &**schedule, given: &given };
             let z = rows::matrix(noise.iter().map(|z| z * std).collect(), width, &rows::exact());
-            let end = paths.decode(z, Some(flow.flow.start), steps)?;
+            let end = paths.decode(z, Some(start), steps)?;
             x1.extend(noise.iter().map(|z| *z as f32));
             x0.extend(rows::host(&end.x).into_iter().map(|x| x as f32));
             watch().event(Event::Sampled { done: (first + count) as u64, of: self.count as u64 });

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use stein::{Device, Error, Kind, Result, Spacing, ensure};
+use stein::{Device, Error, Kind, Result, Spacing, coupling::LARGEST, ensure};
 use stein_base::memory::ensure_fits;
 use stein_data::{Loader, LoaderConfig, Split};
 use stein_nn::{AdamW, Checkpoint, Ema, SavedWeights, Weights, state};
@@ -48,7 +48,7 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
         LoaderConfig { seed: experiment.seed, flip: experiment.data.flip, shift: experiment.data.shift as usize };
     let loader = Loader::new(Arc::clone(&data), settings)?;
     let subject = Subject::of(&data, &experiment.data)?;
-    let truth = known_density(&experiment.data.source).and_then(|law| subject.law_of_states(&law)).map(Arc::new);
+    let truth = known_density(&experiment.data).and_then(|law| subject.law_of_states(&law)).map(Arc::new);
     ensure!(
         Kind::Unsupported,
         truth.is_some() || !experiment.family.needs_truth(),
@@ -67,6 +67,11 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
         experiment.family.coupling().is_none() || at_once >= 2,
         "family.coupling pairs the examples of a batch, and train.batch / train.accumulate is 1: there is nothing to pair; give at least 2"
     );
+    ensure!(
+        experiment.family.coupling().is_none() || at_once.saturating_mul(at_once) <= LARGEST,
+        "family.coupling pairs all examples of a batch, and {at_once} are too many: give train.batch / train.accumulate at most {}",
+        LARGEST.isqrt()
+    );
     let (parts, averages) = parts(experiment, &subject, &device)?;
     let teacher = experiment.family.teacher();
     let of_teacher = teacher.filter(|teacher| teacher.start).map(|teacher| (&teacher.model, "family.teacher"));
@@ -77,7 +82,7 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
     let opened = teacher.map(|teacher| teacher.open(&subject, experiment.family.schedule(), &device)).transpose()?;
     let folder = options.data_dir.as_deref();
     let origin = experiment.family.origin();
-    let origin = origin.map(|origin| Beginnings::of(&origin, &data, &subject, folder, &device)).transpose()?;
+    let origin = origin.map(|origin| Beginnings::of(&origin, &data, &subject, &run, folder, &device)).transpose()?;
     let description = Description::of(experiment, subject);
     let experiment = experiment.clone();
     let window = Window::new(parts.len());

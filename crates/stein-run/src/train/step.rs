@@ -25,13 +25,13 @@ impl Prepared {
         &self,
         turn: usize,
         batches: &[stein_data::Batch],
+        sources: &[Option<Sources>],
         watch: &dyn Watch,
     ) -> Result<Option<(Accumulated, f64)>> {
         let device = self.device.clone().autodiff();
         let mut gradients = Accumulated::new();
         let (mut loss, mut counted) = (0.0, 0);
-        for batch in batches {
-            let sources = self.sources(batch, 0..batch.index.len(), &device)?;
+        for (batch, sources) in batches.iter().zip(sources) {
             if turn == 0 {
                 watch.going()?;
             }
@@ -73,8 +73,9 @@ impl Prepared {
         let first = rows.start;
         let whole = self.batch(batch, rows, None, device)?;
         let classes = whole.given.class.as_deref().map(Classes::of_data);
-        let order = coupling.pair(&whole.x, &whole.source(), classes, &whole.keys)?;
-        Ok(Some(Sources { first, x1: select(whole.source(), &order) }))
+        let source = whole.source();
+        let order = coupling.pair(&whole.x, &source, classes, &whole.keys)?;
+        Ok(Some(Sources { first, x1: select(source, &order) }))
     }
 
     /// Some rows of a batch of data as a batch of states, with what they were paired with.
@@ -93,19 +94,16 @@ impl Prepared {
             Some(labels) => Condition::classes(labels[rows.clone()].iter().map(|&label| label as u32)),
             None => Condition::none(),
         };
-        let (x, source) = match &self.origin {
-            None => (x, None),
-            Some(origin) => {
+        let (x, source) = match (&self.origin, sources) {
+            (_, Some(Sources { first, x1 })) => (x, Some(x1.clone().narrow(0, rows.start - first, rows.len()))),
+            (None, None) => (x, None),
+            (Some(origin), None) => {
                 let states = origin.states(&self.description.subject, &keys, given.class.as_deref(), device)?;
                 if let Some(class) = states.class {
                     given = Condition::classes(class);
                 }
                 (states.x0.unwrap_or(x), Some(states.x1))
             }
-        };
-        let source = match sources {
-            Some(Sources { first, x1 }) => Some(x1.clone().narrow(0, rows.start - first, rows.len())),
-            None => source,
         };
         let image = self.pictures.as_ref().map(|pictures| pictures.of(&x, &keys)).transpose()?;
         let given = Condition { image, ..given };
@@ -124,6 +122,9 @@ impl Prepared {
     pub(super) fn take_step(&mut self, batches: &[stein_data::Batch], watch: &dyn Watch) -> Result<Vec<Moved>> {
         let batch = self.experiment.train.batch;
         let mut moved = Vec::new();
+        let device = self.device.clone().autodiff();
+        let sources = |batch: &stein_data::Batch| self.sources(batch, 0..batch.index.len(), &device);
+        let sources: Vec<_> = batches.iter().map(sources).collect::<Result<_>>()?;
         for turn in 0..self.parts.len() {
             if let Some(follows) = self.parts[turn].follows.clone() {
                 let decay = (follows.decay)(self.step, self.experiment.train.steps);
@@ -133,7 +134,7 @@ impl Prepared {
                 part.network = state::follow(part.network.clone(), &leader, decay);
                 continue;
             }
-            let Some((gradients, loss)) = self.gradient(turn, batches, watch)? else { continue };
+            let Some((gradients, loss)) = self.gradient(turn, batches, &sources, watch)? else { continue };
             // Taken out, so that the step has the only handle on the weights and changes them in place.
             let mut part = self.parts.remove(turn);
             let rate = part.rate.at(self.step, self.experiment.train.steps);

@@ -4,14 +4,20 @@
 use std::{fs, path::Path};
 
 use stein::{
-    Condition, Device, Keys,
+    Condition, Keys, Purpose, Tensor,
+    coupling::Coupling,
+    denoiser::Converted,
+    flow::Flow,
     likelihood::{OdeLikelihood, Prior},
+    noise::normal_like,
+    ode::Steps,
     rows,
 };
 use stein_nn::Checkpoint;
 use stein_run::{
-    Changes, Classes, DataChoice, Experiment, LikelihoodOptions, Method, Model, PathsOptions, RunDir, Silent, Trained,
-    draw, draw_frames, draw_paths, likelihood, prepare, train,
+    Changes, Classes, CodeOptions, DataChoice, Experiment, LikelihoodOptions, Method, Model, Observed, Output,
+    PathsOptions, RunDir, Silent, Trained, draw, draw_frames, draw_paths, draw_to_file, encode, likelihood, prepare,
+    train,
 };
 
 use crate::{options, run};
@@ -73,6 +79,13 @@ fn optimal_transport_and_reflow_straighten_paths() {
     let coupled = trained(&points(TRANSPORT, 1500, &[]), &place("coupled")).model;
     let reflow = format!("reflow = {{ model = \"{}\", pairs = 4000 }}", place("independent").display());
     let straight = trained(&points(&reflow, 1500, &[]), &place("reflow")).model;
+    // What is learned from: the pairs of a batch.
+    let keys = Keys::range(0, 0, 256);
+    let like = rows::matrix(vec![0.0; 512], 2, &rows::exact());
+    let [data, source] = [Purpose::Point, Purpose::Prior].map(|of| normal_like(&keys, of, 0, &like));
+    let order = Coupling::OptimalTransport { within_class: false }.pair(&data, &source, None, &keys).unwrap();
+    let cost = |source: Tensor<2>| (data.clone() - source).square().sum().into_scalar::<f64>();
+    assert!(cost(rows::select(source.clone(), &order)) < 0.2 * cost(source));
     let of = |model, name| paths(model, folder.path(), name);
     let (bent, cost) = of(&independent, "independent");
     let (bent_coupled, cost_coupled) = of(&coupled, "coupled");
@@ -94,7 +107,7 @@ fn optimal_transport_and_reflow_straighten_paths() {
 }
 
 #[test]
-fn a_coupled_run_goes_on_bit_for_bit_and_does_not_depend_on_how_it_is_cut() {
+fn coupled_runs_go_on_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
     let teacher = folder.path().join("teacher");
     trained(&points("", 30, &[]), &teacher);
@@ -124,7 +137,7 @@ fn the_density_of_a_coupled_model_integrates_to_one() {
     let step = 2.0 * most / f64::from(side);
     let place = |k: i32| -most + (f64::from(k) + 0.5) * step;
     let x: Vec<f64> = (0..side).flat_map(|i| (0..side).flat_map(move |j| [place(i), place(j)])).collect();
-    let x = rows::matrix(x, 2, &stein::Tensor::<2>::empty([0, 1], &Device::flex()));
+    let x = rows::matrix(x, 2, &Tensor::<2>::empty([0, 1], &stein::Device::flex()));
     let count = x.dims()[0];
     let (given, keys, prior) = (Condition::none(), Keys::range(0, 0, count), Prior::Normal { std: 1.0 });
     let ode = OdeLikelihood::exact(1e-6);
@@ -149,17 +162,91 @@ fn eight_gaussians_become_moons_each_point_by_a_path_of_its_own() {
     assert!(close > 1800, "{close} of 2000 are near a moon");
     // Sample i is where item i goes, alone or among others.
     let table = folder.path().join("from.csv");
+    let force = Output { path: table.clone(), format: None, force: true };
     fs::write(&table, "x,y\n4.0,0.0\n0.0,4.0\n-4.0,0.0\n").unwrap();
-    let from = model.clone().beginning_from(table.to_str().unwrap(), None).unwrap();
+    let from = model.clone().beginning_from(table.to_str().unwrap()).unwrap();
     let three = draw(&from, 3, 0, &Classes::Default, &from.sample, &mut Silent).unwrap().values;
     let other_seed = draw(&from, 2, 9, &Classes::Default, &from.sample, &mut Silent).unwrap().values;
     assert_eq!(three[..4], other_seed[..]);
     let error = draw(&from, 4, 0, &Classes::Default, &from.sample, &mut Silent).unwrap_err().to_string();
     assert!(error.contains("3 items to begin from"), "{error}");
+    let refused = draw_to_file(force, &from, 3, 0, &Classes::Default, &from.sample, &mut Silent).map(drop).unwrap_err();
+    assert!(refused.to_string().contains("from.csv"), "what is read is not replaced: {refused}");
+    fs::write(&table, "y,x\n4.0,0.0\n").unwrap();
+    let swapped = model.clone().beginning_from(table.to_str().unwrap()).map(drop).unwrap_err().to_string();
+    assert!(swapped.contains("in that order"), "{swapped}");
     let choice = DataChoice { n: Some(3), ..DataChoice::default() };
     let asked = LikelihoodOptions { data: choice, ..LikelihoodOptions::default() };
     let error = likelihood(&model, &asked, &mut Silent).unwrap_err().to_string();
     assert!(error.contains("density is not known"), "{error}");
+}
+
+/// A sample that begins from an item has its class, and one that is asked for of a class begins from an item of that class.
+#[test]
+fn classes_of_a_source_are_carried_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let eight = "source = { kind = \"points2d\", shape = \"eight_gaussians\" }";
+    let family = format!("{eight}\ncoupling = {{ kind = \"optimal_transport\", within_class = true }}");
+    let data = format!("data.{eight}").replace("data.source = ", "data.source=");
+    let model = trained(&points(&family, 400, &["data.conditional=true", &data]), folder.path()).model;
+    let from = model.clone().beginning_from("points2d/eight_gaussians").unwrap();
+    let moved = draw(&from, 40, 0, &Classes::Default, &from.sample, &mut Silent).unwrap();
+    let held_out = stein_data::Source::named("points2d/eight_gaussians").unwrap();
+    let held_out = held_out.load(stein_data::Split::Test, None).unwrap();
+    let wanted: Vec<u32> = held_out.labels.as_ref().unwrap()[..40].iter().map(|&label| label as u32).collect();
+    assert_eq!(moved.labels.unwrap(), wanted);
+    let other = Classes::Named("0".into());
+    let error = draw(&from, 40, 0, &other, &from.sample, &mut Silent).map(drop).unwrap_err().to_string();
+    assert!(error.contains("--class says another"), "{error}");
+    // Each class leads to itself here, so a sample of a class that begins from an item of it stays near.
+    let drawn = draw(&model, 400, 1, &Classes::All, &model.sample, &mut Silent).unwrap();
+    let labels = drawn.labels.unwrap();
+    let truth = model.truth.as_ref().unwrap();
+    let centers: Vec<Vec<f64>> = truth.components().map(|(_, center, _)| center.to_vec()).collect();
+    let distance = |x: &[f32], center: &[f64]| (f64::from(x[0]) - center[0]).hypot(f64::from(x[1]) - center[1]);
+    let nearest = |x: &[f32]| {
+        (0..centers.len()).min_by(|&a, &b| distance(x, &centers[a]).total_cmp(&distance(x, &centers[b]))).unwrap()
+    };
+    let right = drawn.values.chunks(2).zip(&labels).filter(|(x, label)| nearest(x) == **label as usize).count();
+    assert!(right > 390, "{right} of 400 are of the class they were asked for");
+}
+
+/// A velocity has codes and densities by the same commands; one step has neither.
+#[test]
+fn codes_and_densities_are_of_velocities_and_not_of_one_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = trained(&points(TRANSPORT, 200, &[]), &folder.path().join("coupled")).model;
+    let choice = DataChoice { n: Some(5), ..DataChoice::default() };
+    let found = encode(&model, &choice, &CodeOptions::default(), &mut Silent).unwrap();
+    let (velocity, schedule) = (model.learned.velocity.clone().unwrap(), model.schedule.clone().unwrap());
+    let none = Condition::none();
+    let single = Converted { inner: velocity, device: model.device.clone(), dtype: model.dtype };
+    let flow = Flow { velocity: &single, schedule: &*schedule, given: &none };
+    let steps = Steps::Adaptive { rtol: 1e-6, atol: 1e-6, most: 10_000 };
+    let back = flow.decode(rows::matrix(found.values, 2, &rows::exact()), Some(0.0), steps).unwrap().x;
+    let data = Observed::of(&model, &choice).unwrap().values(&[0, 1, 2, 3, 4]).unwrap();
+    rows::host(&back).iter().zip(data).for_each(|(a, b)| assert!((a - f64::from(b)).abs() < 1e-3, "{a} for {b}"));
+    let asked = LikelihoodOptions { data: choice, ..LikelihoodOptions::default() };
+    let report = likelihood(&model, &asked, &mut Silent).unwrap();
+    assert!(report.mean.is_finite() && report.to_string().contains("the ODE of the velocity"), "{report}");
+    let reflow = format!(
+        "reflow = {{ model = \"{}\", pairs = 200 }}\nlevels = {{ kind = \"single\", noise = inf }}",
+        folder.path().join("coupled").display()
+    );
+    let one = trained(&points(&reflow, 100, &["sample.sampler=generate"]), &folder.path().join("one")).model;
+    let drawn = draw(&one, 100, 0, &Classes::Default, &one.sample, &mut Silent).unwrap();
+    assert_eq!(drawn.summary.evaluations, 1);
+    let error = likelihood(&one, &asked, &mut Silent).map(drop).unwrap_err().to_string();
+    assert!(error.contains("is a generator"), "{error}");
+}
+
+/// A known density is that of all classes: of some of them it is not known here.
+#[test]
+fn some_classes_of_a_mixture_are_not_the_mixture() {
+    let folder = tempfile::tempdir().unwrap();
+    let some = [r#"data.source={kind="points2d", shape="eight_gaussians"}"#, "data.classes=[\"0\"]"];
+    let model = trained(&points("", 2, &some), folder.path()).model;
+    assert!(model.truth.is_none());
 }
 
 /// The bridge with noise σ between N(−1, 0.5²) and N(1, 0.8²) is Gaussian at every time (Bunne et al. 2023, "The Schrödinger bridge between
@@ -253,9 +340,9 @@ fn what_does_not_fit_is_said_before_work_starts() {
     let changed = |sampler: &str| model.sample.with(&Changes { sampler: Some(sampler.into()), ..Changes::default() });
     let drawn = |sampler: &str| draw(&model, 2, 0, &Classes::Default, &changed(sampler).unwrap(), &mut Silent);
     let no_score = drawn("ddim").unwrap_err().to_string();
-    assert!(no_score.contains("is no score") && no_score.contains("ode_heun"), "{no_score}");
-    assert!(drawn("interpolant_sde").unwrap_err().to_string().contains("the score of an interpolant"));
-    let error = model.clone().beginning_from("points2d/moons", None).map(drop).unwrap_err().to_string();
+    assert!(no_score.contains("no denoiser follows") && no_score.contains("ode_heun"), "{no_score}");
+    assert!(drawn("interpolant_sde").unwrap_err().to_string().contains("an interpolant"));
+    let error = model.clone().beginning_from("points2d/moons").map(drop).unwrap_err().to_string();
     assert!(error.contains("leads from noise"), "{error}");
     for (family, wanted) in [
         ("score = true", "family.path_noise"),

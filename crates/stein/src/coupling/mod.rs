@@ -5,8 +5,8 @@
 //! "Multisample flow matching"; Tong et al. 2024, "Improving and generalizing flow-based generative models with minibatch optimal
 //! transport", section 3). The cost of a pair is its squared Euclidean distance, [`squared_distances`].
 //!
-//! What is paired is a minibatch, so the coupling is that of the whole laws only in the limit of large batches. Averaged over batches both
-//! marginals are nevertheless right, as every row is used once: a pairing of exchangeable rows is one. Within classes the same
+//! What is paired is a minibatch, so the coupling is that of the whole laws only in the limit of large batches. Since the rows of a batch are exchangeable, any
+//! pairing leaves both marginals as they are. Within classes the same
 //! holds of every class, and across classes it does not: a class then gets the noise that is near it, not a normal one, while
 //! sampling starts from normal noise (Cheng & Schwing 2025, "The curse of conditions", arXiv 2503.10636).
 
@@ -19,11 +19,8 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 /// Exact transport and its types, which the distance between two sets is measured with too.
-pub use stein_base::transport::{Costs, Plan, least_cost, plan};
-use stein_base::{
-    Explain, distances,
-    transport::{LARGEST, assignment},
-};
+pub use stein_base::transport::{Costs, LARGEST, Plan, least_cost, plan};
+use stein_base::{Explain, distances, transport::assignment};
 
 use crate::{
     Error, Keys, Purpose, Result, Tensor, ensure,

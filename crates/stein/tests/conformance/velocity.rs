@@ -1,11 +1,11 @@
 //! Velocities: what flow matching regresses on, solvers that follow a velocity alone, its diffusion and its density, on closed forms.
 
 use stein::{
-    AnySchedule, Condition, Context, Dual, Grid, Interpolant, Kernel, Keys, Levels, Network, NoiseInput, OdeHeun,
-    Precondition, Preconditioned, Prediction, ProbabilityFlow, Rectified, Request, Result, Sampler, Schedule, Solver,
-    Spacing, Tensor, Velocity, Vp,
+    AnySchedule, Condition, Context, Dual, Grid, Interpolant, Kernel, Keys, Levels, LinearVp, Network, NoiseInput,
+    OdeHeun, Polynomial, Precondition, Preconditioned, Prediction, ProbabilityFlow, Rectified, Request, Result,
+    Sampler, Schedule, Solver, Spacing, Tensor, Trigonometric, Velocity, Vp,
     exact::Exact,
-    flow_matching::{PathNoise, VelocityNetwork},
+    flow_matching::{self, PathNoise, VelocityNetwork},
     likelihood::{OdeLikelihood, Prior},
     ode::{EULER, HEUN, Steps},
     rows::host,
@@ -150,14 +150,14 @@ fn moments(x: &[f64], what: &str) {
     assert_close(std, 0.5, 4.0 * 0.5 / (2.0 * n).sqrt() + 0.01, format!("{what}: std"));
 }
 
-/// Corollary 2.18 of Albergo, Boffi and Vanden-Eijnden 2023: the law is the same whatever the diffusion.
+/// Albergo, Boffi and Vanden-Eijnden 2023: the law is the same whatever the diffusion.
 #[test]
 fn the_diffusion_of_an_interpolant_has_the_law_of_its_paths() {
     let request = Request { data_variance: 0.0, ..Request::exact(4000, 1, 5) };
     for diffusion in [0.0, 0.8, 1.5] {
         let schedule = Rectified::default();
         let drawn = sample_interpolant(&SHIFTED, &schedule, &even(200), diffusion, &request, &mut |_| Ok(())).unwrap();
-        assert_eq!(drawn.evaluations, 200);
+        assert_eq!(drawn.evaluations, 2 * 199 + 1);
         moments(&host(&drawn.x), &format!("g = {diffusion}"));
     }
 }
@@ -185,8 +185,19 @@ fn what_does_not_fit_is_said() {
     let rising = [schedule.kernel(0.2), schedule.kernel(0.5)];
     let error = sample_velocity(&SHIFTED, &schedule, &rising, &solver, &request, &mut |_| Ok(())).unwrap_err();
     assert!(error.to_string().contains("must fall"), "{error}");
-    let error = PathNoise::Bridge { sigma: 1.0 }.check(&Vp { beta_max: 20.0, ..Vp::default() });
-    assert!(error.is_ok());
+    let bridge = PathNoise::Bridge { sigma: 1.0 };
+    let polynomial = Polynomial { exponent: 2.0, ..Polynomial::default() };
+    let named: [AnySchedule; 4] =
+        [schedule.clone().into(), Trigonometric::default().into(), polynomial.into(), LinearVp::default().into()];
+    named.iter().for_each(|named| bridge.check(&**named).unwrap());
+    let whole = Rectified { t_min: 0.0, sigma_min: 0.01 };
+    assert!(bridge.check(&whole).unwrap_err().to_string().contains("t_min above 0"));
+    let time = NoiseInput::Time { factor: 1.0 };
+    flow_matching::check_noise_input(time, &schedule.clone().into()).unwrap();
+    let log = NoiseInput::LogSigma { factor: 1.0, unit: 1.0 };
+    assert!(
+        flow_matching::check_noise_input(log, &schedule.clone().into()).unwrap_err().to_string().contains("infinite")
+    );
     let error = PathNoise::Bridge { sigma: 1.0 }.check(&stein::Edm::default()).unwrap_err();
     assert!(error.to_string().contains("between t = 0 and 1"), "{error}");
     let error = PathNoise::Constant { sigma: 0.0 }.check(&schedule).unwrap_err();
