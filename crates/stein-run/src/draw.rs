@@ -149,6 +149,14 @@ fn listed(text: &str, subject: &Subject) -> Result<Vec<u32>> {
 }
 
 impl ClassOf {
+    /// What some samples are told.
+    fn condition(&self, samples: Range<usize>) -> Condition {
+        match self {
+            Self::Unconditional => Condition::none(),
+            _ => Condition { class: Some(samples.map(|i| self.class(i)).collect()), ..Condition::none() },
+        }
+    }
+
     fn class(&self, i: usize) -> Option<u32> {
         match self {
             Self::Unconditional | Self::Hidden => None,
@@ -468,16 +476,15 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// The class of every sample that is drawn of these, `None` of a model that is told none; and what they begin from, if not from noise.
+    /// The condition of samples that are drawn of these classes, and what they begin from, if not from noise.
     pub(crate) fn beginnings(
         model: &Model,
         n: usize,
         seed: u64,
         classes: &Classes,
-    ) -> Result<(Option<Vec<Option<u32>>>, Option<Begin>)> {
+    ) -> Result<(Condition, Option<Begin>)> {
         let (classes, begin) = Self::beginning(model, n, seed, classes)?;
-        let conditioned = !matches!(classes, ClassOf::Unconditional);
-        Ok((conditioned.then(|| (0..n).map(|i| classes.class(i)).collect()), begin))
+        Ok((classes.condition(0..n), begin))
     }
 
     fn beginning(model: &Model, n: usize, seed: u64, classes: &Classes) -> Result<(ClassOf, Option<Begin>)> {
@@ -596,13 +603,7 @@ impl<'a> Plan<'a> {
     }
 
     fn request(&self, first: usize, rows: usize) -> Request {
-        let given = match &self.classes {
-            ClassOf::Unconditional => Condition::none(),
-            _ => {
-                let class = (first..first + rows).map(|i| self.classes.class(i)).collect();
-                Condition { class: Some(class), ..Condition::none() }
-            }
-        };
+        let given = self.classes.condition(first..first + rows);
         let noise = match self.mixed.get(first..first + rows) {
             Some(mixed) if !mixed.is_empty() => Source::Mixed(mixed.to_vec()),
             _ => Source::Keyed,

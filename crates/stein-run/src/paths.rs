@@ -11,9 +11,7 @@
 use std::path::Path;
 
 use serde_json::json;
-use stein::{
-    Condition, Kernel, Keys, Purpose, Result, denoiser::Converted, ensure, flow::Flow, ode::DORMAND_PRINCE, rows,
-};
+use stein::{Kernel, Keys, Purpose, Result, denoiser::Converted, ensure, flow::Flow, ode::DORMAND_PRINCE, rows};
 
 use crate::{
     Classes, CodeOptions, Model, Plan,
@@ -116,8 +114,7 @@ impl Followed {
         let n = options.n.unwrap_or(MEASURED.min(items));
         ensure!(n >= 1, "0 paths were asked for: give -n at least 1");
         let class = options.class.clone().map_or(Classes::Default, Classes::Named);
-        let (class, begin) = Plan::beginnings(model, n, options.seed, &class)?;
-        let given = Condition { class, ..Condition::none() };
+        let (given, begin) = Plan::beginnings(model, n, options.seed, &class)?;
         let flow = CodeFlow::of(model, &CodeOptions::default(), "stein show --paths")?;
         let ModelFlow { velocity, schedule, start, far_std } = &flow.flow;
         let noisiest = schedule.kernel(schedule.span().1);

@@ -21,9 +21,9 @@ use crate::{
 /// Where paths begin.
 pub(super) enum Beginnings {
     Data {
-        trained: Items,
+        trained: Box<Items>,
         /// What examples that are held out go with, where items of the source are held out too.
-        held_out: Option<Items>,
+        held_out: Option<Box<Items>>,
     },
     Pairs {
         reflow: Reflow,
@@ -83,7 +83,8 @@ impl Beginnings {
                     Ok(Items { data: found, of_class })
                 };
                 // A source may hold nothing out, or not every class.
-                Ok(Self::Data { trained: items(Split::Train)?, held_out: items(Split::Test).ok() })
+                let held_out = items(Split::Test).ok().map(Box::new);
+                Ok(Self::Data { trained: Box::new(items(Split::Train)?), held_out })
             }
         }
     }
@@ -99,7 +100,7 @@ impl Beginnings {
         match self {
             Self::Data { trained, held_out } => {
                 let is_held_out = keys.rows.first().is_some_and(|&position| position >= FIRST_HELD_OUT);
-                let Items { data, of_class } = held_out.as_ref().filter(|_| is_held_out).unwrap_or(trained);
+                let Items { data, of_class } = &**held_out.as_ref().filter(|_| is_held_out).unwrap_or(trained);
                 let at = match (of_class, class) {
                     (Some(of_class), Some(class)) => places_of_classes(keys, class, of_class)?,
                     _ => places(keys, data.len()),
