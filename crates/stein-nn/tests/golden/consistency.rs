@@ -9,13 +9,13 @@ use burn::{
 };
 use serde_json::Value;
 use stein::{
-    AnySchedule, Condition, Context, Dual, Edm, Examples, FlowMap, Grid, Kernel, Keys, Levels, MapForm, MapNetwork,
-    MapSettings, Network, NoiseInput, Precondition, Preconditioned, Request, Schedule,
+    AnySchedule, Condition, Context, Dual, Edm, EdmEuler, Examples, FlowMap, Grid, Kernel, Keys, Levels, MapForm,
+    MapNetwork, MapSettings, Network, NoiseInput, Precondition, Preconditioned, Request, Schedule,
     consistency::{Easy, Halves, Improved, Maps, Metric, Pair, PairWeighting, Shrink, Solver},
     guidance::Clamped,
     noise::Source,
     rows::{self, host},
-    sample_map_from,
+    sample_from, sample_map_from,
 };
 use stein_nn::{
     ImageNetwork, Tensors,
@@ -212,6 +212,31 @@ fn samples_in_one_step_and_several() {
         compared += 1;
     }
     assert_eq!(compared, 4);
+}
+
+/// A student of halved steps is a denoiser, and its sampler Euler's method in σ between as many levels and one, its estimates clamped.
+#[test]
+fn samples_of_progressive_distillation() {
+    let Some((_, config, weights)) = fixture("cm_unet") else { return };
+    let stored = Stored::of("consistency_cm");
+    let weights = perturbed(&weights, &role(&stored.config["roles"]["student"]));
+    let network =
+        state::cast(consistency::open(&config, Weights::Theirs(&weights)).unwrap().network, DType::F64).valid();
+    let plain = Precondition { noise_input: NOISE_INPUT, ..Precondition::edm(0.5) };
+    let denoiser = Preconditioned::new(on_rows(network), plain, Edm::default().into()).unwrap();
+    let clamped = Clamped { inner: &denoiser, bounds: vec![(-1.0, 1.0)] };
+    let cases = stored.config["samplers"].as_array().unwrap();
+    let case = cases.iter().find(|case| case["sampler"] == "progdist").unwrap();
+    let name = format!("sample_{}", case["name"].as_str().unwrap());
+    let kernels = levels(case["steps"].as_u64().unwrap() as usize + 1);
+    let given = Condition::classes(stored.io[&format!("{name}.y")].iter::<i64>().map(|class| class as u32));
+    let noise = host(&channels_last(stored.numbers(&format!("{name}.noise"))));
+    let start = rows::matrix(noise.iter().map(|z| 80.0 * z).collect(), 768, &rows::exact());
+    let request = Request { given, ..Request::exact(1, 768, 0) };
+    let sampler = EdmEuler::default();
+    let drawn = sample_from(start, &clamped, &Edm::default(), &kernels, &sampler, &request, &mut |_| Ok(())).unwrap();
+    let found: Vec<f64> = host(&drawn.x).into_iter().map(|x| x.clamp(-1.0, 1.0)).collect();
+    close(&found, &host(&stored.rows(&format!("{name}.result_f64"))), 1e-8, &name);
 }
 
 #[test]
