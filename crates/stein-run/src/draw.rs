@@ -462,18 +462,10 @@ impl<'a> Plan<'a> {
 
     /// Where a batch begins on its way along a velocity: noise, or items of other data, with the noise that paths have at that end.
     fn start(&self, request: &Request) -> Result<Tensor<2>> {
-        let (model, keys) = (&*self.model, request.keys());
-        let noise = |std: f64| {
-            let noise = keys.normal(Purpose::Prior, 0, self.state).into_iter().map(|z| std * z).collect();
-            rows::matrix(noise, self.state, &Tensor::<2>::empty([0, self.state], (&model.device, model.dtype)))
-        };
-        Ok(match &self.begin {
-            None => noise(model.learned.far_noise.hypot(1.0)),
-            Some(begin) => {
-                let items = begin.rows(model, &keys, request.given.class.as_deref())?;
-                if model.learned.far_noise > 0.0 { items + noise(model.learned.far_noise) } else { items }
-            }
-        })
+        let (model, noise) = (&*self.model, self.model.learned.far_noise);
+        let Some(begin) = &self.begin else { return Ok(request.noise_of(noise.hypot(1.0))) };
+        let items = begin.rows(model, &request.keys(), request.given.class.as_deref())?;
+        Ok(if noise > 0.0 { items + request.noise_of(noise) } else { items })
     }
 
     /// The condition of samples that are drawn of these classes, and what they begin from, if not from noise.

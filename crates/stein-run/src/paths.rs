@@ -11,7 +11,7 @@
 use std::path::Path;
 
 use serde_json::json;
-use stein::{Kernel, Keys, Purpose, Result, denoiser::Converted, ensure, flow::Flow, ode::DORMAND_PRINCE, rows};
+use stein::{Kernel, Keys, Request, Result, denoiser::Converted, ensure, flow::Flow, ode::DORMAND_PRINCE, rows};
 
 use crate::{
     Classes, CodeOptions, Model, Plan,
@@ -124,10 +124,7 @@ impl Followed {
                 let items = begin.rows(model, &keys, given.class.as_deref())?;
                 items.to_device(&rows::exact().device()).cast(rows::exact().dtype())
             }
-            None => {
-                let noise = keys.normal(Purpose::Prior, 0, dim).into_iter().map(|z| far_std * z).collect();
-                rows::matrix(noise, dim, &rows::exact())
-            }
+            None => Request::exact(n, dim, options.seed).noise_of(*far_std),
         };
         let velocity = Converted { inner: &**velocity, device: model.device.clone(), dtype: model.dtype };
         let paths = Flow { velocity: &velocity, schedule: &**schedule, given: &given };

@@ -14,7 +14,6 @@ use stein::{
     flow_matching::{NoisyFlow, PathNoise, VelocityNetwork, check_noise_input},
     noise::normal_like,
     numbers::ensure_within,
-    rows,
 };
 use stein_base::Explain;
 use stein_data::Source;
@@ -165,8 +164,7 @@ impl<N: stein::Network> Generator for OneStep<N> {
     fn generate(&self, request: &Request) -> Result<Tensor<2>> {
         let schedule = &self.velocity.schedule;
         let at = schedule.kernel(schedule.span().1);
-        let like = Tensor::<2>::empty([0, request.dim], (&request.device, request.dtype));
-        let x1 = rows::matrix(request.keys().normal(Purpose::Prior, 0, request.dim), request.dim, &like);
+        let x1 = request.noise_of(1.0);
         let velocity = self.velocity.raw(x1.clone().into(), (&at).into(), &request.given, None)?.value;
         Ok((velocity - x1.mul_scalar(at.d_sigma)).div_scalar(at.d_alpha))
     }

@@ -288,7 +288,11 @@ impl Request {
     /// The prior at the noisiest of these levels.
     pub(crate) fn prior(&self, kernels: &[Kernel]) -> Tensor<2> {
         // Without a level there is nothing to start from, which `sample_from` and `sample_map_from` refuse.
-        let std = kernels.first().map_or(1.0, |level| level.prior_std(self.data_variance));
+        self.noise_of(kernels.first().map_or(1.0, |level| level.prior_std(self.data_variance)))
+    }
+
+    /// N(0, std²) for each row `[rows, dim]`, that of its key, or mixed of two: where a row starts.
+    pub fn noise_of(&self, std: f64) -> Tensor<2> {
         let normal = |keys: &Keys| {
             let start = keys.normal(Purpose::Prior, 0, self.dim).into_iter().map(|z| std * z).collect();
             Tensor::from_data(TensorData::new::<f64, _>(start, [keys.len(), self.dim]), (&self.device, self.dtype))
