@@ -20,6 +20,7 @@ pub mod ops;
 mod optimizer;
 pub mod state;
 mod tapes;
+mod tokenizer;
 pub mod trace;
 
 /// The engine networks are made with, so that one of one's own needs no second dependency.
@@ -33,3 +34,4 @@ pub use networks::*;
 pub use optimizer::{Accumulated, AdamW, AdamWConfig, OptimizerKind};
 pub use state::Tensors;
 pub use tapes::side_by_side;
+pub use tokenizer::Tokenizer;

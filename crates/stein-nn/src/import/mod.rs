@@ -4,6 +4,7 @@
 //! exports.
 
 mod check;
+pub mod clip_text;
 mod config;
 pub mod consistency;
 pub mod diffusers;

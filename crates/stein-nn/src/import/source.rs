@@ -348,7 +348,7 @@ fn pipeline(folder: &Path) -> Result<(Option<Json>, bool)> {
     Ok((scheduler, latent))
 }
 
-fn json(path: &Path) -> Result<Json> {
+pub(super) fn json(path: &Path) -> Result<Json> {
     let text = fs::read_to_string(path).map_err(|error| fault(format!("cannot read {}: {error}", path.display())))?;
     serde_json::from_str(&finite(&text)).map_err(|error| fault(format!("{} is no JSON: {error}", path.display())))
 }

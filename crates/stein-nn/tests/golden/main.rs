@@ -17,6 +17,7 @@ mod ncsn;
 mod published;
 mod reference;
 mod score_sde;
+mod text;
 mod variational;
 
 use std::{
