@@ -315,6 +315,12 @@ impl<T: Explain> Explain for Vec<T> {
     }
 }
 
+impl<T: Explain, const N: usize> Explain for [T; N] {
+    fn form() -> Form {
+        Form::List(Box::new(T::form()))
+    }
+}
+
 impl<T: Explain> Explain for Box<T> {
     fn form() -> Form {
         T::form()

@@ -234,6 +234,9 @@ pub struct Sampling {
     /// Scale of classifier-free guidance, for a model trained with label dropout; 1 is none
     #[arg(long, value_name = "SCALE")]
     pub guidance: Option<f64>,
+    /// Text that guidance leads away from, for a model that reads texts; default none
+    #[arg(long, value_name = "TEXT")]
+    pub negative: Option<String>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -266,8 +269,17 @@ pub struct Sample {
     pub source: Option<String>,
     /// Class to draw: its name, in any case, or its number where that is no name; several with commas between them; or `all`, or
     /// `none`; default all for a conditional model. Pictures come in equal blocks, rows at random as often as in the data
-    #[arg(long, value_name = "C", allow_hyphen_values = true)]
+    #[arg(long, value_name = "C", allow_hyphen_values = true, conflicts_with = "prompts")]
     pub class: Option<String>,
+    /// Text of what to draw, for a model that reads texts; may be repeated, and each has as many of the samples. Default 4 of each
+    #[arg(long = "prompt", value_name = "TEXT", conflicts_with_all = ["class", "prompts"])]
+    pub prompt: Vec<String>,
+    /// A file with a text in every line: the output is then a folder, with 0001.png for the samples of the first and so on
+    #[arg(long, value_name = "FILE")]
+    pub prompts: Option<PathBuf>,
+    /// States to start from instead of noise: FILE.npy [n, ...state], as noisy as the first level of the grid
+    #[arg(long, value_name = "FILE.npy")]
+    pub start: Option<PathBuf>,
     /// Weights to sample with: those of the last step, or their average; default the average where there is one
     #[arg(long, value_name = "WHICH")]
     pub weights: Option<Which>,
@@ -305,6 +317,9 @@ pub struct Edit {
     /// Class to become, for a model that is told one; default that of their labels
     #[arg(long, value_name = "C", allow_hyphen_values = true)]
     pub class: Option<String>,
+    /// Text of what to become, for a model that reads texts
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
     /// Seed of the noise
     #[arg(short, long, default_value_t = 0, value_name = "S")]
     pub seed: u64,

@@ -18,9 +18,9 @@ use stein_run::{
     Bounded, Changes, Classes, CodeOptions, DataChoice, DataConfig, DemoOptions, EditOptions, EvaluateOptions,
     Experiment, FieldOptions, Format, ImportOptions, Interpolation, LikelihoodOptions, Model, Of, Output, PathsOptions,
     RestoreOptions, RunDir, Start, Streams, Subject, SweepOptions, Task, TaskMethod, TrainOptions, Weights, bench,
-    compare, decode_to, default_count, demo, device, draw_field, draw_paths, draw_to_file, edit_to, encode_to_file,
-    evaluate, export, import, interpolate, likelihood, prepare, preview_to_file, reference, report_runs, restore_to,
-    samplers_of, sweep, train,
+    compare, decode_to, default_count, demo, device, draw_field, draw_paths, draw_prompts, draw_to_file, edit_to,
+    encode_to_file, evaluate, export, import, interpolate, likelihood, prepare, preview_to_file, reference,
+    report_runs, restore_to, samplers_of, sweep, train,
 };
 
 use crate::{
@@ -298,8 +298,8 @@ impl From<&ModelData> for DataChoice {
 
 impl From<Sampling> for Changes {
     fn from(sampling: Sampling) -> Self {
-        let Sampling { sampler, steps, grid, schedule, guidance } = sampling;
-        Self { sampler, grid, steps, schedule, guidance, settings: Vec::new() }
+        let Sampling { sampler, steps, grid, schedule, guidance, negative } = sampling;
+        Self { sampler, grid, steps, schedule, guidance, negative, settings: Vec::new() }
     }
 }
 
@@ -417,13 +417,36 @@ fn sample_model(args: &Sample, device_name: &str) -> Result<ExitCode> {
     if let Some(caution) = model.caution() {
         tell(format!("stein: {}: {caution}", model.name));
     }
+    let model = match &args.start {
+        Some(start) => model.starting_with(start)?,
+        None => model,
+    };
     let config = model.sample.with(&Changes { settings: args.settings.clone(), ..args.sampling.clone().into() })?;
-    let classes = args.class.clone().map_or(Classes::Default, Classes::Named);
-    let n = args.n.map_or_else(|| default_count(&model, &classes, &config), Ok)?;
     let format = args.format.as_deref().map(Format::named).transpose()?;
     let output = Output { path: args.output.clone(), format, force: args.force };
     let interrupted = on_interrupt(SAMPLING)?;
     let mut bars = Bars::new(Arc::clone(&interrupted));
+    if let Some(prompts) = &args.prompts {
+        let drawn = draw_prompts(prompts, &output, &model, args.n.unwrap_or(1), args.seed, &config, &mut bars);
+        bars.clear();
+        return match drawn {
+            Err(error) if error.kind() == Kind::Stopped => {
+                tell("stein: stopped; the files of the texts before this one are written");
+                Ok(ExitCode::from(STOPPED))
+            }
+            Err(error) => Err(error),
+            Ok(count) => {
+                announce(&format!("{count} files in {}", args.output.display()));
+                Ok(ExitCode::SUCCESS)
+            }
+        };
+    }
+    let classes = match (&args.class, &args.prompt[..]) {
+        (Some(class), _) => Classes::Named(class.clone()),
+        (None, []) => Classes::Default,
+        (None, prompts) => Classes::Texts(prompts.to_vec()),
+    };
+    let n = args.n.map_or_else(|| default_count(&model, &classes, &config), Ok)?;
     let drawn = draw_to_file(&output, &model, n, args.seed, &classes, &config, &mut bars);
     bars.clear();
     match drawn {
@@ -460,6 +483,7 @@ fn edit_inputs(args: Edit, device_name: &str) -> Result<ExitCode> {
         n: args.n,
         inputs: args.inputs,
         class: args.class,
+        prompt: args.prompt,
         seed: args.seed,
         sampling: Changes { settings: sampling, ..args.sampling.into() },
         reading,

@@ -10,7 +10,7 @@ use syn::{
 
 /// Explains a type of settings: a struct with named fields, or an enum of words or of variants that are tagged by `kind`.
 ///
-/// It reads serde's `default`, `tag`, `rename_all = "snake_case"`, `alias` and `try_from`. A type that is read by another one takes
+/// It reads serde's `default`, `skip`, `tag`, `rename_all = "snake_case"`, `alias` and `try_from`. A type that is read by another one takes
 /// its keys and its documentation.
 #[proc_macro_derive(Explain)]
 pub fn explain(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
@@ -74,7 +74,13 @@ fn keys<'a>(fields: impl Iterator<Item = &'a Field>, whole: bool) -> Result<Vec<
         };
         Ok(quote!(::stein_base::explain::Key::new::<#form>(#title, #doc, #default)))
     };
-    fields.map(key).collect()
+    let mut all = Vec::new();
+    for field in fields {
+        if !Serde::of(&field.attrs)?.skipped {
+            all.push(key(field)?);
+        }
+    }
+    Ok(all)
 }
 
 /// The text of a doc comment, line by line.
@@ -98,6 +104,8 @@ fn doc(attributes: &[Attribute]) -> String {
 struct Serde {
     /// Whether there is a default, and the function that makes it.
     default: Option<Option<Path>>,
+    /// Whether files have no such field.
+    skipped: bool,
     tagged: bool,
     snake_case: bool,
     aliases: Vec<String>,
@@ -111,6 +119,7 @@ impl Serde {
             for meta in attribute.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated)? {
                 match &meta {
                     Meta::Path(path) if path.is_ident("default") => serde.default = Some(None),
+                    Meta::Path(path) if path.is_ident("skip") => serde.skipped = true,
                     Meta::NameValue(pair) => {
                         let Expr::Lit(value) = &pair.value else { continue };
                         let Lit::Str(text) = &value.lit else { continue };

@@ -1,5 +1,5 @@
-//! CLIP's tokens of a text (byte pair encoding: Sennrich et al., arXiv:1508.07909; Radford et al., arXiv:2103.00020, section 2.4), by the
-//! `tokenizers` library.
+//! The tokens of a text, by the `tokenizers` library: CLIP's (byte pair encoding: Sennrich et al., arXiv:1508.07909; Radford et al.,
+//! arXiv:2103.00020, section 2.4), or the words of captions.
 //!
 //! A folder `tokenizer` of a pipeline has `tokenizer.json`, which says everything, or `vocab.json` and `merges.txt`, around which the rules are
 //! CLIP's: composed characters (NFC), spaces of any kind as one, lower case letter by letter; a text is cut into words, single digits and runs of
@@ -7,8 +7,15 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 use stein::{Error, Kind, Result, ensure};
+use tokenizers::{
+    AddedToken,
+    models::{TrainerWrapper, wordlevel::WordLevelTrainer},
+};
+
+use crate::{Wording, import::json as parsed};
 
 /// The token before a text.
 const START: &str = "<|startoftext|>";
@@ -17,13 +24,55 @@ const END: &str = "<|endoftext|>";
 /// What a text is cut into.
 const PIECES: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
-/// A tokenizer of CLIP's kind.
-#[derive(Debug, Clone)]
+/// What stands for a word that is not known.
+const UNKNOWN: &str = "<|unknown|>";
+/// Most words that captions are cut into: the most frequent.
+const WORDS: usize = 8192;
+
+/// A tokenizer whose texts have a token before and one after them, and are filled to one length.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(try_from = "Saved", into = "Saved")]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     length: usize,
     end: u32,
     padding: u32,
+}
+
+/// A tokenizer as files have it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    /// `tokenizer.json` of the library.
+    tokenizer: String,
+    /// Tokens of a text, those at both ends included.
+    length: usize,
+    /// What fills it.
+    padding: String,
+}
+
+impl TryFrom<Saved> for Tokenizer {
+    type Error = Error;
+
+    fn try_from(saved: Saved) -> Result<Self> {
+        let json = serde_json::from_str(&saved.tokenizer)
+            .map_err(|error| Error::of(Kind::File, format!("the tokenizer is no JSON: {error}")))?;
+        Self::of(json, &saved.padding, saved.length)
+    }
+}
+
+impl From<Tokenizer> for Saved {
+    fn from(tokenizer: Tokenizer) -> Self {
+        let padding = tokenizer.inner.id_to_token(tokenizer.padding).expect("a tokenizer knows what it fills with");
+        let json = tokenizer.inner.to_string(false).expect("what was read as JSON can be written");
+        Self { tokenizer: json, length: tokenizer.length, padding }
+    }
+}
+
+impl PartialEq for Tokenizer {
+    fn eq(&self, other: &Self) -> bool {
+        Saved::from(self.clone()) == Saved::from(other.clone())
+    }
 }
 
 impl Tokenizer {
@@ -32,24 +81,63 @@ impl Tokenizer {
     /// # Errors
     /// When a file is missing or damaged, the tokens at both ends are not among the vocabulary, or there is no place for a text between them.
     pub fn open(folder: &Path, length: usize) -> Result<Self> {
-        ensure!(length > 2, "texts of {length} tokens have no place between the first and the last: give more");
         let config = folder.join("tokenizer_config.json");
         let config = if config.exists() { parsed(&config)? } else { Json::Null };
         let padding = content(&config["pad_token"]).unwrap_or(END).to_owned();
         let whole = folder.join("tokenizer.json");
         let json = if whole.exists() { parsed(&whole)? } else { clip(folder, &padding)? };
-        let fault = |error: tokenizers::Error| {
-            Error::of(Kind::File, format!("{}: the tokenizer cannot be read: {error}", folder.display()))
-        };
-        let mut inner = tokenizers::Tokenizer::from_bytes(json.to_string()).map_err(fault)?;
+        Self::of(json, &padding, length).map_err(|error| error.at(folder.display()))
+    }
+
+    /// The words and signs of captions in lower case, the 8192 most frequent. Texts are as long as the longest of the captions.
+    ///
+    /// ```
+    /// let tokenizer = stein_nn::Tokenizer::of_words(&["a red square", "two blue circles"])?;
+    /// assert_eq!((tokenizer.length(), tokenizer.vocabulary()), (5, 9));
+    /// // Before it and after it stand tokens of their own, and of a word that is not known as well.
+    /// assert_eq!(tokenizer.tokens("Blue square, red circles")?.len(), 5);
+    /// # Ok::<(), stein::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Captions without a word.
+    pub fn of_words(captions: &[impl AsRef<str>]) -> Result<Self> {
+        let fault = |error: &dyn std::fmt::Display| Error::new(format!("the captions make no tokenizer: {error}"));
+        let special = [START, END, UNKNOWN].map(|token| AddedToken::from(token, true)).to_vec();
+        let vocabulary = WORDS + special.len();
+        let mut trainer = WordLevelTrainer::builder();
+        let trainer = trainer.vocab_size(vocabulary).show_progress(false).special_tokens(special).build();
+        let trainer = trainer.map_err(|error| fault(&error))?;
+        let mut inner: tokenizers::Tokenizer = serde_json::from_value(words()).map_err(|error| fault(&error))?;
+        let texts = captions.iter().map(|caption| caption.as_ref().to_owned()).collect::<Vec<_>>();
+        inner.train(&mut TrainerWrapper::from(trainer), texts.into_iter()).map_err(|error| fault(&error))?;
+        let json = serde_json::to_value(&inner).map_err(|error| fault(&error))?;
+        let mut tokenizer = Self::of(json, END, usize::MAX)?;
+        let lengths = captions.iter().map(|caption| Ok(tokenizer.tokens(caption.as_ref())?.len()));
+        tokenizer.length = lengths.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0);
+        ensure!(tokenizer.length > 2, "the captions have no word: give samples that have a text");
+        Ok(tokenizer)
+    }
+
+    /// The tokenizer that JSON of the library describes.
+    fn of(json: Json, padding: &str, length: usize) -> Result<Self> {
+        ensure!(length > 2, "texts of {length} tokens have no place between the first and the last: give more");
+        let fault =
+            |error: &dyn std::fmt::Display| Error::of(Kind::File, format!("the tokenizer cannot be read: {error}"));
+        let mut inner: tokenizers::Tokenizer = serde_json::from_value(json).map_err(|error| fault(&error))?;
         // Texts are cut and filled below, so that the token at the end stays.
-        inner.with_padding(None).with_truncation(None).map_err(fault)?;
+        inner.with_padding(None).with_truncation(None).map_err(|error| fault(&error))?;
         let number = |token: &str| {
-            let lacks = || Error::of(Kind::File, format!("{}: the vocabulary lacks {token}", folder.display()));
+            let lacks = || Error::of(Kind::File, format!("the vocabulary of the tokenizer lacks {token}"));
             inner.token_to_id(token).ok_or_else(lacks)
         };
-        let (end, padding) = (number(END)?, number(&padding)?);
+        let (end, padding) = (number(END)?, number(padding)?);
         Ok(Self { inner, length, end, padding })
+    }
+
+    /// Tokens of a text, those at both ends included.
+    pub fn length(&self) -> usize {
+        self.length
     }
 
     /// The largest number of a token, and one: what an embedding has to know.
@@ -83,6 +171,14 @@ impl Tokenizer {
         tokens.resize(self.length, self.padding);
         Ok(tokens)
     }
+
+    /// What a network has to know of its texts.
+    ///
+    /// # Errors
+    /// As [`tokens`](Self::tokens).
+    pub fn wording(&self) -> Result<Wording> {
+        Ok(Wording { vocabulary: self.vocabulary(), length: self.length, empty: self.padded("")? })
+    }
 }
 
 /// The text of a token, which stands alone or among what else there is to say of it.
@@ -90,14 +186,17 @@ fn content(token: &Json) -> Option<&str> {
     token.as_str().or_else(|| token.get("content")?.as_str())
 }
 
-fn read(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path)
-        .map_err(|error| Error::of(Kind::File, format!("cannot read {}: {error}", path.display())))
-}
-
-fn parsed(path: &Path) -> Result<Json> {
-    serde_json::from_str(&read(path)?)
-        .map_err(|error| Error::of(Kind::File, format!("{} is no JSON: {error}", path.display())))
+/// What `tokenizer.json` would say of words before they are known.
+fn words() -> Json {
+    json!({
+        "version": "1.0",
+        "normalizer": { "type": "Sequence", "normalizers": [{ "type": "NFC" }, { "type": "Lowercase" }] },
+        "pre_tokenizer": { "type": "Whitespace" },
+        "post_processor": {
+            "type": "RobertaProcessing", "sep": [END, 1], "cls": [START, 0], "trim_offsets": false, "add_prefix_space": false,
+        },
+        "model": { "type": "WordLevel", "vocab": {}, "unk_token": UNKNOWN },
+    })
 }
 
 /// What `tokenizer.json` would say, of a vocabulary and merges.
@@ -106,7 +205,9 @@ fn clip(folder: &Path, padding: &str) -> Result<Json> {
     let vocabulary: Map<String, Json> = serde_json::from_value(parsed(&path)?).map_err(|_| {
         Error::of(Kind::File, format!("{} is no vocabulary: expected numbers by token", path.display()))
     })?;
-    let merges = read(&folder.join("merges.txt"))?;
+    let path = folder.join("merges.txt");
+    let merges = std::fs::read_to_string(&path)
+        .map_err(|error| Error::of(Kind::File, format!("cannot read {}: {error}", path.display())))?;
     let merges: Vec<&str> = merges.lines().filter(|line| !line.is_empty() && !line.starts_with("#version")).collect();
     let number = |token: &str| vocabulary.get(token).cloned().unwrap_or(Json::Null);
     // In capitals they are text like any other.

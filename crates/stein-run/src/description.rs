@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use stein::{Error, Kind, Result};
+use stein::{Device, Error, Kind, Result};
 use stein_nn::NetworkSize;
 
 use crate::{
@@ -52,7 +52,8 @@ impl Description {
     /// # Errors
     /// Networks that are none for such data, or do not fit into memory.
     pub fn sizes(&self) -> Result<Vec<NetworkSize>> {
-        self.family.sizes(&self.subject.state_shape()?, self.subject.classes.len(), self.subject.beside())
+        let device = Device::flex();
+        self.subject.made_for(0, &device, |make| self.family.sizes(make))
     }
 
     /// Everything, as TOML.

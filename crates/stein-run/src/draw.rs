@@ -4,20 +4,21 @@ use std::{
     borrow::Cow,
     collections::BTreeSet,
     ops::Range,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
 use stein::{
     AnySampler, AnySchedule, Condition, Denoiser, Dual, Error, Estimate, FlowMap, Grid, Interpolant, Kernel, Key,
-    Levels, Progress, Purpose, Request, Result, Rk45, Sampled, Solver, Tensor, Velocity,
+    Levels, Progress, Purpose, Request, Result, Rk45, Sampled, Solver, Tensor, TensorData, Velocity,
     denoiser::Converted,
     ensure,
     flow::Flow,
     names,
     noise::{Mixed, Source},
     ode::{DORMAND_PRINCE, Steps},
-    rows, sample, sample_interpolant_from, sample_map, sample_velocity_from,
+    rows, sample, sample_from, sample_interpolant_from, sample_map, sample_velocity_from,
 };
 use stein_base::{memory::ensure_fits, random::uniform};
 use stein_data::Shape;
@@ -39,6 +40,8 @@ pub enum Classes {
     /// As a person says it: the name of a class, or `all`, or `none`, or the number of a class, or several of these with commas
     /// between them. What is a name is no number: of classes called 1, 2 and 3, `1` is the one of that name.
     Named(String),
+    /// Texts, of a model that reads them: each is told to as many samples, in their order.
+    Texts(Vec<String>),
 }
 
 /// The class of every sample, worked out one by one.
@@ -59,6 +62,16 @@ enum ClassOf {
         sums: Vec<f64>,
         key: Key,
     },
+    /// A text for each, in equal blocks.
+    Texts {
+        texts: Vec<Arc<[u32]>>,
+        n: usize,
+    },
+}
+
+/// Which of `all` a sample is told, of n in equal blocks.
+fn block(i: usize, all: usize, n: usize) -> usize {
+    (i as u128 * all as u128 / n as u128) as usize
 }
 
 impl Classes {
@@ -66,6 +79,11 @@ impl Classes {
         let subject = &model.subject;
         let known = &subject.classes;
         let chosen = match self {
+            Self::Texts(texts) => {
+                ensure!(!texts.is_empty(), "there is no text to draw of: give one");
+                let texts = texts.iter().map(|text| model.tokens(text)).collect::<Result<_>>()?;
+                return Ok(ClassOf::Texts { texts, n });
+            }
             // A mixture is drawn whole unless a component is asked for.
             Self::Default if known.is_empty() || !model.trained => return Ok(ClassOf::Unconditional),
             Self::None if known.is_empty() => return Ok(ClassOf::Unconditional),
@@ -153,15 +171,19 @@ impl ClassOf {
     fn condition(&self, samples: Range<usize>) -> Condition {
         match self {
             Self::Unconditional => Condition::none(),
+            Self::Texts { texts, n } => {
+                let text = samples.map(|i| Some(Arc::clone(&texts[block(i, texts.len(), *n)]))).collect();
+                Condition { text: Some(text), ..Condition::none() }
+            }
             _ => Condition { class: Some(samples.map(|i| self.class(i)).collect()), ..Condition::none() },
         }
     }
 
     fn class(&self, i: usize) -> Option<u32> {
         match self {
-            Self::Unconditional | Self::Hidden => None,
+            Self::Unconditional | Self::Hidden | Self::Texts { .. } => None,
             Self::Each(classes) => Some(classes[i]),
-            Self::Blocks { classes, n } => Some(classes[(i as u128 * classes.len() as u128 / *n as u128) as usize]),
+            Self::Blocks { classes, n } => Some(classes[block(i, classes.len(), *n)]),
             Self::Shares { classes, sums, key } => {
                 let at = uniform(&mut key.at(i as u64).generator()) * sums[sums.len() - 1];
                 // Rounding may bring it to the very end.
@@ -182,8 +204,12 @@ pub fn default_count(model: &Model, classes: &Classes, config: &SampleConfig) ->
     if let Some(count) = model.named_beginning().and_then(Begin::count) {
         return Ok(count);
     }
+    if let Some(start) = &model.start {
+        return Ok(start.count);
+    }
     let model = &*model.with_classes_of(config)?;
     Ok(match (&model.subject.shape, classes.of(model, 1, 0)?) {
+        (_, ClassOf::Texts { texts, .. }) => 4 * texts.len(),
         (Shape::Row { .. }, _) => 2000,
         (Shape::Image { .. }, ClassOf::Blocks { classes, .. }) if (2..=ROWS).contains(&classes.len()) => {
             10 * classes.len()
@@ -237,6 +263,10 @@ pub struct Summary {
     pub classes: BTreeSet<u32>,
     /// The data they began from, if not noise.
     pub source: Option<String>,
+    /// The texts they were told, in equal blocks.
+    pub texts: Vec<String>,
+    /// The file of the states they began with, where they were given.
+    pub start: Option<PathBuf>,
 }
 
 /// Samples, all in memory.
@@ -345,6 +375,8 @@ pub struct Plan<'a> {
     mixed: Vec<Mixed>,
     /// What samples begin from, where that is not noise.
     begin: Option<Begin>,
+    /// The texts they are told.
+    texts: Vec<String>,
 }
 
 impl<'a> Plan<'a> {
@@ -403,9 +435,43 @@ impl<'a> Plan<'a> {
         // The states before and after a step, their noise, estimate and values, and the way there.
         let bytes = (rows as u128 * state as u128).saturating_mul(4 * (8 + shown.len() as u128));
         ensure_fits(&format!("sampling {rows} at a time (sample.batch)"), bytes.saturating_add(networks))?;
+        if let Some(start) = &model.start {
+            ensure!(
+                n <= start.count,
+                "{} has {} states to start from, and {n} samples are asked for: give one for each",
+                start.path.display(),
+                start.count
+            );
+            ensure!(
+                Kind::Unsupported,
+                matches!(runner, Runner::Denoiser(..)),
+                "the samplers of denoisers take states to start from (--start), and {} of {} does not",
+                config.sampler.kind(),
+                model.name
+            );
+        }
+        let texts = match classes {
+            Classes::Texts(texts) => texts.clone(),
+            _ => Vec::new(),
+        };
         let (classes, begin) = Self::beginning(&model, n, seed, classes)?;
         let mixed = Vec::new();
-        Ok(Self { model, n, seed, classes, config, schedule, kernels, shown, moves, runner, state, mixed, begin })
+        Ok(Self {
+            texts,
+            model,
+            n,
+            seed,
+            classes,
+            config,
+            schedule,
+            kernels,
+            shown,
+            moves,
+            runner,
+            state,
+            mixed,
+            begin,
+        })
     }
 
     /// The data of codes `[n, state]` by the probability-flow ODE, to a relative and absolute tolerance, each of its class where they are
@@ -442,7 +508,22 @@ impl<'a> Plan<'a> {
         let schedule = Some(schedule.clone());
         let (mixed, begin) = (Vec::new(), None);
         let model = Cow::Borrowed(model);
-        Ok(Self { model, n, seed: 0, classes, config, schedule, kernels, shown, moves: 1, runner, state, mixed, begin })
+        Ok(Self {
+            model,
+            n,
+            seed: 0,
+            classes,
+            config,
+            schedule,
+            kernels,
+            shown,
+            moves: 1,
+            runner,
+            state,
+            mixed,
+            begin,
+            texts: Vec::new(),
+        })
     }
 
     /// Samples with the noise of others mixed, one for each.
@@ -553,10 +634,13 @@ impl<'a> Plan<'a> {
             classes.extend(labels.iter().flatten());
             sink.take(&Drawing { values: &values, labels: labels.as_deref(), frames: &frames })?;
         }
-        let Self { n, seed, config, schedule, begin, .. } = self;
+        let start = model.start.as_ref().map(|start| start.path.clone());
+        let Self { n, seed, config, schedule, begin, texts, .. } = self;
         let source = begin.map(|begin| begin.name().to_owned());
         Ok(Summary {
             source,
+            texts,
+            start,
             n,
             evaluations,
             seconds: started.elapsed().as_secs_f64(),
@@ -620,7 +704,14 @@ impl<'a> Plan<'a> {
         match &self.runner {
             Runner::Denoiser(denoiser, sampler, schedule) => {
                 let denoiser = Asking { inner: &**denoiser, going };
-                sample(&denoiser, &**schedule, &self.kernels, &**sampler, request, observe)
+                let (schedule, kernels) = (&**schedule, &self.kernels[..]);
+                let Some(start) = &self.model.start else {
+                    return sample(&denoiser, schedule, kernels, &**sampler, request, observe);
+                };
+                let (first, shape) = (request.first as usize * self.state, [request.rows, self.state]);
+                let given = TensorData::new(start.states[first..first + shape[0] * shape[1]].to_vec(), shape);
+                let x = Tensor::from_data(given.convert_dtype(request.dtype), (&request.device, request.dtype));
+                sample_from(x, &denoiser, schedule, kernels, &**sampler, request, observe)
             }
             Runner::Velocity(velocity, solver, schedule) => {
                 let velocity = Asking { inner: &**velocity, going };

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::json;
 use stein::{
-    AnySampler, Denoiser, FlowMap, Kind, Request, Result, ensure,
+    AnySampler, Condition, Denoiser, FlowMap, Kind, Request, Result, ensure,
     inverse::{Edit, edit as edit_rows, edit_by_map},
     rows,
 };
@@ -41,6 +41,8 @@ pub struct EditOptions {
     pub inputs: Option<usize>,
     /// The class to become, for a model that is told one; default that of the labels.
     pub class: Option<String>,
+    /// What the results are told, of a model that reads texts; default nothing.
+    pub prompt: Option<String>,
     /// Seed of the noise.
     pub seed: u64,
     /// How the model is sampled otherwise.
@@ -63,6 +65,7 @@ impl EditOptions {
             n: 1,
             inputs: None,
             class: None,
+            prompt: None,
             seed: 0,
             sampling: Changes::default(),
             reading: Vec::new(),
@@ -156,6 +159,7 @@ pub fn edit(model: &Model, options: &EditOptions, watch: &mut dyn Watch) -> Resu
             model.name
         );
     }
+    let text = options.prompt.as_deref().map(|prompt| model.tokens(prompt)).transpose()?;
     let all = observed.count * options.n;
     let batch = config.batch.min(all);
     let networks = model.sizes.iter().map(|size| size.sampling(batch)).fold(0, u128::saturating_add);
@@ -173,7 +177,7 @@ pub fn edit(model: &Model, options: &EditOptions, watch: &mut dyn Watch) -> Resu
         let [count, dim] = states.dims();
         let request = Request {
             first: range.start as u64,
-            given: observed.given(&places),
+            given: Condition { text: text.clone().map(|text| vec![Some(text); count]), ..observed.given(&places) },
             data_variance: subject.variance,
             device: model.device.clone(),
             dtype: model.dtype,
@@ -252,6 +256,7 @@ pub fn edit_to(path: &Path, model: &Model, options: &EditOptions, watch: &mut dy
         "mask": options.mask.as_ref().map(|mask| mask.to_string_lossy()),
         "strength": options.strength,
         "class": options.class,
+        "prompt": options.prompt,
         "inputs": edited.inputs,
         "n": options.n,
         "seed": options.seed,

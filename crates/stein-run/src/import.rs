@@ -3,12 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
-use stein::{AnyWrapper, DType, Error, Kind as ErrorKind, Result, TensorData, ensure, guidance::Clamp};
+use stein::{
+    AnyWrapper, DType, Error, Kind as ErrorKind, Result, TensorData,
+    codec::{Chain, Latents, Symmetric},
+    ensure,
+    guidance::{Clamp, ClassifierFree},
+};
 use stein_base::files::{check_place, write_atomically};
 use stein_data::Shape;
 use stein_nn::{
     Checkpoint, LearnerState, NetworkConfig, SavedWeights, Tensors, WRITTEN_BY, Weights,
-    import::{self, Checked, Kind, Published, Reading, Role, Setting, Source, Which},
+    import::{self, Checked, Kind, Pipeline, Published, Reading, Role, Setting, Source, Which},
     read_metadata, write_tensors,
 };
 
@@ -19,7 +24,7 @@ use crate::{
     hub::from_hub,
     model::checkpoint_of,
     replacing::may_replace,
-    subject::{label, pictures},
+    subject::{AUTOENCODER, label, pictures},
 };
 
 /// What to import, and what to do with it.
@@ -55,6 +60,9 @@ pub fn import(options: &ImportOptions) -> Result<(String, bool)> {
     check_output(options, &options.source)?;
     let place = from_hub(&name, which)?.unwrap_or_else(|| options.source.clone());
     check_output(options, &place)?;
+    if let Some(class) = import::latent_pipeline(&place)? {
+        return import_pipeline(options, &place, &class);
+    }
     let (config, schedule) = (options.config.as_deref(), options.schedule.as_deref());
     let mut source = Source::read(&place, &Reading { kind, config, which, schedule })?;
     if place != options.source {
@@ -75,6 +83,123 @@ pub fn import(options: &ImportOptions) -> Result<(String, bool)> {
         report += &format!("written        {}\n", output.display());
     }
     Ok((report, passed))
+}
+
+/// The same of a pipeline in the latents of an autoencoder.
+fn import_pipeline(options: &ImportOptions, place: &Path, class: &str) -> Result<(String, bool)> {
+    let which = options.weights.as_deref().map(Which::named).transpose()?;
+    ensure!(
+        options.config.is_none(),
+        "--config is for a network alone, and {} is a pipeline, whose parts have configs of their own: leave it out",
+        options.source.display()
+    );
+    let reading = Reading { which, schedule: options.schedule.as_deref(), ..Reading::default() };
+    let pipeline = Pipeline::read(place, class, &reading)?;
+    let name = options.source.file_name().unwrap_or_default().to_string_lossy();
+    let description = description_of(&name, &pipeline)?;
+    let mut report = describe_pipeline(&options.source, &pipeline, &description);
+    let mut passed = true;
+    if let Some(folder) = &options.check {
+        let all = import::check_pipeline(&pipeline, folder, DType::F32)?;
+        passed = all.iter().all(Checked::passed);
+        report += &table(&all);
+    }
+    if let Some(output) = &options.output {
+        let mut metadata = metadata(&description);
+        let origin = json!({ "kind": Kind::Diffusers.name(), "pipeline": class });
+        metadata.insert(SOURCE.to_owned(), origin.to_string());
+        let learner = |weights| LearnerState { weights, average: None, optimizer: Tensors::new() };
+        let learners = [
+            (DIFFUSION_NETWORK.to_owned(), learner(pipeline.weights)),
+            (AUTOENCODER.to_owned(), learner(pipeline.autoencoder_weights)),
+        ];
+        Checkpoint { learners: learners.into(), step: 0, metadata }.write(output)?;
+        report += &format!("written        {}\n", output.display());
+    }
+    Ok((report, passed))
+}
+
+fn describe_pipeline(source: &Path, pipeline: &Pipeline, description: &Description) -> String {
+    let count = |weights: &Tensors| weights.values().map(TensorData::num_elements).sum::<usize>();
+    let Setting { shape: [height, width, channels], schedule, role, notes, classes, .. } = &pipeline.setting;
+    let mut lines = vec![
+        ("source", source.display().to_string()),
+        ("pipeline", pipeline.name.clone()),
+        ("network", pipeline.setting.network.kind().to_owned()),
+        (
+            "parameters",
+            format!("{}, and {} of the autoencoder", count(&pipeline.weights), count(&pipeline.autoencoder_weights)),
+        ),
+        ("images", format!("{}, of latents of {height} x {width} x {channels}", description.subject.shape)),
+        (
+            "texts",
+            match &pipeline.text {
+                Some(text) => format!("{} tokens of {}", text.tokenizer.length(), text.tokenizer.vocabulary()),
+                None => "none".to_owned(),
+            },
+        ),
+        ("classes", if *classes == 0 { "none".to_owned() } else { classes.to_string() }),
+        ("schedule", schedule.kind().to_owned()),
+        ("prediction", role.prediction().to_owned()),
+    ];
+    lines.extend(notes.iter().map(|note| ("note", note.clone())));
+    lines.into_iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect()
+}
+
+/// The model of a pipeline.
+fn description_of(name: &str, pipeline: &Pipeline) -> Result<Description> {
+    /// What guidance is unless asked otherwise, as in the library: of texts, and of classes.
+    const GUIDANCE: [f64; 2] = [7.5, 4.0];
+    /// Bytes that a batch may take unless asked otherwise.
+    const ROOM: u128 = 2 << 30;
+    let Pipeline { setting, autoencoder, text, .. } = pipeline;
+    let Role::Denoiser { precondition, sampler } = &setting.role else {
+        unreachable!("a pipeline in latents was read as another one");
+    };
+    let factor = autoencoder.factor();
+    let [height, width, channels] = setting.shape;
+    let pictures = [height * factor, width * factor, autoencoder.pictures()];
+    let (scale, shift) = autoencoder.scaling();
+    let latents = Latents { pictures, latents: [height, width, channels], shift, scale, ..Latents::default() };
+    let [height, width, channels] = pictures;
+    let subject = Subject {
+        name: name.to_owned(),
+        shape: Shape::Image { height, width, channels },
+        classes: (0..setting.classes).map(|class| format!("class {class}")).collect(),
+        shares: Vec::new(),
+        label: label(),
+        columns: Vec::new(),
+        levels: Some(256),
+        codec: Chain(vec![Symmetric {}.into(), latents.into()]),
+        autoencoder: Some(autoencoder.clone()),
+        text: text.as_ref().map(|text| text.tokenizer.clone()),
+        // What the scale is there for.
+        variance: 1.0,
+        shown: None,
+        bounds: Vec::new(),
+    };
+    let family = Diffusion {
+        schedule: setting.schedule.clone(),
+        prediction: precondition.prediction,
+        input_scale: precondition.input_scale,
+        noise_input: precondition.noise_input,
+        network: setting.network.clone(),
+        text: text.as_ref().map(|text| text.config.clone()),
+        objective: None,
+        // Labels were hidden, with a probability that no file says.
+        label_dropout: 0.1,
+        uncertainty: false,
+    };
+    let [of_texts, of_classes] = GUIDANCE;
+    let scale = if text.is_some() { of_texts } else { of_classes };
+    let wrap = vec![AnyWrapper::from(ClassifierFree { scale: scale.into() })];
+    let size = family.network.size(&setting.shape, setting.classes)?;
+    let batch = (1..=64).rev().find(|&rows| size.sampling(2 * rows) <= ROOM).unwrap_or(1);
+    let sample =
+        SampleConfig { sampler: sampler.clone().into(), grid: setting.grid.clone(), schedule: None, wrap, batch };
+    let description = Description { family: family.into(), sample: Some(sample), subject };
+    description.check()?;
+    Ok(description)
 }
 
 /// Fails unless the checkpoint can be written without loss.
@@ -193,6 +318,8 @@ fn description(name: &str, setting: &Setting) -> Description {
         columns: Vec::new(),
         levels: Some(256),
         codec: pictures(setting.symmetric),
+        autoencoder: None,
+        text: None,
         variance: setting.variance(),
         shown: None,
         bounds: Vec::new(),
@@ -206,6 +333,7 @@ fn description(name: &str, setting: &Setting) -> Description {
                 input_scale: precondition.input_scale,
                 noise_input: precondition.noise_input,
                 network,
+                text: None,
                 objective: None,
                 label_dropout: 0.0,
                 uncertainty: false,

@@ -65,7 +65,7 @@ pub use import::{ImportOptions, export, import};
 pub use likelihood::{Bounded, LikelihoodOptions, LikelihoodReport, likelihood};
 pub use model::Model;
 pub use observed::{DataChoice, Observed};
-pub use output::{Format, Output, check_output, draw_to_file};
+pub use output::{Format, Output, check_output, draw_prompts, draw_to_file};
 pub use paths::{PathsOptions, PathsReport, draw_paths};
 pub use preview::{preview, preview_to_file};
 pub use report::{report_runs, write_report};

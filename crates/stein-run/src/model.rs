@@ -26,7 +26,7 @@ use crate::{
     begin::{Begin, Begins},
     description::{FROM, described, experiment_of},
     draw::class_of,
-    family::{Make, Networks, Origin, lacks},
+    family::{Networks, Origin, lacks},
     subject,
 };
 
@@ -61,6 +61,8 @@ pub struct Model {
     pub(crate) source: Option<Begins>,
     /// Items of these, once they were read, or others that were named.
     begin: OnceLock<Begin>,
+    /// The states its samples begin with at the noisiest level, where they were given.
+    pub(crate) start: Option<Arc<Start>>,
     /// Where data sets lie.
     pub(crate) folder: Option<PathBuf>,
     /// The data it learned from, where it was trained here.
@@ -120,6 +122,26 @@ impl Model {
         Ok(Self { begin: OnceLock::from(begin), ..self })
     }
 
+    /// This, with samples that begin with the states of an array `[n, ...state]` at the noisiest level instead of drawn ones, in their order.
+    ///
+    /// # Errors
+    /// A file that is no such array, and numbers that are not finite.
+    pub fn starting_with(self, path: &Path) -> Result<Self> {
+        let (shape, values) = stein_data::read_array(path)?;
+        let state = self.subject.state_shape()?;
+        let fits = shape.len() > 1 && shape[0] > 0 && values.len() == shape[0] * state.iter().product::<usize>();
+        ensure!(
+            fits,
+            "{} has the shape {shape:?}, and samples of {} begin with [n, {}]",
+            path.display(),
+            self.name,
+            state.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+        );
+        ensure!(values.iter().all(|x| x.is_finite()), "{} has numbers that are not finite", path.display());
+        let start = Start { path: path.to_owned(), count: shape[0], states: values };
+        Ok(Self { start: Some(Arc::new(start)), ..self })
+    }
+
     /// What samples begin from, if not from noise: read once.
     pub(crate) fn beginning(&self) -> Result<Option<Begin>> {
         if let Some(begin) = self.begin.get() {
@@ -136,10 +158,12 @@ impl Model {
 
     /// The files that samples begin from.
     pub(crate) fn beginning_files(&self) -> Vec<PathBuf> {
-        match self.begin.get() {
+        let mut files = match self.begin.get() {
             Some(begin) => begin.paths().to_vec(),
             None => self.source.iter().filter_map(|source| source.data.source.path()).collect(),
-        }
+        };
+        files.extend(self.start.iter().map(|start| start.path.clone()));
+        files
     }
 
     /// A model of data that has learned nothing: what pictures of the data are made for.
@@ -159,6 +183,7 @@ impl Model {
             steered: false,
             source: None,
             begin: OnceLock::new(),
+            start: None,
             folder: None,
             data: None,
             sample: SampleConfig::default(),
@@ -193,6 +218,8 @@ impl Model {
             columns: (0..dim).map(|i| format!("x{i}")).collect(),
             levels: None,
             codec: Chain::default(),
+            autoencoder: None,
+            text: None,
             variance: mixture.variance(),
             shown: None,
             bounds: Vec::new(),
@@ -220,6 +247,7 @@ impl Model {
             steered: false,
             source: None,
             begin: OnceLock::new(),
+            start: None,
             folder: None,
             data: None,
             sample,
@@ -238,7 +266,8 @@ impl Model {
     /// The model of saved weights and what they say of themselves.
     pub(crate) fn of_saved(name: &str, saved: SavedWeights, device: &Device) -> Result<Self> {
         let SavedWeights { learners, which, step, metadata } = saved;
-        let description = described(&metadata)?;
+        let mut description = described(&metadata)?;
+        description.subject.attach(&learners, device)?;
         let model = Self::of(name, networks(&description, &learners, device)?, &description, device)?;
         let Some(experiment) = experiment_of(&metadata) else { return Ok(Self { weights: Some(which), ..model }) };
         let model = model.with_weights_of_step(which, step, &experiment, metadata.contains_key(FROM));
@@ -270,6 +299,7 @@ impl Model {
                 Some(Origin::Model(_)) | None => None,
             },
             begin: OnceLock::new(),
+            start: None,
             folder: None,
             data: None,
             // What draws nothing is refused whatever it would be sampled by.
@@ -313,6 +343,20 @@ impl Model {
             ),
             _ => "the weights have learned nothing yet: samples are noise".to_owned(),
         })
+    }
+
+    /// The numbers of the tokens of a text.
+    ///
+    /// # Errors
+    /// A model that reads no texts.
+    pub(crate) fn tokens(&self, text: &str) -> Result<Arc<[u32]>> {
+        let Some(tokenizer) = &self.subject.text else {
+            return Err(Error::of(
+                Kind::Unsupported,
+                format!("{} reads no texts: leave the text out (--prompt, --prompts, --negative)", self.name),
+            ));
+        };
+        Ok(tokenizer.padded(text)?.into())
     }
 
     /// The denoiser with what a configuration wraps around it.
@@ -410,6 +454,16 @@ impl Model {
     }
 }
 
+/// States that samples begin with.
+pub(crate) struct Start {
+    /// The file they were read from.
+    pub(crate) path: PathBuf,
+    /// How many.
+    pub(crate) count: usize,
+    /// In row order.
+    pub(crate) states: Vec<f64>,
+}
+
 /// The velocity of a model, with the schedule that its times are of.
 pub(crate) struct ModelFlow {
     /// dx/dt.
@@ -502,6 +556,10 @@ impl Surroundings for Around<'_> {
         }
     }
 
+    fn text(&self, text: &str) -> Result<Arc<[u32]>> {
+        self.0.tokens(text)
+    }
+
     fn denoiser(&self, model: &str) -> Result<Arc<dyn Denoiser>> {
         let other = self.same_data(model)?;
         other.denoiser(&SampleConfig { wrap: Vec::new(), ..other.sample.clone() })
@@ -551,9 +609,6 @@ fn networks(description: &Description, weights: &BTreeMap<String, Tensors>, devi
         described <= found,
         "the description is one of {described} weights, and there are {found}: the file is damaged"
     );
-    let shape = description.subject.state_shape()?;
-    let subject = &description.subject;
-    let make = Make { shape: &shape, classes: subject.classes.len(), beside: subject.beside(), seed: 0, device };
     let load = |learner: crate::Learner| {
         let weights = weights.get(&learner.name).ok_or_else(|| {
             Error::of(
@@ -563,7 +618,8 @@ fn networks(description: &Description, weights: &BTreeMap<String, Tensors>, devi
         })?;
         Ok((learner.name, state::load(learner.network, weights)?))
     };
-    description.family.learners(&make)?.into_iter().map(load).collect()
+    let learners = description.subject.made_for(0, device, |make| description.family.learners(make))?;
+    learners.into_iter().map(load).collect()
 }
 
 /// The density of data that have one, in their own units; none of some of their classes.

@@ -61,6 +61,11 @@ impl Format {
         found.map(|(_, format)| *format).ok_or_else(|| names::unknown("format", name, &Self::names()))
     }
 
+    /// Its name.
+    fn ending(self) -> &'static str {
+        Self::ALL.iter().find(|(_, format)| *format == self).map_or("", |(name, _)| name)
+    }
+
     /// Whether it shows the way.
     fn moves(self) -> bool {
         matches!(self, Self::Gif | Self::Webp)
@@ -246,6 +251,38 @@ pub fn draw_to_file(
     write_drawing(&output, format, model, plan, inputs(model, config), watch)
 }
 
+/// Draws `n` samples of each text of a file, one in every line, into a folder: `0001.png` for the first, or what the format says, as
+/// [`draw_to_file`] does it. Each has the noise of the others. Returns how many files there are.
+///
+/// # Errors
+/// A file that cannot be read or has no text, and as [`draw_to_file`].
+pub fn draw_prompts(
+    prompts: &Path,
+    output: &Output,
+    model: &Model,
+    n: usize,
+    seed: u64,
+    config: &SampleConfig,
+    watch: &mut dyn Watch,
+) -> Result<usize> {
+    let cannot = |what: &str, error: std::io::Error| Error::of(Kind::File, format!("cannot {what}: {error}"));
+    let text = std::fs::read_to_string(prompts)
+        .map_err(|error| cannot(&format!("read the texts {}", prompts.display()), error))?;
+    let texts: Vec<&str> = text.lines().map(str::trim).filter(|text| !text.is_empty()).collect();
+    ensure!(!texts.is_empty(), "{} has no text: write one in every line", prompts.display());
+    // What is wrong with one text or with the model is found out before the first is drawn.
+    texts.iter().try_for_each(|text| model.tokens(text).map(drop))?;
+    let folder = &output.path;
+    std::fs::create_dir_all(folder).map_err(|error| cannot(&format!("make the folder {}", folder.display()), error))?;
+    let format = output.format.unwrap_or(Format::Png);
+    for (place, text) in texts.iter().enumerate() {
+        let path = folder.join(format!("{:04}.{}", place + 1, format.ending()));
+        let output = Output { path, format: Some(format), force: output.force };
+        draw_to_file(output, model, n, seed, &Classes::Texts(vec![(*text).to_owned()]), config, watch)?;
+    }
+    Ok(texts.len())
+}
+
 /// Data of codes into a file, as [`draw_to_file`] does it; `inputs` are the files that they were read from.
 pub(crate) fn decode_to_file<'a>(
     output: &Output,
@@ -355,6 +392,8 @@ pub(crate) fn record(model: &Model, summary: &Summary) -> Map<String, Value> {
         "model_file": model.file.as_ref().map(|file| file.to_string_lossy()),
         "data": model.subject.name,
         "source": summary.source,
+        "texts": if summary.texts.is_empty() { None } else { Some(&summary.texts) },
+        "start": summary.start,
         "n": summary.n,
         "seed": summary.seed,
         "label": if classes.is_empty() { None } else { Some(&model.subject.label) },

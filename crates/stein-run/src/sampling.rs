@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use stein::{
-    AnySampler, AnySchedule, AnyWrapper, Error, Grid, Heun, Result, ensure, guidance::ClassifierFree, names,
-    numbers::ensure_within, settings,
+    AnySampler, AnySchedule, AnyWrapper, Error, Grid, Heun, Result, ensure,
+    guidance::{ClassifierFree, Negative, Scale},
+    names,
+    numbers::ensure_within,
+    settings,
 };
 use stein_base::{
     Explain,
@@ -217,11 +220,42 @@ pub struct Changes {
     pub schedule: Option<String>,
     /// The scale of classifier-free guidance.
     pub guidance: Option<f64>,
+    /// The text that guidance leads away from instead of none.
+    pub negative: Option<String>,
     /// `path=value` settings whose paths start with `sample.`.
     pub settings: Vec<String>,
 }
 
 impl SampleConfig {
+    /// Guidance of another scale, away from a text where one is given: in the place of what there is, or before all else.
+    fn guide(&mut self, scale: Option<f64>, negative: Option<String>) -> Result<()> {
+        let there = self.wrap.iter().position(|wrapper| match wrapper {
+            AnyWrapper::ClassifierFree(_) => true,
+            AnyWrapper::Negative(negative) => negative.text.is_some(),
+            _ => false,
+        });
+        let known = there.map(|place| match &self.wrap[place] {
+            AnyWrapper::Negative(negative) => (negative.scale, negative.text.clone()),
+            AnyWrapper::ClassifierFree(guidance) => (guidance.scale, None),
+            _ => unreachable!("it was found as one of these"),
+        });
+        let (known_scale, known_text) = known.map_or((None, None), |(scale, text)| (Some(scale), text));
+        let scale = scale.map(Scale::from).or(known_scale).ok_or_else(|| {
+            Error::new(
+                "--negative is what guidance leads away from, and there is none: give --guidance SCALE, such as 7.5",
+            )
+        })?;
+        let guided = match negative.or(known_text) {
+            Some(text) => Negative { text: Some(text), scale, ..Negative::default() }.into(),
+            None => ClassifierFree { scale }.into(),
+        };
+        match there {
+            Some(place) => self.wrap[place] = guided,
+            None => self.wrap.insert(0, guided),
+        }
+        Ok(())
+    }
+
     /// This with what a command line asks for: see [`Changes`].
     ///
     /// # Errors
@@ -239,12 +273,8 @@ impl SampleConfig {
             // Times of one schedule mean nothing on another.
             (config.grid.start, config.grid.end) = (None, None);
         }
-        if let Some(scale) = changes.guidance {
-            let guided = AnyWrapper::from(ClassifierFree { scale: scale.into() });
-            match config.wrap.iter_mut().find(|wrapper| wrapper.kind() == guided.kind()) {
-                Some(wrapper) => *wrapper = guided,
-                None => config.wrap.insert(0, guided),
-            }
+        if changes.guidance.is_some() || changes.negative.is_some() {
+            config.guide(changes.guidance, changes.negative.clone())?;
         }
         #[derive(Serialize, Deserialize)]
         #[serde(deny_unknown_fields)]

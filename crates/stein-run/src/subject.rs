@@ -1,10 +1,10 @@
 //! What a model is a model of: the data of an experiment, how they become states, and all that sampling needs to know of them.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use stein::{
-    Device, Keys, Result,
+    Device, Error, Keys, Kind, Result,
     codec::{AnyCodec, AnyCodecConfig, Chain, Codec, DataSample, Symmetric},
     ensure,
     exact::{Exact, GaussianMixture},
@@ -13,8 +13,9 @@ use stein::{
 };
 use stein_base::Explain;
 use stein_data::{Data, Shape, Source, Split};
+use stein_nn::{FirstStageConfig, Tensors, Tokenizer};
 
-use crate::{Experiment, Shown, experiment::with_settings};
+use crate::{Experiment, Shown, experiment::with_settings, family::Make};
 
 /// Data and how they reach the model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
@@ -127,6 +128,12 @@ pub struct Subject {
     pub levels: Option<u32>,
     /// Between data and states.
     pub codec: Chain,
+    /// The autoencoder of states that are latents; its weights are stored as those of a learner of this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoencoder: Option<FirstStageConfig>,
+    /// What makes tokens of the texts the model is told; none of a model that reads none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<Tokenizer>,
     /// Mean over the coordinates of the variance of the states: Var\[data\] of the prior.
     pub variance: f64,
     /// What the model is shown of a sample beside its noisy state.
@@ -136,6 +143,9 @@ pub struct Subject {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bounds: Vec<(f64, f64)>,
 }
+
+/// The name under which a checkpoint has the weights of the autoencoder of its latents.
+pub(crate) const AUTOENCODER: &str = "autoencoder";
 
 /// What classes are called where the data do not say.
 pub(crate) fn label() -> String {
@@ -180,6 +190,8 @@ impl Subject {
             columns: data.columns.clone(),
             levels: data.levels(),
             codec,
+            autoencoder: None,
+            text: None,
             variance: 0.0,
             shown: config.shown.clone(),
             bounds: Vec::new(),
@@ -300,6 +312,29 @@ impl Subject {
             "{} bounds do not fit states of {numbers} numbers: give one for each",
             self.bounds.len()
         );
+        Ok(())
+    }
+
+    /// What is made for this: networks, or how large they are.
+    ///
+    /// # Errors
+    /// Those of what makes it.
+    pub(crate) fn made_for<T>(&self, seed: u64, device: &Device, make: impl FnOnce(&Make) -> Result<T>) -> Result<T> {
+        let (shape, wording) = (self.state_shape()?, self.text.as_ref().map(Tokenizer::wording).transpose()?);
+        let (classes, beside) = (self.classes.len(), self.beside());
+        make(&Make { shape: &shape, classes, beside, text: wording.as_ref(), seed, device })
+    }
+
+    /// Gives latents their autoencoder, with its weights among those of learners.
+    ///
+    /// # Errors
+    /// Weights that are missing or of another network.
+    pub(crate) fn attach(&mut self, weights: &BTreeMap<String, Tensors>, device: &Device) -> Result<()> {
+        let Some(config) = &self.autoencoder else { return Ok(()) };
+        let weights = weights.get(AUTOENCODER).ok_or_else(|| {
+            Error::of(Kind::Mismatch, "there are no weights of the autoencoder of the latents: the file is damaged")
+        })?;
+        self.codec.attach(Arc::new(config.load(weights, device)?));
         Ok(())
     }
 

@@ -1,4 +1,6 @@
-//! What a batch is conditioned on, row by row: classes, vectors, tokens, images.
+//! What a batch is conditioned on, row by row: classes, texts, vectors, tokens, images.
+
+use std::sync::Arc;
 
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 
@@ -6,12 +8,15 @@ use crate::{Result, ensure};
 
 /// The condition of every row of a batch; the default is none at all.
 ///
-/// A row without a class has `None` for it: that is the one way to say "no class", for training that hides labels and for
-/// classifier-free guidance. What a network makes of it (an embedding of its own, zeros, one more index) is the network's affair.
+/// A row without a class or a text has `None` for it: that is the one way to say "no class" and "no text", for training that hides
+/// them and for classifier-free guidance. What a network makes of it (an embedding of its own, zeros, one more index, the empty text) is
+/// the network's affair.
 #[derive(Debug, Clone, Default)]
 pub struct Condition {
     /// A class per row; absent where the model is not told any.
     pub class: Option<Vec<Option<u32>>>,
+    /// A text per row, by the numbers of its tokens; absent where the model reads none.
+    pub text: Option<Vec<Option<Arc<[u32]>>>>,
     /// A vector per row, `[rows, width]`: continuous labels, several labels, how a sample was augmented.
     pub vector: Option<Tensor<2>>,
     /// A sequence per row, such as an encoded text.
@@ -40,10 +45,19 @@ impl Condition {
         Self { class: Some(class.into_iter().map(Some).collect()), ..Self::default() }
     }
 
-    /// The same with no class in any row: what a model knows without its label. A condition that has no classes stays as it is.
+    /// The same with no class and no text in any row: what a model knows without its label. A condition that has neither stays as it is.
     #[must_use]
-    pub fn without_class(&self) -> Self {
-        Self { class: self.class.as_ref().map(|class| vec![None; class.len()]), ..self.clone() }
+    pub fn without_label(&self) -> Self {
+        Self {
+            class: self.class.as_ref().map(|class| vec![None; class.len()]),
+            text: self.text.as_ref().map(|text| vec![None; text.len()]),
+            ..self.clone()
+        }
+    }
+
+    /// Whether a row has a class or a text.
+    pub fn has_label(&self) -> bool {
+        self.class.iter().flatten().any(Option::is_some) || self.text.iter().flatten().any(Option::is_some)
     }
 
     /// The same with one class in all of `rows` rows.
@@ -65,6 +79,7 @@ impl Condition {
         };
         Self {
             class: self.class.as_ref().map(|class| rows.iter().map(|&row| class[row]).collect()),
+            text: self.text.as_ref().map(|text| rows.iter().map(|&row| text[row].clone()).collect()),
             vector: self.vector.clone().map(|vector| {
                 let index = index(&vector.device());
                 vector.select(0, index)
@@ -93,12 +108,13 @@ impl Condition {
                 (Some(a), Some(b)) => Ok(Some(join(a, b))),
                 (None, None) => Ok(None),
                 _ => Err(crate::Error::new(
-                    "two conditions of one batch differ in their parts: give classes, vectors, tokens and images to both",
+                    "two conditions of one batch differ in their parts: give classes, texts, vectors, tokens and images to both",
                 )),
             }
         }
         Ok(Self {
             class: both(&self.class, &other.class, |a, b| [a, b].concat())?,
+            text: both(&self.text, &other.text, |a, b| [a, b].concat())?,
             vector: both(&self.vector, &other.vector, |a, b| Tensor::cat(vec![a, b], 0))?,
             tokens: both(&self.tokens, &other.tokens, |a, b| {
                 // Without a mask every token counts.
@@ -120,6 +136,7 @@ impl Condition {
     pub fn check(&self, rows: usize) -> Result<()> {
         let counts = [
             ("classes", self.class.as_ref().map(Vec::len)),
+            ("texts", self.text.as_ref().map(Vec::len)),
             ("vectors", self.vector.as_ref().map(|vector| vector.dims()[0])),
             ("sequences", self.tokens.as_ref().map(|tokens| tokens.values.dims()[0])),
             ("images", self.image.as_ref().map(|image| image.dims()[0])),

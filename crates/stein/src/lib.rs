@@ -74,7 +74,7 @@ mod velocity;
 /// The engine's tensors, devices and number formats, re-exported so that code of one's own needs no second dependency.
 pub use burn::tensor::{DType, Device, Tensor, TensorData};
 pub use classifier::{Classified, Classifier, NetworkClassifier, NoisyInput, classify, log_probability};
-pub use codec::{AnyCodec, AnyCodecConfig, Codec};
+pub use codec::{AnyCodec, AnyCodecConfig, Autoencoder, Codec};
 pub use condition::{Condition, Tokens};
 pub use coupling::Coupling;
 pub use denoiser::{Denoiser, Estimate, denoise, estimate, gradient, jvp, vjp};

@@ -389,7 +389,7 @@ const RELATIVE: f64 = 1e-4;
 const GAPS: f64 = 20.0;
 
 /// What was found against the reference's number in f32, in f64, or both.
-fn compare(
+pub(super) fn compare(
     name: String,
     found: &TensorData,
     single: Option<&TensorData>,

@@ -3,14 +3,22 @@
 
 use std::path::Path;
 
-use burn::tensor::{DType, Device, TensorData};
-use serde_json::{Value as Json, json};
+use burn::{
+    module::Module,
+    tensor::{DType, Device, TensorData},
+};
+use serde_json::Value as Json;
 use stein::{Result, ensure};
 
-use super::{Key, Layout, Names, Weights, config::Reader, key, mismatch, source::state_dict_of};
+use super::{
+    Key, Layout, Names, Weights,
+    config::Reader,
+    key,
+    source::{json, state_dict_of, weights_in},
+};
 use crate::{
     init::Init,
-    networks::{ClipText, ClipTextForm, TextActivation, TextEnd},
+    networks::{ClipText, ClipTextForm, Gelu, TextEnd},
     state::{self, Tensors},
     trace::Trace,
 };
@@ -25,16 +33,9 @@ const OLD_END: u32 = 2;
 /// # Errors
 /// When a file cannot be read, the config is of another network, or the weights do not fit it.
 pub fn load(folder: &Path, device: &Device) -> Result<ClipText> {
-    let config = super::source::json(&folder.join("config.json"))?;
-    let names = ["model.safetensors", "pytorch_model.bin"].map(|name| folder.join(name));
-    let found = names.iter().find(|path| path.exists());
-    let path = found.ok_or_else(|| {
-        mismatch(format!(
-            "{} has neither model.safetensors nor pytorch_model.bin: copy the weights there",
-            folder.display()
-        ))
-    })?;
-    open(&config, &state_dict_of(path)?, DType::F32, device).map_err(|error| error.at(folder.display()))
+    let config = json(&folder.join("config.json"))?;
+    let (weights, _) = weights_in(folder, None)?;
+    open(&config, &state_dict_of(&weights)?, DType::F32, device).map_err(|error| error.at(folder.display()))
 }
 
 /// The network of a config with these weights, in a float type.
@@ -44,7 +45,7 @@ pub fn load(folder: &Path, device: &Device) -> Result<ClipText> {
 pub fn open(config: &Json, weights: &Tensors, kind: DType, device: &Device) -> Result<ClipText> {
     let names = Transformers { prefixed: weights.keys().any(|name| name.starts_with(PREFIX)) };
     let network = state::cast(ClipText::new(form(config)?, &mut Init::blank(device))?, kind);
-    Ok(burn::module::Module::no_grad(key::load(network, Weights::Theirs(weights), &names)?))
+    Ok(key::load(network, Weights::Theirs(weights), &names)?.no_grad())
 }
 
 /// The size and form that a config says.
@@ -52,9 +53,11 @@ pub fn open(config: &Json, weights: &Tensors, kind: DType, device: &Device) -> R
 /// # Errors
 /// When it is of another network, or says what is not supported.
 pub fn form(config: &Json) -> Result<ClipTextForm> {
-    let whole = config;
     // A config of the whole of CLIP has that of its texts inside.
-    let config = whole.get("text_config").filter(|_| whole.get("hidden_size").is_none()).unwrap_or(whole);
+    let config = match config.get("text_config") {
+        Some(texts) if config.get("hidden_size").is_none() => texts,
+        _ => config,
+    };
     let kind = config.get("model_type").and_then(Json::as_str).unwrap_or("clip_text_model");
     ensure!(
         Kind::Mismatch,
@@ -69,15 +72,14 @@ pub fn form(config: &Json) -> Result<ClipTextForm> {
         middle: reader.read("intermediate_size", 2048)?,
         heads: reader.read("num_attention_heads", 8)?,
         blocks: reader.read("num_hidden_layers", 12)?,
-        activation: reader
-            .word("hidden_act", &[("quick_gelu", TextActivation::QuickGelu), ("gelu", TextActivation::Gelu)])?,
+        gelu: reader.word("hidden_act", &[("quick_gelu", Gelu::Quick), ("gelu", Gelu::Exact)])?,
         epsilon: reader.read("layer_norm_eps", 1e-5)?,
         end: match reader.read("eos_token_id", Some(49_407))? {
             None | Some(OLD_END) => TextEnd::Largest,
             Some(token) => TextEnd::Token(token),
         },
     };
-    reader.only("attention_dropout", &[json!(0.0)])?;
+    reader.only("attention_dropout", &[0.0.into()])?;
     Ok(form)
 }
 

@@ -56,7 +56,7 @@ const OF_BETAS: [(&str, bool, [f64; 2]); 19] = [
     ("PNDMScheduler", false, DDPM),
     ("UniPCMultistepScheduler", false, DDPM),
 ];
-const DDPM: [f64; 2] = [1e-4, 0.02];
+pub(super) const DDPM: [f64; 2] = [1e-4, 0.02];
 const STABLE_DIFFUSION: [f64; 2] = [0.00085, 0.012];
 
 /// The schedulers of other networks.
@@ -264,12 +264,12 @@ fn steps_of(read: &mut Reader) -> Result<usize> {
 }
 
 /// ᾱ of the noisiest level where its signal is scaled away: that of the library's Euler, so that a logarithm stays finite.
-const LEAST_SIGNAL: f64 = 1.0 / (1 << 24) as f64;
+pub(super) const LEAST_SIGNAL: f64 = 1.0 / (1 << 24) as f64;
 
 /// ᾱ from which on the noise says what the picture is: a thousand times more noise than signal.
 const FAINT: f64 = 1e-6;
 
-fn betas(read: &mut Reader, [first, last]: [f64; 2]) -> Result<LevelList> {
+pub(super) fn betas(read: &mut Reader, [first, last]: [f64; 2]) -> Result<LevelList> {
     let (first, last) = (read.read("beta_start", first)?, read.read("beta_end", last)?);
     let count = steps_of(read)?;
     let lists = [
@@ -303,7 +303,7 @@ fn laplace(count: usize) -> LevelList {
 }
 
 /// ᾱ of levels after Lin et al. (arXiv:2305.08891, algorithm 1): √ᾱ moved and scaled so that the noisiest has no signal.
-fn without_signal(levels: LevelList) -> Result<Vec<f64>> {
+pub(super) fn without_signal(levels: LevelList) -> Result<Vec<f64>> {
     let mut alpha_bar = Discrete::new(levels)?.alpha_bar();
     let (first, last) = (alpha_bar[0].sqrt(), alpha_bar[alpha_bar.len() - 1].sqrt());
     for bar in &mut alpha_bar {

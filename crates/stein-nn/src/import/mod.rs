@@ -10,6 +10,7 @@ pub mod consistency;
 pub mod diffusers;
 pub mod diffusers_adm;
 pub mod diffusers_dit;
+mod diffusers_sampling;
 mod diffusers_scheduler;
 pub mod edm;
 pub mod guided_diffusion;
@@ -19,6 +20,8 @@ pub mod lpips;
 pub mod ncsn;
 pub mod ncsn_v2;
 pub mod pickle;
+mod pipeline;
+mod pipeline_check;
 mod published;
 mod refine_net;
 pub mod score_sde;
@@ -31,8 +34,11 @@ use stein::{Error, Kind as Fault};
 pub use check::{Case, Checked, Imported, Output, Reference, Surroundings, check};
 pub use diffusers_scheduler::scheduler_of;
 pub use key::{Key, Layout, Names, Weights};
+pub use pipeline::{Pipeline, PipelineText, latent_pipeline};
+pub use pipeline_check::check_pipeline;
 pub use published::{Published, theirs};
 pub use setting::{Role, Setting};
+pub(crate) use source::json;
 pub use source::{
     Kind, NOT_NUMBERS, PIPELINE, Reading, Source, Which, names_of_weights, network_folder, parts_of_index,
 };

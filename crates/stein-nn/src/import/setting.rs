@@ -9,7 +9,7 @@ use stein::{
 use super::{
     Kind, Source, Surroundings, Weights,
     config::{Reader, check_sizes, text},
-    consistency, diffusers, diffusers_adm,
+    consistency, diffusers, diffusers_adm, diffusers_dit, diffusers_sampling,
     diffusers_scheduler::{self, Denoiser, Trained},
     edm, guided_diffusion, ncsn, ncsn_v2, score_sde, unsupported,
 };
@@ -77,6 +77,51 @@ impl Setting {
         }
         setting.grid.kernels(&*setting.schedule)?;
         Ok(setting)
+    }
+
+    /// What the config of a network of latents and the scheduler of its pipeline say.
+    ///
+    /// # Errors
+    /// A network of nothing but a picture and a text or a class, no scheduler, and settings that do not fit each other.
+    pub(super) fn of_latents(source: &Source) -> Result<Self> {
+        let json = &source.config;
+        check_sizes(json)?;
+        let ([inputs, outputs, classes], network) = match text(json, "_class_name").unwrap_or_default() {
+            "UNet2DConditionModel" => {
+                let config = diffusers::unet_2d_condition_config(json)?;
+                ([config.inputs, config.outputs, config.classes], NetworkConfig::Unet2dCondition(config))
+            }
+            "DiTTransformer2DModel" | "Transformer2DModel" => {
+                let config = diffusers_dit::config(json)?;
+                ([config.inputs, config.outputs, config.classes], NetworkConfig::Dit(config))
+            }
+            other => return Err(unsupported(format!("a network {other} of latents is not sampled here"))),
+        };
+        check_channels(inputs, outputs)?;
+        let [height, width] = sides(json)?;
+        let Some(scheduler) = &source.scheduler else {
+            return Err(Error::new(
+                "there is no scheduler_config.json, which says on what noise the network was trained",
+            ));
+        };
+        let (sampler, grid, taken) = diffusers_sampling::usual(scheduler);
+        let mut said = scheduler.clone();
+        if let Some(said) = said.as_object_mut() {
+            said.retain(|key, _| !taken.contains(&key.as_str()));
+        }
+        let trained = diffusers_scheduler::trained_on(&said, false);
+        let (trained, mut notes) = trained.map_err(|error| error.at("scheduler_config.json"))?;
+        let Trained::Denoiser(Denoiser { schedule, precondition, clamp, .. }) = trained else {
+            return Err(unsupported("a consistency function of latents is not sampled here"));
+        };
+        if clamp {
+            notes.push("latents have no range, and are not kept in one (clip_sample)".to_owned());
+        }
+        precondition.check(&schedule)?;
+        grid.kernels(&*schedule)?;
+        let role = Role::Denoiser { precondition, sampler };
+        let shape = [height, width, inputs];
+        Ok(Self { network, shape, classes, schedule, role, symmetric: true, clamp: false, grid, notes })
     }
 
     /// Var\[data\] of the prior in network units: pictures have a standard deviation of about a quarter of their range.
@@ -365,17 +410,20 @@ fn adm_setting(json: &Json) -> Result<Setting> {
     Ok(Setting { clamp: true, notes: notes.into_iter().collect(), ..setting })
 }
 
-fn unet_2d_setting(json: &Json, scheduler: Option<&Json>) -> Result<Setting> {
-    let side: Vec<usize> = match json.get("sample_size") {
+/// Height and width at which a network of diffusers was trained.
+fn sides(json: &Json) -> Result<[usize; 2]> {
+    let sides: Vec<usize> = match json.get("sample_size") {
         Some(Json::Array(sides)) => sides.iter().filter_map(Json::as_u64).map(|side| side as usize).collect(),
         Some(Json::Number(side)) => side.as_u64().map_or_else(Vec::new, |side| vec![side as usize; 2]),
         _ => Vec::new(),
     };
-    let &[height, width] = &side[..] else {
-        return Err(Error::new(
-            "the config's sample_size is neither a side nor height and width: there is no size to sample at",
-        ));
-    };
+    sides.try_into().map_err(|_| {
+        Error::new("the config's sample_size is neither a side nor height and width: there is no size to sample at")
+    })
+}
+
+fn unet_2d_setting(json: &Json, scheduler: Option<&Json>) -> Result<Setting> {
+    let [height, width] = sides(json)?;
     let adm = diffusers_adm::is_one(json);
     let ([inputs, outputs, classes], network) = if adm {
         let config = diffusers_adm::config(json)?;

@@ -211,15 +211,9 @@ impl Source {
         let mut others = Vec::new();
         let (folder, file) = if path.is_dir() {
             let folder = network(path, reading.which)?;
-            let known = names_of_weights(reading.which);
-            let mut there = known.iter().filter(|name| folder.join(name).exists());
-            let file = there.next().ok_or_else(|| {
-                let usual = known.iter().filter(|name| !name.contains(".index")).take(5).map(String::as_str);
-                let usual: Vec<_> = usual.collect();
-                fault(format!("{} has no weights: there is no {}, and the like", folder.display(), usual.join(", ")))
-            })?;
-            others.extend(there.cloned());
-            (folder.clone(), folder.join(file))
+            let file;
+            (file, others) = weights_in(&folder, reading.which)?;
+            (folder, file)
         } else {
             ensure!(
                 Kind::File,
@@ -262,6 +256,18 @@ impl Source {
         }
         Ok(Self { kind, config, scheduler, latent, weights, origin: file.display().to_string(), which })
     }
+}
+
+/// The file of weights in a folder, and the names of others there.
+pub(super) fn weights_in(folder: &Path, which: Option<Which>) -> Result<(PathBuf, Vec<String>)> {
+    let known = names_of_weights(which);
+    let mut there = known.iter().filter(|name| folder.join(name).exists());
+    let file = there.next().ok_or_else(|| {
+        let usual = known.iter().filter(|name| !name.contains(".index")).take(5).map(String::as_str);
+        let usual: Vec<_> = usual.collect();
+        fault(format!("{} has no weights: there is no {}, and the like", folder.display(), usual.join(", ")))
+    })?;
+    Ok((folder.join(file), there.cloned().collect()))
 }
 
 /// A scheduler as a file, JSON or a name say it.
@@ -348,7 +354,8 @@ fn pipeline(folder: &Path) -> Result<(Option<Json>, bool)> {
     Ok((scheduler, latent))
 }
 
-pub(super) fn json(path: &Path) -> Result<Json> {
+/// The JSON of a file, in which [`NOT_NUMBERS`] may stand.
+pub(crate) fn json(path: &Path) -> Result<Json> {
     let text = fs::read_to_string(path).map_err(|error| fault(format!("cannot read {}: {error}", path.display())))?;
     serde_json::from_str(&finite(&text)).map_err(|error| fault(format!("{} is no JSON: {error}", path.display())))
 }

@@ -11,28 +11,12 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{Int, Tensor, TensorData, activation::softmax},
+    tensor::{Int, Tensor, TensorData},
 };
 use stein::{Result, ensure};
 
-use crate::{
-    init::Init,
-    layers::{LayerNorm, Linear},
-    ops::{self, Activation, Dual},
-    trace,
-};
-
-/// The factor of OpenAI's f.
-const QUICK: f64 = 1.702;
-
-/// The function f in the middle of a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TextActivation {
-    /// x/(1 + e^(−1.702 x)): OpenAI's models, and Stable Diffusion 1.
-    QuickGelu,
-    /// x Φ(x): OpenCLIP's models, and Stable Diffusion 2.
-    Gelu,
-}
+use super::token_block::{Gelu, TokenBlock, TokenBlockForm};
+use crate::{init::Init, layers::LayerNorm, ops::Dual, trace};
 
 /// The token that a text ends with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +42,8 @@ pub struct ClipTextForm {
     pub heads: usize,
     /// Blocks.
     pub blocks: usize,
-    /// f.
-    pub activation: TextActivation,
+    /// f: quick of OpenAI's models and Stable Diffusion 1, exact of OpenCLIP's and Stable Diffusion 2.
+    pub gelu: Gelu,
     /// What normalizations add to the variance.
     pub epsilon: f64,
     /// The token at the end of a text.
@@ -71,7 +55,7 @@ pub struct ClipTextForm {
 pub struct ClipText {
     tokens: Param<Tensor<2>>,
     places: Param<Tensor<2>>,
-    blocks: Vec<Block>,
+    blocks: Vec<TokenBlock>,
     last: LayerNorm,
     #[module(skip)]
     form: ClipTextForm,
@@ -83,7 +67,7 @@ impl ClipText {
     /// # Errors
     /// Sizes of 0, and a width that the heads do not divide.
     pub fn new(form: ClipTextForm, init: &mut Init) -> Result<Self> {
-        let ClipTextForm { vocabulary, length, width, middle, heads, blocks, epsilon, .. } = form;
+        let ClipTextForm { vocabulary, length, width, middle, heads, blocks, gelu, epsilon, .. } = form;
         ensure!(
             [vocabulary, length, width, middle, heads, blocks].iter().all(|&size| size > 0)
                 && width.is_multiple_of(heads)
@@ -91,10 +75,11 @@ impl ClipText {
             "a transformer of texts with {vocabulary} tokens, texts of {length}, width {width}, middle {middle}, {heads} heads, {blocks} blocks and \
              epsilon {epsilon} is none: all are above 0, and the heads divide the width"
         );
+        let block = TokenBlockForm { width, middle, heads, gelu, epsilon, scaled: false, causal: true };
         Ok(Self {
             tokens: init.normal([vocabulary, width], 0.02),
             places: init.normal([length, width], 0.01),
-            blocks: (0..blocks).map(|_| Block::new(&form, init)).collect(),
+            blocks: (0..blocks).map(|_| TokenBlock::new(block, init)).collect(),
             last: LayerNorm::new(width, init).with_epsilon(epsilon),
             form,
         })
@@ -112,7 +97,7 @@ impl ClipText {
     /// first.
     ///
     /// ```
-    /// use stein_nn::{ClipText, ClipTextForm, TextActivation, TextEnd, layers::Init};
+    /// use stein_nn::{ClipText, ClipTextForm, Gelu, TextEnd, layers::Init};
     ///
     /// let form = ClipTextForm {
     ///     vocabulary: 100,
@@ -121,7 +106,7 @@ impl ClipText {
     ///     middle: 64,
     ///     heads: 2,
     ///     blocks: 2,
-    ///     activation: TextActivation::QuickGelu,
+    ///     gelu: Gelu::Quick,
     ///     epsilon: 1e-5,
     ///     end: TextEnd::Largest,
     /// };
@@ -150,9 +135,8 @@ impl ClipText {
         let index = Tensor::<1, Int>::from_data(TensorData::new(numbers, [count]), &tokens.device());
         let vectors = tokens.select(0, index).reshape([texts.len(), length, width]);
         let mut h = Dual::from(vectors + self.places.val().narrow(0, 0, length).unsqueeze());
-        let ahead = ahead(length, &h.value);
         for (index, block) in self.blocks[..blocks - skipped].iter().enumerate() {
-            h = block.forward(h, &ahead);
+            h = block.forward(h);
             trace::note(|| format!("blocks.{index}"), &h);
         }
         Ok(self.last.forward(h).value)
@@ -177,70 +161,5 @@ impl ClipText {
             .map(|(row, place)| place.map(|place| said.clone().slice([row..row + 1, place..place + 1])))
             .collect::<Result<_>>()?;
         Ok(Tensor::cat(rows, 0).reshape([texts.len(), width]))
-    }
-}
-
-/// −∞ where the token of a column comes after that of the row, `[1, length, length]`, and 0 elsewhere.
-fn ahead(length: usize, like: &Tensor<3>) -> Tensor<3> {
-    let values = (0..length * length).map(|i| if i % length > i / length { f32::NEG_INFINITY } else { 0.0 }).collect();
-    Tensor::from_data(TensorData::new::<f32, _>(values, [1, length, length]), (&like.device(), like.dtype()))
-}
-
-#[derive(Module, Debug)]
-struct Block {
-    first: LayerNorm,
-    queries: Linear,
-    keys: Linear,
-    values: Linear,
-    attended: Linear,
-    second: LayerNorm,
-    widen: Linear,
-    narrow: Linear,
-    heads: usize,
-    #[module(skip)]
-    activation: TextActivation,
-}
-
-impl Block {
-    fn new(form: &ClipTextForm, init: &mut Init) -> Self {
-        let &ClipTextForm { width, middle, heads, activation, epsilon, .. } = form;
-        let norm = |init: &mut Init| LayerNorm::new(width, init).with_epsilon(epsilon);
-        Self {
-            first: norm(init),
-            queries: Linear::new(width, width, init),
-            keys: Linear::new(width, width, init),
-            values: Linear::new(width, width, init),
-            attended: Linear::new(width, width, init),
-            second: norm(init),
-            widen: Linear::new(width, middle, init),
-            narrow: Linear::new(middle, width, init),
-            heads,
-            activation,
-        }
-    }
-
-    fn forward(&self, h: Dual<3>, ahead: &Tensor<3>) -> Dual<3> {
-        let x = self.first.forward(h.clone());
-        let [q, k, v] = [&self.queries, &self.keys, &self.values].map(|layer| layer.forward(x.clone()).value);
-        let h = self.attended.forward_onto(self.attention(q, k, v, ahead).into(), h);
-        let wide = self.widen.forward(self.second.forward(h.clone()));
-        let wide = match self.activation {
-            TextActivation::Gelu => ops::activate(wide, Activation::Gelu),
-            TextActivation::QuickGelu => ops::silu(wide.linear(|x| x * QUICK)).linear(|x| x / QUICK),
-        };
-        self.narrow.forward_onto(wide, h)
-    }
-
-    /// softmax(q kᵀ/√d + ahead) v per head: texts are short, so the scores are kept.
-    fn attention(&self, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, ahead: &Tensor<3>) -> Tensor<3> {
-        let [rows, length, width] = q.dims();
-        let head = width / self.heads;
-        let split = |x: Tensor<3>| {
-            let x = x.reshape([rows, length, self.heads, head]).swap_dims(1, 2);
-            x.reshape([rows * self.heads, length, head])
-        };
-        let scores = split(q).matmul(split(k).swap_dims(1, 2)) * (head as f64).powf(-0.5) + ahead.clone();
-        let attended = softmax(scores, 2).matmul(split(v)).reshape([rows, self.heads, length, head]);
-        attended.swap_dims(1, 2).reshape([rows, length, width])
     }
 }

@@ -6,9 +6,9 @@ use stein::{Network, Result, ensure, settings};
 use toml::Value;
 
 use super::{
-    AdmConfig as Adm, AnyNetwork, DdpmConfig as Ddpm, DhariwalUnetConfig as DhariwalUnet, MlpConfig as Mlp,
-    NcsnConfig as Ncsn, NcsnV2Config as NcsnV2, NcsnppConfig as Ncsnpp, SongUnetConfig as SongUnet,
-    Unet1dConfig as Unet1d, Unet2dConfig as Unet2d, UnetConfig as Unet,
+    AdmConfig as Adm, AnyNetwork, DdpmConfig as Ddpm, DhariwalUnetConfig as DhariwalUnet, DitConfig as Dit,
+    MlpConfig as Mlp, NcsnConfig as Ncsn, NcsnV2Config as NcsnV2, NcsnppConfig as Ncsnpp, SongUnetConfig as SongUnet,
+    Unet1dConfig as Unet1d, Unet2dConditionConfig as Unet2dCondition, Unet2dConfig as Unet2d, UnetConfig as Unet,
 };
 use crate::init::Init;
 
@@ -37,6 +37,10 @@ stein_base::registry! {
         "adm" | "guided_diffusion" => Adm,
         /// The U-Net of the diffusers library, `UNet2DModel`.
         "unet2d" | "unet_2d_model" => Unet2d,
+        /// The U-Net of latent diffusion that attends to tokens, `UNet2DConditionModel` of diffusers: its texts are read by family.text.
+        "unet2d_condition" | "unet_2d_condition_model" => Unet2dCondition,
+        /// The diffusion transformer.
+        "dit" | "diffusion_transformer" => Dit,
     }
 }
 

@@ -18,8 +18,9 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 use stein::{Condition, Context, Result, ensure};
+use stein_base::Explain;
 
-use super::Takes;
+use super::{Takes, images::image_network};
 use crate::{
     embedding::{Embedding, EmbeddingConfig},
     init::Init,
@@ -38,7 +39,7 @@ const EXPANSION: usize = 4;
 const MAX_PERIOD: f64 = 1e4;
 
 /// The size and form of a diffusion transformer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct DitConfig {
     /// Height and width at which neighboring squares are one unit apart, a multiple of `patch`; default 32. Images of
@@ -148,6 +149,8 @@ pub struct Dit {
     outputs: usize,
     channels: usize,
 }
+
+image_network!(Dit, DitConfig { inputs, outputs, classes });
 
 impl Dit {
     /// The output `[N, H, W, outputs]` for images that have, with those of the condition beside them, `inputs` channels. A row

@@ -46,6 +46,10 @@ impl Takes {
         }
         given.check(rows)?;
         given.class_rows(rows, self.classes)?;
+        ensure!(
+            given.text.is_none(),
+            "this network reads no texts: leave the condition's out, or give it a transformer that does (family.text)"
+        );
         if let Some(vector) = &given.vector {
             ensure!(self.vector > 0, "this network takes no vectors: leave the condition's out");
             let width = vector.dims()[1];

@@ -8,9 +8,11 @@
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use stein::{Context, Result, ensure};
+use stein_base::Explain;
 
 use super::{
     Takes,
+    images::image_network,
     unet_2d_blocks::{Body, BodyPlan, Mixing},
     units::Norms,
 };
@@ -20,7 +22,7 @@ use crate::{embedding::EmbeddingConfig, init::Init, ops::Dual};
 const TRANSFORMER_EPSILON: f64 = 1e-6;
 
 /// The size and form of a `UNet2DConditionModel`; the default is the network of Stable Diffusion 1.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct Unet2dConditionConfig {
     /// Channels of an image; at least 1, default 4.
@@ -131,6 +133,8 @@ pub struct Unet2dCondition {
     body: Body,
     context: usize,
 }
+
+image_network!(Unet2dCondition, Unet2dConditionConfig { inputs, outputs, classes });
 
 impl Unet2dCondition {
     /// The output `[N, H, W, outputs]` for images that have, with those of the condition beside them, `inputs` channels; the noise

@@ -22,11 +22,12 @@ use stein::{Result, ensure};
 use super::{
     images::check_pictures,
     interpolate::{Grid, interpolate},
+    token_block::{Gelu, TokenBlock, TokenBlockForm},
 };
 use crate::{
     init::Init,
     layers::{Conv, LayerNorm, Linear},
-    ops::{self, Activation, Dual},
+    ops::Dual,
     trace,
 };
 
@@ -40,8 +41,6 @@ const AT_ONCE: usize = 8;
 const DINO_SIDE: usize = 224;
 /// What is added to the number of squares on a side when DINOv2's vectors of places are stretched to them.
 const OFFSET: f64 = 0.1;
-/// The factor of CLIP's f.
-const QUICK: f64 = 1.702;
 
 /// Whose transformer it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +90,22 @@ pub struct VitForm {
     pub places: usize,
 }
 
+impl VitForm {
+    /// The form of its blocks.
+    fn block(&self) -> TokenBlockForm {
+        let dino = self.tower == Tower::Dino;
+        TokenBlockForm {
+            width: self.width,
+            middle: EXPANSION * self.width,
+            heads: self.width / HEAD,
+            gelu: if dino { Gelu::Exact } else { Gelu::Quick },
+            epsilon: self.tower.epsilon(),
+            scaled: dino,
+            causal: false,
+        }
+    }
+}
+
 /// A vision transformer. [`import::vit`](crate::import::vit) reads its weights.
 #[derive(Module, Debug)]
 pub struct Vit {
@@ -98,7 +113,7 @@ pub struct Vit {
     class: Param<Tensor<1>>,
     places: Param<Tensor<2>>,
     first: Option<LayerNorm>,
-    blocks: Vec<Block>,
+    blocks: Vec<TokenBlock>,
     last: LayerNorm,
     projection: Option<Linear>,
     #[module(skip)]
@@ -130,7 +145,7 @@ impl Vit {
             class: init.constant(width, 0.0),
             places: init.normal([1 + places * places, width], 0.02),
             first,
-            blocks: (0..blocks).map(|_| Block::new(tower, width, init)).collect(),
+            blocks: (0..blocks).map(|_| TokenBlock::new(form.block(), init)).collect(),
             last: norm(init),
             projection,
             form,
@@ -237,57 +252,4 @@ impl Vit {
         let squares = interpolate(squares.into(), [across; 2], grid).value.reshape([1, across * across, width]);
         Tensor::cat(vec![all.narrow(0, 0, 1).unsqueeze(), squares], 1)
     }
-}
-
-#[derive(Module, Debug)]
-struct Block {
-    first: LayerNorm,
-    queries: Linear,
-    keys: Linear,
-    values: Linear,
-    attended: Linear,
-    first_scale: Option<Param<Tensor<1>>>,
-    second: LayerNorm,
-    widen: Linear,
-    narrow: Linear,
-    second_scale: Option<Param<Tensor<1>>>,
-}
-
-impl Block {
-    fn new(tower: Tower, width: usize, init: &mut Init) -> Self {
-        let norm = |init: &mut Init| LayerNorm::new(width, init).with_epsilon(tower.epsilon());
-        let scale = |init: &mut Init| (tower == Tower::Dino).then(|| init.constant(width, 1.0));
-        Self {
-            first: norm(init),
-            queries: Linear::new(width, width, init),
-            keys: Linear::new(width, width, init),
-            values: Linear::new(width, width, init),
-            attended: Linear::new(width, width, init),
-            first_scale: scale(init),
-            second: norm(init),
-            widen: Linear::new(width, EXPANSION * width, init),
-            narrow: Linear::new(EXPANSION * width, width, init),
-            second_scale: scale(init),
-        }
-    }
-
-    fn forward(&self, h: Dual<3>) -> Dual<3> {
-        let x = self.first.forward(h.clone());
-        let (q, k) = (self.queries.forward(x.clone()), self.keys.forward(x.clone()));
-        let heads = q.dims()[2] / HEAD;
-        let attended = self.attended.forward(ops::attention(q, k, self.values.forward(x), heads));
-        let h = h + scaled(attended, self.first_scale.as_ref());
-        let wide = self.widen.forward(self.second.forward(h.clone()));
-        let wide = match self.second_scale {
-            Some(_) => ops::activate(wide, Activation::Gelu),
-            None => ops::silu(wide.linear(|x| x * QUICK)).linear(|x| x / QUICK),
-        };
-        h + scaled(self.narrow.forward(wide), self.second_scale.as_ref())
-    }
-}
-
-/// s ⊙ x, where there is an s.
-fn scaled(x: Dual<3>, scale: Option<&Param<Tensor<1>>>) -> Dual<3> {
-    let Some(scale) = scale else { return x };
-    x.linear(|x| x * scale.val().unsqueeze())
 }

@@ -4,7 +4,7 @@
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
 use burn::tensor::{
-    Tensor, activation, module,
+    Tensor, TensorData, activation, module,
     ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions, PadMode},
 };
 
@@ -275,17 +275,29 @@ fn scores(q: Tensor<4>, k: Tensor<4>) -> Tensor<4> {
     q.matmul(k.swap_dims(2, 3)) * (head as f64).powf(-0.5)
 }
 
-pub(super) fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tensor<3> {
+/// softmax of the scores, of those that are seen: all, or those of no place after one's own.
+fn weights(scores: Tensor<4>, causal: bool) -> Tensor<4> {
+    if !causal {
+        return activation::softmax(scores, 3);
+    }
+    let [.., places, keys] = scores.dims();
+    let hidden = |i: usize| if i % keys > i / keys { f32::NEG_INFINITY } else { 0.0 };
+    let hidden = TensorData::new((0..places * keys).map(hidden).collect::<Vec<_>>(), [1, 1, places, keys]);
+    let hidden = Tensor::from_data(hidden, (&scores.device(), scores.dtype()));
+    activation::softmax(scores + hidden, 3)
+}
+
+pub(super) fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
     let scores = scores(split(q, heads), split(k, heads));
-    join(activation::softmax(scores, 3).matmul(split(v, heads)))
+    join(weights(scores, causal).matmul(split(v, heads)))
 }
 
 /// With weights P = softmax(S): Ṗ = P ⊙ (Ṡ − rowsum(P ⊙ Ṡ)), and the tangent is Ṗ v + P v̇.
-pub(super) fn attention_tangent(q: &Dual<3>, k: &Dual<3>, v: &Dual<3>, heads: usize) -> Tensor<3> {
+pub(super) fn attention_tangent(q: &Dual<3>, k: &Dual<3>, v: &Dual<3>, heads: usize, causal: bool) -> Tensor<3> {
     let part = |x: &Dual<3>| (split(x.value.clone(), heads), split(x.tangent_or_zero(), heads));
     let ((q, dq), (k, dk), (v, dv)) = (part(q), part(k), part(v));
     let direction = scores(dq, k.clone()) + scores(q.clone(), dk);
-    let weights = activation::softmax(scores(q, k), 3);
+    let weights = weights(scores(q, k), causal);
     let turned = weights.clone() * direction;
     let change = turned.clone() - weights.clone() * turned.sum_dim(3);
     join(change.matmul(v) + weights.matmul(dv))

@@ -580,7 +580,7 @@ pub fn attention(q: Dual<3>, k: Dual<3>, v: Dual<3>, heads: usize) -> Dual<3> {
     assert!(channels.is_multiple_of(heads), "{heads} heads do not divide {channels} channels");
     let some = q.tangent.is_some() || k.tangent.is_some() || v.tangent.is_some();
     let left = left(some && takes(&q.value), tracked(&q) || tracked(&k) || tracked(&v));
-    let mut tangent = (some && left.is_none()).then(|| engine::attention_tangent(&q, &k, &v, heads));
+    let mut tangent = (some && left.is_none()).then(|| engine::attention_tangent(&q, &k, &v, heads, false));
     let value = if takes(&q.value) {
         let keys = k.dims();
         let head = channels / heads;
@@ -597,9 +597,22 @@ pub fn attention(q: Dual<3>, k: Dual<3>, v: Dual<3>, heads: usize) -> Dual<3> {
         }
         value
     } else {
-        engine::attention(q.value, k.value, v.value, heads)
+        engine::attention(q.value, k.value, v.value, heads, false)
     };
     Dual { value, tangent }
+}
+
+/// [`attention`] of a sequence in which a place sees itself and those before it, none that follow. There is no CPU kernel of it: the scores
+/// are stored, as sequences are short.
+///
+/// # Panics
+/// If `heads` does not divide C.
+pub fn causal_attention(q: Dual<3>, k: Dual<3>, v: Dual<3>, heads: usize) -> Dual<3> {
+    let channels = q.dims()[2];
+    assert!(channels.is_multiple_of(heads), "{heads} heads do not divide {channels} channels");
+    let some = q.tangent.is_some() || k.tangent.is_some() || v.tangent.is_some();
+    let tangent = some.then(|| engine::attention_tangent(&q, &k, &v, heads, true));
+    Dual { value: engine::attention(q.value, k.value, v.value, heads, true), tangent }
 }
 
 /// Cosines and sines of angles `[N, K]`, side by side: `[N, 2K]`.

@@ -14,6 +14,7 @@ mod guided_diffusion;
 mod inverse;
 mod likelihood;
 mod ncsn;
+mod pipelines;
 mod published;
 mod reference;
 mod score_sde;

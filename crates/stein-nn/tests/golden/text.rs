@@ -1,13 +1,18 @@
 //! CLIP's tokenizer and transformer of texts against what the transformers library gave, of the same random weights.
 //!
-//! A small pipeline is in `tests/data/clip_text`; two of Stable Diffusion's two forms lie outside the repository, in
-//! `../shared/golden_methods`, and without them nothing more is compared.
+//! A small pipeline is in `tests/data/clip_text`; one of either form of Stable Diffusion lies outside the repository, in
+//! `../shared/golden_methods`, and without those nothing more is compared.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde_json::Value;
-use stein_nn::{Tensors, TextActivation, TextEnd, Tokenizer, import::clip_text, read_tensors};
+use stein_nn::{Gelu, Tensors, TextEnd, Tokenizer, import::clip_text, read_tensors};
+
+use crate::variational::close;
 
 /// In f64 only the order of sums differs.
 const EXACT: f64 = 1e-9;
@@ -66,23 +71,19 @@ impl Pipeline {
     }
 
     fn compare<const D: usize>(&self, name: &str, found: Tensor<D>, bound: f64) {
-        let wanted: Vec<f64> = self.stored[name].iter::<f64>().collect();
-        let found: Vec<f64> = found.into_data().iter::<f64>().collect();
-        assert_eq!(found.len(), wanted.len(), "{name}");
-        let largest = wanted.iter().fold(0.0f64, |most, x| most.max(x.abs()));
-        let apart = found
-            .iter()
-            .zip(&wanted)
-            .map(|(a, b)| (a - b).abs())
-            .fold(0.0f64, |most, x| if x.is_nan() { x } else { most.max(x) });
-        println!("{name}: {apart:.1e} of {largest:.1e}");
-        assert!(apart <= bound * largest, "{name}: {apart:e} of {largest:e}, bound {bound:e} of it");
+        let numbers = |data: &TensorData| -> Vec<f64> { data.iter::<f64>().collect() };
+        close(&numbers(&found.into_data()), &numbers(&self.stored[name]), bound, name);
     }
+}
+
+/// What is in the repository.
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/clip_text")
 }
 
 #[test]
 fn texts_have_the_tokens_and_say_what_the_reference_does() {
-    Pipeline::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/clip_text")).check();
+    Pipeline::open(&folder()).check();
 }
 
 #[test]
@@ -101,7 +102,7 @@ fn texts_of_both_forms_of_stable_diffusion_say_what_the_reference_does() {
 /// takes for those and the library's own rules do not.
 #[test]
 fn a_vocabulary_and_merges_make_the_same_tokens() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/clip_text");
+    let folder = folder();
     let whole = Pipeline::open(&folder);
     let alone = tempfile::tempdir().unwrap();
     for name in ["vocab.json", "merges.txt", "tokenizer_config.json"] {
@@ -119,8 +120,7 @@ fn a_vocabulary_and_merges_make_the_same_tokens() {
 /// What is said at a token does not depend on those after it.
 #[test]
 fn a_token_sees_none_that_follow() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/clip_text");
-    let network = clip_text::load(&folder.join("text_encoder"), &Device::flex()).unwrap();
+    let network = clip_text::load(&folder().join("text_encoder"), &Device::flex()).unwrap();
     let [first, second] = [vec![572, 5, 9, 30, 573], vec![572, 5, 9, 77, 11]];
     let rows = |text: Vec<u32>| -> Vec<f64> { network.said(&[text], 0).unwrap().into_data().iter::<f64>().collect() };
     let (first, second) = (rows(first), rows(second));
@@ -131,24 +131,23 @@ fn a_token_sees_none_that_follow() {
 
 #[test]
 fn what_is_no_text_is_refused_in_a_sentence() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/clip_text");
-    let network = clip_text::load(&folder.join("text_encoder"), &Device::flex()).unwrap();
+    let network = clip_text::load(&folder().join("text_encoder"), &Device::flex()).unwrap();
     let fault = |texts: &[Vec<u32>], skipped| network.said(texts, skipped).unwrap_err().to_string();
     assert!(fault(&[vec![572, 574]], 0).contains("its tokenizer is that of another"));
     assert!(fault(&[vec![572], vec![572, 573]], 0).contains("pad the shorter"));
     assert!(fault(&[vec![572; 78]], 0).contains("1 to 77 tokens"));
     assert!(fault(&[vec![572, 573]], 2).contains("leave at least one"));
+    let whole = Pipeline::open(&folder()).config;
     let config = |key: &str, value: Value| {
-        let mut config: Value =
-            serde_json::from_str(&fs::read_to_string(folder.join("text_encoder/config.json")).unwrap()).unwrap();
+        let mut config = whole.clone();
         config[key] = value;
         clip_text::form(&config)
     };
     assert!(config("model_type", "t5".into()).unwrap_err().to_string().contains("one of t5"));
     assert!(config("hidden_act", "tanh".into()).unwrap_err().to_string().contains("hidden_act"));
     let form = config("eos_token_id", 573.into()).unwrap();
-    assert_eq!((form.activation, form.end), (TextActivation::Gelu, TextEnd::Token(573)));
+    assert_eq!((form.gelu, form.end), (Gelu::Exact, TextEnd::Token(573)));
     // A folder without a tokenizer.
-    let lacks = Tokenizer::open(&folder, 77).unwrap_err().to_string();
+    let lacks = Tokenizer::open(&folder(), 77).unwrap_err().to_string();
     assert!(lacks.contains("vocab.json"), "{lacks}");
 }

@@ -10,9 +10,9 @@ use stein::{
     Preconditioned, Prediction, Purpose, Schedule, Tokens, jvp, vjp,
 };
 use stein_nn::{
-    AdmConfig, AnyNetwork, DdpmConfig, DhariwalUnetConfig, MlpConfig, NcsnConfig, NcsnV2Config, NcsnppConfig,
-    NetworkConfig, NoiseNumber, SongEncoder, SongUnetConfig, Unet1dConfig, Unet2dConditionConfig, Unet2dConfig,
-    UnetConfig,
+    AdmConfig, AnyNetwork, DdpmConfig, DhariwalUnetConfig, DitConfig, MlpConfig, NcsnConfig, NcsnV2Config,
+    NcsnppConfig, NetworkConfig, NoiseNumber, SongEncoder, SongUnetConfig, TextConfig, Told, Unet1dConfig,
+    Unet2dConditionConfig, Unet2dConfig, UnetConfig, Wording,
     layers::{Dropout, Init},
 };
 
@@ -36,12 +36,14 @@ struct Case {
     vector: usize,
     /// The channels of images beside its own.
     image: usize,
+    /// Whether it is told texts.
+    text: bool,
     drops: bool,
 }
 
 impl Case {
     fn new(config: impl Into<NetworkConfig>, shape: &[usize], classes: usize) -> Self {
-        Self { config: config.into(), shape: shape.to_vec(), classes, vector: 0, image: 0, drops: true }
+        Self { config: config.into(), shape: shape.to_vec(), classes, vector: 0, image: 0, text: false, drops: true }
     }
 
     fn dim(&self) -> usize {
@@ -49,15 +51,24 @@ impl Case {
     }
 
     fn network(&self, kind: DType, device: &Device) -> AnyNetwork {
-        shaken(self.config.build(&self.shape, self.classes, 5, device).unwrap(), kind)
+        if !self.text {
+            return shaken(self.config.build(&self.shape, self.classes, 5, device).unwrap(), kind);
+        }
+        let text = TextConfig { width: 6, middle: 8, heads: 2, blocks: 2, ..TextConfig::default() };
+        let wording = Wording { vocabulary: 9, length: 4, empty: vec![0, 1, 1, 1] };
+        let told = Told::build(&text, &wording, &self.config, &self.shape, self.classes, 5, device).unwrap();
+        let size = Told::size(&text, &wording, &self.config, &self.shape, self.classes).unwrap();
+        assert_eq!(told.num_params(), size.parameters);
+        shaken(AnyNetwork::own(told), kind)
     }
 
-    /// All the network takes; the second row has no class.
+    /// All the network takes; the second row has no class and no text.
     fn given(&self, kind: DType) -> Condition {
         let device = Device::flex();
         Condition {
             class: (self.classes > 0).then(|| vec![Some(2), None, Some(0)]),
             vector: (self.vector > 0).then(|| matrix(ROWS, self.vector, 8, kind, &device)),
+            text: self.text.then(|| vec![Some([0, 5, 7, 1].into()), None, Some([0, 8, 1, 1].into())]),
             tokens: None,
             image: (self.image > 0).then(|| {
                 let [height, width] = [self.shape[0], self.shape[1]];
@@ -163,6 +174,29 @@ fn cases() -> Vec<Case> {
         dropout: DROPOUT,
         ..Unet2dConfig::default()
     };
+    let unet2d_condition = Unet2dConditionConfig {
+        inputs: 3,
+        outputs: 3,
+        context: 6,
+        channels: vec![8, 8],
+        blocks: 1,
+        attention: vec![0],
+        heads: vec![2, 2],
+        layers: vec![1, 1],
+        groups: 4,
+        dropout: DROPOUT,
+        ..Unet2dConditionConfig::default()
+    };
+    let dit = DitConfig {
+        size: 8,
+        inputs: 3,
+        outputs: 3,
+        classes: CLASSES,
+        channels: 8,
+        blocks: 2,
+        heads: 2,
+        ..DitConfig::default()
+    };
     let cases = vec![
         Case { drops: false, ..Case::new(mlp, &[5], CLASSES) },
         Case::new(unet, &image, CLASSES),
@@ -175,6 +209,8 @@ fn cases() -> Vec<Case> {
         Case::new(dhariwal, &image, CLASSES),
         Case { image: 2, ..Case::new(adm, &image, CLASSES) },
         Case::new(unet2d, &image, CLASSES),
+        Case { text: true, ..Case::new(unet2d_condition, &image, 0) },
+        Case { drops: false, ..Case::new(dit, &image, CLASSES) },
     ];
     let kinds: Vec<&str> = cases.iter().map(|case| case.config.kind()).collect();
     assert_eq!(kinds, NetworkConfig::NAMES, "every network is here");
@@ -405,7 +441,16 @@ fn what_a_network_does_not_take_is_refused() {
             assert!(error.contains(part), "{}: {error}", case.config.kind());
         };
         let tokens = |mask| Some(Tokens { values: Tensor::ones([ROWS, 2, 4], &device), mask });
-        refused(Condition { tokens: tokens(None), ..given.clone() }, "attends to no tokens");
+        let part = if case.text { "reads texts, and the condition has tokens" } else { "attends to no tokens" };
+        refused(Condition { tokens: tokens(None), ..given.clone() }, part);
+        if case.text {
+            let text = Some(vec![Some([0, 9, 1, 1].into()); ROWS]);
+            refused(Condition { text, ..given.clone() }, "9");
+            let text = Some(vec![None; ROWS - 1]);
+            refused(Condition { text, ..given.clone() }, "give one per row");
+        } else {
+            refused(Condition { text: Some(vec![None; ROWS]), ..given.clone() }, "reads no texts");
+        }
         let vector = Some(matrix(ROWS, 7, 1, DType::F32, &device));
         let part = if case.vector > 0 { "vectors of 7 numbers: this network takes 2" } else { "takes no vectors" };
         refused(Condition { vector, ..given.clone() }, part);

@@ -1,7 +1,7 @@
 //! Every number of every network at its extremes: a sentence or a small network, before anything is allocated.
 
 use stein::{Device, settings};
-use stein_nn::{NetworkConfig, NetworkSize};
+use stein_nn::{NetworkConfig, NetworkSize, Unet2dConditionConfig};
 use toml::{Table, Value};
 
 /// Keys that have no default, and so are not written.
@@ -96,7 +96,15 @@ fn what_is_counted_is_what_is_built() {
         let shape: &[usize] = match config.kind() {
             "mlp" => &[2],
             "unet1d" => &[24, 3],
+            "unet2d_condition" | "dit" => &[32, 32, 4],
             _ => &[32, 32, 3],
+        };
+        let config = match config {
+            // The default is that of Stable Diffusion, of 860 million.
+            NetworkConfig::Unet2dCondition(_) => {
+                Unet2dConditionConfig { channels: vec![32; 4], ..Unet2dConditionConfig::default() }.into()
+            }
+            other => other,
         };
         let network = config.build(shape, 0, 1, &Device::flex()).unwrap();
         let size = config.size(shape, 0).unwrap();

@@ -5,7 +5,7 @@ use burn::{
     tensor::{DType, Device, Tensor},
 };
 use stein::{Condition, Context, Dual, Network};
-use stein_nn::{AnyNetwork, EmbeddingConfig, NetworkConfig, UnetConfig};
+use stein_nn::{AnyNetwork, EmbeddingConfig, NetworkConfig, UnetConfig, ops};
 
 use crate::{
     gradients::{Nudge, Picked, close},
@@ -164,4 +164,25 @@ fn a_constant_input_has_a_product_of_zero() {
     let none = (x.clone(), dx.zeros_like());
     let (_, tangent) = product(&network, none, (noise.clone(), dnoise.zeros_like()));
     assert!(read(tangent).iter().all(|x| *x == 0.0));
+}
+
+/// A place sees itself and those before it: as attention to so many, and with the tangent of that.
+#[test]
+fn causal_attention_is_attention_to_what_came_before() {
+    let device = Device::flex();
+    let [rows, length, width, heads] = [2, 4, 6, 2];
+    let whole = |seed| matrix(rows, length * width, seed, DType::F64, &device).reshape([rows, length, width]);
+    let [q, k, v] = [1, 2, 3].map(|seed| Dual::new(whole(seed), whole(seed + 3)));
+    let all = ops::causal_attention(q.clone(), k.clone(), v.clone(), heads);
+    for place in 0..length {
+        let part = |x: &Dual<3>, from: usize, count: usize| x.clone().linear(|x| x.narrow(1, from, count));
+        let [k, v] = [&k, &v].map(|x| part(x, 0, place + 1));
+        let one = ops::attention(part(&q, place, 1), k, v, heads);
+        let found = part(&all, place, 1);
+        for (found, wanted) in [(&found.value, &one.value), (&found.tangent_or_zero(), &one.tangent_or_zero())] {
+            let apart = (found.clone() - wanted.clone()).abs().max().into_scalar::<f64>();
+            // Numbers of size 1; only the order of sums differs.
+            assert!(apart < 1e-12, "place {place}: {apart:e}");
+        }
+    }
 }

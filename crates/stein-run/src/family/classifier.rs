@@ -116,12 +116,12 @@ impl Family for ClassifierModel {
     }
 
     fn learners(&self, make: &Make) -> Result<Vec<Learner>> {
-        self.sizes(make.shape, make.classes, 0)?;
+        self.sizes(make)?;
         let network = self.network.build_any(make.shape, make.classes, &mut Init::new(make.seed, make.device))?;
         Ok(vec![Learner::new(NETWORK, network)])
     }
 
-    fn sizes(&self, shape: &[usize], classes: usize, _: usize) -> Result<Vec<NetworkSize>> {
+    fn sizes(&self, &Make { shape, classes, .. }: &Make) -> Result<Vec<NetworkSize>> {
         ensure!(classes > 0, "{NEEDS_CLASSES}");
         Ok(vec![self.network.size(shape, classes)?])
     }

@@ -16,7 +16,7 @@ use stein_nn::{MlpConfig, NetworkConfig, NetworkSize};
 
 use super::{
     AnyFamily, Batch, Capability, DIFFUSION_NETWORK, Family, Follows, Learned, Learner, Learners, Make, Networks,
-    Teacher, check_hides, check_label_dropout, diffusion::same_surroundings, hide_classes, uncertainty,
+    Teacher, check_hides, check_label_dropout, diffusion::same_surroundings, hide_labels, uncertainty,
 };
 
 /// The name of the learner whose network is used in the end.
@@ -128,7 +128,7 @@ impl Family for ConsistencyModel {
     }
 
     fn learners(&self, make: &Make) -> Result<Vec<Learner>> {
-        check_hides(self.label_dropout, make.classes)?;
+        check_hides(self.label_dropout, make)?;
         let network = self.network.build(make.shape, make.classes, make.seed, make.device)?;
         let mut learners = vec![Learner::new(NETWORK, network.clone())];
         let Some(objective) = &self.objective else { return Ok(learners) };
@@ -149,7 +149,7 @@ impl Family for ConsistencyModel {
         Ok(learners)
     }
 
-    fn sizes(&self, shape: &[usize], classes: usize, _: usize) -> Result<Vec<NetworkSize>> {
+    fn sizes(&self, &Make { shape, classes, .. }: &Make) -> Result<Vec<NetworkSize>> {
         Ok(vec![self.network.size(shape, classes)?])
     }
 
@@ -168,7 +168,7 @@ impl Family for ConsistencyModel {
             step: batch.step,
             steps: batch.steps,
         };
-        let given = hide_classes(&batch.given, &batch.keys, self.label_dropout);
+        let given = hide_labels(&batch.given, &batch.keys, self.label_dropout);
         let examples = Examples::new(&batch.x, &given, &batch.keys);
         if objective.learns_weight() {
             let losses = |examples: &Examples| {

@@ -9,11 +9,11 @@ use stein::{
     Objective, Precondition, Preconditioned, Prediction, Result, Tensor, Weighting, ensure, exact::Exact,
 };
 use stein_base::Explain;
-use stein_nn::{AnyNetwork, Beside, MlpConfig, NetworkConfig, NetworkSize};
+use stein_nn::{AnyNetwork, Beside, MlpConfig, NetworkConfig, NetworkSize, TextConfig, Told, Wording};
 
 use super::{
     AnyFamily, Batch, Capability, Family, Learned, Learner, Learners, Make, Networks, check_hides, check_label_dropout,
-    hide_classes, uncertainty,
+    hide_labels, uncertainty,
 };
 
 /// The name of the learner whose network is used in the end.
@@ -33,10 +33,14 @@ pub struct Diffusion {
     pub noise_input: NoiseInput,
     /// The network, and how large.
     pub network: NetworkConfig,
+    /// What reads the texts that the network is told, a transformer that learns with it, for a network that attends to tokens of its width,
+    /// such as unet2d_condition; default nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextConfig>,
     /// What is minimized, `denoising` where no kind is said; absent from a model that was imported, which is sampled and not trained.
     #[serde(default, deserialize_with = "objective", skip_serializing_if = "Option::is_none")]
     pub objective: Option<AnyObjective>,
-    /// The probability of hiding the class of a training example, for classifier-free guidance; in [0, 1], default 0.
+    /// The probability of hiding the class and the text of a training example, for classifier-free guidance; in [0, 1], default 0.
     #[serde(default)]
     pub label_dropout: f64,
     /// Whether ln of the loss at a level, u(σ), is learned beside, and the loss is L/e^u + u, so that all levels count alike (Karras et al.
@@ -56,6 +60,7 @@ impl Default for Diffusion {
             input_scale,
             noise_input,
             network: NetworkConfig::Mlp(MlpConfig::default()),
+            text: None,
             objective: Some(Denoising { levels, weighting: Weighting::Unit {} }.into()),
             label_dropout: 0.0,
             uncertainty: false,
@@ -64,6 +69,26 @@ impl Default for Diffusion {
 }
 
 impl Diffusion {
+    /// What reads the texts, and what they are of.
+    fn told<'a>(&'a self, make: &Make<'a>) -> Result<Option<(&'a TextConfig, &'a Wording)>> {
+        match (&self.text, make.text) {
+            (Some(text), Some(wording)) => {
+                ensure!(
+                    make.beside == 0,
+                    "a network that is told texts is shown nothing beside its input: leave out data.shown or family.text"
+                );
+                Ok(Some((text, wording)))
+            }
+            (None, None) => Ok(None),
+            (Some(_), None) => Err(Error::new(
+                "family.text reads texts, and the data have none: set data.captions = true, or leave it out",
+            )),
+            (None, Some(_)) => Err(Error::new(
+                "the data have captions (data.captions), and nothing reads them: add [family.text], or leave them out",
+            )),
+        }
+    }
+
     /// What surrounds the network.
     pub fn precondition(&self) -> Precondition {
         Precondition { prediction: self.prediction, input_scale: self.input_scale, noise_input: self.noise_input }
@@ -127,11 +152,14 @@ impl Family for Diffusion {
     }
 
     fn learners(&self, make: &Make) -> Result<Vec<Learner>> {
-        check_hides(self.label_dropout, make.classes)?;
-        let Make { shape, classes, beside, seed, device } = *make;
-        let network = match beside {
-            0 => self.network.build(shape, classes, seed, device)?,
-            beside => AnyNetwork::own(Beside::build(&self.network, shape, beside, classes, seed, device)?),
+        check_hides(self.label_dropout, make)?;
+        let Make { shape, classes, beside, seed, device, .. } = *make;
+        let network = match (self.told(make)?, beside) {
+            (Some((text, wording)), _) => {
+                AnyNetwork::own(Told::build(text, wording, &self.network, shape, classes, seed, device)?)
+            }
+            (None, 0) => self.network.build(shape, classes, seed, device)?,
+            (None, beside) => AnyNetwork::own(Beside::build(&self.network, shape, beside, classes, seed, device)?),
         };
         let mut learners = vec![Learner::new(NETWORK, network)];
         if self.uncertainty {
@@ -144,15 +172,21 @@ impl Family for Diffusion {
         self.objective.as_ref().is_some_and(|objective| objective.needs_truth())
     }
 
-    fn sizes(&self, shape: &[usize], classes: usize, beside: usize) -> Result<Vec<NetworkSize>> {
-        Ok(vec![match beside {
-            0 => self.network.size(shape, classes)?,
-            beside => Beside::size(&self.network, shape, beside, classes)?,
+    fn sizes(&self, make: &Make) -> Result<Vec<NetworkSize>> {
+        let Make { shape, classes, beside, .. } = *make;
+        Ok(vec![match (self.told(make)?, beside) {
+            (Some((text, wording)), _) => Told::size(text, wording, &self.network, shape, classes)?,
+            (None, 0) => self.network.size(shape, classes)?,
+            (None, beside) => Beside::size(&self.network, shape, beside, classes)?,
         }])
     }
 
     fn takes_pictures(&self) -> bool {
         true
+    }
+
+    fn reads_texts(&self) -> bool {
+        self.text.is_some()
     }
 
     fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Tensor<1>>> {
@@ -161,7 +195,7 @@ impl Family for Diffusion {
         };
         let network = learners.network(NETWORK)?;
         let model = Preconditioned::new(network, self.precondition(), self.schedule.clone())?;
-        let given = hide_classes(&batch.given, &batch.keys, self.label_dropout);
+        let given = hide_labels(&batch.given, &batch.keys, self.label_dropout);
         let truth = batch.truth.as_deref().map(|truth| truth as &dyn Exact);
         let examples = Examples { x0: &batch.x, given: &given, keys: &batch.keys, truth };
         match objective {

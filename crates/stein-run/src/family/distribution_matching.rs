@@ -121,7 +121,7 @@ impl Family for DistributionMatching {
         Ok(vec![fake, Learner::new(GENERATOR, network)])
     }
 
-    fn sizes(&self, shape: &[usize], classes: usize, _: usize) -> Result<Vec<NetworkSize>> {
+    fn sizes(&self, &Make { shape, classes, .. }: &Make) -> Result<Vec<NetworkSize>> {
         let size = self.network.size(shape, classes)?;
         Ok(vec![size, size])
     }

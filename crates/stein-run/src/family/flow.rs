@@ -21,7 +21,7 @@ use stein_nn::{AnyNetwork, MlpConfig, NetworkConfig, NetworkSize};
 
 use super::{
     AnyFamily, Batch, Capability, Family, Generator, Learned, Learner, Learners, Make, Networks, Origin, check_hides,
-    check_label_dropout, diffusion::NETWORK as DIFFUSION_NETWORK, hide_classes,
+    check_label_dropout, diffusion::NETWORK as DIFFUSION_NETWORK, hide_labels,
 };
 use crate::DataConfig;
 
@@ -253,7 +253,7 @@ impl Family for FlowMatching {
     }
 
     fn learners(&self, make: &Make) -> Result<Vec<Learner>> {
-        check_hides(self.label_dropout, make.classes)?;
+        check_hides(self.label_dropout, make)?;
         ensure!(
             !self.coupling.within_class() || make.classes > 0,
             "family.coupling.within_class pairs rows of a class, and this model is not conditioned on one: set data.conditional = true, or \
@@ -267,7 +267,7 @@ impl Family for FlowMatching {
         Ok(learners)
     }
 
-    fn sizes(&self, shape: &[usize], classes: usize, _: usize) -> Result<Vec<NetworkSize>> {
+    fn sizes(&self, &Make { shape, classes, .. }: &Make) -> Result<Vec<NetworkSize>> {
         let size = self.network.size(shape, classes)?;
         Ok(vec![size; 1 + usize::from(self.score)])
     }
@@ -286,7 +286,7 @@ impl Family for FlowMatching {
                 (points.velocity.clone(), points.at.iter().zip(ratios).map(weight).collect())
             }
         };
-        let given = hide_classes(&batch.given, &batch.keys, self.label_dropout);
+        let given = hide_labels(&batch.given, &batch.keys, self.label_dropout);
         network.loss(&points, target, weights, &given, &batch.keys).map(Some)
     }
 

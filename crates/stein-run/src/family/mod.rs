@@ -30,7 +30,7 @@ use stein::{
     Result, Tensor, Velocity, coupling::Coupling, ensure, exact::GaussianMixture, noise::normal_like,
 };
 use stein_base::registry;
-use stein_nn::{AdamWConfig, AnyNetwork, Ema, NetworkSize, RateConfig};
+use stein_nn::{AdamWConfig, AnyNetwork, Ema, NetworkSize, RateConfig, Wording};
 
 use crate::DataConfig;
 
@@ -82,12 +82,12 @@ pub trait Family: std::fmt::Debug + Send + Sync {
     /// Settings that are none of a network for such data.
     fn learners(&self, make: &Make) -> Result<Vec<Learner>>;
 
-    /// How large the networks of the learners are for states of this shape, a number of classes and of channels beside, so that what they need can be
-    /// compared with the memory there is before they are made; a family that names none is not looked at.
+    /// How large the networks of the learners are, so that what they need can be compared with the memory there is before they are made; a
+    /// family that names none is not looked at.
     ///
     /// # Errors
     /// Settings that are none of a network for such data.
-    fn sizes(&self, _shape: &[usize], _classes: usize, _beside: usize) -> Result<Vec<NetworkSize>> {
+    fn sizes(&self, _make: &Make) -> Result<Vec<NetworkSize>> {
         Ok(Vec::new())
     }
 
@@ -114,6 +114,11 @@ pub trait Family: std::fmt::Debug + Send + Sync {
 
     /// Whether its networks can be shown pictures beside their input; default not.
     fn takes_pictures(&self) -> bool {
+        false
+    }
+
+    /// Whether its networks read texts; default not.
+    fn reads_texts(&self) -> bool {
         false
     }
 
@@ -153,6 +158,8 @@ pub struct Make<'a> {
     pub classes: usize,
     /// Channels of the pictures they are shown beside their input, 0 for none.
     pub beside: usize,
+    /// The texts they are told, if any.
+    pub text: Option<&'a Wording>,
     /// Seed of the initial weights.
     pub seed: u64,
     /// Where the weights live; with autodiff where they are trained.
@@ -311,21 +318,30 @@ fn check_label_dropout(probability: f64) -> Result<()> {
     Ok(())
 }
 
-/// Fails if classes would be hidden that there are not.
-fn check_hides(probability: f64, classes: usize) -> Result<()> {
+/// Fails if labels would be hidden that there are not.
+fn check_hides(probability: f64, make: &Make) -> Result<()> {
     ensure!(
-        probability == 0.0 || classes > 0,
-        "family.label_dropout hides classes, and this model is not conditioned on one: set data.conditional = true, or leave it out"
+        probability == 0.0 || make.classes > 0 || make.text.is_some(),
+        "family.label_dropout hides classes and texts, and this model is told neither: set data.conditional = true, or leave it out"
     );
     Ok(())
 }
 
-/// The condition with the classes of some rows hidden, each with this probability by its key.
-pub fn hide_classes(given: &Condition, keys: &Keys, probability: f64) -> Condition {
+/// The condition with the labels of some rows hidden, class and text together, each with this probability by its key.
+pub fn hide_labels(given: &Condition, keys: &Keys, probability: f64) -> Condition {
     let mut hidden = given.clone();
-    if let Some(class) = hidden.class.as_mut().filter(|_| probability > 0.0) {
-        for (class, u) in class.iter_mut().zip(keys.uniform(Purpose::LabelDropout, 0)) {
-            *class = class.filter(|_| u >= probability);
+    if probability == 0.0 || !given.has_label() {
+        return hidden;
+    }
+    for (row, u) in keys.uniform(Purpose::LabelDropout, 0).into_iter().enumerate() {
+        if u >= probability {
+            continue;
+        }
+        if let Some(class) = &mut hidden.class {
+            class[row] = None;
+        }
+        if let Some(text) = &mut hidden.text {
+            text[row] = None;
         }
     }
     hidden

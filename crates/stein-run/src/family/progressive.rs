@@ -121,7 +121,7 @@ impl Family for ProgressiveDistillation {
         Ok(vec![Learner::new(NETWORK, network), teacher])
     }
 
-    fn sizes(&self, shape: &[usize], classes: usize, _: usize) -> Result<Vec<NetworkSize>> {
+    fn sizes(&self, &Make { shape, classes, .. }: &Make) -> Result<Vec<NetworkSize>> {
         Ok(vec![self.network.size(shape, classes)?])
     }
 

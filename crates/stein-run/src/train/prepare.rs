@@ -15,7 +15,7 @@ use crate::{
     device,
     evaluate::check_evaluation,
     experiment::Difference,
-    family::{Learner, Make, Origin},
+    family::{Learner, Origin},
     model::{checkpoint_of, known_density},
 };
 
@@ -147,22 +147,16 @@ fn parts(experiment: &Experiment, subject: &Subject, device: &Device) -> Result<
     let rows = experiment.train.batch / experiment.train.accumulate;
     // As they are read, as states and noisy.
     let mut bytes = 12 * (experiment.train.batch as u128) * shape.iter().product::<usize>() as u128;
-    for size in experiment.family.sizes(&shape, subject.classes.len(), subject.beside())? {
+    let device = device.clone().autodiff();
+    for size in subject.made_for(experiment.seed, &device, |make| experiment.family.sizes(make))? {
         bytes = bytes.saturating_add(size.training(rows));
     }
     ensure_fits(&format!("training with {rows} examples at a time (train.batch / train.accumulate)"), bytes)?;
-    let device = device.clone().autodiff();
-    let make = Make {
-        shape: &shape,
-        classes: subject.classes.len(),
-        beside: subject.beside(),
-        seed: experiment.seed,
-        device: &device,
-    };
+    let learners = subject.made_for(experiment.seed, &device, |make| experiment.family.learners(make))?;
     let config = &experiment.train;
     let mut averages = BTreeMap::new();
     let mut parts = Vec::new();
-    for Learner { name, network, optimizer, rate, averaged, follows } in experiment.family.learners(&make)? {
+    for Learner { name, network, optimizer, rate, averaged, follows } in learners {
         if averaged {
             averages.insert(name.clone(), Ema::new(config.ema.clone(), &network)?);
         }

@@ -1,10 +1,12 @@
 //! Codecs one after the other: encoding from the first to the last, decoding from the last to the first; ln |det| is the sum of
 //! theirs, each at the point it is applied to.
 
+use std::sync::Arc;
+
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::{AnyCodec, AnyCodecConfig, Codec, DataSample};
+use super::{AnyCodec, AnyCodecConfig, Attached, Autoencoder, Codec, DataSample};
 use crate::{Keys, Result};
 
 /// Codecs one after the other; without any, the data are the states.
@@ -42,6 +44,15 @@ impl Chain {
             chain.0.push(codec);
         }
         Ok(chain)
+    }
+
+    /// Gives the latents in it their network.
+    pub fn attach(&mut self, network: Arc<dyn Autoencoder>) {
+        for codec in &mut self.0 {
+            if let AnyCodec::Latents(latents) = codec {
+                latents.network = Attached(Some(Arc::clone(&network)));
+            }
+        }
     }
 }
 

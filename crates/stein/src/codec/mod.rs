@@ -30,6 +30,7 @@
 mod affine;
 mod chain;
 mod dequantize;
+mod latents;
 mod logit;
 mod one_hot;
 mod quantile;
@@ -39,6 +40,7 @@ mod symmetric;
 pub use affine::Affine;
 pub use chain::Chain;
 pub use dequantize::{Dequantize, Dequantized};
+pub use latents::{Attached, Autoencoder, Latents};
 pub use logit::Logit;
 pub use one_hot::{OneHot, OneHots};
 pub use quantile::{Quantile, Quantiles, normal_quantile};
@@ -178,6 +180,8 @@ registry! {
         "dequantize" => Dequantized,
         /// Columns of classes as indicators.
         "one_hot" => OneHots,
+        /// Latents of an autoencoder.
+        "autoencoder" => Latents,
     }
 }
 

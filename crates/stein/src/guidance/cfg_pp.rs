@@ -12,7 +12,7 @@ use stein_base::Explain;
 
 use super::{
     Surroundings, Wrapper,
-    classifier_free::{ensure_knows_no_class, ensure_some_class, two},
+    classifier_free::{ensure_knows_no_class, ensure_some_label, two},
 };
 use crate::{Condition, Denoiser, Dual, Estimate, Factors, Levels, Result, numbers::ensure_within};
 
@@ -51,8 +51,8 @@ struct Renoised {
 
 impl Denoiser for Renoised {
     fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
-        ensure_some_class(given)?;
-        let [told, free] = two(&self.inner, x, at, [given.clone(), given.without_class()])?;
+        ensure_some_label(given)?;
+        let [told, free] = two(&self.inner, x, at, [given.clone(), given.without_label()])?;
         let noise = free.mean.value.clone();
         let mut guided = Estimate::extrapolate(free, told, &Factors::Same(self.scale));
         guided.guided.noise = Some(noise);

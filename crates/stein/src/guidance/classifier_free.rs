@@ -1,9 +1,9 @@
 //! Classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598): D = D_∅ + scale (D_c − D_∅), with D_c told the class of a row and
-//! D_∅ told none.
+//! D_∅ told none, or the text of a row and none.
 //!
 //! `scale` is 1 for no guidance; the paper's w is scale − 1. Since ε̂ and the score are linear in D, the formula is the same on
-//! them. Both halves are evaluated in one batch of twice the rows; with scale 1 the model is asked once, as it is. Only the class is
-//! hidden: vectors, tokens and images are the same in both.
+//! them. Both halves are evaluated in one batch of twice the rows; with scale 1 the model is asked once, as it is. Only class and text
+//! are hidden: vectors, tokens and images are the same in both.
 
 use std::sync::Arc;
 
@@ -44,16 +44,16 @@ impl Wrapper for ClassifierFree {
 pub(super) fn ensure_knows_no_class(around: &dyn Surroundings) -> Result<()> {
     ensure!(
         around.knows_no_class(),
-        "this model was not trained to do without its class: train it with family.label_dropout = 0.1"
+        "this model was not trained to do without its class or text: train it with family.label_dropout = 0.1"
     );
     Ok(())
 }
 
-/// Fails unless a row has a class.
-pub(super) fn ensure_some_class(given: &Condition) -> Result<()> {
+/// Fails unless a row has a class or a text.
+pub(super) fn ensure_some_label(given: &Condition) -> Result<()> {
     ensure!(
-        given.class.iter().flatten().any(Option::is_some),
-        "classifier-free guidance needs a class to guide to: give one, or leave guidance out"
+        given.has_label(),
+        "classifier-free guidance needs a class or a text to guide to: give one (--class, --prompt), or no guidance (--guidance 1)"
     );
     Ok(())
 }
@@ -87,11 +87,11 @@ struct Guided {
 
 impl Denoiser for Guided {
     fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
-        ensure_some_class(given)?;
         if self.scale.is(1.0, at) {
             return estimate(&self.inner, x, at, given);
         }
-        let [told, free] = two(&self.inner, x, at, [given.clone(), given.without_class()])?;
+        ensure_some_label(given)?;
+        let [told, free] = two(&self.inner, x, at, [given.clone(), given.without_label()])?;
         Ok(Estimate::extrapolate(free, told, &self.scale.factors(at)))
     }
 }

@@ -86,7 +86,7 @@ impl Denoiser for Composed {
         let rows = x.dims()[0];
         let given = Condition { class: given.class.clone().or_else(|| Some(vec![None; rows])), ..given.clone() };
         let others = self.terms.iter().map(|(class, ..)| given.with_class(rows, *class));
-        let all: Vec<Condition> = [given.without_class(), given.clone()].into_iter().chain(others).collect();
+        let all: Vec<Condition> = [given.without_label(), given.clone()].into_iter().chain(others).collect();
         let mut all = under(&self.inner, x, at, &all)?.into_iter();
         let (free, told) = (all.next().expect("no class is asked about"), all.next().expect("and that of the row"));
         let from = free.mean.clone();

@@ -39,7 +39,7 @@ use std::sync::Arc;
 
 use stein_base::registry;
 
-use crate::{Classifier, Condition, Denoiser, Dual, Error, Estimate, Levels, Result, estimate};
+use crate::{Classifier, Condition, Denoiser, Dual, Error, Estimate, Kind, Levels, Result, estimate};
 
 /// What a wrapper can ask of the program around it.
 pub trait Surroundings {
@@ -52,7 +52,7 @@ pub trait Surroundings {
         self.range().map(|range| vec![range])
     }
 
-    /// Whether the model was trained to do without its class, so that rows without one mean something.
+    /// Whether the model was trained to do without its class or text, so that rows without one mean something.
     fn knows_no_class(&self) -> bool;
 
     /// Whether the model is told classes at all; by default it is.
@@ -68,6 +68,14 @@ pub trait Surroundings {
         let whose = of.map(|model| format!(" of {model}")).unwrap_or_default();
         let unknown = || Error::new(format!("there is no class called {class}{whose} here: give its number"));
         class.0.trim().parse().map_err(|_| unknown())
+    }
+
+    /// The numbers of the tokens of a text, of a model that reads texts; by default it reads none.
+    ///
+    /// # Errors
+    /// See above.
+    fn text(&self, _text: &str) -> Result<Arc<[u32]>> {
+        Err(Error::of(Kind::Unsupported, "this model reads no texts: leave the text out"))
     }
 
     /// Another model's denoiser, by name.
@@ -142,7 +150,7 @@ registry! {
         "autoguidance" => Autoguidance,
         /// Guidance by the gradient of a classifier of noisy data.
         "classifier" | "classifier_guidance" => ClassifierGuidance,
-        /// Guidance away from a class that is not wanted.
+        /// Guidance away from a class or a text that is not wanted.
         "negative" | "negative_prompt" => Negative,
         /// Several classes that are wanted, and not wanted, together.
         "compose" | "composable_diffusion" => Compose,

@@ -36,7 +36,7 @@ pub use euler_maruyama::EulerMaruyama;
 pub use eval::Eval;
 pub use heun::{EdmEuler, Heun};
 pub use langevin::{Convention, Langevin};
-pub use multistep::{Deis, Ipndm, Lms, Pndm};
+pub use multistep::{Deis, Ipndm, Lms, Plms, Pndm};
 pub use ode::{OdeEuler, OdeHeun, OdeMidpoint, OdeRk4};
 pub use predictor_corrector::{Corrector, PredictorCorrector};
 pub use restart::{Interval, Restart};
@@ -179,7 +179,9 @@ registry! {
         /// iPNDM: linear multistep with the weights of equal steps.
         "ipndm" => Ipndm,
         /// PNDM: the same, started by three Runge–Kutta steps.
-        "pndm" | "plms" => Pndm,
+        "pndm" => Pndm,
+        /// PLMS: the same, started by one step of two evaluations, as Stable Diffusion was published with.
+        "plms" => Plms,
         /// UniPC: a multistep predictor whose result is corrected at no further evaluation.
         "uni_pc" => UniPc,
         /// The probability-flow ODE in t by Euler: order 1, one evaluation per step. What flow matching calls Euler.

@@ -8,6 +8,7 @@
 //! | [`Deis`] | ∫ ℓ_j dσ̄, ℓ_j the Lagrange polynomials in t (Zhang & Chen 2023, "DEIS", eq. 15, tAB) |
 //! | [`Ipndm`] | (σ̄_s − σ̄_t) a_j, a the Adams–Bashforth weights of equal steps (Zhang & Chen 2023, section 3.2) |
 //! | [`Pndm`] | the same, after three steps of four evaluations each (Liu et al. 2022, "PNDM", eq. 9 to 13) |
+//! | [`Plms`] | the same, after one step of two evaluations, the trapezoidal rule: latent diffusion's, with which Stable Diffusion came |
 //!
 //! One evaluation per step. The first steps are of as high an order as there are estimates, so that halving all steps divides the error
 //! by 4 whatever the order from 2 on; a higher one makes it smaller. (Weights of equal steps are of second order too where steps are not
@@ -220,6 +221,30 @@ impl Sampler for Pndm {
             sum = sum + latest.clone().mul_scalar(weight);
         }
         Ok(transfer(x, sum.div_scalar(6.0), from, to))
+    }
+
+    fn order(&self) -> Option<u32> {
+        Some(2)
+    }
+}
+
+/// PLMS, started by one step of two evaluations.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Explain)]
+#[serde(deny_unknown_fields)]
+pub struct Plms {}
+
+impl Sampler for Plms {
+    fn step(&self, x: Tensor<2>, from: &Kernel, to: &Kernel, eval: &mut Eval, past: &mut Past) -> Result<Tensor<2>> {
+        let eps = eval.eps(&x, from)?;
+        if to.is_clean() {
+            return Ok(transfer(x, eps, from, to));
+        }
+        if past.step(0).is_some() {
+            return Ok(equal_step(x, eps, from, to, past, 4));
+        }
+        past.remember(*from, eps.clone());
+        let end = eval.eps(&transfer(x.clone(), eps.clone(), from, to), to)?;
+        Ok(transfer(x, (eps + end).mul_scalar(0.5), from, to))
     }
 
     fn order(&self) -> Option<u32> {

@@ -1,12 +1,17 @@
 //! Codecs: round trips, determinants against differences, and what each promises of its states.
 
+use std::sync::Arc;
+
 use stein::{
-    AnyCodec, AnyCodecConfig, Codec, DType, Keys, Purpose, Tensor,
-    codec::{Affine, Chain, DataSample, Dequantize, Logit, OneHot, Quantile, Standardize, Symmetric, normal_quantile},
+    AnyCodec, AnyCodecConfig, Autoencoder, Codec, DType, Keys, Purpose, Tensor,
+    codec::{
+        Affine, Chain, DataSample, Dequantize, Latents, Logit, OneHot, Quantile, Standardize, Symmetric,
+        normal_quantile,
+    },
     rows::host,
 };
 
-use crate::{assert_close, tensor};
+use crate::{assert_close, steering::all_close, tensor};
 
 /// Three columns in [0, 1]: spread, in 256 levels, and constant.
 fn data(rows: usize) -> Vec<f32> {
@@ -278,11 +283,56 @@ fn fitted_codecs_survive_their_files() {
         let text = serde_json::to_string(&configs).unwrap();
         assert_eq!(serde_json::from_str::<Vec<AnyCodecConfig>>(&text).unwrap(), configs, "{text}");
     }
-    assert_eq!(AnyCodec::NAMES, AnyCodecConfig::NAMES);
+    // Latents are of an autoencoder, which is not fitted to a sample.
+    assert_eq!(AnyCodec::NAMES, [AnyCodecConfig::NAMES, &["autoencoder"]].concat());
     let refuse = |text: &str| serde_json::from_str::<AnyCodec>(text).unwrap_err().to_string();
     assert!(refuse(r#"{"kind": "standardize", "mean": [0], "scale": [1, 2]}"#).contains("a positive scale per column"));
     let falling = r#"{"kind": "quantile", "columns": [{"data": [1, 0], "normal": [0, 1]}]}"#;
     assert!(refuse(falling).contains("must be finite and rise"));
+}
+
+/// A picture of 2 × 2 as its mean and the difference of its rows, and back.
+struct Halves;
+
+impl Autoencoder for Halves {
+    fn encode(&self, x: Tensor<4>, keys: &Keys) -> stein::Result<Tensor<4>> {
+        assert_eq!(x.dims()[0], keys.len());
+        let mean = x.clone().mean_dim(1).mean_dim(2);
+        let rows = (x.clone().narrow(1, 0, 1) - x.narrow(1, 1, 1)).mean_dim(2);
+        Ok(Tensor::cat(vec![mean, rows], 3))
+    }
+
+    fn decode(&self, z: Tensor<4>) -> stein::Result<Tensor<4>> {
+        let half = z.clone().narrow(3, 1, 1).div_scalar(2.0);
+        let mean = z.narrow(3, 0, 1);
+        let row = |row: Tensor<4>| Tensor::cat(vec![row.clone(), row], 2);
+        Ok(Tensor::cat(vec![row(mean.clone() + half.clone()), row(mean - half)], 1))
+    }
+}
+
+#[test]
+fn latents_are_shifted_and_scaled_and_come_back() {
+    let latents = Latents { pictures: [2, 2, 1], latents: [1, 1, 2], shift: 0.5, scale: 4.0, ..Latents::default() };
+    let mut chain = Chain(vec![Affine { scale: 2.0, shift: 0.0 }.into(), latents.into()]);
+    let text = serde_json::to_string(&chain).unwrap();
+    let keys = Keys::range(0, 0, 2);
+    let x = tensor(&[0.1, 0.1, 0.3, 0.3, 1.0, 1.0, 0.0, 0.0], 4);
+    let bare = chain.encode(x.clone(), &keys).unwrap_err().to_string();
+    assert!(bare.contains("its weights are missing"), "{bare}");
+    chain.attach(Arc::new(Halves));
+    assert_eq!(serde_json::from_str::<Chain>(&text).unwrap(), chain);
+    assert_eq!(chain.state(&[2, 2, 1]).unwrap(), [1, 1, 2]);
+    assert!(chain.state(&[2, 4, 1]).unwrap_err().to_string().contains("the data are [2, 4, 1]"));
+    let state = chain.encode(x.clone(), &keys).unwrap();
+    // 2x has the means 0.4 and 1, and the differences −0.4 and 2.
+    all_close(&host(&state), &[-0.4, -3.6, 2.0, 6.0], 1e-12, "latents");
+    all_close(&host(&chain.decode(state).unwrap()), &host(&x), 1e-12, "pictures");
+    assert_eq!(chain.log_det(&x, &keys).unwrap(), None);
+    assert_eq!(chain.range((0.0, 1.0)), None);
+    // More than are brought through the network at a time.
+    let many = x.repeat_dim(0, 20_000);
+    let back = chain.decode(chain.encode(many.clone(), &Keys::range(0, 0, 40_000)).unwrap()).unwrap();
+    assert!(host(&(back - many)).iter().all(|error| error.abs() < 1e-12));
 }
 
 #[test]

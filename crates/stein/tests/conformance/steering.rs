@@ -88,7 +88,7 @@ fn between(from: &[f64], to: &[f64], scale: impl Fn(usize) -> f64) -> Vec<f64> {
     from.iter().zip(to).enumerate().map(|(i, (from, to))| from + scale(i) * (to - from)).collect()
 }
 
-fn all_close(ours: &[f64], wanted: &[f64], tolerance: f64, what: &str) {
+pub(crate) fn all_close(ours: &[f64], wanted: &[f64], tolerance: f64, what: &str) {
     assert_eq!(ours.len(), wanted.len(), "{what}");
     ours.iter().zip(wanted).for_each(|(a, b)| assert_close(*a, *b, tolerance, what));
 }
@@ -314,7 +314,7 @@ fn negative_and_composed_conditions_are_their_formulas() {
         let (free, told) = (truth(&[None; 3], at), truth(&class, at));
         let (zero, one) = (truth(&[Some(0); 3], at), truth(&[Some(1); 3], at));
         for scale in [0.0, 1.0, 3.0] {
-            let away = Negative { class: Some(1.into()), scale: scale.into() };
+            let away = Negative { class: Some(1.into()), scale: scale.into(), ..Negative::default() };
             let ours = ask(&wrap(Arc::new(plane()), &[away.into()], &TOLD).unwrap(), at, &classes(class));
             all_close(&ours, &between(&one, &told, |_| scale), 1e-12, "negative");
 
@@ -434,15 +434,19 @@ fn scales_vary_with_the_level_as_they_say() {
         (varies(ScaleByLevel::Power { clean: 1.0, noisy: f64::NAN, power: 1.0 }), "scale.noisy is NaN"),
         (varies(ScaleByLevel::Power { clean: 1.0, noisy: 2.0, power: 0.0 }), "scale.power is 0"),
         (ClassifierGuidance::default().into(), "give the classifier"),
-        (Negative::default().into(), "give the class that is not wanted"),
-        (Negative { class: Some(ClassName("cat".to_owned())), scale: 2.0.into() }.into(), "no class called cat"),
+        (Negative::default().into(), "give what is not wanted"),
+        (
+            Negative { class: Some(ClassName("cat".to_owned())), scale: 2.0.into(), ..Negative::default() }.into(),
+            "no class called cat",
+        ),
+        (Negative { text: Some("a cat".to_owned()), ..Negative::default() }.into(), "reads no texts"),
         (CfgPp { scale: 1.5 }.into(), "at most 1"),
         (Rescale { part: 2.0, of: Output::Eps }.into(), "part is 2"),
         (
             Compose { not: vec![Term { class: 0.into(), scale: (-1.0).into() }], ..Compose::default() }.into(),
             "stands in `not`",
         ),
-    ] as [(AnyWrapper, &str); 10]
+    ] as [(AnyWrapper, &str); 11]
     {
         assert!(refuse(wrapper).contains(sentence), "{sentence}");
     }

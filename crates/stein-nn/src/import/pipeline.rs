@@ -1,0 +1,187 @@
+//! Pipelines of the `diffusers` library in the latent space of an autoencoder: Stable Diffusion 1 and 2, and DiT.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, Device};
+use serde_json::Value as Json;
+use stein::{Result, ensure};
+
+use super::{
+    Kind, Published, Reading, Setting, Source, clip_text,
+    config::text,
+    diffusers, json,
+    source::{PIPELINE, state_dict_of, weights_in},
+    unsupported,
+};
+use crate::{
+    ClipText, FirstStage, FirstStageConfig, NetworkConfig, TextConfig, Tokenizer,
+    networks::AnyNetwork,
+    state::{self, Tensors},
+};
+
+/// The pipelines that are read.
+const KNOWN: [&str; 3] = ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "DiTPipeline"];
+
+/// What the names of the denoiser's weights begin with beside those of what reads texts, within a [`Told`](crate::networks::Told).
+const INNER: &str = "network.";
+
+/// A latent model: a denoiser of latents, the autoencoder they are of, and what reads texts.
+pub struct Pipeline {
+    /// What the library calls it.
+    pub name: String,
+    /// The folder it is in.
+    pub folder: PathBuf,
+    /// The weights of the denoiser, with what reads texts, by our names within an [`AnyNetwork`].
+    pub weights: Tensors,
+    /// The autoencoder.
+    pub autoencoder: FirstStageConfig,
+    /// The autoencoder's weights by our names.
+    pub autoencoder_weights: Tensors,
+    /// What reads texts, where something does.
+    pub text: Option<PipelineText>,
+    /// The scheduler's config.
+    pub scheduler: Json,
+    /// How the network is fed, and sampled unless asked otherwise; its shape is that of latents.
+    pub setting: Setting,
+}
+
+/// What reads the texts of a pipeline.
+pub struct PipelineText {
+    /// What makes tokens of texts.
+    pub tokenizer: Tokenizer,
+    /// The transformer's config.
+    pub config: TextConfig,
+    /// The transformer.
+    pub network: ClipText,
+}
+
+/// The class of a pipeline in the latents of an autoencoder, if a folder is one.
+///
+/// # Errors
+/// An index that cannot be read.
+pub fn latent_pipeline(folder: &Path) -> Result<Option<String>> {
+    let path = folder.join(PIPELINE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let index = json(&path)?;
+    let name = text(&index, "_class_name").unwrap_or_default().to_owned();
+    let there = |part: &str| index.get(part).and_then(|part| part.get(0)).is_some_and(|library| !library.is_null());
+    Ok(there("vae").then_some(name))
+}
+
+impl Pipeline {
+    /// Reads a folder whose [class](latent_pipeline) is known to be one in latents.
+    ///
+    /// # Errors
+    /// A pipeline that is not read here, by its name, parts that are missing, damaged or do not fit each other.
+    pub fn read(folder: &Path, name: &str, reading: &Reading) -> Result<Self> {
+        ensure!(Kind::Unsupported, KNOWN.contains(&name), "{}: {}", folder.display(), refusal(name));
+        let network = Source::read(folder, reading)?;
+        let mut weights = Published::open(&network)?.weights();
+        let setting = Setting::of_latents(&network).map_err(|error| error.at(folder.display()))?;
+        let autoencoder = Source::open(&folder.join("vae"), Some(Kind::Diffusers), None)?;
+        let autoencoder_weights = Published::open(&autoencoder)?.reference().weights();
+        let autoencoder = first_stage(&autoencoder.config).map_err(|error| error.at(&autoencoder.origin))?;
+        let [_, _, channels] = setting.shape;
+        ensure!(
+            Kind::Mismatch,
+            autoencoder.channels() == channels,
+            "{}: the network works on {channels} channels, and the autoencoder has latents of {}: they are parts of two pipelines",
+            folder.display(),
+            autoencoder.channels()
+        );
+        let text = match &setting.network {
+            NetworkConfig::Unet2dCondition(unet) => {
+                Some(PipelineText::read(&folder.join("text_encoder"), &folder.join("tokenizer"), unet.context)?)
+            }
+            _ => None,
+        };
+        if let Some(text) = &text {
+            let inside = weights.into_iter().map(|(name, data)| (format!("{INNER}{name}"), data));
+            let read = state::tensors(&text.network).into_iter().map(|(name, data)| (format!("text.{name}"), data));
+            weights = inside.chain(read).collect();
+        }
+        let scheduler = network.scheduler.unwrap_or_default();
+        let (name, folder) = (name.to_owned(), folder.to_owned());
+        Ok(Self { name, folder, weights, autoencoder, autoencoder_weights, text, scheduler, setting })
+    }
+
+    /// The denoiser's network for latents of a shape, without what reads texts, in a float type.
+    ///
+    /// # Errors
+    /// Latents it is none for.
+    pub(super) fn network(&self, shape: [usize; 3], kind: DType) -> Result<AnyNetwork> {
+        let network = self.setting.network.build(&shape, self.setting.classes, 0, &Device::flex())?;
+        let inner = |name: &str| {
+            if self.text.is_some() { name.strip_prefix(INNER).map(str::to_owned) } else { Some(name.to_owned()) }
+        };
+        let weights = self.weights.iter().filter_map(|(name, data)| Some((inner(name)?, data.clone()))).collect();
+        Ok(state::cast(state::load(network, &weights)?, kind))
+    }
+
+    /// The autoencoder, in a float type.
+    ///
+    /// # Errors
+    /// Weights that do not fit the config.
+    pub(super) fn first_stage(&self, kind: DType) -> Result<FirstStage> {
+        Ok(state::cast(self.autoencoder.load(&self.autoencoder_weights, &Device::flex())?, kind))
+    }
+}
+
+impl PipelineText {
+    fn read(folder: &Path, tokenizer: &Path, context: usize) -> Result<Self> {
+        let config = json(&folder.join("config.json"))?;
+        let form = clip_text::form(&config).map_err(|error| error.at(folder.display()))?;
+        ensure!(
+            Kind::Mismatch,
+            form.width == context,
+            "{}: texts are tokens of width {}, and the network attends to tokens of width {context}: parts of two pipelines",
+            folder.display(),
+            form.width
+        );
+        let (weights, _) = weights_in(folder, None)?;
+        let network = clip_text::open(&config, &state_dict_of(&weights)?, DType::F32, &Device::flex())
+            .map_err(|error| error.at(folder.display()))?;
+        let tokenizer = Tokenizer::open(tokenizer, form.length)?;
+        ensure!(
+            Kind::Mismatch,
+            tokenizer.vocabulary() <= form.vocabulary,
+            "{}: the tokenizer has {} tokens, and the embedding knows {}: they are parts of two pipelines",
+            folder.display(),
+            tokenizer.vocabulary(),
+            form.vocabulary
+        );
+        let config = TextConfig {
+            width: form.width,
+            middle: form.middle,
+            heads: form.heads,
+            blocks: form.blocks,
+            skipped: 0,
+            gelu: form.gelu,
+            epsilon: form.epsilon,
+        };
+        Ok(Self { tokenizer, config, network })
+    }
+}
+
+/// The autoencoder of a config.
+fn first_stage(config: &Json) -> Result<FirstStageConfig> {
+    match text(config, "_class_name").unwrap_or_default() {
+        "AutoencoderKL" => diffusers::autoencoder_kl_config(config).map(FirstStageConfig::Kl),
+        "VQModel" => diffusers::vq_model_config(config).map(FirstStageConfig::Vq),
+        other => Err(unsupported(format!("the autoencoder is a {other}: known are AutoencoderKL and VQModel"))),
+    }
+}
+
+/// Why a pipeline is not read.
+fn refusal(name: &str) -> String {
+    let why = if name.contains("XL") {
+        "its texts are read by two transformers, and its network is told sizes beside: neither is read here"
+    } else if ["StableDiffusion3", "Flux", "SD3", "PixArt", "AuraFlow", "Sana"].iter().any(|part| name.contains(part)) {
+        "its network is a transformer of texts and pictures together (MMDiT and the like), which is not built here"
+    } else {
+        "it is not among those read here"
+    };
+    format!("a pipeline {name}: {why}; known are {}", KNOWN.join(", "))
+}

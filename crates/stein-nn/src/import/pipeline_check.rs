@@ -1,0 +1,393 @@
+//! A pipeline against stored runs of the library it comes from: tokens, what texts say, the autoencoder, and latents after every step.
+//!
+//! The files are those of `DIR/io.safetensors` and `DIR/runs.json`, which says the prompts and the settings of every run. `CASE.NAME_f64` is
+//! an output computed in f64.
+
+use std::{collections::BTreeSet, path::Path, sync::Arc};
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json};
+use stein::{
+    AnyWrapper, Autoencoder as _, Condition, Denoiser, Dual, Estimate, Kernel, Levels, NoiseInput, Precondition,
+    Preconditioned, Prediction, Request, Result, Tokens, ensure,
+    guidance::{ClassifierFree, Negative, Output, Rescale, Scale, Surroundings, wrap},
+    sample_from,
+};
+
+use super::{
+    Checked,
+    check::compare,
+    diffusers_sampling::{Walk, walk},
+    json, mismatch,
+    pipeline::{Pipeline, PipelineText},
+    setting::Role,
+    unsupported,
+};
+use crate::{
+    AnyNetwork, ClipText, FirstStage,
+    files::read_tensors,
+    state::{self, Tensors},
+};
+
+/// What `runs.json` says.
+#[derive(Debug, Deserialize)]
+struct Runs {
+    #[serde(default)]
+    prompts: Vec<String>,
+    #[serde(default)]
+    embedding_prompts: Vec<usize>,
+    runs: Vec<Run>,
+}
+
+/// The settings of a run.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Run {
+    name: String,
+    #[serde(default)]
+    prompts: Vec<usize>,
+    #[serde(default)]
+    labels: Vec<u32>,
+    negative: Option<Vec<usize>>,
+    guidance: f64,
+    steps: usize,
+    scheduler: String,
+    overrides: Map<String, Json>,
+    clip_skip: Option<usize>,
+    #[serde(default)]
+    guidance_rescale: f64,
+    /// That of the stored latents.
+    #[serde(rename = "size")]
+    _size: Option<[usize; 2]>,
+}
+
+/// What is given to cases and not compared.
+const INPUTS: [&str; 4] = ["latents_init", "encode.image", "encode.noise", "decode.latents"];
+
+/// Compares all that is stored in a folder with what a pipeline gives, computing in `kind`.
+///
+/// # Errors
+/// When the files cannot be read, or the pipeline cannot be run on them.
+pub fn check_pipeline(pipeline: &Pipeline, folder: &Path, kind: DType) -> Result<Vec<Checked>> {
+    let stored = read_tensors(&folder.join("io.safetensors"))?;
+    let runs: Runs = serde_json::from_value(json(&folder.join("runs.json"))?)
+        .map_err(|error| mismatch(format!("{}: runs.json: {error}", folder.display())))?;
+    let first_stage = pipeline.first_stage(kind)?;
+    let mut check =
+        Check { pipeline, runs: &runs, stored: &stored, kind, first_stage, all: Vec::new(), seen: BTreeSet::new() };
+    if let Some(text) = &pipeline.text {
+        check.texts(text)?;
+    }
+    check.autoencoder()?;
+    for run in &runs.runs {
+        check.run(run)?;
+    }
+    let input = |key: &str| INPUTS.iter().any(|name| key.ends_with(name));
+    let left = stored.keys().find(|key| !check.seen.contains(key.trim_end_matches("_f64")) && !input(key));
+    if let Some(left) = left {
+        return Err(unsupported(format!("the reference stored {left}, which is not compared here")));
+    }
+    Ok(check.all)
+}
+
+struct Check<'a> {
+    pipeline: &'a Pipeline,
+    runs: &'a Runs,
+    stored: &'a Tensors,
+    kind: DType,
+    first_stage: FirstStage,
+    all: Vec<Checked>,
+    /// What was compared.
+    seen: BTreeSet<String>,
+}
+
+impl Check<'_> {
+    /// Compares what is stored under a name with numbers in its order.
+    fn compare<const D: usize>(&mut self, name: &str, found: Tensor<D>) {
+        let (single, double) = (self.stored.get(name), self.stored.get(&format!("{name}_f64")));
+        self.all.extend(compare(name.replacen('.', ": ", 1), &found.into_data(), single, double));
+        self.seen.insert(name.to_owned());
+    }
+
+    /// The same, where every number has to be the same.
+    fn same(&mut self, name: &str, found: Vec<f64>) {
+        let Some(wanted) = self.stored.get(name) else { return };
+        let wanted: Vec<f64> = wanted.iter::<f64>().collect();
+        let apart = found.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        self.all.push(Checked {
+            name: name.replacen('.', ": ", 1),
+            largest: wanted.iter().copied().fold(0.0, f64::max),
+            absolute: if found.len() == wanted.len() { apart } else { f64::INFINITY },
+            bound: 0.0,
+            double: true,
+        });
+        self.seen.insert(name.to_owned());
+    }
+
+    fn numbers(&mut self, name: &str, found: &[f64]) {
+        let data = TensorData::new(found.to_vec(), [found.len()]);
+        self.compare(name, Tensor::<1>::from_data(data, (&Device::flex(), DType::F64)));
+    }
+
+    /// Stored pictures `[N, C, H, W]` as ours.
+    fn pictures(&self, name: &str) -> Result<Tensor<4>> {
+        let data = self.stored.get(name).ok_or_else(|| mismatch(format!("the stored inputs lack {name}")))?;
+        let shape = data.shape();
+        ensure!(Kind::Mismatch, shape.len() == 4, "the stored {name} has shape {shape:?}: expected pictures");
+        let data = data.clone().convert_dtype(self.kind);
+        Ok(Tensor::<4>::from_data(data, (&Device::flex(), self.kind)).permute([0, 2, 3, 1]))
+    }
+
+    fn texts(&mut self, text: &PipelineText) -> Result<()> {
+        let all = |tokens: &dyn Fn(&str) -> Result<Vec<u32>>| {
+            self.runs.prompts.iter().map(|prompt| tokens(prompt)).collect::<Result<Vec<_>>>()
+        };
+        let lengths = all(&|prompt| text.tokenizer.tokens(prompt))?.iter().map(|tokens| tokens.len() as f64).collect();
+        let ids = all(&|prompt| text.tokenizer.padded(prompt))?;
+        self.same("tokens.ids", ids.iter().flatten().map(|id| f64::from(*id)).collect());
+        self.same("tokens.lengths", lengths);
+        let chosen: Vec<Vec<u32>> = self.runs.embedding_prompts.iter().filter_map(|i| ids.get(*i).cloned()).collect();
+        if chosen.is_empty() {
+            return Ok(());
+        }
+        let network = state::cast(text.network.clone(), self.kind);
+        let said = network.said(&chosen, 0)?;
+        self.compare("text.pooled", network.pooled(&said, &chosen)?);
+        self.compare("text.last_hidden_state", said);
+        self.compare("text.clip_skip_1", network.said(&chosen, 1)?);
+        Ok(())
+    }
+
+    fn autoencoder(&mut self) -> Result<()> {
+        let (scale, _) = self.pipeline.autoencoder.scaling();
+        if let (FirstStage::Kl(network), true) = (&self.first_stage, self.stored.contains_key("encode.image")) {
+            let (mean, std) = network.mean_and_std(network.encode(self.pictures("encode.image")?.into())?);
+            let noise = self.pictures("encode.noise")?;
+            let (mean, std) = (mean.value, std.value);
+            let latents = mean.clone() + std.clone() * noise;
+            let found =
+                [("mean", mean), ("logvar", std.log() * 2.0), ("scaled", latents.clone() * scale), ("sample", latents)];
+            for (name, found) in found {
+                self.compare(&format!("encode.{name}"), found.permute([0, 3, 1, 2]));
+            }
+        }
+        if self.stored.contains_key("decode.latents") {
+            self.decoded("decode", self.pictures("decode.latents")?)?;
+        }
+        Ok(())
+    }
+
+    /// The pictures of latents as the network has them.
+    fn decoded(&mut self, case: &str, latents: Tensor<4>) -> Result<()> {
+        let (scale, shift) = self.pipeline.autoencoder.scaling();
+        let decoded = self.first_stage.decode(latents / scale + shift)?.permute([0, 3, 1, 2]);
+        let image = (decoded.clone() / 2.0 + 0.5).clamp(0.0, 1.0);
+        self.compare(&format!("{case}.decoded"), decoded);
+        if self.stored.contains_key(&format!("{case}.image")) {
+            self.compare(&format!("{case}.image"), image);
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, run: &Run) -> Result<()> {
+        let name = |part: &str| format!("{}.{part}", run.name);
+        let scheduler = self.pipeline.scheduler.as_object().into_iter().flatten();
+        let mut scheduler: Map<String, Json> = scheduler.map(|(key, value)| (key.clone(), value.clone())).collect();
+        scheduler.insert("_class_name".to_owned(), run.scheduler.clone().into());
+        scheduler.extend(run.overrides.clone());
+        let walk = walk(&Json::Object(scheduler), run.steps).map_err(|error| error.at(&run.name))?;
+        let noise = self.pictures(&name("latents_init"))?;
+        let [rows, height, width, channels] = noise.dims();
+        let network = self.pipeline.network([height, width, channels], self.kind)?;
+        let Role::Denoiser { precondition, .. } = self.pipeline.setting.role else {
+            return Err(unsupported("a consistency function has no such runs"));
+        };
+        // Between two steps the library asks about a number between.
+        let precondition = Precondition { noise_input: NoiseInput::Time { factor: 1.0 }, ..precondition };
+        let denoiser = Preconditioned::new(network, precondition, self.pipeline.setting.schedule.clone())?;
+        // A row each, as a text that is not wanted is that of all rows.
+        let each = (0..rows).map(|row| {
+            let x = noise.clone().narrow(0, row, 1).reshape([1, height * width * channels]);
+            self.walked(run, row, &denoiser, &walk, x)
+        });
+        let each: Vec<Vec<Tensor<2>>> = each.collect::<Result<_>>()?;
+        let states: Vec<Tensor<4>> = (0..each[0].len())
+            .map(|step| Tensor::cat(each.iter().map(|states| states[step].clone()).collect(), 0))
+            .map(|state: Tensor<2>| state.reshape([rows, height, width, channels]))
+            .collect();
+        let last = states.last().cloned().expect("a run has a step");
+        let theirs = |state: &Tensor<4>| state.clone().permute([0, 3, 1, 2]).unsqueeze::<5>();
+        let found: Tensor<5> = Tensor::cat(states.iter().map(theirs).collect(), 0);
+        self.latents(&name("latents"), found, walk.provisional);
+        self.decoded(&run.name, last)?;
+        let levels: Vec<&Kernel> = walk.evaluated();
+        let mut times: Vec<f64> = levels.iter().map(|level| level.t).collect();
+        if walk.provisional > 0 {
+            times.insert(1, times[1]);
+        }
+        self.numbers(&name("timesteps"), &times);
+        if self.stored.contains_key(&name("sigmas")) {
+            let noise = levels.iter().map(|level| level.noise_to_signal()).chain([0.0]);
+            self.numbers(&name("sigmas"), &noise.collect::<Vec<_>>());
+        }
+        if self.stored.contains_key(&name("init_noise_sigma")) {
+            let alpha = if walk.unscaled { levels[0].alpha } else { 1.0 };
+            self.numbers(&name("init_noise_sigma"), &[walk.start / alpha]);
+        }
+        Ok(())
+    }
+
+    /// Compares states after every step, of which the library stored a first one that it took back.
+    fn latents(&mut self, name: &str, found: Tensor<5>, provisional: usize) {
+        let shape = found.dims();
+        let steps = |data: &TensorData| {
+            let all: Vec<f64> = data.iter::<f64>().collect();
+            let each = shape[1..].iter().product::<usize>();
+            let kept = all.get(provisional * each..).unwrap_or_default().to_vec();
+            let count = kept.len();
+            TensorData::new(kept, [count])
+        };
+        let of = |name: &str| self.stored.get(name).map(steps);
+        let (single, double) = (of(name), of(&format!("{name}_f64")));
+        let found = found.into_data();
+        self.all.extend(compare(name.replacen('.', ": ", 1), &found, single.as_ref(), double.as_ref()));
+        self.seen.insert(name.to_owned());
+    }
+
+    /// The states of one row after every step, as the library has them.
+    fn walked(
+        &self,
+        run: &Run,
+        row: usize,
+        network: &Preconditioned<AnyNetwork>,
+        walk: &Walk,
+        noise: Tensor<2>,
+    ) -> Result<Vec<Tensor<2>>> {
+        let prompt = |i: Option<&usize>| {
+            let prompt = i.and_then(|i| self.runs.prompts.get(*i));
+            prompt.ok_or_else(|| mismatch(format!("the run {} has no prompt for its row {row}", run.name)))
+        };
+        let (given, reader) = match &self.pipeline.text {
+            Some(text) => {
+                let reader = Reader {
+                    network: state::cast(text.network.clone(), self.kind),
+                    prompt: text.tokenizer.padded(prompt(run.prompts.get(row))?)?.into(),
+                    skipped: run.clip_skip.unwrap_or(0),
+                    empty: text.tokenizer.padded("")?,
+                };
+                let text = Some(vec![Some(Arc::clone(&reader.prompt))]);
+                (Condition { text, ..Condition::none() }, Some(reader))
+            }
+            None => (Condition::classes(run.labels.get(row).copied()), None),
+        };
+        let denoiser: Arc<dyn Denoiser> = Arc::new(AsAsked { network: network.clone(), reader });
+        let mut wrappers: Vec<AnyWrapper> = Vec::new();
+        if run.guidance > 1.0 {
+            let scale = Scale::Same(run.guidance);
+            wrappers.push(match &run.negative {
+                Some(negative) => {
+                    let text = Some(prompt(negative.get(row))?.clone());
+                    Negative { text, scale, ..Negative::default() }.into()
+                }
+                None => ClassifierFree { scale }.into(),
+            });
+            if run.guidance_rescale > 0.0 {
+                let of = match self.pipeline.setting.role.prediction() {
+                    kind if kind == (Prediction::V {}).kind() => Output::V,
+                    kind if kind == (Prediction::X0 {}).kind() => Output::X0,
+                    _ => Output::Eps,
+                };
+                wrappers.push(Rescale { part: run.guidance_rescale, of }.into());
+            }
+        }
+        let denoiser = wrap(denoiser, &wrappers, &Words(self.pipeline.text.as_ref()))?;
+        let mut x = noise * walk.start;
+        let request = Request { given, dtype: self.kind, ..Request::new(1, x.dims()[1], 0) };
+        let mut states = Vec::new();
+        for part in &walk.parts {
+            let drawn = sample_from(
+                x,
+                &*denoiser,
+                &*self.pipeline.setting.schedule,
+                part,
+                &*walk.sampler,
+                &request,
+                &mut |progress| {
+                    if progress.step > 0 {
+                        let alpha = if walk.unscaled { progress.at.alpha } else { 1.0 };
+                        states.push(progress.x.clone() / alpha);
+                    }
+                    Ok(())
+                },
+            )?;
+            x = drawn.x;
+        }
+        Ok(states)
+    }
+}
+
+impl Walk {
+    /// The levels at which the network is asked.
+    fn evaluated(&self) -> Vec<&Kernel> {
+        self.parts.iter().flat_map(|part| &part[..part.len() - 1]).collect()
+    }
+}
+
+/// A denoiser that is asked about levels as they are, where its own would look for the level of its schedule with the same noise: a scheduler
+/// may ask about another.
+struct AsAsked {
+    network: Preconditioned<AnyNetwork>,
+    reader: Option<Reader>,
+}
+
+/// What reads the texts of a run. The library leaves blocks out ("clip skip") for the prompt alone, not for what guidance leads away from.
+struct Reader {
+    network: ClipText,
+    prompt: Arc<[u32]>,
+    skipped: usize,
+    empty: Vec<u32>,
+}
+
+impl Reader {
+    fn said(&self, texts: &[Option<Arc<[u32]>>]) -> Result<Tensor<3>> {
+        let said = |text: &Option<Arc<[u32]>>| match text {
+            Some(text) if Arc::ptr_eq(text, &self.prompt) => self.network.said(&[text.to_vec()], self.skipped),
+            Some(text) => self.network.said(&[text.to_vec()], 0),
+            None => self.network.said(std::slice::from_ref(&self.empty), 0),
+        };
+        Ok(Tensor::cat(texts.iter().map(said).collect::<Result<_>>()?, 0))
+    }
+}
+
+impl Denoiser for AsAsked {
+    fn estimate(&self, x: Dual<2>, at: Levels, given: &Condition) -> Result<Estimate> {
+        let (Some(reader), Some(texts)) = (&self.reader, &given.text) else {
+            return self.network.estimate_at(x, at, given, None);
+        };
+        let tokens = Some(Tokens { values: reader.said(texts)?, mask: None });
+        self.network.estimate_at(x, at, &Condition { text: None, tokens, ..given.clone() }, None)
+    }
+}
+
+/// What wrappers ask about texts.
+struct Words<'a>(Option<&'a PipelineText>);
+
+impl Surroundings for Words<'_> {
+    fn range(&self) -> Option<(f64, f64)> {
+        None
+    }
+
+    fn knows_no_class(&self) -> bool {
+        true
+    }
+
+    fn text(&self, text: &str) -> Result<Arc<[u32]>> {
+        let reader = self.0.ok_or_else(|| unsupported("the network reads no texts"))?;
+        Ok(reader.tokenizer.padded(text)?.into())
+    }
+
+    fn denoiser(&self, model: &str) -> Result<Arc<dyn Denoiser>> {
+        Err(unsupported(format!("there is no model {model} here")))
+    }
+}
