@@ -26,6 +26,7 @@
 mod ahead;
 mod array;
 mod cache;
+mod captions;
 mod cifar10;
 mod data;
 mod digits;
@@ -51,6 +52,7 @@ mod table;
 
 pub use ahead::Ahead;
 pub use array::read_array;
+pub use captions::Captions;
 pub use cifar10::Cifar10;
 pub use data::{Data, Rows, Shape};
 pub use digits::Digits;

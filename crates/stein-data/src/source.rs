@@ -49,9 +49,9 @@ impl Part {
         Ok(Self { own, note })
     }
 
-    /// The labels of these samples.
-    pub fn labels(&self, labels: Option<Vec<usize>>) -> Option<Vec<usize>> {
-        labels.map(|labels| self.own.iter().map(|&i| labels[i]).collect())
+    /// What these samples have of what all have, such as labels.
+    pub fn of_own<T: Clone>(&self, all: Option<Vec<T>>) -> Option<Vec<T>> {
+        all.map(|all| self.own.iter().map(|&i| all[i].clone()).collect())
     }
 }
 
