@@ -22,7 +22,7 @@ use crate::{Data, DataSet, Split};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::{cmp::Reverse, f64::consts::PI, fmt, ops::Range, path::Path, str::FromStr};
+use std::{f64::consts::PI, fmt, ops::Range, path::Path, str::FromStr};
 use stein_base::{
     Error, Explain, Key, Purpose, Result, ensure,
     memory::ensure_fits,
@@ -428,12 +428,13 @@ fn lay(count: usize, axis: usize, band: Range<f64>, rng: &mut ChaCha8Rng) -> Vec
     widths.into_iter().zip(cuts).map(place).collect()
 }
 
-/// The least area of a shape, in areas of the picture: less, a third of the smallest that is drawn, is a speck.
+/// The least area of a shape, in areas of the picture, under half of the smallest that is drawn: less is a speck.
 const SPECK: f64 = 0.01;
 
 /// The shapes in a picture, `[size, size, 3]` in \[0, 1\], the largest first.
 ///
-/// A pixel belongs to the color c that it is nearest to a multiple of, p ≈ a c, if a > 1/2. Pixels of a color that touch by
+/// A pixel belongs to the color c that it is nearest to a multiple of, p ≈ a c, if a > 1/2 and |p − a c| < 1/2, so that white
+/// is none of them. Pixels of a color that touch by
 /// their sides are a shape, unless they are a speck. Its form is that whose drawing with the same area and centroid, sharp or
 /// blurred by (1, 2, 1)/4 each way, differs least from the values a, by the sum of squares.
 ///
@@ -486,8 +487,8 @@ fn color_of(pixel: &[f32]) -> Option<Color> {
         return None;
     }
     let parts = Color::ALL.map(|color| (color, color.part(pixel)));
-    let (color, (part, _)) = parts.into_iter().min_by(|a, b| a.1.1.total_cmp(&b.1.1))?;
-    (part > 0.5).then_some(color)
+    let (color, (part, rest)) = parts.into_iter().min_by(|a, b| a.1.1.total_cmp(&b.1.1))?;
+    (part > 0.5 && rest < 0.25).then_some(color)
 }
 
 /// What the pixels of a shape say of it.
@@ -572,8 +573,7 @@ pub fn agrees(scene: &Scene, picture: &[f32]) -> Result<Agreement> {
         let parts = [a.color, a.shape, a.count, a.relation];
         (parts.iter().filter(|part| **part).count(), parts)
     };
-    // The first of the best.
-    Ok(judged.min_by_key(|agreement| Reverse(rank(agreement))).expect("there is one way at least"))
+    Ok(judged.max_by_key(rank).expect("there is one way at least"))
 }
 
 /// What is right where object `i` is in the group `of(i)`.
