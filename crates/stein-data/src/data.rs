@@ -77,7 +77,7 @@ pub trait Rows: fmt::Debug + Send + Sync {
     fn row(&self, i: usize, out: &mut [f32]) -> Result<()>;
 }
 
-/// A data set: samples of one shape, and perhaps the class of each.
+/// A data set: samples of one shape, and perhaps the class and the caption of each.
 ///
 /// Small sets are held in memory, large ones are read sample by sample; both are used alike.
 ///
@@ -111,6 +111,8 @@ pub struct Data {
     pub columns: Vec<String>,
     /// What a person should know of how they were read, such as what was left out and what is held out: sentences.
     pub notes: Vec<String>,
+    /// `[N]`: the caption of each sample.
+    captions: Option<Vec<String>>,
     values: Values,
 }
 
@@ -288,6 +290,7 @@ impl Data {
             label_name: None,
             columns: Vec::new(),
             notes: Vec::new(),
+            captions: None,
             values,
         };
         let (n, classes) = (data.len(), data.classes());
@@ -385,6 +388,38 @@ impl Data {
         counts
     }
 
+    /// With a caption for each sample, `[N]`.
+    ///
+    /// ```
+    /// use stein_data::Data;
+    ///
+    /// let pixels = Data::from_pixels("two", [1, 1, 1], 256, vec![0, 255], None, Vec::new())?;
+    /// let two = pixels.captioned(vec!["black".into(), "white".into()])?;
+    /// assert_eq!(two.caption(1), Some("white"));
+    /// # Ok::<(), stein_data::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When there are not as many as samples.
+    pub fn captioned(self, captions: Vec<String>) -> Result<Self> {
+        let (given, n) = (captions.len(), self.len());
+        ensure!(given == n, "{} has {given} captions for {n} samples: give each sample one", self.name);
+        Ok(Self { captions: Some(captions), ..self })
+    }
+
+    /// `[N]`: the caption of each sample, where there are captions.
+    pub fn captions(&self) -> Option<&[String]> {
+        self.captions.as_deref()
+    }
+
+    /// The caption of sample `i`, where there are captions.
+    ///
+    /// # Panics
+    /// When `i` is not below [`Data::len`] and there are captions.
+    pub fn caption(&self, i: usize) -> Option<&str> {
+        self.captions.as_ref().map(|captions| captions[i].as_str())
+    }
+
     /// With notes behind those it has.
     pub(crate) fn noted(mut self, notes: impl IntoIterator<Item = String>) -> Self {
         self.notes.extend(notes);
@@ -458,13 +493,14 @@ impl Data {
             wanted.join(" or ")
         );
         let labels = Some(own.iter().map(|&i| labels[i]).collect());
+        let captions = self.captions.as_ref().map(|captions| own.iter().map(|&i| captions[i].clone()).collect());
         let values = match &self.values {
             Values::Held { samples, levels } => {
                 Values::Held { samples: samples.select(self.dim(), &own), levels: *levels }
             }
             Values::Streamed(rows) => Values::Streamed(Arc::new(Chosen { rows: Arc::clone(rows), own })),
         };
-        Ok(Self { labels, values, ..self })
+        Ok(Self { labels, captions, values, ..self })
     }
 
     /// The samples at these places, in memory.

@@ -4,7 +4,7 @@
 //! in sub-folders, the first folder below the path is the class. Values of 8 and 16 bits are given over the largest one, floating-point ones as
 //! they are; all pictures of a set are of one kind. Every tenth picture is held out for the test split. A picture that is cut
 //! short is refused, and so is one that takes more than 512 MiB decoded. What else lies in the folder is counted in
-//! [`Data::notes`].
+//! [`Data::notes`]. Pictures may have [captions](Captions).
 //!
 //! A set that fits into `memory` is decoded once, at the start. A larger one is a stream: only the names and, where
 //! they are needed, the heads of the files are read at the start; each picture is decoded when it is asked for, and
@@ -12,7 +12,7 @@
 //! it lies.
 
 use crate::{
-    Data, DataSet, Rows, Shape, Split, array,
+    Captions, Data, DataSet, Rows, Shape, Split, array,
     array::{Numbers, Stored},
     cache::Cache,
     data::first_error,
@@ -59,6 +59,9 @@ pub struct Images {
     /// turned into each other, other numbers of bands must be what the files have.
     #[serde(default)]
     pub channels: Option<usize>,
+    /// Where the captions of the pictures of a folder or tar file stand, one for each; by default they have none.
+    #[serde(default)]
+    pub captions: Option<Captions>,
     /// The part, 0 to 1, held out for the test split, spread evenly; default 0.1.
     #[serde(default = "one_tenth")]
     pub test_fraction: f64,
@@ -89,6 +92,7 @@ impl Default for Images {
             height: None,
             width: None,
             channels: None,
+            captions: None,
             test_fraction: one_tenth(),
             array: None,
             label: None,
@@ -113,6 +117,10 @@ impl DataSet for Images {
             "images {path} cannot have that size: give a height, width and channels above 0"
         );
         if array::is_array(&self.path) {
+            ensure!(
+                self.captions.is_none(),
+                "images {path} is an array, which has no captions beside its pictures: leave out `captions`"
+            );
             return self.load_array(split);
         }
         ensure!(
@@ -128,28 +136,38 @@ impl DataSet for Images {
 }
 
 impl Images {
-    fn load_listing(&self, listing: Listing, split: Split) -> Result<Data> {
+    fn load_listing(&self, mut listing: Listing, split: Split) -> Result<Data> {
         let path = self.path.display();
         let endings = ENDINGS.join(", ");
         ensure!(Kind::File, listing.len() > 0, "{path} holds no {endings} file: name a folder of pictures");
+        let (captions, others) = match self.captions {
+            Some(captions) => captions.read(&mut listing).map(|(captions, note)| (Some(captions), note))?,
+            None => (None, None),
+        };
         // The heads of all are read for either split, so that both agree on what a picture is.
         let heads = self.heads(&listing)?;
         let target = self.target(&listing, &heads)?;
         let (labels, class_names) = self.classes(&listing)?;
         let part = Part::of(split, listing.len(), self.test_fraction, labels.as_deref())?;
-        let labels = part.labels(labels);
+        let (labels, captions) = (part.of_own(labels), part.of_own(captions));
         let Target { height, width, channels, .. } = target;
         let shape = Shape::Image { height, width, channels };
         let name = self.name();
-        let notes = listing.note().into_iter().chain([part.note]);
-        if self.fits_memory(part.own.len(), &target) {
+        let mut notes: Vec<String> = listing.note().into_iter().chain(others).chain([part.note]).collect();
+        let data = if self.fits_memory(part.own.len(), &target) {
             let samples = target.gather(&part.own, |i| target.read(&listing, i))?;
-            return Ok(Data::held(&name, shape, samples, labels, class_names)?.noted(notes));
+            Data::held(&name, shape, samples, labels, class_names)?
+        } else {
+            let cache = self.open_cache(&listing, target);
+            notes.extend(cache.as_ref().map(|it| format!("decoded pictures are kept in {}", it.path().display())));
+            let rows = Pictures { listing, own: part.own, target, cache };
+            Data::from_stream(&name, shape, Arc::new(rows), labels, class_names)?
+        };
+        let data = data.noted(notes);
+        match captions {
+            Some(captions) => data.captioned(captions),
+            None => Ok(data),
         }
-        let cache = self.open_cache(&listing, target);
-        let kept = cache.as_ref().map(|cache| format!("decoded pictures are kept in {}", cache.path().display()));
-        let rows = Pictures { listing, own: part.own, target, cache };
-        Ok(Data::from_stream(&name, shape, Arc::new(rows), labels, class_names)?.noted(notes.chain(kept)))
     }
 
     fn name(&self) -> String {
@@ -253,7 +271,7 @@ impl Images {
         {
             let (labels, class_names) = labels_of(array::labels_beside(&self.path)?, self.max_classes, &path)?;
             let part = Part::of(split, n, self.test_fraction, labels.as_deref())?;
-            let labels = part.labels(labels);
+            let labels = part.of_own(labels);
             let Part { own, note } = part;
             let target = self.array_target([h, w, c], stored.depth)?;
             if !own.is_empty() && !self.fits_memory(own.len(), &target) {
@@ -291,7 +309,7 @@ impl Images {
             target.fit(picture).map_err(|why| no_image(&self.path, i, why))
         })?;
         let Target { height, width, channels, .. } = target;
-        let (shape, labels) = (Shape::Image { height, width, channels }, part.labels(labels));
+        let (shape, labels) = (Shape::Image { height, width, channels }, part.of_own(labels));
         Ok(Data::held(&self.name(), shape, all, labels, class_names)?.noted([part.note]))
     }
 

@@ -40,7 +40,8 @@ pub(crate) fn text(name: &OsStr) -> String {
 /// Pictures in the order of their paths.
 #[derive(Debug)]
 pub(crate) struct Listing {
-    root: PathBuf,
+    /// The folder or tar file.
+    pub root: PathBuf,
     /// The path of each below the folder.
     pub names: Vec<PathBuf>,
     left_out: LeftOut,
@@ -52,7 +53,21 @@ pub(crate) struct Listing {
 struct Packed {
     file: Positioned,
     /// Start and length.
-    spans: Vec<(u64, u64)>,
+    spans: Vec<Span>,
+    /// The same of the texts beside them.
+    texts: BTreeMap<PathBuf, Span>,
+}
+
+/// Start and length.
+type Span = (u64, u64);
+
+impl Packed {
+    fn bytes(&self, (start, len): Span) -> io::Result<Vec<u8>> {
+        room(len)?;
+        let mut bytes = vec![0; len as usize];
+        self.file.read_exact_at(&mut bytes, start)?;
+        Ok(bytes)
+    }
 }
 
 /// What was found beside the pictures.
@@ -170,27 +185,37 @@ impl Listing {
     pub fn open(&self, i: usize) -> io::Result<Box<dyn Opened + '_>> {
         match &self.packed {
             None => Ok(Box::new(BufReader::new(open(&self.root.join(&self.names[i]))?))),
-            Some(Packed { file, spans }) => Ok(Box::new(BufReader::new(Section::new(file, spans[i].0, spans[i].1)))),
+            Some(Packed { file, spans, .. }) => {
+                Ok(Box::new(BufReader::new(Section::new(file, spans[i].0, spans[i].1))))
+            }
         }
     }
 
     /// All bytes of picture `i`.
     pub fn bytes(&self, i: usize) -> io::Result<Vec<u8>> {
         match &self.packed {
-            None => {
-                let mut file = open(&self.root.join(&self.names[i]))?;
-                let mut bytes = Vec::new();
-                bytes.try_reserve_exact(room(file.metadata()?.len())?)?;
-                file.read_to_end(&mut bytes)?;
-                Ok(bytes)
-            }
-            Some(Packed { file, spans }) => {
-                room(spans[i].1)?;
-                let mut bytes = vec![0; spans[i].1 as usize];
-                file.read_exact_at(&mut bytes, spans[i].0)?;
-                Ok(bytes)
-            }
+            None => whole(&self.root.join(&self.names[i])),
+            Some(packed) => packed.bytes(packed.spans[i]),
         }
+    }
+
+    /// The text of a file beside the pictures, by its path below the folder.
+    pub fn text(&self, name: &Path) -> io::Result<String> {
+        let bytes = match &self.packed {
+            None => whole(&self.root.join(name))?,
+            Some(packed) => packed.bytes(*packed.texts.get(name).ok_or(io::ErrorKind::NotFound)?)?,
+        };
+        let text = String::from_utf8(bytes).map_err(io::Error::other)?;
+        // Without the mark that some editors begin a text with.
+        Ok(text.trim_start_matches('\u{feff}').to_owned())
+    }
+
+    /// Files with an ending that were read beside the pictures, so that none of these is left out.
+    pub fn read_beside(&mut self, ending: &str, count: usize) {
+        if let Some(left) = self.left_out.endings.get_mut(ending) {
+            *left = left.saturating_sub(count);
+        }
+        self.left_out.endings.retain(|_, left| *left > 0);
     }
 
     /// The error for picture `i`.
@@ -231,6 +256,15 @@ impl Listing {
         }
         Ok(digest)
     }
+}
+
+/// All bytes of a file.
+fn whole(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = open(path)?;
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(room(file.metadata()?.len())?)?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The size of a file that is read whole; an error where no memory holds it.
@@ -290,13 +324,18 @@ fn untar(root: &Path) -> io::Result<Listing> {
     let file = open(root)?;
     let size = file.metadata()?.len();
     let mut archive = tar::Archive::new(file);
-    let (mut found, mut left_out) = (BTreeMap::new(), LeftOut::default());
+    let (mut found, mut texts, mut left_out) = (BTreeMap::new(), BTreeMap::new(), LeftOut::default());
     for entry in archive.entries_with_seek()? {
         let entry = entry?;
         let kind = entry.header().entry_type();
         let path = entry.path()?;
         let name: PathBuf = path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
-        if kind.is_dir() || !left_out.takes(&name) {
+        if kind.is_dir() {
+            continue;
+        }
+        let picture = left_out.takes(&name);
+        let text = kind.is_file() && name.extension().is_some_and(|ending| ending == "txt" || ending == "jsonl");
+        if !picture && !text {
             continue;
         }
         if !kind.is_file() {
@@ -307,9 +346,13 @@ fn untar(root: &Path) -> io::Result<Listing> {
         if start.checked_add(len).is_none_or(|end| end > size) {
             return Err(io::Error::other(format!("it ends in the middle of {}", name.display())));
         }
-        left_out.replaced += usize::from(found.insert(name, (start, len)).is_some());
+        if picture {
+            left_out.replaced += usize::from(found.insert(name, (start, len)).is_some());
+        } else {
+            texts.insert(name, (start, len));
+        }
     }
-    let (mut names, spans): (Vec<PathBuf>, Vec<(u64, u64)>) = found.into_iter().unzip();
+    let (mut names, spans): (Vec<PathBuf>, Vec<Span>) = found.into_iter().unzip();
     let top = names.first().and_then(|name| Some(name.components().next()?.as_os_str().to_owned()));
     let below = |name: &PathBuf| {
         let rest = name.strip_prefix(top.as_ref()?).ok()?;
@@ -317,11 +360,12 @@ fn untar(root: &Path) -> io::Result<Listing> {
     };
     if let Some(inner) = names.iter().map(below).collect() {
         names = inner;
+        texts = texts.into_iter().map(|(name, span)| (below(&name).unwrap_or(name), span)).collect();
     }
     Ok(Listing {
         root: root.into(),
         names,
         left_out,
-        packed: Some(Packed { file: Positioned::new(archive.into_inner()), spans }),
+        packed: Some(Packed { file: Positioned::new(archive.into_inner()), spans, texts }),
     })
 }

@@ -74,7 +74,7 @@ impl DataSet for Series {
         let part = Part::of(split, n, self.test_fraction, labels.as_deref())?;
         let values = part.own.iter().flat_map(|&i| &values[i * dim..(i + 1) * dim]).copied().collect();
         let name = self.path.file_stem().map_or("series".into(), |name| name.to_string_lossy());
-        let labels = part.labels(labels);
+        let labels = part.of_own(labels);
         Ok(Data::from_series(&name, [length, channels], values, labels, class_names)?.noted([part.note]))
     }
 

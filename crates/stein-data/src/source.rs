@@ -1,7 +1,7 @@
 //! Which data: the registry of the data sets, by name and by settings.
 
 use crate::{
-    Cifar10, Data, Digits, FashionMnist, Images, Mnist, Phantom, Points2d, Published, Series, Table, array,
+    Cifar10, Data, Digits, FashionMnist, Images, Mnist, Phantom, Points2d, Published, Series, Shapes, Table, array,
     listing::is_picture,
 };
 use serde::{Deserialize, Serialize};
@@ -49,9 +49,9 @@ impl Part {
         Ok(Self { own, note })
     }
 
-    /// The labels of these samples.
-    pub fn labels(&self, labels: Option<Vec<usize>>) -> Option<Vec<usize>> {
-        labels.map(|labels| self.own.iter().map(|&i| labels[i]).collect())
+    /// What these samples have of what all have, such as labels.
+    pub fn of_own<T: Clone>(&self, all: Option<Vec<T>>) -> Option<Vec<T>> {
+        all.map(|all| self.own.iter().map(|&i| all[i].clone()).collect())
     }
 }
 
@@ -111,6 +111,8 @@ registry! {
         "points2d" | "points" => Points2d,
         /// Phantoms of a head, the test pictures of tomography: ellipses like those of Shepp and Logan, whose own is the first held out.
         "phantom" | "shepp_logan" => Phantom,
+        /// Pictures of colored shapes with captions that say what they show; a reader tells whether a picture does.
+        "shapes" | "colored_shapes" => Shapes,
     }
 }
 

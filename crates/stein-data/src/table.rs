@@ -225,7 +225,7 @@ impl Table {
         let part = Part::of(split, rows.len(), self.test_fraction, labels.as_deref())?;
         let dim = columns.len();
         let values = part.own.iter().flat_map(|&i| &values[i * dim..(i + 1) * dim]).copied().collect();
-        let labels = part.labels(labels);
+        let labels = part.of_own(labels);
         let name = self.path.file_stem().map_or("table".into(), |name| name.to_string_lossy());
         let columns = columns.into_iter().map(|c| names[c].clone()).collect();
         let label_name = label.map(|c| names[c].clone());
