@@ -34,6 +34,8 @@ pub struct Batch {
     pub positions: Range<u64>,
     /// `[count]`: the class of each, where the data have classes.
     pub labels: Option<Vec<usize>>,
+    /// `[count]`: the caption of each, where the data have captions.
+    pub captions: Option<Vec<String>>,
 }
 
 /// Hands out the batches of a data set.
@@ -111,7 +113,8 @@ impl Loader {
             }
         }
         let labels = self.data.labels.as_ref().map(|labels| index.iter().map(|&i| labels[i]).collect());
-        Ok(Batch { x, index, positions, labels })
+        let captions = self.data.captions().map(|all| index.iter().map(|&i| all[i].clone()).collect());
+        Ok(Batch { x, index, positions, labels, captions })
     }
 
     /// The sample at a place of an epoch.
@@ -197,7 +200,7 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(whole, Batch { x, index, positions: start..start + 4000, labels: Some(labels) });
+        assert_eq!(whole, Batch { x, index, positions: start..start + 4000, labels: Some(labels), captions: None });
         // Resuming is a new loader at the position.
         assert_eq!(new().batch(9000, 20), loader.batch(9000, 20));
     }

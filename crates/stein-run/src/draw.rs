@@ -31,7 +31,7 @@ use crate::{
 /// Which classes to draw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Classes {
-    /// What the model does by itself: every class if it is conditional, none if not.
+    /// What the model does by itself: every class if it is conditional, captions of the data if it reads texts, none if neither.
     Default,
     /// Every class.
     All,
@@ -75,15 +75,25 @@ fn block(i: usize, all: usize, n: usize) -> usize {
 }
 
 impl Classes {
+    /// The texts that are told, if any.
+    fn texts<'a>(&'a self, model: &'a Model) -> Option<&'a [String]> {
+        match (self, &model.subject.text) {
+            (Self::Texts(texts), _) => Some(texts),
+            (Self::Default, Some(texts)) if !texts.examples.is_empty() => Some(&texts.examples),
+            _ => None,
+        }
+    }
+
     fn of(&self, model: &Model, n: usize, seed: u64) -> Result<ClassOf> {
         let subject = &model.subject;
         let known = &subject.classes;
+        if let Some(texts) = self.texts(model) {
+            ensure!(!texts.is_empty(), "there is no text to draw of: give one");
+            let texts = texts.iter().map(|text| model.tokens(text)).collect::<Result<_>>()?;
+            return Ok(ClassOf::Texts { texts, n });
+        }
         let chosen = match self {
-            Self::Texts(texts) => {
-                ensure!(!texts.is_empty(), "there is no text to draw of: give one");
-                let texts = texts.iter().map(|text| model.tokens(text)).collect::<Result<_>>()?;
-                return Ok(ClassOf::Texts { texts, n });
-            }
+            Self::Texts(_) => unreachable!("they have texts"),
             // A mixture is drawn whole unless a component is asked for.
             Self::Default if known.is_empty() || !model.trained => return Ok(ClassOf::Unconditional),
             Self::None if known.is_empty() => return Ok(ClassOf::Unconditional),
@@ -209,7 +219,7 @@ pub fn default_count(model: &Model, classes: &Classes, config: &SampleConfig) ->
     }
     let model = &*model.with_classes_of(config)?;
     Ok(match (&model.subject.shape, classes.of(model, 1, 0)?) {
-        (_, ClassOf::Texts { texts, .. }) => 4 * texts.len(),
+        (_, ClassOf::Texts { texts, .. }) if *classes != Classes::Default => 4 * texts.len(),
         (Shape::Row { .. }, _) => 2000,
         (Shape::Image { .. }, ClassOf::Blocks { classes, .. }) if (2..=ROWS).contains(&classes.len()) => {
             10 * classes.len()
@@ -450,10 +460,7 @@ impl<'a> Plan<'a> {
                 model.name
             );
         }
-        let texts = match classes {
-            Classes::Texts(texts) => texts.clone(),
-            _ => Vec::new(),
-        };
+        let texts = classes.texts(&model).unwrap_or_default().to_vec();
         let (classes, begin) = Self::beginning(&model, n, seed, classes)?;
         let mixed = Vec::new();
         Ok(Self {

@@ -24,7 +24,7 @@ use crate::{
     hub::from_hub,
     model::checkpoint_of,
     replacing::may_replace,
-    subject::{AUTOENCODER, label, pictures},
+    subject::{AUTOENCODER, Texts, label, pictures},
 };
 
 /// What to import, and what to do with it.
@@ -172,7 +172,7 @@ fn description_of(name: &str, pipeline: &Pipeline) -> Result<Description> {
         levels: Some(256),
         codec: Chain(vec![Symmetric {}.into(), latents.into()]),
         autoencoder: Some(autoencoder.clone()),
-        text: text.as_ref().map(|text| text.tokenizer.clone()),
+        text: text.as_ref().map(|text| Texts { tokenizer: text.tokenizer.clone(), examples: Vec::new() }),
         // What the scale is there for.
         variance: 1.0,
         shown: None,

@@ -77,7 +77,7 @@ pub use sampling::{Changes, InterpolantSde, Method, SampleConfig};
 pub use shown::Shown;
 pub use stein::{Error, Result};
 pub use stein_nn::Weights;
-pub use subject::{DataConfig, Subject};
+pub use subject::{DataConfig, Subject, Texts};
 pub use sweep::{Sweep, SweepOptions, Tried, samplers_of, sweep};
 pub use train::{Prepared, RESUMABLE, Start, TrainOptions, Trained, prepare, train};
 pub use watch::{Event, Silent, Watch};

@@ -350,13 +350,13 @@ impl Model {
     /// # Errors
     /// A model that reads no texts.
     pub(crate) fn tokens(&self, text: &str) -> Result<Arc<[u32]>> {
-        let Some(tokenizer) = &self.subject.text else {
+        let Some(texts) = &self.subject.text else {
             return Err(Error::of(
                 Kind::Unsupported,
                 format!("{} reads no texts: leave the text out (--prompt, --prompts, --negative)", self.name),
             ));
         };
-        Ok(tokenizer.padded(text)?.into())
+        Ok(texts.tokenizer.padded(text)?.into())
     }
 
     /// The denoiser with what a configuration wraps around it.

@@ -33,6 +33,9 @@ pub struct DataConfig {
     /// Whether the model is given the class of an example, to be conditioned on it or, as a classifier, to learn it; default false.
     #[serde(default)]
     pub conditional: bool,
+    /// Whether the model is told the caption of an example, by a transformer that reads it (`family.text`); default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub captions: bool,
     /// What the model is shown of every sample beside its noisy state, for image-to-image models such as super-resolution; default
     /// nothing. Such a model makes no samples of its own, and no sheets in training: `stein restore` gives it what was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,7 +55,7 @@ fn is_zero(number: &u32) -> bool {
 impl DataConfig {
     /// The samples of these classes of a data set, all where none is named, as they are.
     pub fn of(source: Source, classes: Vec<String>) -> Self {
-        Self { source, classes, codec: Vec::new(), conditional: false, shown: None, flip: false, shift: 0 }
+        Self { source, classes, codec: Vec::new(), conditional: false, captions: false, shown: None, flip: false, shift: 0 }
     }
 
     /// The data of an experiment file, or of a [name](Source::named), after `path=value` settings: those of an experiment, with or
@@ -105,6 +108,34 @@ impl DataConfig {
     }
 }
 
+/// The texts a model is told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Texts {
+    /// What makes tokens of them.
+    pub tokenizer: Tokenizer,
+    /// Captions of the data, an even part: what samples are told unless asked otherwise. None where there are no data.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<String>,
+}
+
+impl Texts {
+    /// Most captions that are kept as examples.
+    const EXAMPLES: usize = 64;
+
+    /// Those of data.
+    fn of(data: &Data) -> Result<Self> {
+        let Some(captions) = data.captions() else {
+            return Err(Error::new(format!(
+                "data.captions asks for captions, which {} does not have: leave it out, or read them with data.source.captions",
+                data.name
+            )));
+        };
+        let examples = data.spaced(Self::EXAMPLES.min(data.len())).into_iter().map(|i| captions[i].clone()).collect();
+        Ok(Self { tokenizer: Tokenizer::of_words(captions)?, examples })
+    }
+}
+
 /// What a model is a model of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Subject {
@@ -131,9 +162,9 @@ pub struct Subject {
     /// The autoencoder of states that are latents; its weights are stored as those of a learner of this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoencoder: Option<FirstStageConfig>,
-    /// What makes tokens of the texts the model is told; none of a model that reads none.
+    /// The texts the model is told; none of a model that reads none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub text: Option<Tokenizer>,
+    pub text: Option<Texts>,
     /// Mean over the coordinates of the variance of the states: Var\[data\] of the prior.
     pub variance: f64,
     /// What the model is shown of a sample beside its noisy state.
@@ -191,7 +222,7 @@ impl Subject {
             levels: data.levels(),
             codec,
             autoencoder: None,
-            text: None,
+            text: config.captions.then(|| Texts::of(data)).transpose()?,
             variance: 0.0,
             shown: config.shown.clone(),
             bounds: Vec::new(),
@@ -320,7 +351,7 @@ impl Subject {
     /// # Errors
     /// Those of what makes it.
     pub(crate) fn made_for<T>(&self, seed: u64, device: &Device, make: impl FnOnce(&Make) -> Result<T>) -> Result<T> {
-        let (shape, wording) = (self.state_shape()?, self.text.as_ref().map(Tokenizer::wording).transpose()?);
+        let (shape, wording) = (self.state_shape()?, self.text.as_ref().map(|text| text.tokenizer.wording()).transpose()?);
         let (classes, beside) = (self.classes.len(), self.beside());
         make(&Make { shape: &shape, classes, beside, text: wording.as_ref(), seed, device })
     }

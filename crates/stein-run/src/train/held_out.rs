@@ -37,10 +37,12 @@ impl HeldOut {
         let count = HELD_OUT.0.min(HELD_OUT.1 / data.dim()).min(affordable).clamp(1, data.len());
         let index = data.spaced(count);
         let labels = data.labels.as_ref().map(|labels| index.iter().map(|&i| labels[i]).collect());
+        let captions = data.captions().map(|all| index.iter().map(|&i| all[i].clone()).collect());
         // No training comes that far: the noise of these examples is their own.
         let first = FIRST_HELD_OUT;
         let positions = first..first + count as u64;
-        Ok(Self { all: data.len(), batch: stein_data::Batch { x: data.rows(&index)?, index, positions, labels } })
+        let x = data.rows(&index)?;
+        Ok(Self { all: data.len(), batch: stein_data::Batch { x, index, positions, labels, captions } })
     }
 }
 

@@ -61,6 +61,11 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
         "data.shown is for families whose networks can be shown pictures, and {} is none: leave it out",
         experiment.family.kind()
     );
+    ensure!(
+        subject.text.is_none() || experiment.family.reads_texts(),
+        "data.captions gives texts, and family {} has nothing that reads them: add [family.text] to family diffusion, or leave them out",
+        experiment.family.kind()
+    );
     let pictures = subject.shown.as_ref().map(|shown| shown.pictures(&subject)).transpose()?;
     let at_once = experiment.train.batch / experiment.train.accumulate;
     ensure!(

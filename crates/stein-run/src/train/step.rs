@@ -105,8 +105,15 @@ impl Prepared {
                 (states.x0.unwrap_or(x), Some(states.x1))
             }
         };
+        let text = match (&self.description.subject.text, &batch.captions) {
+            (Some(texts), Some(captions)) => {
+                let told = |caption: &String| Ok(Some(texts.tokenizer.padded(caption)?.into()));
+                Some(captions[rows].iter().map(told).collect::<Result<_>>()?)
+            }
+            _ => None,
+        };
         let image = self.pictures.as_ref().map(|pictures| pictures.of(&x, &keys)).transpose()?;
-        let given = Condition { image, ..given };
+        let given = Condition { image, text, ..given };
         Ok(Batch {
             x,
             source,
