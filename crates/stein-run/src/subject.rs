@@ -55,7 +55,16 @@ fn is_zero(number: &u32) -> bool {
 impl DataConfig {
     /// The samples of these classes of a data set, all where none is named, as they are.
     pub fn of(source: Source, classes: Vec<String>) -> Self {
-        Self { source, classes, codec: Vec::new(), conditional: false, captions: false, shown: None, flip: false, shift: 0 }
+        Self {
+            source,
+            classes,
+            codec: Vec::new(),
+            conditional: false,
+            captions: false,
+            shown: None,
+            flip: false,
+            shift: 0,
+        }
     }
 
     /// The data of an experiment file, or of a [name](Source::named), after `path=value` settings: those of an experiment, with or
@@ -351,7 +360,8 @@ impl Subject {
     /// # Errors
     /// Those of what makes it.
     pub(crate) fn made_for<T>(&self, seed: u64, device: &Device, make: impl FnOnce(&Make) -> Result<T>) -> Result<T> {
-        let (shape, wording) = (self.state_shape()?, self.text.as_ref().map(|text| text.tokenizer.wording()).transpose()?);
+        let (shape, wording) =
+            (self.state_shape()?, self.text.as_ref().map(|text| text.tokenizer.wording()).transpose()?);
         let (classes, beside) = (self.classes.len(), self.beside());
         make(&Make { shape: &shape, classes, beside, text: wording.as_ref(), seed, device })
     }

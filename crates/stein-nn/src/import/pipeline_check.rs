@@ -110,6 +110,11 @@ impl Check<'_> {
         self.seen.insert(name.to_owned());
     }
 
+    /// Whether something is stored under a name, in any of both types.
+    fn has(&self, name: &str) -> bool {
+        self.stored.contains_key(name) || self.stored.contains_key(&format!("{name}_f64"))
+    }
+
     /// The same, where every number has to be the same.
     fn same(&mut self, name: &str, found: Vec<f64>) {
         let Some(wanted) = self.stored.get(name) else { return };
@@ -161,7 +166,7 @@ impl Check<'_> {
 
     fn autoencoder(&mut self) -> Result<()> {
         let (scale, _) = self.pipeline.autoencoder.scaling();
-        if let (FirstStage::Kl(network), true) = (&self.first_stage, self.stored.contains_key("encode.image")) {
+        if let (FirstStage::Kl(network), true) = (&self.first_stage, self.has("encode.image")) {
             let (mean, std) = network.mean_and_std(network.encode(self.pictures("encode.image")?.into())?);
             let noise = self.pictures("encode.noise")?;
             let (mean, std) = (mean.value, std.value);
@@ -172,7 +177,7 @@ impl Check<'_> {
                 self.compare(&format!("encode.{name}"), found.permute([0, 3, 1, 2]));
             }
         }
-        if self.stored.contains_key("decode.latents") {
+        if self.has("decode.latents") {
             self.decoded("decode", self.pictures("decode.latents")?)?;
         }
         Ok(())
@@ -184,7 +189,7 @@ impl Check<'_> {
         let decoded = self.first_stage.decode(latents / scale + shift)?.permute([0, 3, 1, 2]);
         let image = (decoded.clone() / 2.0 + 0.5).clamp(0.0, 1.0);
         self.compare(&format!("{case}.decoded"), decoded);
-        if self.stored.contains_key(&format!("{case}.image")) {
+        if self.has(&format!("{case}.image")) {
             self.compare(&format!("{case}.image"), image);
         }
         Ok(())
@@ -227,11 +232,11 @@ impl Check<'_> {
             times.insert(1, times[1]);
         }
         self.numbers(&name("timesteps"), &times);
-        if self.stored.contains_key(&name("sigmas")) {
+        if self.has(&name("sigmas")) {
             let noise = levels.iter().map(|level| level.noise_to_signal()).chain([0.0]);
             self.numbers(&name("sigmas"), &noise.collect::<Vec<_>>());
         }
-        if self.stored.contains_key(&name("init_noise_sigma")) {
+        if self.has(&name("init_noise_sigma")) {
             let alpha = if walk.unscaled { levels[0].alpha } else { 1.0 };
             self.numbers(&name("init_noise_sigma"), &[walk.start / alpha]);
         }

@@ -1,6 +1,6 @@
 //! CLIP's tokenizer and transformer of texts against what the transformers library gave, of the same random weights.
 //!
-//! A small pipeline is in `tests/data/clip_text`; one of either form of Stable Diffusion lies outside the repository, in
+//! A small pipeline is in `tests/data/stable_diffusion`; one of either form of Stable Diffusion lies outside the repository, in
 //! `../shared/golden_methods`, and without those nothing more is compared.
 
 use std::{
@@ -78,7 +78,7 @@ impl Pipeline {
 
 /// What is in the repository.
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/clip_text")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/stable_diffusion")
 }
 
 #[test]
