@@ -54,6 +54,8 @@ pub enum Purpose {
     Pair,
     /// Which row of the source an example is paired with.
     Coupling,
+    /// Which of the latents that an encoder holds for possible is taken.
+    Latent,
     /// A use of one's own, by a number of one's own.
     Own(u32),
 }
@@ -82,6 +84,7 @@ impl Purpose {
             Self::Coupling => 18,
             Self::Source => 19,
             Self::Pair => 20,
+            Self::Latent => 21,
             Self::Own(number) => 1 << 32 | u64::from(number),
         }
     }
@@ -250,6 +253,7 @@ mod tests {
             Purpose::Resample,
             Purpose::Instrument,
             Purpose::Coupling,
+            Purpose::Latent,
             Purpose::Own(0),
             Purpose::Own(3),
         ];
