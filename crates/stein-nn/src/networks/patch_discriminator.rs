@@ -9,11 +9,7 @@ use serde::{Deserialize, Serialize};
 use stein::{Context, Network, Result, ensure};
 use stein_base::Explain;
 
-use super::{
-    NetworkSize, check_width,
-    config::{BuildNetwork, check_config},
-    images::height_width_channels,
-};
+use super::{BuildNetwork, check_width, images::height_width_channels};
 use crate::{
     init::Init,
     layers::{BatchNorm, Conv},
@@ -40,17 +36,6 @@ pub struct PatchDiscriminatorConfig {
 impl Default for PatchDiscriminatorConfig {
     fn default() -> Self {
         Self { channels: 64, layers: 3 }
-    }
-}
-
-impl PatchDiscriminatorConfig {
-    /// How large it is for pictures of this shape, without making it.
-    ///
-    /// # Errors
-    /// Settings that are none of a discriminator of such pictures.
-    pub fn size(&self, shape: &[usize]) -> Result<NetworkSize> {
-        check_config(self)?;
-        NetworkSize::of(self, shape, 0)
     }
 }
 

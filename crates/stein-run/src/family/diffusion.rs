@@ -6,14 +6,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use stein::{
     AnyObjective, AnySchedule, Denoising, Edm, Error, Examples, InputScale, Keys, LevelDistribution, NoiseInput,
-    Objective, Precondition, Preconditioned, Prediction, Result, Tensor, Weighting, ensure, exact::Exact,
+    Objective, Precondition, Preconditioned, Prediction, Result, Weighting, ensure, exact::Exact,
 };
 use stein_base::Explain;
 use stein_nn::{AnyNetwork, Beside, MlpConfig, NetworkConfig, NetworkSize};
 
 use super::{
-    AnyFamily, Batch, Capability, Family, Learned, Learner, Learners, Make, Networks, check_hides, check_label_dropout,
-    hide_classes, uncertainty,
+    AnyFamily, Batch, Capability, Family, Learned, Learner, Learners, Loss, Make, Networks, check_hides,
+    check_label_dropout, hide_classes, uncertainty,
 };
 
 /// The name of the learner whose network is used in the end.
@@ -155,7 +155,7 @@ impl Family for Diffusion {
         true
     }
 
-    fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Tensor<1>>> {
+    fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Loss>> {
         let Some(objective) = &self.objective else {
             return Err(Error::new("family.objective is missing: this model is not trained"));
         };
@@ -170,9 +170,9 @@ impl Family for Diffusion {
                     let (errors, levels) = denoising.errors(&model.view(), examples)?;
                     Ok((errors.mean_dim(1), levels))
                 };
-                uncertainty::weighted(turn, learners, &examples, losses).map(Some)
+                uncertainty::weighted(turn, learners, &examples, losses).map(Loss::some)
             }
-            _ => Ok(Some(objective.loss(&model.view(), &examples)?)),
+            _ => objective.loss(&model.view(), &examples).map(Loss::some),
         }
     }
 
