@@ -54,8 +54,8 @@ pub enum Purpose {
     Pair,
     /// Which row of the source an example is paired with.
     Coupling,
-    /// The latents of an autoencoder.
-    Latents,
+    /// Which of the latents that an encoder holds for possible is taken.
+    Latent,
     /// A use of one's own, by a number of one's own.
     Own(u32),
 }
@@ -84,7 +84,7 @@ impl Purpose {
             Self::Coupling => 18,
             Self::Source => 19,
             Self::Pair => 20,
-            Self::Latents => 21,
+            Self::Latent => 21,
             Self::Own(number) => 1 << 32 | u64::from(number),
         }
     }
@@ -253,6 +253,7 @@ mod tests {
             Purpose::Resample,
             Purpose::Instrument,
             Purpose::Coupling,
+            Purpose::Latent,
             Purpose::Own(0),
             Purpose::Own(3),
         ];

@@ -82,7 +82,7 @@ pub use crate::{
     init::Init,
 };
 
-/// The ε of layer normalization, PyTorch's default.
+/// The ε of layer and batch normalization, PyTorch's default.
 const EPSILON: f64 = 1e-5;
 
 /// x W + b over the last axis.
@@ -196,6 +196,16 @@ impl Conv {
         ops::linear(windows, Weighted { weight, bias, packed }, None)
     }
 
+    /// The gradient by the weight of a number whose gradient by what [`forward`](Self::forward) makes of `x` is `slope`, of the shape of
+    /// that. The weight is on a tape.
+    ///
+    /// # Panics
+    /// If the weight is a constant.
+    pub fn weight_slope(&self, x: Tensor<4>, slope: Tensor<4>) -> Tensor<4> {
+        let number = (self.forward(x.detach().into()).value * slope.autodiff()).sum();
+        self.weight.val().grad_remove(&mut number.backward()).expect("the weight is on a tape")
+    }
+
     /// The operation with nothing else: of stride 1, keeping the size of the image.
     pub fn plain(&self) -> ops::Conv<'_> {
         let bias = self.bias.as_ref().map(Param::val);
@@ -269,6 +279,39 @@ impl GroupNorm {
             modulation: None,
             activation,
         }
+    }
+}
+
+/// Normalization of every channel of images `[N, H, W, channels]` over all positions of all images (Ioffe & Szegedy, arXiv:1502.03167):
+/// (x − mean)/√(var + 1e-5) · γ + β.
+///
+/// The statistics are always those of the batch at hand, as in training: what it gives for an image depends on the others.
+#[derive(Module, Debug)]
+pub struct BatchNorm {
+    gamma: Param<Tensor<1>>,
+    beta: Param<Tensor<1>>,
+}
+
+impl BatchNorm {
+    /// Of γ ~ N(1, std²) and β = 0.
+    pub fn new(channels: usize, std: f64, init: &mut Init) -> Self {
+        let gamma = init.normals(channels, std).into_iter().map(|value| 1.0 + value).collect();
+        Self { gamma: init.given([channels], gamma), beta: init.constant(channels, 0.0) }
+    }
+
+    /// Of images, whose shape stays, with an activation after it.
+    pub fn forward(&self, x: Dual<4>, activation: Activation) -> Dual<4> {
+        let [n, height, width, channels] = x.dims();
+        // All images below each other are one, whose channels are groups of their own.
+        let norm = Norm {
+            gamma: self.gamma.val(),
+            beta: self.beta.val(),
+            groups: channels,
+            epsilon: EPSILON,
+            modulation: None,
+            activation: Some(activation),
+        };
+        ops::group_norm(x.reshape([1, n * height, width, channels]), &norm).reshape([n, height, width, channels])
     }
 }
 

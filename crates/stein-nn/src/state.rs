@@ -171,6 +171,22 @@ pub fn load<M: Module>(network: M, weights: &Tensors) -> Result<M> {
     Ok(map(network, |name, old| vector_like(weights[name].clone(), &old)))
 }
 
+/// The network with some of its weights replaced by named ones.
+///
+/// # Errors
+/// When a name is unexpected or has another shape than the network's.
+pub fn replace<M: Module>(network: M, mut weights: Tensors) -> Result<M> {
+    if weights.is_empty() {
+        return Ok(network);
+    }
+    let own = shapes(&network).into_iter().filter(|(name, _)| weights.contains_key(name)).collect();
+    check(&own, &weights)?;
+    Ok(map(network, |name, old| match weights.remove(name) {
+        Some(new) => vector_like(new, &old),
+        None => old,
+    }))
+}
+
 /// Fails unless the names and shapes of two sets of weights are the same, with all differences in one sentence.
 pub(crate) fn check(own: &BTreeMap<String, Shape>, given: &Tensors) -> Result<()> {
     let missing = own.keys().filter(|name| !given.contains_key(*name)).cloned().collect();

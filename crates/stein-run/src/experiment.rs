@@ -10,7 +10,7 @@ use stein_base::Explain;
 use stein_nn::{AdamWConfig, Decay, EmaConfig, RateConfig};
 use toml::{Table, Value};
 
-use crate::{AnyFamily, DataConfig, SampleConfig};
+use crate::{AnyFamily, Capability, DataConfig, SampleConfig};
 
 /// An experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
@@ -52,7 +52,7 @@ pub struct TrainConfig {
     pub checkpoint_every: u64,
     /// Checkpoints kept, the newest, at least 1; default 3.
     pub keep: usize,
-    /// Steps between pictures of samples; default 0, none but the last, and that only where there are samples.
+    /// Steps between pictures of samples, or of what an autoencoder makes of pictures; default 0, none but the last, and that only where there are samples.
     pub sample_every: u64,
     /// Metrics of samples while it trains; default none.
     pub evaluate: EvaluateConfig,
@@ -183,7 +183,8 @@ impl Experiment {
         self.train.ema.check()?;
         SampleConfig::check_all(self.sample.as_ref(), &self.family)?;
         ensure!(
-            self.sample.is_some() || self.train.sample_every == 0 && self.train.evaluate.every == 0,
+            (self.draws_sheets() || self.train.sample_every == 0)
+                && (self.sample.is_some() || self.train.evaluate.every == 0),
             "train.sample_every and train.evaluate are of samples, and the family {} draws none: leave them out",
             self.family.kind()
         );
@@ -209,6 +210,11 @@ impl Experiment {
         ensure_within("train.keep", train.keep, 1..)?;
         ensure_within("train.evaluate.n", train.evaluate.n, 1..)?;
         Ok(())
+    }
+
+    /// Whether there is something to draw pictures of while it trains: samples, or reconstructions.
+    pub(crate) fn draws_sheets(&self) -> bool {
+        self.sample.is_some() || self.family.serves().contains(&Capability::Autoencoder)
     }
 
     /// The experiment with every default filled in, as TOML.

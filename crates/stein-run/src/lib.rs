@@ -57,8 +57,8 @@ pub use edit::{EditOptions, Edited, edit, edit_to};
 pub use evaluate::{ACCURACY, ByClass, EvaluateOptions, Evaluation, FEATURES, Of, OfClass, Shipped, evaluate};
 pub use experiment::{EvaluateConfig, Experiment, TrainConfig};
 pub use family::{
-    AnyFamily, Capability, ClassifierModel, ConsistencyModel, Diffusion, DistributionMatching, Family, FlowMatching,
-    Follows, Generator, Learned, Learner, Origin, Reflow, Teacher,
+    AnyFamily, AutoencoderModel, Capability, ClassifierModel, ConsistencyModel, Diffusion, DistributionMatching,
+    Family, FlowMatching, Follows, Generator, Learned, Learner, Origin, Reflow, Teacher,
 };
 pub use field::{FieldOptions, FieldReport, draw_field};
 pub use import::{ImportOptions, export, import};

@@ -23,7 +23,10 @@ use stein_data::Source;
 use stein_metrics::AnyMetric;
 use stein_nn::{AdamWConfig, Decay, EmaConfig, EmbeddingConfig, NetworkConfig, NoiseNumber};
 
-use crate::{AnyFamily, Experiment, MeasurementConfig, Method, Task, TaskMethod, device, evaluate::register_metrics};
+use crate::{
+    AnyFamily, Experiment, MeasurementConfig, Method, Task, TaskMethod, device, evaluate::register_metrics,
+    family::Latents,
+};
 
 /// All that plays one role.
 #[derive(Debug, Clone)]
@@ -73,6 +76,7 @@ pub fn lists() -> Vec<List> {
         list("networks", NetworkConfig::form(), None, "which network, and how large"),
         list("embeddings", EmbeddingConfig::form(), None, "how a network makes features of the noise number"),
         list("noise_numbers", NoiseNumber::form(), None, "what the noise number of the network ncsnpp is"),
+        list("latents", Latents::form(), None, "what the latents of an autoencoder are"),
         list("objectives", AnyObjective::form(), None, "what is minimized"),
         list("couplings", Coupling::form(), None, "how flow matching pairs items of the data and of the source"),
         list("path_noises", PathNoise::form(), None, "what is added to paths of flow matching between their ends"),

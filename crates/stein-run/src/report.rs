@@ -204,6 +204,7 @@ fn page(runs: &[Told]) -> Result<String> {
         }
     }
     if let [run] = runs {
+        sections.extend(others(run));
         sections.extend(levels(run)?);
     }
     sections.extend(evaluations(runs)?);
@@ -212,7 +213,8 @@ fn page(runs: &[Told]) -> Result<String> {
         sections.push(differences(runs));
     }
     if runs.iter().any(|run| run.sheet.is_some()) {
-        sections.push(Section::Heading("Samples".into()));
+        let draws = runs.iter().any(|run| run.experiment.sample.is_some());
+        sections.push(Section::Heading(if draws { "Samples" } else { "Pictures above what is made of them" }.into()));
     }
     for run in runs {
         if let Some((step, bytes)) = &run.sheet {
@@ -228,6 +230,22 @@ fn page(runs: &[Told]) -> Result<String> {
         _ => format!("{} runs", runs.len()),
     };
     report(&title, &sections)
+}
+
+/// What else was measured last on data it does not train on, beside losses.
+fn others(run: &Told) -> Option<Section> {
+    let last = run.metrics.iter().rev().filter_map(Value::as_object);
+    fn measured(name: &str) -> Option<&str> {
+        name.strip_prefix("held_out_").filter(|name| !["loss", "level"].iter().any(|own| name.starts_with(own)))
+    }
+    let rows: Vec<Vec<String>> = last
+        .map(|line| {
+            line.iter()
+                .filter_map(|(name, value)| Some(vec![measured(name)?.to_owned(), format!("{:.4}", value.as_f64()?)]))
+                .collect()
+        })
+        .find(|rows: &Vec<_>| !rows.is_empty())?;
+    Some(Section::Table { header: ["held out", "last"].map(String::from).to_vec(), rows })
 }
 
 /// A chart of the held-out loss at each of some levels of noise, over the steps.

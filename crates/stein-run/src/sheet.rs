@@ -68,7 +68,7 @@ pub(crate) fn pictures(
 }
 
 /// Values of images that can be drawn, and their channels: one or three; any others stand side by side in gray.
-fn visible(values: &[f32], (width, channels): (usize, usize)) -> (Cow<'_, [f32]>, usize) {
+pub(crate) fn visible(values: &[f32], (width, channels): (usize, usize)) -> (Cow<'_, [f32]>, usize) {
     if matches!(channels, 1 | 3) {
         return (Cow::Borrowed(values), channels);
     }

@@ -375,7 +375,10 @@ impl Subject {
         let weights = weights.get(AUTOENCODER).ok_or_else(|| {
             Error::of(Kind::Mismatch, "there are no weights of the autoencoder of the latents: the file is damaged")
         })?;
-        self.codec.attach(Arc::new(config.load(weights, device)?));
+        let Some((height, width, channels)) = self.image() else {
+            return Err(Error::of(Kind::Mismatch, "an autoencoder of pictures was found with data that are none"));
+        };
+        self.codec.attach(Arc::new(config.coder([height, width, channels], weights, device)?));
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use stein_base::{
 };
 use stein_data::Source;
 use stein_nn::{AdamWConfig, Decay, EmaConfig, EmbeddingConfig, NetworkConfig, NoiseNumber};
-use stein_run::{AnyFamily, Changes, Experiment, Method, TrainConfig, reference};
+use stein_run::{AnyFamily, Changes, Experiment, Method, TrainConfig, family::Latents, reference};
 use toml::{Table, Value};
 
 /// All that an experiment reaches: the keys with their paths, and the entries of everything that has a name.
@@ -156,6 +156,7 @@ fn listed_defaults_are_those_of_reading() {
     defaults_are_real::<AnyFamily>();
     defaults_are_real::<AnySchedule>();
     defaults_are_real::<Coupling>();
+    defaults_are_real::<Latents>();
     defaults_are_real::<PathNoise>();
     defaults_are_real::<AnyWrapper>();
     defaults_are_real::<ScaleByLevel>();

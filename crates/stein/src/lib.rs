@@ -40,6 +40,7 @@
 //!
 //! States are rows, `[rows, dim]`; coefficients are f64 on the host; nothing depends on batch size or thread count.
 
+pub mod autoencoder;
 mod classifier;
 pub mod codec;
 mod condition;
@@ -71,10 +72,11 @@ mod sampler;
 mod schedule;
 mod velocity;
 
+pub use autoencoder::Autoencoder;
 /// The engine's tensors, devices and number formats, re-exported so that code of one's own needs no second dependency.
 pub use burn::tensor::{DType, Device, Tensor, TensorData};
 pub use classifier::{Classified, Classifier, NetworkClassifier, NoisyInput, classify, log_probability};
-pub use codec::{AnyCodec, AnyCodecConfig, Autoencoder, Codec};
+pub use codec::{AnyCodec, AnyCodecConfig, Codec};
 pub use condition::{Condition, Tokens};
 pub use coupling::Coupling;
 pub use denoiser::{Denoiser, Estimate, denoise, estimate, gradient, jvp, vjp};

@@ -29,7 +29,7 @@ impl<'a> Context<'a> {
 pub trait Network: Send + Sync {
     /// The raw output for inputs `x` `[rows, dim]`: `[rows, dim]`, or `[rows, 2 · dim]` of a network that also learns variances,
     /// those of a row after its other values. What a classifier gives is what [`NetworkClassifier`](crate::NetworkClassifier) reads:
-    /// logits, and after them features. The tangent of x, and those of the noise numbers, go along.
+    /// logits, and after them features; a discriminator gives logits. The tangent of x, and those of the noise numbers, go along.
     ///
     /// An image network is handed flattened rows in height, width, channel order and reshapes them itself.
     ///

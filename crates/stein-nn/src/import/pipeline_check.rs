@@ -9,8 +9,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 use stein::{
-    AnyWrapper, Autoencoder as _, Condition, Denoiser, Dual, Estimate, Kernel, Levels, NoiseInput, Precondition,
-    Preconditioned, Prediction, Request, Result, Tokens, ensure,
+    AnyWrapper, Condition, Denoiser, Dual, Estimate, Kernel, Levels, NoiseInput, Precondition, Preconditioned,
+    Prediction, Request, Result, Tokens, ensure,
     guidance::{ClassifierFree, Negative, Output, Rescale, Scale, Surroundings, wrap},
     sample_from,
 };

@@ -5,7 +5,7 @@
 //! right, block, attention, block, and norm, SiLU, convolution; the decoder is the same in reverse, with one more block
 //! per level.
 
-use burn::module::Module;
+use burn::{module::Module, tensor::Tensor};
 use stein::{Result, ensure};
 
 use super::{
@@ -117,9 +117,9 @@ impl Encoder {
     }
 }
 
-/// From latents to images.
+/// From latents to images: the decoder of [`AutoencoderKl`](super::AutoencoderKl) and [`VqModel`](super::VqModel).
 #[derive(Module, Debug)]
-pub(super) struct Decoder {
+pub struct Decoder {
     input: Conv,
     middle: Vec<MixUnit>,
     up: Vec<Up>,
@@ -143,13 +143,23 @@ impl Decoder {
         Ok(Self { input, middle, up, norm, output, walk })
     }
 
-    /// Of latents of as many channels as it was built for.
-    pub(super) fn forward(&self, z: Dual<4>) -> Result<Dual<4>> {
+    /// What comes before the last layer, of latents of as many channels as it was built for.
+    pub(super) fn features(&self, z: Dual<4>) -> Result<Dual<4>> {
         let along = Along { down: &[], middle: &self.middle, up: &self.up, pad_after: true };
         let mut step = |at, parts| Ok(along.step(at, parts, &mut None, &Pass::nothing()));
         let h = self.input.forward(z);
-        let h = trace::within(|| "decoder".to_owned(), || self.walk.up(middle(h, &mut step)?, Vec::new(), step))?;
-        Ok(head(h, &self.norm, &self.output, None))
+        trace::within(|| "decoder".to_owned(), || self.walk.up(middle(h, &mut step)?, Vec::new(), step))
+    }
+
+    /// The last layer K silu(GN h): images `[N, H, W, outputs]` of what comes before it.
+    pub fn last_layer(&self, h: Dual<4>) -> Dual<4> {
+        head(h, &self.norm, &self.output, None)
+    }
+
+    /// The gradient by the weights K `[3, 3, channels, outputs]` of the last layer, of a number whose gradient by the images is `slope`
+    /// `[N, H, W, outputs]`; `h` is what comes before it. The weights are on a tape.
+    pub fn last_layer_slope(&self, h: Tensor<4>, slope: Tensor<4>) -> Tensor<4> {
+        self.output.weight_slope(self.norm.forward_silu(h.detach().into()).value, slope)
     }
 }
 

@@ -5,13 +5,10 @@
 
 use burn::{module::Module, tensor::Tensor};
 use serde::{Deserialize, Serialize};
-use stein::{Result, ensure};
+use stein::{Result, autoencoder::LOG_VARIANCE, ensure};
 
 use super::autoencoder::{Decoder, Encoder, Levels, check_latents};
 use crate::{init::Init, layers::Linear, ops::Dual};
-
-/// Where the logarithm of a variance is clamped.
-const LOG_VARIANCE: [f64; 2] = [-30.0, 20.0];
 
 /// The size and form of an `AutoencoderKL`; the default is that of Stable Diffusion 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -129,10 +126,23 @@ impl AutoencoderKl {
     /// # Errors
     /// When the latents have other channels.
     pub fn decode(&self, z: Dual<4>) -> Result<Dual<4>> {
+        Ok(self.decoder.last_layer(self.features(z)?))
+    }
+
+    /// What comes before the last layer of the decoder, of latents `[N, h, w, latents]`.
+    ///
+    /// # Errors
+    /// When the latents have other channels.
+    pub fn features(&self, z: Dual<4>) -> Result<Dual<4>> {
         check_latents(&z, self.latents)?;
-        self.decoder.forward(match &self.leave {
+        self.decoder.features(match &self.leave {
             Some(map) => map.forward(z),
             None => z,
         })
+    }
+
+    /// The decoder, for its last layer.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
     }
 }

@@ -17,7 +17,6 @@ use stein_base::Explain;
 
 use super::{
     AnyNetwork, Build, NetworkSize, check_width,
-    config::check_config,
     images::height_width_channels,
     takes::Takes,
     units::{Norms, Units, check_multipliers, halved},
@@ -111,8 +110,7 @@ impl ClassifierConfig {
     /// # Errors
     /// When the config is not one of a network, or there are no channels or classes, or samples are no pictures.
     pub fn size(&self, shape: &[usize], classes: usize) -> Result<NetworkSize> {
-        check_config(self)?;
-        NetworkSize::of(self, shape, classes)
+        NetworkSize::of_config(self, shape, classes)
     }
 }
 

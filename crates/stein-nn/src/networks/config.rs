@@ -137,6 +137,15 @@ pub struct NetworkSize {
 }
 
 impl NetworkSize {
+    /// That of the network of a config that is built in or part of a family, without making it.
+    ///
+    /// # Errors
+    /// When the config is not one of a network, or the network is not one for that shape.
+    pub fn of_config(config: &(impl Build + Serialize), shape: &[usize], classes: usize) -> Result<Self> {
+        check_config(config)?;
+        Self::of(config, shape, classes)
+    }
+
     /// That of the network of a config, whose numbers have been checked.
     pub(super) fn of(config: &dyn Build, shape: &[usize], classes: usize) -> Result<Self> {
         ensure!(

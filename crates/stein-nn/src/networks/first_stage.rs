@@ -6,7 +6,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use serde::{Deserialize, Serialize};
-use stein::{Autoencoder, Keys, Purpose, Result, ensure};
+use stein::{Keys, Purpose, Result, autoencoder::Autoencoder, ensure, noise::normal_like};
 
 use super::{AutoencoderKl, AutoencoderKlConfig, VqModel, VqModelConfig};
 use crate::{
@@ -62,6 +62,14 @@ impl FirstStageConfig {
         Ok([height / factor, width / factor, self.channels()])
     }
 
+    /// The network with these weights for pictures `[height, width, channels]`, as a constant.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load) and [`latents`](Self::latents).
+    pub fn coder(&self, pictures: [usize; 3], weights: &Tensors, device: &Device) -> Result<PictureCoder> {
+        Ok(PictureCoder { network: self.load(weights, device)?, pictures, latents: self.latents(pictures)? })
+    }
+
     /// The channels of pictures.
     pub fn pictures(&self) -> usize {
         match self {
@@ -105,28 +113,68 @@ pub enum FirstStage {
     Vq(VqModel),
 }
 
-impl Autoencoder for FirstStage {
-    /// Drawn of N(μ, diag σ²) by the keys, or before the codebook.
-    fn encode(&self, x: Tensor<4>, keys: &Keys) -> Result<Tensor<4>> {
-        match self {
-            Self::Kl(network) => {
-                let (mean, std) = network.mean_and_std(network.encode(x.into())?);
-                let shape = mean.dims();
-                let numbers = shape[1..].iter().product();
-                let noise = keys.normal(Purpose::Latents, 0, numbers);
-                let noise = stein::TensorData::new::<f64, _>(noise, shape);
-                let noise = Tensor::from_data(noise, (&mean.value.device(), mean.value.dtype()));
-                Ok(mean.value + std.value * noise)
-            }
-            Self::Vq(network) => Ok(network.encode(x.into())?.value),
-        }
-    }
-
-    fn decode(&self, z: Tensor<4>) -> Result<Tensor<4>> {
+impl FirstStage {
+    /// Pictures `[N, H, W, C]` of latents `[N, h, w, c]`, of any size.
+    ///
+    /// # Errors
+    /// Latents of other channels.
+    pub fn decode(&self, z: Tensor<4>) -> Result<Tensor<4>> {
         Ok(match self {
             Self::Kl(network) => network.decode(z.into())?,
             Self::Vq(network) => network.decode(z.into())?,
         }
         .value)
+    }
+}
+
+/// A [`FirstStage`] on pictures of one size, as rows.
+#[derive(Debug, Clone)]
+pub struct PictureCoder {
+    network: FirstStage,
+    pictures: [usize; 3],
+    latents: [usize; 3],
+}
+
+impl PictureCoder {
+    /// Rows as pictures or latents.
+    fn shaped(x: Tensor<2>, [height, width, channels]: [usize; 3]) -> Result<Tensor<4>> {
+        let [rows, found] = x.dims();
+        ensure!(
+            found == height * width * channels,
+            "the autoencoder takes rows of {height} x {width} x {channels} numbers, and these have {found}"
+        );
+        Ok(x.reshape([rows, height, width, channels]))
+    }
+}
+
+impl Autoencoder for PictureCoder {
+    fn latent_shape(&self) -> [usize; 3] {
+        self.latents
+    }
+
+    fn encode(&self, x: Tensor<2>, keys: Option<&Keys>) -> Result<Tensor<2>> {
+        let (x, rows) = (Self::shaped(x, self.pictures)?, self.latents.iter().product::<usize>());
+        let rows = |z: Tensor<4>| -> Tensor<2> { z.reshape([-1, rows as i32]) };
+        match &self.network {
+            FirstStage::Kl(network) => {
+                let (mean, std) = network.mean_and_std(network.encode(x.into())?);
+                let (mean, std) = (rows(mean.value), rows(std.value));
+                let Some(keys) = keys else { return Ok(mean) };
+                let noise = normal_like(keys, Purpose::Latent, 0, &mean);
+                Ok(mean + std * noise)
+            }
+            FirstStage::Vq(network) => Ok(rows(network.encode(x.into())?.value)),
+        }
+    }
+
+    fn decode(&self, z: Tensor<2>) -> Result<Tensor<2>> {
+        let rows = self.pictures.iter().product::<usize>();
+        Ok(self.network.decode(Self::shaped(z, self.latents)?)?.reshape([-1, rows as i32]))
+    }
+
+    fn codes(&self, z: Tensor<2>) -> Result<Option<(Vec<usize>, usize)>> {
+        let FirstStage::Vq(network) = &self.network else { return Ok(None) };
+        let found = network.quantize(Self::shaped(z, self.latents)?.into())?.indices;
+        Ok(Some((found.into_data().iter::<i64>().map(|i| i as usize).collect(), network.codes().dims()[0])))
     }
 }

@@ -26,6 +26,7 @@ mod ncsn_v2;
 mod ncsnpp;
 mod nonlinearity;
 mod own;
+mod patch_discriminator;
 mod refine_net;
 mod song_unet;
 mod takes;
@@ -51,6 +52,7 @@ use crate::{ops::Dual, tapes};
 
 pub use adm::{Adm, AdmConfig};
 pub use adm_encoder::{AdmEncoder, AdmEncoderConfig, Pool};
+pub use autoencoder::Decoder;
 pub use autoencoder_kl::{AutoencoderKl, AutoencoderKlConfig};
 pub use beside::Beside;
 pub use classifier::{Classifier, ClassifierConfig};
@@ -60,7 +62,7 @@ pub use ddpm::{Ddpm, DdpmConfig};
 pub use dhariwal_unet::{DhariwalUnet, DhariwalUnetConfig};
 pub use dit::{Dit, DitConfig};
 pub(crate) use edm_block::{EdmBlock, EdmForm, Heads, Size};
-pub use first_stage::{FirstStage, FirstStageConfig};
+pub use first_stage::{FirstStage, FirstStageConfig, PictureCoder};
 pub use images::{ImageNetwork, OnRows};
 pub use inception::{Features, Inception, Resize};
 pub(crate) use lpips::Step;
@@ -71,6 +73,7 @@ pub use ncsn_v2::{LevelSpacing, NcsnV2, NcsnV2Config};
 pub use ncsnpp::{Combine, InputPyramid, Ncsnpp, NcsnppConfig, NoiseLevels, NoiseNumber, OutputPyramid, ResidualBlock};
 pub use nonlinearity::Nonlinearity;
 pub use own::Boxed;
+pub use patch_discriminator::{PatchDiscriminator, PatchDiscriminatorConfig};
 pub use song_unet::{SongDecoder, SongEncoder, SongFeatures, SongUnet, SongUnetConfig};
 pub use takes::Takes;
 pub use token_block::Gelu;
@@ -80,7 +83,7 @@ pub use unet_1d::Unet1dConfig;
 pub use unet_2d::{Unet2d, Unet2dConfig};
 pub use unet_2d_condition::{Unet2dCondition, Unet2dConditionConfig};
 pub use vit::{Tower, Vit, VitForm};
-pub use vq_model::{Quantized, VqModel, VqModelConfig};
+pub use vq_model::{CodeAverages, Quantized, VqModel, VqModelConfig, quantize};
 
 /// Any one of the networks.
 #[derive(Module, Debug)]
@@ -97,6 +100,14 @@ impl AnyNetwork {
     /// A network of any type, such as one of one's own.
     pub fn own(network: impl Module + Network + 'static) -> Self {
         Self::Own(Boxed::new(network))
+    }
+
+    /// The network, if it was made by [`own`](Self::own) of this type.
+    pub fn get<N: 'static>(&self) -> Option<&N> {
+        match self {
+            Self::Own(network) => network.get(),
+            Self::Mlp(_) | Self::Unet(_) => None,
+        }
     }
 
     /// The number of values in all parameters, frozen ones included.

@@ -21,6 +21,11 @@ impl Boxed {
     pub fn new(network: impl Module + Network + 'static) -> Self {
         Self(Box::new(network))
     }
+
+    /// The network, if it is of this type.
+    pub fn get<N: 'static>(&self) -> Option<&N> {
+        self.0.any().downcast_ref()
+    }
 }
 
 impl Network for Boxed {
@@ -95,6 +100,7 @@ impl Module for Boxed {
 
 /// What a [`Module`] does, without types of its own or of visitors.
 trait Erased: Network + fmt::Debug {
+    fn any(&self) -> &dyn Any;
     fn duplicate(&self) -> Box<dyn Erased>;
     fn devices_too(&self, devices: Devices) -> Devices;
     fn forked(self: Box<Self>, device: &Device) -> Box<dyn Erased>;
@@ -107,6 +113,10 @@ trait Erased: Network + fmt::Debug {
 }
 
 impl<M: Module + Network + 'static> Erased for M {
+    fn any(&self) -> &dyn Any {
+        self
+    }
+
     fn duplicate(&self) -> Box<dyn Erased> {
         Box::new(self.clone())
     }

@@ -6,7 +6,7 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{Int, Tensor},
+    tensor::{IndexingUpdateOp, Int, Tensor},
 };
 use serde::{Deserialize, Serialize};
 use stein::{Result, ensure};
@@ -112,6 +112,63 @@ pub struct Quantized {
     pub indices: Tensor<1, Int>,
 }
 
+/// The rows of a codebook `[codes, width]` next to latents `[N, h, w, width]`; of equally near ones the first.
+pub fn quantize(latents: Dual<4>, codes: Tensor<2>) -> Quantized {
+    let ([count, width], [n, height, wide, _]) = (codes.dims(), latents.dims());
+    let positions = n * height * wide;
+    let fixed = codes.clone().detach();
+    // ‖z − e‖² without ‖z‖², which is the same for all rows.
+    let lengths = (fixed.clone() * fixed.clone()).sum_dim(1).reshape([1, count]);
+    let products = latents.value.clone().detach().reshape([positions, width]).matmul(fixed.transpose());
+    let indices = (lengths - products * 2.0).argmin(1).reshape([positions]);
+    let rows = codes.select(0, indices.clone()).reshape([n, height, wide, width]);
+    let value = latents.value.clone() + (rows.clone() - latents.value).detach();
+    Quantized { values: Dual { value, tangent: latents.tangent }, rows, indices }
+}
+
+/// What moves a codebook without gradients (van den Oord et al., arXiv:1711.00937, appendix A.1): moving averages of how many latents
+/// chose a row, N ← γ N + (1 − γ) n, and of their sum, m ← γ m + (1 − γ) Σ z, with the row e = m/N.
+///
+/// Both begin at 0, so that e is a weighted mean of latents from the first step on. A row that no latent has chosen for so long that N
+/// has vanished stays where it is.
+#[derive(Module, Debug)]
+pub struct CodeAverages {
+    counts: Param<Tensor<1>>,
+    sums: Param<Tensor<1>>,
+    decay: f64,
+}
+
+/// The least N with a mean.
+const LEAST_COUNT: f64 = 1e-20;
+
+impl CodeAverages {
+    /// For a codebook of this many rows and this width; `decay` is γ, in \[0, 1).
+    pub fn new(codes: usize, width: usize, decay: f64, init: &mut Init) -> Self {
+        let [counts, sums] = [codes, codes.saturating_mul(width)].map(|count| {
+            let zeros = init.normals(count, 0.0);
+            init.frozen(zeros)
+        });
+        Self { counts, sums, decay }
+    }
+
+    /// N `[codes, 1]`, m `[codes, width]` and the codebook `[codes, width]` after latents `[N, h, w, width]` have chosen rows of it.
+    pub fn moved(&self, latents: Tensor<4>, indices: Tensor<1, Int>, codes: Tensor<2>) -> [Tensor<2>; 3] {
+        let [count, width] = codes.dims();
+        let [latents, codes] = [latents.reshape([-1, width as i32]), codes].map(Tensor::detach);
+        let sum = |of: Tensor<2>| {
+            let width = of.dims()[1];
+            let zeros = Tensor::zeros([count, width], (&of.device(), of.dtype()));
+            zeros.select_assign(0, indices.clone(), of, IndexingUpdateOp::Add)
+        };
+        let mean = |old: Tensor<1>, new: Tensor<2>| old.reshape(new.dims()) * self.decay + new * (1.0 - self.decay);
+        let counts = mean(self.counts.val(), sum(latents.clone().narrow(1, 0, 1).ones_like()));
+        let sums = mean(self.sums.val(), sum(latents));
+        let gone = counts.clone().lower_elem(LEAST_COUNT).expand([count, width]);
+        let moved = (sums.clone() / counts.clone().clamp_min(LEAST_COUNT)).mask_where(gone, codes);
+        [counts, sums, moved]
+    }
+}
+
 impl VqModel {
     /// Latents of images, before quantization: `[N, H, W, inputs]` to `[N, h, w, code_width]`.
     ///
@@ -127,18 +184,9 @@ impl VqModel {
     /// When the latents have other channels.
     pub fn quantize(&self, latents: Dual<4>) -> Result<Quantized> {
         let codes = self.codes.val();
-        let [count, width] = codes.dims();
+        let [_, width] = codes.dims();
         check_latents(&latents, width)?;
-        let [n, height, wide, _] = latents.dims();
-        let positions = n * height * wide;
-        let fixed = codes.clone().detach();
-        // ‖z − e‖² without ‖z‖², which is the same for all rows.
-        let lengths = (fixed.clone() * fixed.clone()).sum_dim(1).reshape([1, count]);
-        let products = latents.value.clone().detach().reshape([positions, width]).matmul(fixed.transpose());
-        let indices = (lengths - products * 2.0).argmin(1).reshape([positions]);
-        let rows = codes.select(0, indices.clone()).reshape([n, height, wide, width]);
-        let value = latents.value.clone() + (rows.clone() - latents.value).detach();
-        Ok(Quantized { values: Dual { value, tangent: latents.tangent }, rows, indices })
+        Ok(quantize(latents, codes))
     }
 
     /// Images of latents, quantized first: `[N, h, w, code_width]` to `[N, H, W, outputs]`.
@@ -146,6 +194,25 @@ impl VqModel {
     /// # Errors
     /// When the latents have other channels.
     pub fn decode(&self, latents: Dual<4>) -> Result<Dual<4>> {
-        self.decoder.forward(self.leave.forward(self.quantize(latents)?.values))
+        Ok(self.decoder.last_layer(self.features(self.quantize(latents)?.values)?))
+    }
+
+    /// What comes before the last layer of the decoder, of rows of the codebook `[N, h, w, code_width]`, which are not chosen anew.
+    ///
+    /// # Errors
+    /// When they have another width.
+    pub fn features(&self, values: Dual<4>) -> Result<Dual<4>> {
+        check_latents(&values, self.codes.dims()[1])?;
+        self.decoder.features(self.leave.forward(values))
+    }
+
+    /// The decoder, for its last layer.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    /// The codebook, `[codes, code_width]`.
+    pub fn codes(&self) -> Tensor<2> {
+        self.codes.val()
     }
 }

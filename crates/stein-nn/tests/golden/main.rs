@@ -3,6 +3,7 @@
 //! Small networks of all implementations are in the repository: see [`formula`] and [`reference`]. Larger ones lie outside it, in
 //! `../shared/golden`; without them nothing is compared with those.
 
+mod autoencoder;
 mod consistency;
 mod diffusers;
 mod dit;

@@ -767,3 +767,33 @@ fn a_gradient_of_inputs_is_by_the_weight_at_hand() {
         }
     }
 }
+
+/// Averages of a codebook against the weighted means they are: N and m after steps k = 1..K of decay γ have weights (1 − γ) γ^(K−k), and the
+/// factor cancels in m/N.
+#[test]
+fn a_codebook_follows_the_weighted_means_of_the_latents_that_chose_it() {
+    use stein_nn::{CodeAverages, layers::Init, quantize, state};
+    let device = Device::flex();
+    let tensor = |values: &[f64]| {
+        Tensor::<2>::from_data(TensorData::new(values.to_vec(), [values.len(), 1]), (&device, DType::F64))
+    };
+    let mut averages = state::cast(CodeAverages::new(3, 1, 0.75, &mut Init::new(1, &device)), DType::F64);
+    let mut codes = tensor(&[0.0, 10.0, -50.0]);
+    let steps = [[1.0, 2.0, 9.0, 12.0], [3.0, 8.0, 9.5, 10.0]];
+    for latents in steps {
+        let latents = tensor(&latents).reshape([1, 4, 1, 1]);
+        let chosen = quantize(latents.clone().into(), codes.clone());
+        let [counts, sums, moved] = averages.moved(latents, chosen.indices, codes);
+        codes = moved;
+        let left =
+            [("counts", counts), ("sums", sums)].map(|(name, of)| (name.to_owned(), of.reshape([-1]).into_data()));
+        averages = state::load(averages, &left.into()).unwrap();
+    }
+    let found: Vec<f64> = codes.into_data().iter::<f64>().collect();
+    // The first step has the weight 0.75 of the second.
+    let first = (0.75 * (1.0 + 2.0) + 3.0) / (0.75 * 2.0 + 1.0);
+    let second = (0.75 * (9.0 + 12.0) + 8.0 + 9.5 + 10.0) / (0.75 * 2.0 + 3.0);
+    for (found, wanted) in found.iter().zip([first, second, -50.0]) {
+        assert!((found - wanted).abs() < 1e-12, "{found} for {wanted}");
+    }
+}

@@ -14,7 +14,7 @@ use stein::{
 use stein_base::Explain;
 use stein_nn::{Build, ClassifierConfig, NetworkSize, layers::Init};
 
-use super::{Batch, Capability, Family, Learned, Learner, Learners, Make, Networks};
+use super::{Batch, Capability, Family, Learned, Learner, Learners, Loss, Make, Networks};
 
 /// The name of the one learner.
 const NETWORK: &str = "classifier";
@@ -126,7 +126,7 @@ impl Family for ClassifierModel {
         Ok(vec![self.network.size(shape, classes)?])
     }
 
-    fn loss(&self, _: &str, learners: &Learners, batch: &Batch) -> Result<Option<Tensor<1>>> {
+    fn loss(&self, _: &str, learners: &Learners, batch: &Batch) -> Result<Option<Loss>> {
         let (logits, ratios) = self.logits(learners, batch)?;
         let [count, known] = logits.dims();
         let rest = self.label_smoothing / known as f64;
@@ -136,7 +136,7 @@ impl Family for ClassifierModel {
         let wanted: Vec<f64> = classes(batch)?.into_iter().flat_map(of).collect();
         let wanted = rows::scale(rows::matrix(wanted, known, &logits), &Factors::Each(ratios));
         let said = stein::Dual::from(logits).log_softmax().value;
-        Ok(Some((wanted * said).sum().mul_scalar(-1.0 / count as f64)))
+        Ok(Loss::some((wanted * said).sum().mul_scalar(-1.0 / count as f64)))
     }
 
     /// The part of the examples whose class has the largest logit, at the levels of the loss.

@@ -7,7 +7,7 @@ use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use stein::{
     AnySchedule, Edm, Error, Examples, Kind, MapForm, MapNetwork, MapSettings, Network, NoiseInput, Precondition,
-    Result, Tensor,
+    Result,
     consistency::{AnyMapObjective, Maps, Target},
     ensure,
 };
@@ -15,7 +15,7 @@ use stein_base::Explain;
 use stein_nn::{MlpConfig, NetworkConfig, NetworkSize};
 
 use super::{
-    AnyFamily, Batch, Capability, DIFFUSION_NETWORK, Family, Follows, Learned, Learner, Learners, Make, Networks,
+    AnyFamily, Batch, Capability, DIFFUSION_NETWORK, Family, Follows, Learned, Learner, Learners, Loss, Make, Networks,
     Teacher, check_hides, check_label_dropout, diffusion::same_surroundings, hide_labels, uncertainty,
 };
 
@@ -153,7 +153,7 @@ impl Family for ConsistencyModel {
         Ok(vec![self.network.size(shape, classes)?])
     }
 
-    fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Tensor<1>>> {
+    fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Loss>> {
         let objective = self.objective()?;
         let network = learners.network(NETWORK)?;
         let target = match objective.target() {
@@ -175,9 +175,9 @@ impl Family for ConsistencyModel {
                 let found = objective.losses(&maps, examples)?;
                 Ok((found.losses, found.at))
             };
-            return uncertainty::weighted(turn, learners, &examples, losses).map(Some);
+            return uncertainty::weighted(turn, learners, &examples, losses).map(Loss::some);
         }
-        Ok(Some(objective.losses(&maps, &examples)?.losses.mean()))
+        Ok(Loss::some(objective.losses(&maps, &examples)?.losses.mean()))
     }
 
     fn learned(&self, mut networks: Networks) -> Result<Learned> {

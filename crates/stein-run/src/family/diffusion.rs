@@ -6,14 +6,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use stein::{
     AnyObjective, AnySchedule, Denoising, Edm, Error, Examples, InputScale, Keys, LevelDistribution, NoiseInput,
-    Objective, Precondition, Preconditioned, Prediction, Result, Tensor, Weighting, ensure, exact::Exact,
+    Objective, Precondition, Preconditioned, Prediction, Result, Weighting, ensure, exact::Exact,
 };
 use stein_base::Explain;
 use stein_nn::{AnyNetwork, Beside, MlpConfig, NetworkConfig, NetworkSize, TextConfig, Told, Wording};
 
 use super::{
-    AnyFamily, Batch, Capability, Family, Learned, Learner, Learners, Make, Networks, check_hides, check_label_dropout,
-    hide_labels, uncertainty,
+    AnyFamily, Batch, Capability, Family, Learned, Learner, Learners, Loss, Make, Networks, check_hides,
+    check_label_dropout, hide_labels, uncertainty,
 };
 
 /// The name of the learner whose network is used in the end.
@@ -189,7 +189,7 @@ impl Family for Diffusion {
         self.text.is_some()
     }
 
-    fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Tensor<1>>> {
+    fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Loss>> {
         let Some(objective) = &self.objective else {
             return Err(Error::new("family.objective is missing: this model is not trained"));
         };
@@ -204,9 +204,9 @@ impl Family for Diffusion {
                     let (errors, levels) = denoising.errors(&model.view(), examples)?;
                     Ok((errors.mean_dim(1), levels))
                 };
-                uncertainty::weighted(turn, learners, &examples, losses).map(Some)
+                uncertainty::weighted(turn, learners, &examples, losses).map(Loss::some)
             }
-            _ => Ok(Some(objective.loss(&model.view(), &examples)?)),
+            _ => objective.loss(&model.view(), &examples).map(Loss::some),
         }
     }
 

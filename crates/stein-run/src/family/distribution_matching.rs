@@ -13,7 +13,7 @@ use stein_base::Explain;
 use stein_nn::{MlpConfig, NetworkConfig, NetworkSize};
 
 use super::{
-    AnyFamily, Batch, Capability, DIFFUSION_NETWORK, Family, Learned, Learner, Learners, Make, Networks, Teacher,
+    AnyFamily, Batch, Capability, DIFFUSION_NETWORK, Family, Learned, Learner, Learners, Loss, Make, Networks, Teacher,
     diffusion::same_surroundings,
 };
 
@@ -126,7 +126,7 @@ impl Family for DistributionMatching {
         Ok(vec![size, size])
     }
 
-    fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Tensor<1>>> {
+    fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Loss>> {
         if turn == GENERATOR && !batch.step.is_multiple_of(self.updates) {
             return Ok(None);
         }
@@ -134,7 +134,7 @@ impl Family for DistributionMatching {
         let fake = Preconditioned::new(learners.network(FAKE)?, self.precondition(), self.schedule.clone())?;
         if turn == FAKE {
             let objective = Denoising { levels: self.levels, weighting: Weighting::Unit {} };
-            return objective.loss(&fake.view(), &Examples::new(&x, &batch.given, &batch.keys)).map(Some);
+            return objective.loss(&fake.view(), &Examples::new(&x, &batch.given, &batch.keys)).map(Loss::some);
         }
         let Some(teacher) = learners.teacher() else {
             return Err(Error::new("there is no teacher: name one in family.teacher"));
@@ -146,7 +146,7 @@ impl Family for DistributionMatching {
             + rows::scale(eps, &levels.factors(|at| at.sigma));
         let real = denoise(teacher, noisy.clone(), levels, &batch.given)?;
         let of_fake = denoise(&fake, noisy, levels, &batch.given)?;
-        Ok(Some(distribution_matching(x, real, of_fake).mean()))
+        Ok(Loss::some(distribution_matching(x, real, of_fake).mean()))
     }
 
     fn learned(&self, mut networks: Networks) -> Result<Learned> {

@@ -20,8 +20,8 @@ use stein_data::Source;
 use stein_nn::{AnyNetwork, MlpConfig, NetworkConfig, NetworkSize};
 
 use super::{
-    AnyFamily, Batch, Capability, Family, Generator, Learned, Learner, Learners, Make, Networks, Origin, check_hides,
-    check_label_dropout, diffusion::NETWORK as DIFFUSION_NETWORK, hide_labels,
+    AnyFamily, Batch, Capability, Family, Generator, Learned, Learner, Learners, Loss, Make, Networks, Origin,
+    check_hides, check_label_dropout, diffusion::NETWORK as DIFFUSION_NETWORK, hide_labels,
 };
 use crate::DataConfig;
 
@@ -272,7 +272,7 @@ impl Family for FlowMatching {
         Ok(vec![size; 1 + usize::from(self.score)])
     }
 
-    fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Tensor<1>>> {
+    fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Loss>> {
         let (x0, x1) = (batch.x.clone(), batch.source());
         let z = normal_like(&batch.keys, Purpose::Perturbation, 1, &x0);
         let (at, ratios): (Vec<Kernel>, Vec<f64>) = self.levels.draw(&*self.schedule, &batch.keys).into_iter().unzip();
@@ -287,7 +287,7 @@ impl Family for FlowMatching {
             }
         };
         let given = hide_labels(&batch.given, &batch.keys, self.label_dropout);
-        network.loss(&points, target, weights, &given, &batch.keys).map(Some)
+        network.loss(&points, target, weights, &given, &batch.keys).map(Loss::some)
     }
 
     fn learned(&self, mut networks: Networks) -> Result<Learned> {

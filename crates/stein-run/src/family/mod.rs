@@ -3,6 +3,7 @@
 //! The training loop and the commands know no family: they train its [`Learner`]s by its losses and ask what it [`Learned`] for
 //! the capability they need.
 
+mod autoencoder;
 mod classifier;
 mod consistency;
 mod diffusion;
@@ -12,6 +13,7 @@ mod progressive;
 mod teacher;
 mod uncertainty;
 
+pub use autoencoder::{AutoencoderModel, CoderConfig, Discriminating, Latents, Perceptual};
 pub(crate) use classifier::right;
 pub use classifier::{ClassifierModel, NoisyExamples};
 pub use consistency::ConsistencyModel;
@@ -26,11 +28,11 @@ pub use teacher::Teacher;
 use std::{collections::BTreeMap, sync::Arc};
 
 use stein::{
-    AnySchedule, Classifier, Condition, Denoiser, Device, Error, FlowMap, Interpolant, Keys, Kind, Purpose, Request,
-    Result, Tensor, Velocity, coupling::Coupling, ensure, exact::GaussianMixture, noise::normal_like,
+    AnySchedule, Autoencoder, Classifier, Condition, Denoiser, Device, Error, FlowMap, Interpolant, Keys, Kind,
+    Purpose, Request, Result, Tensor, Velocity, coupling::Coupling, ensure, exact::GaussianMixture, noise::normal_like,
 };
 use stein_base::registry;
-use stein_nn::{AdamWConfig, AnyNetwork, Ema, NetworkSize, RateConfig, Wording};
+use stein_nn::{AdamWConfig, AnyNetwork, Ema, Lpips, NetworkSize, RateConfig, Tensors, Wording};
 
 use crate::DataConfig;
 
@@ -54,6 +56,11 @@ pub trait Family: std::fmt::Debug + Send + Sync {
 
     /// Where its paths begin, if not with noise.
     fn origin(&self) -> Option<Origin<'_>> {
+        None
+    }
+
+    /// The features that reconstructions are compared by, if it compares them so.
+    fn perceptual(&self) -> Option<&Perceptual> {
         None
     }
 
@@ -96,7 +103,7 @@ pub trait Family: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Those of the networks.
-    fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Tensor<1>>>;
+    fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Loss>>;
 
     /// What else is to be known of a held-out batch beside the losses: names, and means over the rows; default nothing.
     ///
@@ -146,6 +153,8 @@ registry! {
         "distribution_matching" | "dmd" => DistributionMatching,
         /// A classifier of pictures, clean or at any level of noise: features that are compared, and what guides a denoiser to a class.
         "classifier" => ClassifierModel,
+        /// An autoencoder of pictures for latent diffusion (Rombach et al. 2022), with a spread of latents or a codebook.
+        "autoencoder" => AutoencoderModel,
     }
 }
 
@@ -242,6 +251,7 @@ pub struct Learners<'a> {
     pub(crate) networks: Networks,
     pub(crate) averages: &'a BTreeMap<String, Ema>,
     pub(crate) teacher: Option<&'a dyn Denoiser>,
+    pub(crate) perceptual: Option<&'a Lpips>,
 }
 
 impl Learners<'_> {
@@ -258,6 +268,11 @@ impl Learners<'_> {
         self.teacher
     }
 
+    /// The perceptual distance, of a family that has one.
+    pub fn perceptual(&self) -> Option<&Lpips> {
+        self.perceptual
+    }
+
     /// The network of the averaged weights of a learner, a constant: the target of consistency training.
     ///
     /// # Errors
@@ -265,6 +280,22 @@ impl Learners<'_> {
     pub fn average(&self, name: &str) -> Result<AnyNetwork> {
         let average = self.averages.get(name).ok_or_else(|| missing(name))?;
         Ok(average.network(self.networks.get(name)?))
+    }
+}
+
+/// The loss of a learner on a batch.
+#[derive(Debug, Clone)]
+pub struct Loss {
+    /// What its gradient is taken of, `[1]`.
+    pub value: Tensor<1>,
+    /// Weights of the learner's network that learn without gradients, by name, as they are after this batch; mostly none.
+    pub left: Tensors,
+}
+
+impl Loss {
+    /// A loss that leaves nothing behind, as learners have it that do not rest.
+    pub fn some(value: Tensor<1>) -> Option<Self> {
+        Some(Self { value, left: Tensors::new() })
     }
 }
 
@@ -362,6 +393,8 @@ pub enum Capability {
     Generator,
     /// Say of which class a noisy sample is, and what is to be seen in it.
     Classifier,
+    /// Map samples to smaller latents and back.
+    Autoencoder,
 }
 
 impl Capability {
@@ -374,6 +407,7 @@ impl Capability {
             Self::FlowMap => "a flow map",
             Self::Generator => "a generator",
             Self::Classifier => "a classifier",
+            Self::Autoencoder => "an autoencoder",
         }
     }
 
@@ -385,7 +419,7 @@ impl Capability {
 
     /// Whether samples are drawn with it.
     pub fn draws(self) -> bool {
-        !matches!(self, Self::Classifier)
+        !matches!(self, Self::Classifier | Self::Autoencoder)
     }
 }
 
@@ -415,6 +449,8 @@ pub struct Learned {
     pub generator: Option<Arc<dyn Generator>>,
     /// The class of noisy samples, and their features.
     pub classifier: Option<Arc<dyn Classifier>>,
+    /// Latents of samples, and samples of latents.
+    pub autoencoder: Option<Arc<dyn Autoencoder>>,
     /// Whether the classes were hidden now and then, so that rows without one mean something.
     pub knows_no_class: bool,
 }

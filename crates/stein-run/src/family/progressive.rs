@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use stein::{
-    AnySchedule, Edm, Examples, InputScale, NoiseInput, Precondition, Preconditioned, Prediction, Result, Tensor,
+    AnySchedule, Edm, Examples, InputScale, NoiseInput, Precondition, Preconditioned, Prediction, Result,
     consistency::{Halves, Halving, Metric, PairWeighting},
     ensure,
 };
@@ -12,7 +12,7 @@ use stein_base::Explain;
 use stein_nn::{MlpConfig, NetworkConfig, NetworkSize};
 
 use super::{
-    AnyFamily, Batch, Capability, DIFFUSION_NETWORK, Family, Follows, Learned, Learner, Learners, Make, Networks,
+    AnyFamily, Batch, Capability, DIFFUSION_NETWORK, Family, Follows, Learned, Learner, Learners, Loss, Make, Networks,
     Teacher, diffusion::same_surroundings,
 };
 
@@ -125,7 +125,7 @@ impl Family for ProgressiveDistillation {
         Ok(vec![self.network.size(shape, classes)?])
     }
 
-    fn loss(&self, _: &str, learners: &Learners, batch: &Batch) -> Result<Option<Tensor<1>>> {
+    fn loss(&self, _: &str, learners: &Learners, batch: &Batch) -> Result<Option<Loss>> {
         let student = Preconditioned::new(learners.network(NETWORK)?, self.precondition(), self.schedule.clone())?;
         let teacher = Preconditioned::new(learners.network(TEACHER)?, self.precondition(), self.schedule.clone())?;
         let halves = Halves::drawn(self.halving.at(batch.step), &*self.schedule, &batch.keys)?;
@@ -133,7 +133,7 @@ impl Family for ProgressiveDistillation {
         let eps = examples.noise()?;
         let counts = (self.metric, self.weighting);
         let found = halves.losses(&student.view(), &teacher, &examples, &eps, Some(&batch.keys), counts)?;
-        Ok(Some(found.losses.mean()))
+        Ok(Loss::some(found.losses.mean()))
     }
 
     fn learned(&self, mut networks: Networks) -> Result<Learned> {

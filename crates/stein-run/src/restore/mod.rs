@@ -7,6 +7,7 @@ mod write;
 
 pub(crate) use observed::{gray_picture, in_state};
 pub use scores::Scores;
+pub(crate) use scores::{measure_pair, of_pictures};
 pub use task::{MeasurementConfig, Range, Task, TaskMethod, TaskSample};
 pub use write::restore_to;
 

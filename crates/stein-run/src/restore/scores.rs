@@ -49,13 +49,8 @@ impl Scores {
             "root mean squared error of the mean of the samples",
         );
         let repeated: Vec<f32> = truth.chunks(dim).flat_map(|row| row.repeat(n)).collect();
-        if let Some((height, width, channels)) = model.subject.image() {
-            let shape = vec![channels, height, width];
-            let mut metrics: Vec<AnyMetric> = vec![Psnr::default().into()];
-            // Its window is of 11 pixels.
-            if height.min(width) >= 11 {
-                metrics.push(Ssim { shape, layout: Layout::ChannelsLast, ..Ssim::default() }.into());
-            }
+        if let Some(shape) = model.subject.image() {
+            let mut metrics = of_pictures(shape);
             if options.metric_settings.iter().any(|setting| setting.starts_with("lpips.")) {
                 metrics.push(metric_for("lpips", &options.metric_settings, model.subject.shape)?);
             }
@@ -190,7 +185,23 @@ pub(super) fn mean_and_std(samples: &[f32], dim: usize) -> (Vec<f32>, Vec<f32>) 
     (means.iter().map(|mean| *mean as f32).collect(), (0..dim).map(std).collect())
 }
 
-fn measure_pair(metric: AnyMetric, dim: usize, truth: &[f32], samples: &[f32]) -> Result<(f64, Option<f64>)> {
+/// What pictures of this height, width and number of channels are compared by in pairs.
+pub(crate) fn of_pictures((height, width, channels): (usize, usize, usize)) -> Vec<AnyMetric> {
+    let mut metrics: Vec<AnyMetric> = vec![Psnr::default().into()];
+    // Its window is of 11 pixels.
+    if height.min(width) >= 11 {
+        let shape = vec![channels, height, width];
+        metrics.push(Ssim { shape, layout: Layout::ChannelsLast, ..Ssim::default() }.into());
+    }
+    metrics
+}
+
+pub(crate) fn measure_pair(
+    metric: AnyMetric,
+    dim: usize,
+    truth: &[f32],
+    samples: &[f32],
+) -> Result<(f64, Option<f64>)> {
     let sides = [(Side::Reference, Batch::from(truth)), (Side::Samples, Batch::from(samples))];
     let measured = measure(metric, dim, sides)?;
     Ok((measured.value, measured.error))

@@ -6,10 +6,7 @@ use burn::module::Module;
 use stein::{Result, ensure};
 
 use super::{Prepared, metrics::named, origin::FIRST_HELD_OUT};
-use crate::{
-    Experiment,
-    family::{Learners, Networks},
-};
+use crate::{Experiment, family::Networks};
 
 /// Examples that are not trained on, always the same with the same noise.
 pub(super) struct HeldOut {
@@ -52,7 +49,7 @@ impl Prepared {
         let Some(HeldOut { batch, .. }) = &self.held_out else { return Ok(Vec::new()) };
         let (count, at_once) = (batch.index.len(), self.experiment.train.batch / self.experiment.train.accumulate);
         let networks: Networks = self.parts.iter().map(|part| (part.name.clone(), part.network.valid())).collect();
-        let learners = Learners { networks, averages: &self.averages, teacher: self.teacher.as_deref() };
+        let learners = self.learners(networks);
         let mut losses = Vec::new();
         for part in &self.parts {
             let (mut sum, mut seen) = (0.0, 0);
@@ -62,7 +59,7 @@ impl Prepared {
                 let batch = self.batch(batch, rows.clone(), sources.as_ref(), &self.device)?;
                 let term = self.experiment.family.loss(&part.name, &learners, &batch)?;
                 if let Some(term) = term {
-                    sum += term.into_scalar::<f64>() * rows.len() as f64;
+                    sum += term.value.into_scalar::<f64>() * rows.len() as f64;
                     seen += rows.len();
                 }
             }
@@ -80,6 +77,8 @@ impl Prepared {
             }
         }
         losses.extend(others);
+        let numbers = self.reconstructed()?.map_or_else(Vec::new, |found| found.numbers);
+        losses.extend(numbers.into_iter().map(|(name, value)| (format!("held_out_{name}"), value)));
         Ok(losses)
     }
 }

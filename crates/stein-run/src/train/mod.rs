@@ -8,6 +8,7 @@ mod measured;
 mod metrics;
 mod origin;
 mod prepare;
+mod reconstructed;
 mod sheet;
 mod step;
 
@@ -18,7 +19,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
 use burn::module::Module;
 use stein::{Denoiser, Device, Error, Grid, Kind, Result, Spacing, exact::GaussianMixture};
 use stein_data::{Ahead, Loader};
-use stein_nn::{AdamW, AnyNetwork, Checkpoint, Ema, LearnerState, Weights, state};
+use stein_nn::{AdamW, AnyNetwork, Checkpoint, Ema, LearnerState, Lpips, Weights, state};
 
 use self::held_out::HeldOut;
 use self::measured::evaluated;
@@ -120,6 +121,8 @@ pub struct Prepared {
     truth: Option<Arc<GaussianMixture>>,
     /// What it learns from beside the data.
     teacher: Option<Arc<dyn Denoiser>>,
+    /// The features that reconstructions are compared by.
+    perceptual: Option<Lpips>,
     /// Where its paths begin, if not with noise.
     origin: Option<Beginnings>,
     /// What the model is shown beside its input.
@@ -225,7 +228,7 @@ impl Prepared {
         let (step, steps, every) = (self.step, self.experiment.train.steps, self.experiment.train.sample_every);
         let sheets_by = |step: u64| step.checked_div(every).unwrap_or(0);
         let between = sheets_by(steps.saturating_sub(1)).saturating_sub(sheets_by(step));
-        let draws = step < steps && self.experiment.sample.is_some();
+        let draws = step < steps && self.experiment.draws_sheets();
         Event::Trained { step, steps, sheets: if draws { between + 1 } else { 0 }, progress }
     }
 }

@@ -85,6 +85,7 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
         _ => None,
     };
     let opened = teacher.map(|teacher| teacher.open(&subject, experiment.family.schedule(), &device)).transpose()?;
+    let perceptual = experiment.family.perceptual().map(|it| it.open(&subject, &device)).transpose()?;
     let folder = options.data_dir.as_deref();
     let origin = experiment.family.origin();
     let origin = origin.map(|origin| Beginnings::of(&origin, &data, &subject, &run, folder, &device)).transpose()?;
@@ -107,6 +108,7 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
         notes,
         truth,
         teacher: opened,
+        perceptual,
         origin,
         pictures,
         data_dir: options.data_dir.clone(),

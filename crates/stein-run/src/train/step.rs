@@ -9,20 +9,31 @@ use stein_nn::{Accumulated, AnyNetwork, on_tapes, state};
 use super::{Part, Prepared};
 use crate::{
     Watch,
-    family::{Batch, Learners},
+    family::{Batch, Learners, Loss, Networks},
 };
 
 impl Prepared {
+    /// Networks and what they learn from beside the data.
+    pub(super) fn learners(&self, networks: Networks) -> Learners<'_> {
+        Learners {
+            networks,
+            averages: &self.averages,
+            teacher: self.teacher.as_deref(),
+            perceptual: self.perceptual.as_ref(),
+        }
+    }
+
     /// What the learners see in the turn of one of them: its network trainable, the others constants.
     fn turn(&self, turn: usize) -> Vec<AnyNetwork> {
         let network = |(i, part): (usize, &Part)| if i == turn { part.network.clone() } else { part.network.valid() };
         self.parts.iter().enumerate().map(network).collect()
     }
 
-    /// The gradient of one learner's loss on a batch, and the loss; `None` where the learner rests. The watch can end the first
+    /// The gradient of one learner's loss on a batch, and the loss; `None` where the learner rests. What a loss leaves is in place for the
+    /// next part of the batch. The watch can end the first
     /// turn, before which nothing has changed.
     fn gradient(
-        &self,
+        &mut self,
         turn: usize,
         batches: &[stein_data::Batch],
         sources: &[Option<Sources>],
@@ -38,21 +49,23 @@ impl Prepared {
             let count = batch.index.len();
             let tapes = on_tapes(self.turn(turn), count, |networks, rows| {
                 let names = self.parts.iter().map(|part| part.name.clone());
-                let networks = names.zip(networks).collect();
-                let learners = Learners { networks, averages: &self.averages, teacher: self.teacher.as_deref() };
+                let learners = self.learners(names.zip(networks).collect());
                 let name = &self.parts[turn].name;
                 let term = self.experiment.family.loss(
                     name,
                     &learners,
                     &self.batch(batch, rows, sources.as_ref(), &device)?,
                 )?;
-                let Some(term) = term else { return Ok(None) };
-                let backward = term.backward();
-                Ok::<_, Error>(Some((learners.networks.get(name)?.clone(), backward, term.into_scalar::<f64>())))
+                let Some(Loss { value, left }) = term else { return Ok(None) };
+                let backward = value.backward();
+                let network = learners.networks.get(name)?.clone();
+                Ok::<_, Error>(Some((network, backward, value.into_scalar::<f64>(), left)))
             });
             for tape in tapes {
-                if let Some((network, backward, term)) = tape? {
+                if let Some((network, backward, term, left)) = tape? {
                     gradients.add(&network, backward);
+                    let part = &mut self.parts[turn];
+                    part.network = state::replace(part.network.clone(), left)?;
                     loss += term;
                     counted += 1;
                 }

@@ -9,7 +9,7 @@ use stein_nn::{AdamWConfig, AnyNetwork, Checkpoint, MlpConfig, NetworkConfig};
 use stein_run::{
     AnyFamily, Capability, Changes, Classes, Experiment, Family, Generator, Learned, Learner, Model, RunDir, Silent,
     draw,
-    family::{Batch, Learners, Make, Networks},
+    family::{Batch, Learners, Loss, Make, Networks},
     prepare, train,
 };
 
@@ -49,11 +49,11 @@ impl Family for ToyGan {
         Ok(vec![critic, Learner::new("generator", self.network(make)?)])
     }
 
-    fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Tensor<1>>> {
+    fn loss(&self, turn: &str, learners: &Learners, batch: &Batch) -> Result<Option<Loss>> {
         let z = stein::noise::normal_like(&batch.keys, Purpose::Own(1), 0, &batch.x);
         let fake = apply(learners.network("generator")?, z)?;
         let judge = |x| apply(learners.network("critic")?, x);
-        Ok(Some(match turn {
+        Ok(Loss::some(match turn {
             "critic" => (judge(batch.x.clone())? - 1.0).square().mean() + judge(fake)?.square().mean(),
             _ => (judge(fake)? - 1.0).square().mean(),
         }))

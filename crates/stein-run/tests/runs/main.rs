@@ -1,5 +1,6 @@
 //! Whole runs on small models: training, resuming, sampling, and every experiment file.
 
+mod autoencoders;
 mod classes;
 mod classifiers;
 mod families;

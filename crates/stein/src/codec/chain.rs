@@ -6,8 +6,8 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::{AnyCodec, AnyCodecConfig, Attached, Autoencoder, Codec, DataSample};
-use crate::{Keys, Result};
+use super::{AnyCodec, AnyCodecConfig, Attached, Codec, DataSample};
+use crate::{Keys, Result, autoencoder::Autoencoder};
 
 /// Codecs one after the other; without any, the data are the states.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

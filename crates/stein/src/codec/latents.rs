@@ -4,29 +4,14 @@
 //! There is no density of data, as an autoencoder is no bijection. The numbers here say how latents are moved; the network, which has weights,
 //! is stored beside the model and [attached](super::Chain::attach) where the model is read.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
 use super::{Codec, check_width};
-use crate::{Error, Keys, Result, ensure, numbers::ensure_within};
-
-/// A network that makes pictures small and large again.
-pub trait Autoencoder: Send + Sync {
-    /// Latents `[N, h, w, c]` of pictures `[N, H, W, C]`; what is drawn for a row is a function of its key alone.
-    ///
-    /// # Errors
-    /// Pictures it is none for.
-    fn encode(&self, x: Tensor<4>, keys: &Keys) -> Result<Tensor<4>>;
-
-    /// Pictures `[N, H, W, C]` of latents `[N, h, w, c]`.
-    ///
-    /// # Errors
-    /// Latents of other channels.
-    fn decode(&self, z: Tensor<4>) -> Result<Tensor<4>>;
-}
+use crate::{Error, Keys, Result, autoencoder::Autoencoder, ensure, numbers::ensure_within};
 
 /// Latents of pictures of one size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
@@ -71,12 +56,12 @@ impl std::fmt::Debug for Attached {
 const AT_ONCE: usize = 1 << 16;
 
 impl Latents {
-    /// Rows through the network, a few at a time: from shape to shape.
+    /// Rows `[rows, width]` through the network, a few at a time, to rows of another width.
     fn in_parts(
         &self,
         x: Tensor<2>,
         [from, to]: [[usize; 3]; 2],
-        of: impl Fn(&dyn Autoencoder, Tensor<4>, usize) -> Result<Tensor<4>>,
+        of: impl Fn(&dyn Autoencoder, Tensor<2>, Range<usize>) -> Result<Tensor<2>>,
     ) -> Result<Tensor<2>> {
         let Some(network) = &self.network.0 else {
             return Err(Error::new("the autoencoder of these latents is not attached: its weights are missing"));
@@ -86,17 +71,14 @@ impl Latents {
         let part = (AT_ONCE / self.pictures.iter().product::<usize>()).max(1);
         let mut parts = Vec::with_capacity(rows.div_ceil(part));
         for first in (0..rows).step_by(part) {
-            let count = part.min(rows - first);
-            let [height, width, channels] = from;
-            let y = of(&**network, x.clone().narrow(0, first, count).reshape([count, height, width, channels]), first)?;
-            let [height, width, channels] = to;
+            let range = first..rows.min(first + part);
+            let y = of(&**network, x.clone().narrow(0, first, range.len()), range.clone())?;
             ensure!(
-                y.dims() == [count, height, width, channels],
-                "the autoencoder gives {:?} where {:?} was said: its file is of another model",
-                &y.dims()[1..],
-                to
+                y.dims() == [range.len(), to.iter().product()],
+                "the autoencoder gives rows of {} numbers where {to:?} was said: its file is of another model",
+                y.dims()[1]
             );
-            parts.push(y.reshape([count, height * width * channels]));
+            parts.push(y);
         }
         Ok(Tensor::cat(parts, 0))
     }
@@ -125,11 +107,9 @@ impl Codec for Latents {
     }
 
     fn encode(&self, x: Tensor<2>, keys: &Keys) -> Result<Tensor<2>> {
-        let encode = |network: &dyn Autoencoder, x: Tensor<4>, first: usize| {
-            let rows: Vec<usize> = (first..first + x.dims()[0]).collect();
-            network.encode(x, &keys.select(&rows))
-        };
-        let latents = self.in_parts(x, [self.pictures, self.latents], encode)?;
+        let latents = self.in_parts(x, [self.pictures, self.latents], |network, x, rows| {
+            network.encode(x, Some(&keys.select(&rows.collect::<Vec<_>>())))
+        })?;
         Ok((latents - self.shift) * self.scale)
     }
 

@@ -40,7 +40,7 @@ mod symmetric;
 pub use affine::Affine;
 pub use chain::Chain;
 pub use dequantize::{Dequantize, Dequantized};
-pub use latents::{Attached, Autoencoder, Latents};
+pub use latents::{Attached, Latents};
 pub use logit::Logit;
 pub use one_hot::{OneHot, OneHots};
 pub use quantile::{Quantile, Quantiles, normal_quantile};

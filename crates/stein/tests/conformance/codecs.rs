@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use stein::{
-    AnyCodec, AnyCodecConfig, Autoencoder, Codec, DType, Keys, Purpose, Tensor,
+    AnyCodec, AnyCodecConfig, Codec, DType, Keys, Purpose, Tensor,
+    autoencoder::Autoencoder,
     codec::{
         Affine, Chain, DataSample, Dequantize, Latents, Logit, OneHot, Quantile, Standardize, Symmetric,
         normal_quantile,
@@ -295,18 +296,24 @@ fn fitted_codecs_survive_their_files() {
 struct Halves;
 
 impl Autoencoder for Halves {
-    fn encode(&self, x: Tensor<4>, keys: &Keys) -> stein::Result<Tensor<4>> {
-        assert_eq!(x.dims()[0], keys.len());
-        let mean = x.clone().mean_dim(1).mean_dim(2);
-        let rows = (x.clone().narrow(1, 0, 1) - x.narrow(1, 1, 1)).mean_dim(2);
-        Ok(Tensor::cat(vec![mean, rows], 3))
+    fn latent_shape(&self) -> [usize; 3] {
+        [1, 1, 2]
     }
 
-    fn decode(&self, z: Tensor<4>) -> stein::Result<Tensor<4>> {
-        let half = z.clone().narrow(3, 1, 1).div_scalar(2.0);
-        let mean = z.narrow(3, 0, 1);
-        let row = |row: Tensor<4>| Tensor::cat(vec![row.clone(), row], 2);
-        Ok(Tensor::cat(vec![row(mean.clone() + half.clone()), row(mean - half)], 1))
+    fn encode(&self, x: Tensor<2>, keys: Option<&Keys>) -> stein::Result<Tensor<2>> {
+        assert_eq!(x.dims()[0], keys.unwrap().len());
+        let [first, second] = [0, 2].map(|from| x.clone().narrow(1, from, 2).mean_dim(1));
+        Ok(Tensor::cat(vec![(first.clone() + second.clone()).div_scalar(2.0), first - second], 1))
+    }
+
+    fn decode(&self, z: Tensor<2>) -> stein::Result<Tensor<2>> {
+        let (mean, half) = (z.clone().narrow(1, 0, 1), z.narrow(1, 1, 1).div_scalar(2.0));
+        let (first, second) = (mean.clone() + half.clone(), mean - half);
+        Ok(Tensor::cat(vec![first.clone(), first, second.clone(), second], 1))
+    }
+
+    fn codes(&self, _: Tensor<2>) -> stein::Result<Option<(Vec<usize>, usize)>> {
+        Ok(None)
     }
 }
 
