@@ -18,13 +18,13 @@ use stein_nn::{
 };
 
 use crate::{
-    AnyFamily, ConsistencyModel, Description, Diffusion, Method, SampleConfig, Subject,
+    AnyFamily, Coding, ConsistencyModel, Description, Diffusion, Method, SampleConfig, Subject,
     description::{SOURCE, described, metadata},
-    family::{CONSISTENCY_NETWORK, DIFFUSION_NETWORK},
+    family::{AUTOENCODER, CONSISTENCY_NETWORK, DIFFUSION_NETWORK},
     hub::from_hub,
     model::checkpoint_of,
     replacing::may_replace,
-    subject::{AUTOENCODER, Texts, label, pictures},
+    subject::{Texts, label, pictures},
 };
 
 /// What to import, and what to do with it.
@@ -171,7 +171,7 @@ fn description_of(name: &str, pipeline: &Pipeline) -> Result<Description> {
         columns: Vec::new(),
         levels: Some(256),
         codec: Chain(vec![Symmetric {}.into(), latents.into()]),
-        autoencoder: Some(autoencoder.clone()),
+        autoencoder: Some(Coding::published(autoencoder.clone())),
         text: text.as_ref().map(|text| Texts { tokenizer: text.tokenizer.clone(), examples: Vec::new() }),
         // What the scale is there for.
         variance: 1.0,

@@ -6,6 +6,7 @@
 //! events.out.tfevents.*       the same for TensorBoard
 //! checkpoints/00001000.safetensors
 //! samples/00001000.png        and how they were drawn, 00001000.png.json
+//! latents.npy                 the latents of the examples, of a model of latents
 //! pairs.npy                   noise and samples that a model made for the run to learn from
 //! after-00000800/             what was there when the run went on from step 800 again
 //! .lock                       held by the process that trains
@@ -68,8 +69,8 @@ impl RunDir {
         let metrics = Some(self.metrics_path()).filter(|path| path.exists());
         let checkpoint = self.checkpoints()?.pop().filter(|&step| step > 0).map(|step| self.checkpoint_path(step));
         let sample = self.samples()?.pop().map(|(_, path)| path);
-        let pairs = Some(self.pairs_path()).filter(|path| path.exists());
-        Ok(checkpoint.or(metrics).or(events).or(sample).or(pairs))
+        let made = [self.pairs_path(), self.latents_path()].into_iter().find(|path| path.exists());
+        Ok(checkpoint.or(metrics).or(events).or(sample).or(made))
     }
 
     /// Makes the folders and claims them for a new run. It is a run once [`set_experiment`](Self::set_experiment) has written the
@@ -202,6 +203,11 @@ impl RunDir {
         self.root.join("best.safetensors")
     }
 
+    /// The latents of the examples.
+    pub(crate) fn latents_path(&self) -> PathBuf {
+        self.root.join("latents.npy")
+    }
+
     /// The pairs that a model made for the run to learn from.
     pub(crate) fn pairs_path(&self) -> PathBuf {
         self.root.join("pairs.npy")
@@ -265,7 +271,10 @@ impl RunDir {
     pub(crate) fn files_with(checkpoint: &Path) -> Vec<PathBuf> {
         let Some(run) = Self::of_model(checkpoint) else { return Vec::new() };
         let steps = run.checkpoints().unwrap_or_default().into_iter().map(|step| run.checkpoint_path(step));
-        [run.config_path(), run.metrics_path(), run.grids_path(), run.pairs_path()].into_iter().chain(steps).collect()
+        [run.config_path(), run.metrics_path(), run.grids_path(), run.pairs_path(), run.latents_path()]
+            .into_iter()
+            .chain(steps)
+            .collect()
     }
 
     /// Deletes all but the newest checkpoints.

@@ -1,6 +1,6 @@
 //! What a model is a model of: the data of an experiment, how they become states, and all that sampling needs to know of them.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize};
 use stein::{
@@ -13,9 +13,14 @@ use stein::{
 };
 use stein_base::Explain;
 use stein_data::{Data, Shape, Source, Split};
-use stein_nn::{FirstStageConfig, Tensors, Tokenizer};
+use stein_nn::{Tensors, Tokenizer};
 
-use crate::{Experiment, Shown, experiment::with_settings, family::Make};
+use crate::{
+    Experiment, Shown,
+    coding::{self, Coding},
+    experiment::with_settings,
+    family::Make,
+};
 
 /// Data and how they reach the model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
@@ -170,7 +175,7 @@ pub struct Subject {
     pub codec: Chain,
     /// The autoencoder of states that are latents; its weights are stored as those of a learner of this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub autoencoder: Option<FirstStageConfig>,
+    pub autoencoder: Option<Coding>,
     /// The texts the model is told; none of a model that reads none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<Texts>,
@@ -183,9 +188,6 @@ pub struct Subject {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bounds: Vec<(f64, f64)>,
 }
-
-/// The name under which a checkpoint has the weights of the autoencoder of its latents.
-pub(crate) const AUTOENCODER: &str = "autoencoder";
 
 /// What classes are called where the data do not say.
 pub(crate) fn label() -> String {
@@ -210,13 +212,24 @@ impl Subject {
             data.name
         );
         let dim = data.dim();
-        let count = (MEASURED / dim).clamp(1, data.len());
+        let of_autoencoder = match &config.codec[..] {
+            [AnyCodecConfig::OfAutoencoder(of)] => Some(of),
+            _ => None,
+        };
+        let most = if of_autoencoder.is_some() { coding::MEASURED } else { usize::MAX };
+        let count = (MEASURED / dim).min(most).clamp(1, data.len());
         let mut values = vec![0.0; count * dim];
         for (i, row) in values.chunks_exact_mut(dim).enumerate() {
             data.row(i * data.len() / count, row)?;
         }
         let sample = DataSample { values: &values, dim, levels: data.levels() };
-        let codec = Chain::fit(&config.codec, &sample).map_err(|error| error.at("data.codec"))?;
+        let (codec, autoencoder) = match of_autoencoder {
+            Some(of) => {
+                let (codec, coding) = Coding::open(&of.model, data, &values)?;
+                (codec, Some(coding))
+            }
+            None => (Chain::fit(&config.codec, &sample).map_err(|error| error.at("data.codec"))?, None),
+        };
         let mut subject = Self {
             name: data.name.clone(),
             shape: data.shape,
@@ -230,7 +243,7 @@ impl Subject {
             columns: data.columns.clone(),
             levels: data.levels(),
             codec,
-            autoencoder: None,
+            autoencoder,
             text: config.captions.then(|| Texts::of(data)).transpose()?,
             variance: 0.0,
             shown: config.shown.clone(),
@@ -366,20 +379,16 @@ impl Subject {
         make(&Make { shape: &shape, classes, beside, text: wording.as_ref(), seed, device })
     }
 
-    /// Gives latents their autoencoder, with its weights among those of learners.
+    /// Gives latents their autoencoder, whose weights are among those of learners.
     ///
     /// # Errors
     /// Weights that are missing or of another network.
     pub(crate) fn attach(&mut self, weights: &BTreeMap<String, Tensors>, device: &Device) -> Result<()> {
-        let Some(config) = &self.autoencoder else { return Ok(()) };
-        let weights = weights.get(AUTOENCODER).ok_or_else(|| {
-            Error::of(Kind::Mismatch, "there are no weights of the autoencoder of the latents: the file is damaged")
-        })?;
+        let Some(coding) = &self.autoencoder else { return Ok(()) };
         let Some((height, width, channels)) = self.image() else {
-            return Err(Error::of(Kind::Mismatch, "an autoencoder of pictures was found with data that are none"));
+            return Err(Error::of(Kind::Mismatch, "there is an autoencoder of pictures, and the data are none"));
         };
-        self.codec.attach(Arc::new(config.coder([height, width, channels], weights, device)?));
-        Ok(())
+        coding.attach(&mut self.codec, [height, width, channels], weights, device)
     }
 
     /// Numbers in a sample of the data.

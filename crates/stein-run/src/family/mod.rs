@@ -13,6 +13,7 @@ mod progressive;
 mod teacher;
 mod uncertainty;
 
+pub(crate) use autoencoder::AUTOENCODER;
 pub use autoencoder::{AutoencoderModel, CoderConfig, Discriminating, Latents, Perceptual};
 pub(crate) use classifier::right;
 pub use classifier::{ClassifierModel, NoisyExamples};

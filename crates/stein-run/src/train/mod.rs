@@ -3,6 +3,7 @@
 //!
 //! A run goes on bit for bit where it stopped: every random number is keyed by the seed and the position in the data.
 
+mod encoded;
 mod held_out;
 mod measured;
 mod metrics;
@@ -21,13 +22,14 @@ use stein::{Denoiser, Device, Error, Grid, Kind, Result, Spacing, exact::Gaussia
 use stein_data::{Ahead, Loader};
 use stein_nn::{AdamW, AnyNetwork, Checkpoint, Ema, LearnerState, Lpips, Weights, state};
 
+use self::encoded::Encoded;
 use self::held_out::HeldOut;
 use self::measured::evaluated;
 use self::metrics::{Metrics, Window};
 use self::origin::Beginnings;
 use self::sheet::write_sheet;
 use crate::{
-    Description, Event, Experiment, Model, RunDir, SampleConfig, Watch,
+    Coding, Description, Event, Experiment, Model, RunDir, SampleConfig, Watch,
     description::{FROM, WINDOW, run_metadata},
     family::Follows,
     grids::Grids,
@@ -125,6 +127,8 @@ pub struct Prepared {
     perceptual: Option<Lpips>,
     /// Where its paths begin, if not with noise.
     origin: Option<Beginnings>,
+    /// The latents of the examples, of a model of latents, once they are made.
+    encoded: Option<Encoded>,
     /// What the model is shown beside its input.
     pictures: Option<Pictures>,
     /// Where data sets lie.
@@ -180,7 +184,8 @@ impl Prepared {
         let mut metadata = run_metadata(&self.description, &self.experiment);
         metadata.extend(self.from.clone().map(|from| (FROM.to_owned(), from)));
         metadata.extend(self.window.saved().map(|window| (WINDOW.to_owned(), window)));
-        let learners = self.parts.iter().map(learner).collect();
+        let autoencoder = self.description.subject.autoencoder.as_ref().map(Coding::stored);
+        let learners = self.parts.iter().map(learner).chain(autoencoder).collect();
         let checkpoint = Checkpoint { learners, step: self.step, metadata };
         checkpoint.check_finite().map_err(|error| self.not_finite(self.step, &error.to_string()))?;
         Ok(checkpoint)
@@ -274,6 +279,13 @@ pub fn train(mut state: Prepared, watch: &mut dyn Watch) -> Result<Trained> {
         match origin.make(&state.run, &state.experiment, subject, state.loader.data(), watch) {
             Err(error) if error.kind() == Kind::Stopped => stopped = true,
             made => made?,
+        }
+    }
+    if state.description.subject.autoencoder.is_some() && !stopped {
+        let (path, seed) = (state.run.latents_path(), state.experiment.seed);
+        match Encoded::make(&path, &state.description.subject, state.loader.data(), seed, watch) {
+            Err(error) if error.kind() == Kind::Stopped => stopped = true,
+            made => state.encoded = Some(made?),
         }
     }
     state.window.since = Instant::now();

@@ -66,6 +66,10 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
         "data.captions gives texts, and family {} has nothing that reads them: add [family.text] to family diffusion, or leave them out",
         experiment.family.kind()
     );
+    ensure!(
+        subject.autoencoder.is_none() || !experiment.data.flip && experiment.data.shift == 0,
+        "data.flip and data.shift change examples at every step, and their latents are encoded once: leave both out"
+    );
     let pictures = subject.shown.as_ref().map(|shown| shown.pictures(&subject)).transpose()?;
     let at_once = experiment.train.batch / experiment.train.accumulate;
     ensure!(
@@ -110,6 +114,7 @@ pub fn prepare(experiment: &Experiment, options: &TrainOptions) -> Result<Prepar
         teacher: opened,
         perceptual,
         origin,
+        encoded: None,
         pictures,
         data_dir: options.data_dir.clone(),
     };

@@ -6,7 +6,7 @@ use burn::module::Module;
 use stein::{Condition, Device, Error, Keys, Result, Tensor, coupling::Classes, rows::select};
 use stein_nn::{Accumulated, AnyNetwork, on_tapes, state};
 
-use super::{Part, Prepared};
+use super::{Part, Prepared, origin::FIRST_HELD_OUT};
 use crate::{
     Watch,
     family::{Batch, Learners, Loss, Networks},
@@ -101,7 +101,10 @@ impl Prepared {
     ) -> Result<Batch> {
         let dim = self.description.subject.dim();
         let keys = Keys::range(self.experiment.seed, batch.positions.start + rows.start as u64, rows.len());
-        let x = self.description.subject.encode(&batch.x[rows.start * dim..rows.end * dim], &keys, device)?;
+        let x = match &self.encoded {
+            Some(encoded) if batch.positions.start < FIRST_HELD_OUT => encoded.rows(&batch.index[rows.clone()], device),
+            _ => self.description.subject.encode(&batch.x[rows.start * dim..rows.end * dim], &keys, device)?,
+        };
         let labels = batch.labels.as_ref().filter(|_| self.experiment.data.conditional);
         let mut given = match labels {
             Some(labels) => Condition::classes(labels[rows.clone()].iter().map(|&label| label as u32)),

@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use super::{Codec, check_width};
+use super::{AnyCodec, Codec, DataSample, FitCodec, check_width};
 use crate::{Error, Keys, Result, autoencoder::Autoencoder, ensure, numbers::ensure_within};
 
 /// Latents of pictures of one size.
@@ -33,6 +33,21 @@ pub struct Latents {
 impl Default for Latents {
     fn default() -> Self {
         Self { pictures: [1; 3], latents: [1; 3], shift: 0.0, scale: 1.0, network: Attached(None) }
+    }
+}
+
+/// Latents of a trained autoencoder: what an experiment says of them.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Explain)]
+#[serde(default, deny_unknown_fields)]
+pub struct OfAutoencoder {
+    /// The run or checkpoint of the autoencoder, which was trained on such data; it must be given. Its own codecs come before, so that it
+    /// stands alone. Latents are shifted and scaled to mean 0 and deviation 1, drawn once for each example, and kept in the run.
+    pub model: String,
+}
+
+impl FitCodec for OfAutoencoder {
+    fn fit(&self, _: &DataSample) -> Result<AnyCodec> {
+        Err(Error::new("an autoencoder comes from a model, and stands alone among the codecs: leave out the others"))
     }
 }
 

@@ -40,7 +40,7 @@ mod symmetric;
 pub use affine::Affine;
 pub use chain::Chain;
 pub use dequantize::{Dequantize, Dequantized};
-pub use latents::{Attached, Latents};
+pub use latents::{Attached, Latents, OfAutoencoder};
 pub use logit::Logit;
 pub use one_hot::{OneHot, OneHots};
 pub use quantile::{Quantile, Quantiles, normal_quantile};
@@ -160,6 +160,8 @@ registry! {
         "dequantize" => Dequantize,
         /// Columns of classes as indicators.
         "one_hot" => OneHot,
+        /// Latents of an autoencoder that was trained before, for latent diffusion.
+        "autoencoder" => OfAutoencoder,
     }
 }
 

@@ -26,10 +26,12 @@ fn sample(values: &[f32]) -> DataSample<'_> {
     DataSample { values, dim: 3, levels: Some(256) }
 }
 
-/// Every codec with settings that make it act; a new one fits these data with its default settings.
+/// Every codec that is fitted, with settings that make it act; a new one fits these data with its default settings.
 fn configs() -> Vec<AnyCodecConfig> {
     AnyCodecConfig::all()
         .into_iter()
+        // It comes from a model.
+        .filter(|config| config.kind() != "autoencoder")
         .map(|config| match config {
             AnyCodecConfig::Affine(_) => Affine { scale: -3.0, shift: 0.7 }.into(),
             AnyCodecConfig::Standardize(_) => Standardize { std: 0.5 }.into(),
@@ -284,8 +286,7 @@ fn fitted_codecs_survive_their_files() {
         let text = serde_json::to_string(&configs).unwrap();
         assert_eq!(serde_json::from_str::<Vec<AnyCodecConfig>>(&text).unwrap(), configs, "{text}");
     }
-    // Latents are of an autoencoder, which is not fitted to a sample.
-    assert_eq!(AnyCodec::NAMES, [AnyCodecConfig::NAMES, &["autoencoder"]].concat());
+    assert_eq!(AnyCodec::NAMES, AnyCodecConfig::NAMES);
     let refuse = |text: &str| serde_json::from_str::<AnyCodec>(text).unwrap_err().to_string();
     assert!(refuse(r#"{"kind": "standardize", "mean": [0], "scale": [1, 2]}"#).contains("a positive scale per column"));
     let falling = r#"{"kind": "quantile", "columns": [{"data": [1, 0], "normal": [0, 1]}]}"#;

@@ -23,7 +23,7 @@ use super::{Batch, Capability, Family, Learned, Learner, Learners, Loss, Make, N
 use crate::Subject;
 
 /// The name of the learner that is used in the end.
-const AUTOENCODER: &str = "autoencoder";
+pub(crate) const AUTOENCODER: &str = "autoencoder";
 
 /// The name of the learner against it.
 const DISCRIMINATOR: &str = "discriminator";
