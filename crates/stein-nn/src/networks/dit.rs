@@ -63,10 +63,10 @@ pub struct DitConfig {
     /// Whether every block has an embedding of noise and class of its own, and the last layer that of the first block,
     /// as in the `diffusers` library; default false: all share one.
     pub own_embeddings: bool,
-    /// What the second normalization of every block adds to the variance; positive, default 1e-6 as all others. The
-    /// `diffusers` library has 1e-5.
+    /// What the second normalization of every block adds to the variance, where the `diffusers` library has 1e-5; positive, default
+    /// 1e-6.
     pub epsilon: f64,
-    /// The features of the noise number; default `positional`. The `diffusers` library has `shift` 1.
+    /// The features of the noise number, where the `diffusers` library has `shift` 1; default `positional`.
     pub embedding: EmbeddingConfig,
 }
 

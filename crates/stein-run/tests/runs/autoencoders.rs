@@ -49,11 +49,13 @@ fn psnr(pictures: &[f32], others: &[f32]) -> f64 {
     measure(Psnr::default(), 64, sides).unwrap().value
 }
 
-/// Reconstructions of pictures, through the mode of their latents.
-fn reconstructed(model: &Model, pictures: &[f32]) -> Vec<f32> {
+/// Reconstructions of pictures, through the mode of their latents, or through latents that are drawn.
+fn reconstructed(model: &Model, pictures: &[f32], drawn: bool) -> Vec<f32> {
     let coder = model.learned.autoencoder.as_deref().unwrap();
-    let x = model.subject.encode(pictures, &Keys::range(0, 0, pictures.len() / 64), &Device::flex()).unwrap();
-    model.subject.decode(coder.decode(coder.encode(x, None).unwrap()).unwrap()).unwrap()
+    let keys = Keys::range(0, 0, pictures.len() / 64);
+    let x = model.subject.encode(pictures, &keys, &Device::flex()).unwrap();
+    let latents = coder.encode(x, drawn.then_some(&keys)).unwrap();
+    model.subject.decode(coder.decode(latents).unwrap()).unwrap()
 }
 
 fn numbers(trained: &Trained, name: &str) -> Vec<f64> {
@@ -71,12 +73,14 @@ fn autoencoders_learn_to_bring_pictures_back() {
         let folder = tempfile::tempdir().unwrap();
         let trained = crate::run(&experiment(settings), folder.path(), false).unwrap();
         let losses = numbers(&trained, "held_out_loss/autoencoder");
-        assert!(losses[losses.len() - 1] < 0.6 * losses[0], "{settings:?}: {losses:?}");
-        let found = psnr(&test, &reconstructed(&trained.model, &test));
+        // The first is of step 50, when the least of it is left; that it falls on is what is asked here, how far is asked below.
+        assert!(losses[losses.len() - 1] < 0.9 * losses[0], "{settings:?}: {losses:?}");
+        let found = psnr(&test, &reconstructed(&trained.model, &test, false));
         // A picture that is nothing but the mean explains nothing of the differences; 3 dB are half of their squares.
         assert!(found > without + 3.0, "{settings:?}: {found} dB, and {without} of the mean picture");
         let measured = *numbers(&trained, "held_out_psnr").last().unwrap();
-        assert!((measured - found).abs() < 0.5, "{measured} dB, and {found}");
+        // Of all pictures that are held out, and of the first 200 of them.
+        assert!((measured - found).abs() < 1.0, "{measured} dB, and {found}");
         // The discriminator rests until its start, and learns then.
         assert_eq!(numbers(&trained, "loss/discriminator").len(), 9);
         let used = numbers(&trained, "held_out_codes_used");
@@ -137,6 +141,8 @@ fn an_autoencoder_resumes_bit_for_bit() {
 fn the_scale_of_misfits_learns_to_be_their_mean() {
     let settings = [
         "family.latents.learn_scale=true",
+        // The optimizer moves a number by at most its rate at a step, 1.5 in all.
+        "family.latents.log_scale=-2.0",
         "train.steps=300",
         "train.rate.rate=1e-2",
         "train.rate.decay={kind=\"cosine\"}",
@@ -149,11 +155,11 @@ fn the_scale_of_misfits_learns_to_be_their_mean() {
     let learned = Checkpoint::read(&trained.run.latest().unwrap()).unwrap().learners["autoencoder"].weights.clone();
     let scale = learned["parts.log_scale"].iter::<f64>().next().unwrap();
     let pictures = digits(Split::Train);
-    let back = reconstructed(&trained.model, &pictures);
+    let back = reconstructed(&trained.model, &pictures, true);
     // Of states, which are twice as far apart as pictures.
     let misfit: f64 = pictures.iter().zip(&back).map(|(a, b)| 2.0 * f64::from((a - b).abs())).sum();
     let wanted = (misfit / pictures.len() as f64).ln();
-    // The scale follows from samples of the latents and from some steps ago.
+    // Its average is of some steps ago.
     assert!((scale - wanted).abs() < 0.3, "{scale}, and the logarithm of the mean misfit is {wanted}");
 }
 

@@ -13,6 +13,7 @@ mod own;
 mod reports;
 mod schedules;
 mod sizes;
+mod texts;
 
 use std::{
     fs,
