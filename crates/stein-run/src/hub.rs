@@ -12,7 +12,7 @@ use hf_hub::{
 };
 use sha2::{Digest, Sha256};
 use stein::{Error, Result, ensure};
-use stein_nn::import::{PIPELINE, Which, names_of_weights, network_folder, parts_of_index};
+use stein_nn::import::{self, PIPELINE, Which, names_of_weights, network_folder, parts_of_index};
 
 /// What an address on the hub starts with.
 const PREFIX: &str = "hf:";
@@ -99,6 +99,8 @@ fn fetch(hub: ApiBuilder, cache: &Cache, address: &Address, which: Option<Which>
         let path = get(file)?;
         if i == 0 {
             folder = path.parent().map(PathBuf::from).unwrap_or_default();
+            // What is refused by its name is not downloaded first.
+            import::ensure_known_pipeline(&folder)?;
         }
         if is_index(file) {
             for part in parts_of_index(&path).map_err(|error| cannot(&error.to_string()))? {
@@ -196,8 +198,8 @@ fn list(folder: &Path, within: &str, files: &mut Vec<String>) {
     }
 }
 
-/// The files of a model, or of the network of a pipeline, in a folder of a repository: the one at the root of all first, and of
-/// weights in parts the index alone.
+/// The files of a model, or of a pipeline, in a folder of a repository: the one at the root of all first, and of weights in parts the index
+/// alone. Of a pipeline in latents there are an autoencoder and what reads texts.
 fn wanted(files: &[String], folder: &str, which: Option<Which>) -> Option<Vec<String>> {
     let has = |name: &str| files.iter().any(|file| file == name);
     let within = |name: &str| format!("{folder}{name}");
@@ -215,8 +217,19 @@ fn wanted(files: &[String], folder: &str, which: Option<Which>) -> Option<Vec<St
     wanted.extend((part.is_empty() && in_pipeline).then_some(pipeline));
     wanted.extend(schedulers.into_iter().take(if in_pipeline { 2 } else { 1 }).find(|name| has(name)));
     wanted.push(weights);
+    if !part.is_empty() && in_pipeline && has(&format!("{above}vae/config.json")) {
+        for part in ["vae", "text_encoder"].map(|part| format!("{above}{part}/")) {
+            let weights = names_of_weights(None).into_iter().map(|name| format!("{part}{name}")).find(|name| has(name));
+            wanted.extend([format!("{part}config.json")].into_iter().filter(|name| has(name)).chain(weights));
+        }
+        let tokenizer = TOKENIZER.map(|name| format!("{above}tokenizer/{name}"));
+        wanted.extend(tokenizer.into_iter().filter(|name| has(name)));
+    }
     has(&wanted[0]).then_some(wanted)
 }
+
+/// The files of a tokenizer.
+const TOKENIZER: [&str; 4] = ["tokenizer_config.json", "tokenizer.json", "vocab.json", "merges.txt"];
 
 /// Whether a file of weights is an index of parts.
 fn is_index(file: &str) -> bool {
@@ -257,12 +270,24 @@ mod tests {
             "unet/diffusion_pytorch_model.bin",
             "vae/config.json",
             "vae/diffusion_pytorch_model.bin",
+            "safety_checker/model.safetensors",
+            "text_encoder/config.json",
+            "text_encoder/model.fp16.safetensors",
+            "text_encoder/model.safetensors",
+            "tokenizer/merges.txt",
+            "tokenizer/vocab.json",
         ];
         let files = [
             "model_index.json",
             "unet/config.json",
             "scheduler/scheduler_config.json",
             "unet/diffusion_pytorch_model.bin",
+            "vae/config.json",
+            "vae/diffusion_pytorch_model.bin",
+            "text_encoder/config.json",
+            "text_encoder/model.safetensors",
+            "tokenizer/vocab.json",
+            "tokenizer/merges.txt",
         ];
         assert_eq!(of(&pipeline).unwrap(), files);
         let flat = ["config.json", "diffusion_pytorch_model.bin", "model_index.json", "scheduler_config.json"];

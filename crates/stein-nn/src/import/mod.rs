@@ -34,7 +34,7 @@ use stein::{Error, Kind as Fault};
 pub use check::{Case, Checked, Imported, Output, Reference, Surroundings, check};
 pub use diffusers_scheduler::scheduler_of;
 pub use key::{Key, Layout, Names, Weights};
-pub use pipeline::{Pipeline, PipelineText, latent_pipeline};
+pub use pipeline::{Pipeline, PipelineText, ensure_known_pipeline, latent_pipeline};
 pub use pipeline_check::check_pipeline;
 pub use published::{Published, theirs};
 pub use setting::{Role, Setting};

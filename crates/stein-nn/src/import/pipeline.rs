@@ -70,13 +70,29 @@ pub fn latent_pipeline(folder: &Path) -> Result<Option<String>> {
     Ok(there("vae").then_some(name))
 }
 
+/// Fails if a folder is a pipeline in latents that is not read here, by its name.
+///
+/// # Errors
+/// See above, and an index that cannot be read.
+pub fn ensure_known_pipeline(folder: &Path) -> Result<()> {
+    match latent_pipeline(folder)? {
+        Some(name) => check_name(folder, &name),
+        None => Ok(()),
+    }
+}
+
+fn check_name(folder: &Path, name: &str) -> Result<()> {
+    ensure!(Kind::Unsupported, KNOWN.contains(&name), "{}: {}", folder.display(), refusal(name));
+    Ok(())
+}
+
 impl Pipeline {
     /// Reads a folder whose [class](latent_pipeline) is known to be one in latents.
     ///
     /// # Errors
     /// A pipeline that is not read here, by its name, parts that are missing, damaged or do not fit each other.
     pub fn read(folder: &Path, name: &str, reading: &Reading) -> Result<Self> {
-        ensure!(Kind::Unsupported, KNOWN.contains(&name), "{}: {}", folder.display(), refusal(name));
+        check_name(folder, name)?;
         let network = Source::read(folder, reading)?;
         let mut weights = Published::open(&network)?.weights();
         let setting = Setting::of_latents(&network).map_err(|error| error.at(folder.display()))?;

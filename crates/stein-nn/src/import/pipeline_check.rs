@@ -106,7 +106,7 @@ impl Check<'_> {
     /// Compares what is stored under a name with numbers in its order.
     fn compare<const D: usize>(&mut self, name: &str, found: Tensor<D>) {
         let (single, double) = (self.stored.get(name), self.stored.get(&format!("{name}_f64")));
-        self.all.extend(compare(name.replacen('.', ": ", 1), &found.into_data(), single, double));
+        self.all.extend(compare(shown(name), &found.into_data(), single, double));
         self.seen.insert(name.to_owned());
     }
 
@@ -121,7 +121,7 @@ impl Check<'_> {
         let wanted: Vec<f64> = wanted.iter::<f64>().collect();
         let apart = found.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         self.all.push(Checked {
-            name: name.replacen('.', ": ", 1),
+            name: shown(name),
             largest: wanted.iter().copied().fold(0.0, f64::max),
             absolute: if found.len() == wanted.len() { apart } else { f64::INFINITY },
             bound: 0.0,
@@ -256,7 +256,7 @@ impl Check<'_> {
         let of = |name: &str| self.stored.get(name).map(steps);
         let (single, double) = (of(name), of(&format!("{name}_f64")));
         let found = found.into_data();
-        self.all.extend(compare(name.replacen('.', ": ", 1), &found, single.as_ref(), double.as_ref()));
+        self.all.extend(compare(shown(name), &found, single.as_ref(), double.as_ref()));
         self.seen.insert(name.to_owned());
     }
 
@@ -330,6 +330,11 @@ impl Check<'_> {
         }
         Ok(states)
     }
+}
+
+/// The name of what is stored, with its case before it.
+fn shown(name: &str) -> String {
+    name.rsplit_once('.').map_or_else(|| name.to_owned(), |(case, part)| format!("{case}: {part}"))
 }
 
 impl Walk {
