@@ -161,22 +161,13 @@ fn description_of(name: &str, pipeline: &Pipeline) -> Result<Description> {
     let pictures = [height * factor, width * factor, autoencoder.pictures()];
     let (scale, shift) = autoencoder.scaling();
     let latents = Latents { pictures, latents: [height, width, channels], shift, scale, ..Latents::default() };
-    let [height, width, channels] = pictures;
     let subject = Subject {
-        name: name.to_owned(),
-        shape: Shape::Image { height, width, channels },
-        classes: (0..setting.classes).map(|class| format!("class {class}")).collect(),
-        shares: Vec::new(),
-        label: label(),
-        columns: Vec::new(),
-        levels: Some(256),
         codec: Chain(vec![Symmetric {}.into(), latents.into()]),
         autoencoder: Some(Coding::published(autoencoder.clone())),
         text: text.as_ref().map(|text| Texts { tokenizer: text.tokenizer.clone(), examples: Vec::new() }),
         // What the scale is there for.
         variance: 1.0,
-        shown: None,
-        bounds: Vec::new(),
+        ..subject(name, pictures, setting)
     };
     let family = Diffusion {
         schedule: setting.schedule.clone(),
@@ -306,10 +297,9 @@ fn unbuffered(json: &Value) -> Option<TensorData> {
     (values.len() == shape.iter().product::<usize>()).then(|| TensorData::new(values, shape))
 }
 
-/// The model of a published network: what it is, how it is sampled by default, and of what.
-fn description(name: &str, setting: &Setting) -> Description {
-    let [height, width, channels] = setting.shape;
-    let subject = Subject {
+/// What a published network of pictures `[height, width, channels]` is a model of.
+fn subject(name: &str, [height, width, channels]: [usize; 3], setting: &Setting) -> Subject {
+    Subject {
         name: name.to_owned(),
         shape: Shape::Image { height, width, channels },
         classes: (0..setting.classes).map(|class| format!("class {class}")).collect(),
@@ -323,7 +313,12 @@ fn description(name: &str, setting: &Setting) -> Description {
         variance: setting.variance(),
         shown: None,
         bounds: Vec::new(),
-    };
+    }
+}
+
+/// The model of a published network: what it is, how it is sampled by default, and of what.
+fn description(name: &str, setting: &Setting) -> Description {
+    let subject = subject(name, setting.shape, setting);
     let (schedule, network) = (setting.schedule.clone(), setting.network.clone());
     let (sampler, family): (Method, AnyFamily) = match &setting.role {
         Role::Denoiser { precondition, sampler } => {

@@ -37,7 +37,7 @@ stein_base::registry! {
         "adm" | "guided_diffusion" => Adm,
         /// The U-Net of the diffusers library, `UNet2DModel`.
         "unet2d" | "unet_2d_model" => Unet2d,
-        /// The U-Net of latent diffusion that attends to tokens, `UNet2DConditionModel` of diffusers: its texts are read by family.text.
+        /// The U-Net of latent diffusion, which attends to texts (family.text).
         "unet2d_condition" | "unet_2d_condition_model" => Unet2dCondition,
         /// The diffusion transformer.
         "dit" | "diffusion_transformer" => Dit,

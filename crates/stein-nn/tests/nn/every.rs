@@ -174,19 +174,7 @@ fn cases() -> Vec<Case> {
         dropout: DROPOUT,
         ..Unet2dConfig::default()
     };
-    let unet2d_condition = Unet2dConditionConfig {
-        inputs: 3,
-        outputs: 3,
-        context: 6,
-        channels: vec![8, 8],
-        blocks: 1,
-        attention: vec![0],
-        heads: vec![2, 2],
-        layers: vec![1, 1],
-        groups: 4,
-        dropout: DROPOUT,
-        ..Unet2dConditionConfig::default()
-    };
+    let unet2d_condition = Unet2dConditionConfig { dropout: DROPOUT, ..attending(3) };
     let dit = DitConfig {
         size: 8,
         inputs: 3,
@@ -476,12 +464,11 @@ fn what_a_network_does_not_take_is_refused() {
     }
 }
 
-#[test]
-fn tokens_are_attended_to_without_a_mask() {
-    let device = Device::flex();
-    let config = Unet2dConditionConfig {
-        inputs: 2,
-        outputs: 2,
+/// A small network that attends to tokens of width 6.
+fn attending(channels: usize) -> Unet2dConditionConfig {
+    Unet2dConditionConfig {
+        inputs: channels,
+        outputs: channels,
         context: 6,
         channels: vec![8, 8],
         blocks: 1,
@@ -490,8 +477,13 @@ fn tokens_are_attended_to_without_a_mask() {
         layers: vec![1, 1],
         groups: 4,
         ..Unet2dConditionConfig::default()
-    };
-    let network = config.build(&mut Init::new(1, &device)).unwrap();
+    }
+}
+
+#[test]
+fn tokens_are_attended_to_without_a_mask() {
+    let device = Device::flex();
+    let network = attending(2).build(&mut Init::new(1, &device)).unwrap();
     let x = matrix(2, 4 * 4 * 2, 1, DType::F32, &device).reshape([2, 4, 4, 2]);
     let run = |tokens: Option<Tokens>| {
         let given = Condition { tokens, ..Condition::none() };

@@ -460,8 +460,8 @@ fn published_networks_have_their_number_of_parameters() {
             AnyFamily::ConsistencyModel(family) => &family.network,
             _ => continue,
         };
-        use stein_nn::NetworkConfig::{Mlp, Unet, Unet1d};
-        if matches!(network, Mlp(_) | Unet(_) | Unet1d(_)) {
+        use stein_nn::NetworkConfig::{Mlp, Unet, Unet1d, Unet2dCondition};
+        if matches!(network, Mlp(_) | Unet(_) | Unet1d(_) | Unet2dCondition(_)) {
             continue;
         }
         let shape = match &experiment.data.source {

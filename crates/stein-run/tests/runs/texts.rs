@@ -4,8 +4,8 @@ use std::path::Path;
 
 use stein::{Device, Kind};
 use stein_run::{
-    Changes, Classes, EditOptions, Experiment, Model, SampleConfig, Silent, Start, TrainOptions, arrays::NpyFile, draw,
-    draw_prompts, edit, prepare, train,
+    Changes, Classes, EditOptions, Experiment, ImportOptions, Model, SampleConfig, Silent, Start, TrainOptions,
+    arrays::NpyFile, draw, draw_prompts, edit, import, prepare, train,
 };
 
 /// Pictures with their captions, a network of a few thousand weights, and the transformer that reads.
@@ -231,4 +231,41 @@ fn a_trained_autoencoder_is_a_codec() {
     refused(&[&model], "a model of the family diffusion, and an autoencoder is needed");
     let model = format!("data.codec=[{{kind=\"symmetric\"}}, {{kind=\"autoencoder\", model={:?}}}]", coder.display());
     refused(&[&model], "stands alone");
+}
+
+/// A pipeline in one file: it is told texts, guided unless asked otherwise, and its pictures come out of its autoencoder.
+#[test]
+fn a_pipeline_is_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipeline = Path::new(env!("CARGO_MANIFEST_DIR")).join("../stein-nn/tests/data/stable_diffusion");
+    let file = folder.path().join("sd.safetensors");
+    let options = ImportOptions {
+        source: pipeline.clone(),
+        output: Some(file.clone()),
+        check: Some(pipeline),
+        ..ImportOptions::default()
+    };
+    let (report, passed) = import(&options).unwrap();
+    assert!(passed && report.contains("StableDiffusionPipeline") && report.contains("zero_snr_rescaled: decoded"));
+
+    let model = Model::open(&file, &Device::flex()).unwrap();
+    assert_eq!(model.subject.state_shape().unwrap(), [8, 8, 4]);
+    let config = model.sample.with(&Changes { steps: Some(3), ..Changes::default() }).unwrap();
+    let [cat, dog] = ["a photo of a cat", "a dog"].map(|text| told(&model, &[text], &config, 2).unwrap());
+    assert!(cat.len() == 2 * 16 * 16 * 3 && cat.iter().all(|x| (0.0..=1.0).contains(x)));
+    assert_ne!(cat, dog);
+    let bare = draw(&model, 1, 0, &Classes::Default, &config, &mut Silent).err().unwrap().to_string();
+    assert!(bare.contains("give one (--class, --prompt), or no guidance (--guidance 1)"), "{bare}");
+    let unguided = model.sample.with(&Changes { steps: Some(3), guidance: Some(1.0), ..Changes::default() }).unwrap();
+    assert!(draw(&model, 1, 0, &Classes::Default, &unguided, &mut Silent).is_ok());
+
+    let photo = folder.path().join("photo.npy");
+    let mut array = NpyFile::new(&photo, &[1, 16, 16, 3]).unwrap();
+    array.write(&cat[..16 * 16 * 3]).unwrap();
+    array.finish().unwrap();
+    let sampling = Changes { steps: Some(10), ..Changes::default() };
+    let options =
+        EditOptions { prompt: Some("a dog".to_owned()), sampling, ..EditOptions::new(photo.to_string_lossy()) };
+    let edited = edit(&model, &options, &mut Silent).unwrap();
+    assert!(edited.values.len() == 16 * 16 * 3 && edited.values != edited.before);
 }
