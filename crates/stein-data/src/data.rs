@@ -412,6 +412,14 @@ impl Data {
         self.captions.as_deref()
     }
 
+    /// The captions of these samples, where there are captions.
+    ///
+    /// # Panics
+    /// When a place is not below [`Data::len`] and there are captions.
+    pub fn captions_of(&self, places: &[usize]) -> Option<Vec<String>> {
+        self.captions.as_ref().map(|captions| places.iter().map(|&i| captions[i].clone()).collect())
+    }
+
     /// The caption of sample `i`, where there are captions.
     ///
     /// # Panics

@@ -113,7 +113,7 @@ impl Loader {
             }
         }
         let labels = self.data.labels.as_ref().map(|labels| index.iter().map(|&i| labels[i]).collect());
-        let captions = self.data.captions().map(|all| index.iter().map(|&i| all[i].clone()).collect());
+        let captions = self.data.captions_of(&index);
         Ok(Batch { x, index, positions, labels, captions })
     }
 

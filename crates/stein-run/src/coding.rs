@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use stein::{
     Device, Error, Keys, Kind, Result, TensorData,
     autoencoder::Autoencoder,
-    codec::{Chain, Codec, Latents},
+    codec::{AnyCodec, Chain, Codec, Latents},
     ensure, rows,
 };
 use stein_data::Data;
@@ -90,8 +90,8 @@ impl Coding {
         let network = coding.network(pictures, &coding.weights, &Device::flex()).map_err(at)?;
         let latents = Latents { pictures, latents: network.latent_shape(), ..Latents::default() };
         let mut codec = subject.codec;
-        codec.0.push(latents.clone().into());
-        codec.attach(Arc::clone(&network));
+        codec.0.push(latents.into());
+        codec.attach(network);
         let count = values.len() / data.dim();
         let x = TensorData::new(values.to_vec(), [count, data.dim()]);
         let x = stein::Tensor::from_data(x, &Device::flex());
@@ -102,9 +102,9 @@ impl Coding {
             variance > 0.0 && variance.is_finite(),
             "data.codec: all latents of {model} are {mean}: it has learned nothing of these data"
         );
-        codec.0.pop();
-        codec.0.push(Latents { shift: mean, scale: variance.sqrt().recip(), ..latents }.into());
-        codec.attach(network);
+        if let Some(AnyCodec::Latents(latents)) = codec.0.last_mut() {
+            (latents.shift, latents.scale) = (mean, variance.sqrt().recip());
+        }
         Ok((codec, coding))
     }
 

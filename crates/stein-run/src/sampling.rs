@@ -229,17 +229,13 @@ pub struct Changes {
 impl SampleConfig {
     /// Guidance of another scale, away from a text where one is given: in the place of what there is, or before all else.
     fn guide(&mut self, scale: Option<f64>, negative: Option<String>) -> Result<()> {
-        let there = self.wrap.iter().position(|wrapper| match wrapper {
-            AnyWrapper::ClassifierFree(_) => true,
-            AnyWrapper::Negative(negative) => negative.text.is_some(),
-            _ => false,
+        let known = self.wrap.iter().enumerate().find_map(|(place, wrapper)| match wrapper {
+            AnyWrapper::ClassifierFree(guidance) => Some((place, guidance.scale, None)),
+            AnyWrapper::Negative(Negative { text: Some(text), scale, .. }) => Some((place, *scale, Some(text.clone()))),
+            _ => None,
         });
-        let known = there.map(|place| match &self.wrap[place] {
-            AnyWrapper::Negative(negative) => (negative.scale, negative.text.clone()),
-            AnyWrapper::ClassifierFree(guidance) => (guidance.scale, None),
-            _ => unreachable!("it was found as one of these"),
-        });
-        let (known_scale, known_text) = known.map_or((None, None), |(scale, text)| (Some(scale), text));
+        let (there, known_scale, known_text) =
+            known.map_or((None, None, None), |(place, scale, text)| (Some(place), Some(scale), text));
         let scale = scale.map(Scale::from).or(known_scale).ok_or_else(|| {
             Error::new(
                 "--negative is what guidance leads away from, and there is none: give --guidance SCALE, such as 7.5",

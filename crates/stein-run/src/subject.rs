@@ -145,7 +145,7 @@ impl Texts {
                 data.name
             )));
         };
-        let examples = data.spaced(Self::EXAMPLES.min(data.len())).into_iter().map(|i| captions[i].clone()).collect();
+        let examples = data.captions_of(&data.spaced(Self::EXAMPLES)).unwrap_or_default();
         Ok(Self { tokenizer: Tokenizer::of_words(captions)?, examples })
     }
 }

@@ -10,7 +10,7 @@ use super::{
     Kind, Published, Reading, Setting, Source, clip_text,
     config::text,
     diffusers, json,
-    source::{PIPELINE, state_dict_of, weights_in},
+    source::{PIPELINE, has_part, state_dict_of, weights_in},
     unsupported,
 };
 use crate::{
@@ -66,8 +66,7 @@ pub fn latent_pipeline(folder: &Path) -> Result<Option<String>> {
     }
     let index = json(&path)?;
     let name = text(&index, "_class_name").unwrap_or_default().to_owned();
-    let there = |part: &str| index.get(part).and_then(|part| part.get(0)).is_some_and(|library| !library.is_null());
-    Ok(there("vae").then_some(name))
+    Ok(has_part(&index, "vae").then_some(name))
 }
 
 /// Fails if a folder is a pipeline in latents that is not read here, by its name.

@@ -74,10 +74,12 @@ pub fn check_pipeline(pipeline: &Pipeline, folder: &Path, kind: DType) -> Result
     let runs: Runs = serde_json::from_value(json(&folder.join("runs.json"))?)
         .map_err(|error| mismatch(format!("{}: runs.json: {error}", folder.display())))?;
     let first_stage = pipeline.first_stage(kind)?;
+    let reader = pipeline.text.as_ref().map(|text| (text, state::cast(text.network.clone(), kind)));
+    let (all, seen) = (Vec::new(), BTreeSet::new());
     let mut check =
-        Check { pipeline, runs: &runs, stored: &stored, kind, first_stage, all: Vec::new(), seen: BTreeSet::new() };
-    if let Some(text) = &pipeline.text {
-        check.texts(text)?;
+        Check { pipeline, runs: &runs, stored: &stored, kind, first_stage, reader: reader.clone(), all, seen };
+    if let Some((text, network)) = reader {
+        check.texts(text, &network)?;
     }
     check.autoencoder()?;
     for run in &runs.runs {
@@ -97,6 +99,8 @@ struct Check<'a> {
     stored: &'a Tensors,
     kind: DType,
     first_stage: FirstStage,
+    /// What reads texts, with its network in the float type of the check.
+    reader: Option<(&'a PipelineText, ClipText)>,
     all: Vec<Checked>,
     /// What was compared.
     seen: BTreeSet<String>,
@@ -144,7 +148,7 @@ impl Check<'_> {
         Ok(Tensor::<4>::from_data(data, (&Device::flex(), self.kind)).permute([0, 2, 3, 1]))
     }
 
-    fn texts(&mut self, text: &PipelineText) -> Result<()> {
+    fn texts(&mut self, text: &PipelineText, network: &ClipText) -> Result<()> {
         let all = |tokens: &dyn Fn(&str) -> Result<Vec<u32>>| {
             self.runs.prompts.iter().map(|prompt| tokens(prompt)).collect::<Result<Vec<_>>>()
         };
@@ -156,7 +160,6 @@ impl Check<'_> {
         if chosen.is_empty() {
             return Ok(());
         }
-        let network = state::cast(text.network.clone(), self.kind);
         let said = network.said(&chosen, 0)?;
         self.compare("text.pooled", network.pooled(&said, &chosen)?);
         self.compare("text.last_hidden_state", said);
@@ -273,10 +276,10 @@ impl Check<'_> {
             let prompt = i.and_then(|i| self.runs.prompts.get(*i));
             prompt.ok_or_else(|| mismatch(format!("the run {} has no prompt for its row {row}", run.name)))
         };
-        let (given, reader) = match &self.pipeline.text {
-            Some(text) => {
+        let (given, reader) = match &self.reader {
+            Some((text, network)) => {
                 let reader = Reader {
-                    network: state::cast(text.network.clone(), self.kind),
+                    network: network.clone(),
                     prompt: text.tokenizer.padded(prompt(run.prompts.get(row))?)?.into(),
                     skipped: run.clip_skip.unwrap_or(0),
                     empty: text.tokenizer.padded("")?,

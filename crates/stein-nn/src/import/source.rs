@@ -347,11 +347,14 @@ fn pipeline(folder: &Path) -> Result<(Option<Json>, bool)> {
     let scheduler = file.map(|file| json(file)).transpose()?;
     let latent = inside && {
         let index = json(&above.join(PIPELINE))?;
-        // A part that is left out is null, or a pair of nulls.
-        let there = |part: &Json| part.get(0).is_some_and(|library| !library.is_null());
-        ["vae", "vqvae"].iter().any(|part| index.get(part).is_some_and(there))
+        ["vae", "vqvae"].iter().any(|part| has_part(&index, part))
     };
     Ok((scheduler, latent))
+}
+
+/// Whether the index of a pipeline has a part: one that is left out is null, or a pair of nulls.
+pub(super) fn has_part(index: &Json, part: &str) -> bool {
+    index.get(part).and_then(|part| part.get(0)).is_some_and(|library| !library.is_null())
 }
 
 /// The JSON of a file, in which [`NOT_NUMBERS`] may stand.

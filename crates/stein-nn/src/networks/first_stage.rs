@@ -6,7 +6,11 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use serde::{Deserialize, Serialize};
-use stein::{Keys, Purpose, Result, autoencoder::Autoencoder, ensure, noise::normal_like};
+use stein::{
+    Keys, Result,
+    autoencoder::{Autoencoder, DiagonalGaussian},
+    ensure,
+};
 
 use super::{AutoencoderKl, AutoencoderKlConfig, VqModel, VqModelConfig};
 use crate::{
@@ -67,7 +71,7 @@ impl FirstStageConfig {
     /// # Errors
     /// As [`load`](Self::load) and [`latents`](Self::latents).
     pub fn coder(&self, pictures: [usize; 3], weights: &Tensors, device: &Device) -> Result<PictureCoder> {
-        Ok(PictureCoder { network: self.load(weights, device)?, pictures, latents: self.latents(pictures)? })
+        Ok(PictureCoder::new(self.load(weights, device)?, pictures, self.latents(pictures)?))
     }
 
     /// The channels of pictures.
@@ -136,15 +140,36 @@ pub struct PictureCoder {
 }
 
 impl PictureCoder {
-    /// Rows as pictures or latents.
-    fn shaped(x: Tensor<2>, [height, width, channels]: [usize; 3]) -> Result<Tensor<4>> {
-        let [rows, found] = x.dims();
-        ensure!(
-            found == height * width * channels,
-            "the autoencoder takes rows of {height} x {width} x {channels} numbers, and these have {found}"
-        );
-        Ok(x.reshape([rows, height, width, channels]))
+    /// A network for pictures and latents of these shapes, height, width and channels each.
+    pub fn new(network: FirstStage, pictures: [usize; 3], latents: [usize; 3]) -> Self {
+        Self { network, pictures, latents }
     }
+}
+
+/// Rows as images `[rows, height, width, channels]`.
+pub fn images_of_rows(rows: Tensor<2>, shape: [usize; 3]) -> Tensor<4> {
+    let [height, width, channels] = shape.map(|size| size as i32);
+    rows.reshape([-1, height, width, channels])
+}
+
+/// Images as rows.
+pub fn rows_of_images(images: Tensor<4>) -> Tensor<2> {
+    let [rows, height, width, channels] = images.dims();
+    images.reshape([rows, height * width * channels])
+}
+
+/// The posterior, as rows, of the moments `[N, h, w, 2 · latents]` that the encoder of an [`AutoencoderKl`] gives.
+pub fn posterior(moments: Tensor<4>) -> DiagonalGaussian {
+    let half = moments.dims()[3] / 2;
+    let part = |from: usize| rows_of_images(moments.clone().narrow(3, from, half));
+    DiagonalGaussian::new(part(0), part(half))
+}
+
+/// Fails unless rows have the width of a shape.
+fn check_rows(rows: &Tensor<2>, shape: [usize; 3], what: &str) -> Result<()> {
+    let (found, wanted) = (rows.dims()[1], shape.iter().product::<usize>());
+    ensure!(found == wanted, "{what} of {found} numbers came to an autoencoder whose {what} are of {wanted}");
+    Ok(())
 }
 
 impl Autoencoder for PictureCoder {
@@ -153,28 +178,30 @@ impl Autoencoder for PictureCoder {
     }
 
     fn encode(&self, x: Tensor<2>, keys: Option<&Keys>) -> Result<Tensor<2>> {
-        let (x, rows) = (Self::shaped(x, self.pictures)?, self.latents.iter().product::<usize>());
-        let rows = |z: Tensor<4>| -> Tensor<2> { z.reshape([-1, rows as i32]) };
-        match &self.network {
+        check_rows(&x, self.pictures, "samples")?;
+        let x = images_of_rows(x, self.pictures).into();
+        Ok(match &self.network {
             FirstStage::Kl(network) => {
-                let (mean, std) = network.mean_and_std(network.encode(x.into())?);
-                let (mean, std) = (rows(mean.value), rows(std.value));
-                let Some(keys) = keys else { return Ok(mean) };
-                let noise = normal_like(keys, Purpose::Latent, 0, &mean);
-                Ok(mean + std * noise)
+                let posterior = posterior(network.encode(x)?.value);
+                match keys {
+                    Some(keys) => posterior.sample(keys),
+                    None => posterior.mode(),
+                }
             }
-            FirstStage::Vq(network) => Ok(rows(network.encode(x.into())?.value)),
-        }
+            FirstStage::Vq(network) => rows_of_images(network.encode(x)?.value),
+        })
     }
 
     fn decode(&self, z: Tensor<2>) -> Result<Tensor<2>> {
-        let rows = self.pictures.iter().product::<usize>();
-        Ok(self.network.decode(Self::shaped(z, self.latents)?)?.reshape([-1, rows as i32]))
+        check_rows(&z, self.latents, "latents")?;
+        Ok(rows_of_images(self.network.decode(images_of_rows(z, self.latents))?))
     }
 
     fn codes(&self, z: Tensor<2>) -> Result<Option<(Vec<usize>, usize)>> {
+        check_rows(&z, self.latents, "latents")?;
         let FirstStage::Vq(network) = &self.network else { return Ok(None) };
-        let found = network.quantize(Self::shaped(z, self.latents)?.into())?.indices;
-        Ok(Some((found.into_data().iter::<i64>().map(|i| i as usize).collect(), network.codes().dims()[0])))
+        let chosen = network.quantize(images_of_rows(z, self.latents).into())?.indices;
+        let chosen = chosen.into_data().iter::<i64>().map(|code| code as usize).collect();
+        Ok(Some((chosen, network.codes().dims()[0])))
     }
 }

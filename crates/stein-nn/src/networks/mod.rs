@@ -62,7 +62,7 @@ pub use ddpm::{Ddpm, DdpmConfig};
 pub use dhariwal_unet::{DhariwalUnet, DhariwalUnetConfig};
 pub use dit::{Dit, DitConfig};
 pub(crate) use edm_block::{EdmBlock, EdmForm, Heads, Size};
-pub use first_stage::{FirstStage, FirstStageConfig, PictureCoder};
+pub use first_stage::{FirstStage, FirstStageConfig, PictureCoder, images_of_rows, posterior, rows_of_images};
 pub use images::{ImageNetwork, OnRows};
 pub use inception::{Features, Inception, Resize};
 pub(crate) use lpips::Step;

@@ -365,10 +365,7 @@ pub fn hide_labels(given: &Condition, keys: &Keys, probability: f64) -> Conditio
     if probability == 0.0 || !given.has_label() {
         return hidden;
     }
-    for (row, u) in keys.uniform(Purpose::LabelDropout, 0).into_iter().enumerate() {
-        if u >= probability {
-            continue;
-        }
+    for (row, _) in keys.uniform(Purpose::LabelDropout, 0).into_iter().enumerate().filter(|(_, u)| *u < probability) {
         if let Some(class) = &mut hidden.class {
             class[row] = None;
         }

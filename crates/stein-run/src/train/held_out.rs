@@ -34,7 +34,7 @@ impl HeldOut {
         let count = HELD_OUT.0.min(HELD_OUT.1 / data.dim()).min(affordable).clamp(1, data.len());
         let index = data.spaced(count);
         let labels = data.labels.as_ref().map(|labels| index.iter().map(|&i| labels[i]).collect());
-        let captions = data.captions().map(|all| index.iter().map(|&i| all[i].clone()).collect());
+        let captions = data.captions_of(&index);
         // No training comes that far: the noise of these examples is their own.
         let first = FIRST_HELD_OUT;
         let positions = first..first + count as u64;

@@ -5,10 +5,10 @@ use burn::{
     tensor::{Int, Tensor},
 };
 use serde::Serialize;
-use stein::{Autoencoder, Context, Dual, Keys, Network, Result, autoencoder::DiagonalGaussian, ensure};
+use stein::{Autoencoder as _, Context, Dual, Keys, Network, Result, ensure};
 use stein_nn::{
-    AutoencoderKl, AutoencoderKlConfig, BuildNetwork, CodeAverages, Decoder, Quantized, Tensors, VqModel,
-    VqModelConfig, layers::Init,
+    AutoencoderKl, AutoencoderKlConfig, BuildNetwork, CodeAverages, Decoder, FirstStage, PictureCoder, Quantized,
+    Tensors, VqModel, VqModelConfig, images_of_rows, layers::Init, posterior, rows_of_images,
 };
 
 use super::{CoderConfig, Latents};
@@ -118,28 +118,9 @@ pub(super) struct Pass {
 impl Pass {
     /// The norm of the gradient by the weights of the last layer, of a number whose gradient by the reconstructions is `slope`.
     pub(super) fn last_layer_norm(&self, coder: &Coder, slope: Tensor<2>) -> f64 {
-        let slope = images(slope, coder.shape);
+        let slope = images_of_rows(slope, coder.shape);
         coder.decoder().last_layer_slope(self.features.clone(), slope).square().sum().sqrt().into_scalar()
     }
-}
-
-/// Rows as images `[rows, height, width, channels]`.
-fn images(rows: Tensor<2>, shape: [usize; 3]) -> Tensor<4> {
-    let [height, width, channels] = shape.map(|size| size as i32);
-    rows.reshape([-1, height, width, channels])
-}
-
-/// Images as rows.
-fn flat(images: Tensor<4>) -> Tensor<2> {
-    let [rows, height, width, channels] = images.dims();
-    images.reshape([rows, height * width * channels])
-}
-
-/// The posterior of the moments that an encoder gives.
-fn posterior(moments: Tensor<4>) -> DiagonalGaussian {
-    let half = moments.dims()[3] / 2;
-    let part = |from: usize| flat(moments.clone().narrow(3, from, half));
-    DiagonalGaussian::new(part(0), part(half))
 }
 
 impl Coder {
@@ -156,6 +137,15 @@ impl Coder {
         }
     }
 
+    /// What codes pictures with these weights.
+    pub(super) fn coding(&self) -> PictureCoder {
+        let network = match &self.parts {
+            Parts::Kl(kl) => FirstStage::Kl(kl.network.clone()),
+            Parts::Vq(vq) => FirstStage::Vq(vq.network.clone()),
+        };
+        PictureCoder::new(network, self.shape, self.latent)
+    }
+
     fn decoder(&self) -> &Decoder {
         match &self.parts {
             Parts::Kl(kl) => kl.network.decoder(),
@@ -165,18 +155,18 @@ impl Coder {
 
     /// Through latents, which are drawn from their posterior by the keys, or chosen from the codebook.
     pub(super) fn pass(&self, x: &Tensor<2>, keys: &Keys, settings: &Latents) -> Result<Pass> {
-        let x = Dual::from(images(x.clone(), self.shape));
+        let x = Dual::from(images_of_rows(x.clone(), self.shape));
         let mut left = Tensors::new();
         let (features, regularity) = match (&self.parts, settings) {
             (Parts::Kl(kl), Latents::Kl { weight, .. }) => {
                 let posterior = posterior(kl.network.encode(x)?.value);
-                let z = images(posterior.sample(keys), self.latent);
+                let z = images_of_rows(posterior.sample(keys), self.latent);
                 (kl.network.features(z.into())?, posterior.kl().mean().mul_scalar(*weight))
             }
             (Parts::Vq(vq), Latents::Vq { commitment, weight, .. }) => {
                 let latents = vq.network.encode(x)?;
                 let Quantized { values, rows, indices } = vq.network.quantize(latents.clone())?;
-                let pair = (flat(latents.value.clone()), flat(rows));
+                let pair = (rows_of_images(latents.value.clone()), rows_of_images(rows));
                 let loss = match &vq.averages {
                     Some(averages) => {
                         left = moved(averages, latents.value, indices, vq.network.codes());
@@ -188,7 +178,7 @@ impl Coder {
             }
             _ => unreachable!("a coder is built of the settings it is trained with"),
         };
-        let reconstruction = flat(self.decoder().last_layer(features.clone()).value);
+        let reconstruction = rows_of_images(self.decoder().last_layer(features.clone()).value);
         Ok(Pass { features: features.value, reconstruction, regularity, left })
     }
 }
@@ -206,54 +196,10 @@ fn moved(averages: &CodeAverages, latents: Tensor<4>, indices: Tensor<1, Int>, c
     .into()
 }
 
-impl Autoencoder for Coder {
-    fn latent_shape(&self) -> [usize; 3] {
-        self.latent
-    }
-
-    fn encode(&self, x: Tensor<2>, keys: Option<&Keys>) -> Result<Tensor<2>> {
-        check_width(&x, self.shape, "samples")?;
-        let x = Dual::from(images(x, self.shape));
-        Ok(match &self.parts {
-            Parts::Kl(kl) => {
-                let posterior = posterior(kl.network.encode(x)?.value);
-                match keys {
-                    Some(keys) => posterior.sample(keys),
-                    None => posterior.mode(),
-                }
-            }
-            Parts::Vq(vq) => flat(vq.network.encode(x)?.value),
-        })
-    }
-
-    fn decode(&self, z: Tensor<2>) -> Result<Tensor<2>> {
-        check_width(&z, self.latent, "latents")?;
-        let z = images(z, self.latent).into();
-        Ok(flat(match &self.parts {
-            Parts::Kl(kl) => kl.network.decode(z)?.value,
-            Parts::Vq(vq) => vq.network.decode(z)?.value,
-        }))
-    }
-
-    fn codes(&self, z: Tensor<2>) -> Result<Option<(Vec<usize>, usize)>> {
-        check_width(&z, self.latent, "latents")?;
-        let Parts::Vq(vq) = &self.parts else { return Ok(None) };
-        let chosen = vq.network.quantize(images(z, self.latent).into())?.indices;
-        let chosen = chosen.into_data().iter::<i64>().map(|code| code as usize).collect();
-        Ok(Some((chosen, vq.network.codes().dims()[0])))
-    }
-}
-
-/// Fails unless rows have the width of a shape.
-fn check_width(rows: &Tensor<2>, shape: [usize; 3], what: &str) -> Result<()> {
-    let (found, wanted) = (rows.dims()[1], shape.iter().product::<usize>());
-    ensure!(found == wanted, "{what} of {found} numbers came to an autoencoder whose {what} are of {wanted}");
-    Ok(())
-}
-
 impl Network for Coder {
     fn forward(&self, x: Dual<2>, _: &Context) -> Result<Dual<2>> {
         ensure!(Kind::Unsupported, x.tangent.is_none(), "an autoencoder has no tangents: take the gradient");
-        Ok(self.decode(self.encode(x.value, None)?)?.into())
+        let coding = self.coding();
+        Ok(coding.decode(coding.encode(x.value, None)?)?.into())
     }
 }

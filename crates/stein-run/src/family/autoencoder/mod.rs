@@ -322,8 +322,8 @@ impl Family for AutoencoderModel {
     }
 
     fn learned(&self, networks: Networks) -> Result<Learned> {
-        let coder = coder(networks.get(AUTOENCODER)?)?.clone();
-        Ok(Learned { autoencoder: Some(Arc::new(coder)), ..Learned::default() })
+        let coding = coder(networks.get(AUTOENCODER)?)?.coding();
+        Ok(Learned { autoencoder: Some(Arc::new(coding)), ..Learned::default() })
     }
 
     fn serves(&self) -> &'static [Capability] {
