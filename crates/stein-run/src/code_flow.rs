@@ -1,6 +1,8 @@
-//! The flow of a model between data and codes.
+//! What leads from data to codes and back: the probability flow of a model, or a map of its own.
 
-use stein::{Result, numbers::ensure_within, ode::Steps};
+use std::sync::Arc;
+
+use stein::{LatentMap, Result, ensure, numbers::ensure_within, ode::Steps};
 
 use crate::{Model, model::ModelFlow};
 
@@ -25,6 +27,44 @@ impl Default for CodeOptions {
 pub(crate) struct CodeFlow {
     pub(crate) flow: ModelFlow,
     pub(crate) tolerance: f64,
+}
+
+/// What leads from data to codes and back.
+pub(crate) enum Coder {
+    /// The flow of a velocity; codes have the shape of states.
+    Flow(CodeFlow),
+    /// One evaluation of a map of the model's own, whose codes are standard normal.
+    Map(Arc<dyn LatentMap>),
+}
+
+impl Coder {
+    pub(crate) fn of(model: &Model, options: &CodeOptions, by: &str) -> Result<Self> {
+        let Some(codes) = &model.learned.codes else { return CodeFlow::of(model, options, by).map(Self::Flow) };
+        let plain = CodeOptions { force: options.force, ..CodeOptions::default() };
+        ensure!(
+            Kind::Unsupported,
+            *options == plain,
+            "{} finds codes in one evaluation, with no schedule and no tolerance: leave out --schedule and --tolerance",
+            model.name
+        );
+        Ok(Self::Map(Arc::clone(codes)))
+    }
+
+    /// The shape of a code.
+    pub(crate) fn shape(&self, model: &Model) -> Result<Vec<usize>> {
+        match self {
+            Self::Flow(_) => model.subject.state_shape(),
+            Self::Map(map) => Ok(vec![map.width()]),
+        }
+    }
+
+    /// The standard deviation of codes.
+    pub(crate) fn std(&self) -> f64 {
+        match self {
+            Self::Flow(flow) => flow.flow.far_std,
+            Self::Map(_) => 1.0,
+        }
+    }
 }
 
 /// Most attempted steps of a sample.

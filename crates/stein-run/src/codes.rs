@@ -1,4 +1,5 @@
-//! Latent codes: where data stand at the noisiest level of the probability-flow ODE, the data of codes, and what lies between two.
+//! Latent codes: where data stand at the noisiest level of the probability-flow ODE, or where a map of the model's own takes them; the data
+//! of codes, and what lies between two.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,7 +13,7 @@ use stein::{Result, denoiser::Converted, ensure, flow::Flow, noise::Mixed, numbe
 use crate::{
     Classes, CodeOptions, DataChoice, Event, Model, Observed, Output, Plan, Summary, Watch,
     arrays::NpyFile,
-    code_flow::CodeFlow,
+    code_flow::{CodeFlow, Coder},
     draw::{Asking, Kept, class_of},
     model::ModelFlow,
     output::{decode_to_file, record},
@@ -24,8 +25,10 @@ use crate::{
 /// Codes with what is known of them.
 #[derive(Debug, Clone)]
 pub struct Codes {
-    /// `[n, state]` in row order.
+    /// `[n, ...shape]` in row order.
     pub values: Vec<f64>,
+    /// The shape of one.
+    pub shape: Vec<usize>,
     /// The class of each, where the model is told one.
     pub labels: Option<Vec<u32>>,
     /// How many.
@@ -38,20 +41,20 @@ pub struct Codes {
     pub data: String,
 }
 
-/// The codes of data: the ends of their paths at the noisiest level (Song et al. 2021, section 4.3).
+/// The codes of data: the ends of their paths at the noisiest level (Song et al. 2021, section 4.3), or what the model's own map gives.
 ///
 /// # Errors
-/// A model without a velocity, data that it does not know, and a tolerance that cannot be met.
+/// A model without a velocity or such a map, data that it does not know, and a tolerance that cannot be met.
 pub fn encode(model: &Model, data: &DataChoice, options: &CodeOptions, watch: &mut dyn Watch) -> Result<Codes> {
-    let flow = CodeFlow::of(model, options, "stein encode")?;
+    let coder = Coder::of(model, options, "stein encode")?;
     let observed = Observed::of(model, data)?;
-    encoded(model, &flow, &observed, &(0..observed.count).collect::<Vec<_>>(), watch)
+    encoded(model, &coder, &observed, &(0..observed.count).collect::<Vec<_>>(), watch)
 }
 
 /// The codes of some of the data.
 fn encoded(
     model: &Model,
-    flow: &CodeFlow,
+    coder: &Coder,
     observed: &Observed,
     places: &[usize],
     watch: &mut dyn Watch,
@@ -60,23 +63,32 @@ fn encoded(
     let watch = Mutex::new(watch);
     let watch = || watch.lock().unwrap_or_else(PoisonError::into_inner);
     let going = || watch().going();
-    let CodeFlow { flow: ModelFlow { velocity, schedule, start, .. }, .. } = flow;
-    let velocity = Asking { inner: &**velocity, going: &going };
-    let velocity = Converted { inner: velocity, device: model.device.clone(), dtype: model.dtype };
     let (mut values, mut evaluations) = (Vec::new(), 0);
     let batch = observed.at_once()?;
     for (k, part) in places.chunks(batch).enumerate() {
-        let given = observed.given(part);
-        let paths = Flow { velocity: &velocity, schedule: &**schedule, given: &given };
-        let x = observed.plain_states(part)?.to_device(&rows::exact().device()).cast(rows::exact().dtype());
-        let end = paths.encode(x, Some(*start), flow.steps())?;
-        evaluations = evaluations.max(end.evaluations);
-        values.extend(rows::host(&end.x));
+        let (x, given) = (observed.plain_states(part)?, observed.given(part));
+        let (found, calls) = match coder {
+            Coder::Flow(flow @ CodeFlow { flow: ModelFlow { velocity, schedule, start, .. }, .. }) => {
+                let velocity = Asking { inner: &**velocity, going: &going };
+                let velocity = Converted { inner: velocity, device: model.device.clone(), dtype: model.dtype };
+                let paths = Flow { velocity: &velocity, schedule: &**schedule, given: &given };
+                let x = x.to_device(&rows::exact().device()).cast(rows::exact().dtype());
+                let end = paths.encode(x, Some(*start), flow.steps())?;
+                (end.x, end.evaluations)
+            }
+            Coder::Map(map) => {
+                going()?;
+                (map.encode(x, &given)?, 1)
+            }
+        };
+        evaluations = evaluations.max(calls);
+        values.extend(rows::host(&found));
         let done = (k * batch + part.len()) as u64;
         watch().event(Event::Measured { done, of: places.len() as u64 });
     }
     Ok(Codes {
         values,
+        shape: coder.shape(model)?,
         labels: observed.labels(places),
         n: places.len(),
         evaluations,
@@ -103,7 +115,7 @@ pub fn encode_to_file(
     let labels_path = beside(path, ".labels.npy");
     let labels_file = (!model.subject.classes.is_empty()).then(|| recorded.start(&labels_path)).transpose()?;
     let codes = encode(model, data, options, watch)?;
-    let shape: Vec<usize> = std::iter::once(codes.n).chain(model.subject.state_shape()?).collect();
+    let shape: Vec<usize> = std::iter::once(codes.n).chain(codes.shape.iter().copied()).collect();
     let mut array = NpyFile::<f64>::within(file, &shape)?;
     array.write(&codes.values)?;
     array.finish()?;
@@ -146,24 +158,24 @@ pub fn decode_to(
     options: &CodeOptions,
     watch: &mut dyn Watch,
 ) -> Result<Summary> {
-    let flow = CodeFlow::of(model, options, "stein decode")?;
+    let coder = Coder::of(model, options, "stein decode")?;
     ensure_within("--temperature", temperature, 0.0..=1e6)?;
     let (shape, mut values) = stein_data::read_array(codes)?;
-    let state = model.subject.state_shape()?;
-    let width: usize = state.iter().product();
+    let each = coder.shape(model)?;
+    let width: usize = each.iter().product();
     let n = shape.first().copied().unwrap_or(0);
     ensure!(
         n > 0 && values.len() == n * width,
         "{} has the shape {shape:?}, and codes of {} have [n, {}]",
         codes.display(),
         model.name,
-        state.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+        each.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
     );
     ensure!(values.iter().all(|value| value.is_finite()), "{} has numbers that are not finite", codes.display());
     values.iter_mut().for_each(|value| *value *= temperature);
     let labels = classes_for(model, codes, class, n)?;
     let inputs = model.file.iter().cloned().chain([codes.to_owned(), beside(codes, ".labels.npy")]).collect();
-    decode_to_file(output, model, |frames| Plan::decoding(model, values, labels, &flow, frames), inputs, watch)
+    decode_to_file(output, model, |frames| Plan::decoding(model, values, labels, &coder, frames), inputs, watch)
 }
 
 /// The class of every code.
@@ -305,7 +317,7 @@ fn between_codes(
     watch: &mut dyn Watch,
 ) -> Result<(Kept, Map<String, Value>)> {
     let Interpolation { pairs, steps, linear, temperature, .. } = interpolation;
-    let flow = CodeFlow::of(model, options, "stein interpolate")?;
+    let coder = Coder::of(model, options, "stein interpolate")?;
     let observed = Observed::of(model, data)?;
     let largest = pairs.iter().map(|&(i, j)| i.max(j)).max().unwrap_or(0);
     ensure!(
@@ -315,7 +327,7 @@ fn between_codes(
         observed.data.name
     );
     let ends: Vec<usize> = pairs.iter().flat_map(|&(i, j)| [i, j]).collect();
-    let codes = encoded(model, &flow, &observed, &ends, watch)?;
+    let codes = encoded(model, &coder, &observed, &ends, watch)?;
     let width = codes.values.len() / codes.n;
     // Arcs are for codes that are normal.
     let straight = *linear || model.source.is_some();
@@ -332,7 +344,7 @@ fn between_codes(
         }
     }
     let mut kept = Kept::default();
-    let summary = Plan::decoding(model, values, labels, &flow, false)?.draw(&mut kept, watch)?;
+    let summary = Plan::decoding(model, values, labels, &coder, false)?.draw(&mut kept, watch)?;
     let mut said = of_codes(model, &codes);
     said.insert("path".to_owned(), json!(if straight { "linear" } else { "spherical" }));
     said.insert("temperature".to_owned(), json!(temperature));
@@ -460,10 +472,10 @@ pub fn compare(
         .transpose()?;
     let mut codes = Vec::new();
     for model in models {
-        let flow = CodeFlow::of(model, options, "stein compare")?;
+        let coder = Coder::of(model, options, "stein compare")?;
         let observed = Observed::with(model, a, &choice)?;
-        let found = encoded(model, &flow, &observed, &(0..observed.count).collect::<Vec<_>>(), watch)?;
-        codes.push((found.values.iter().map(|value| value / flow.flow.far_std).collect::<Vec<f64>>(), found.n));
+        let found = encoded(model, &coder, &observed, &(0..observed.count).collect::<Vec<_>>(), watch)?;
+        codes.push((found.values.iter().map(|value| value / coder.std()).collect::<Vec<f64>>(), found.n));
     }
     let (n, width) = (codes[0].1, codes[0].0.len() / codes[0].1);
     ensure!(

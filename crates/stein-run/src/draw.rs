@@ -11,7 +11,7 @@ use std::{
 
 use stein::{
     AnySampler, AnySchedule, Condition, Denoiser, Dual, Error, Estimate, FlowMap, Grid, Interpolant, Kernel, Key,
-    Levels, Progress, Purpose, Request, Result, Rk45, Sampled, Solver, Tensor, TensorData, Velocity,
+    LatentMap, Levels, Progress, Purpose, Request, Result, Rk45, Sampled, Solver, Tensor, TensorData, Velocity,
     denoiser::Converted,
     ensure,
     flow::Flow,
@@ -24,7 +24,10 @@ use stein_base::{memory::ensure_fits, random::uniform};
 use stein_data::Shape;
 
 use crate::{
-    Event, Generator, Method, Model, SampleConfig, Subject, Watch, begin::Begin, code_flow::CodeFlow, grids,
+    Event, Generator, Method, Model, SampleConfig, Subject, Watch,
+    begin::Begin,
+    code_flow::Coder,
+    grids,
     model::ModelFlow,
 };
 
@@ -362,6 +365,8 @@ enum Runner {
     Generator(Arc<dyn Generator>),
     Velocity(Arc<dyn Velocity>, Solver, AnySchedule),
     Interpolant(Arc<dyn Interpolant>, f64, AnySchedule),
+    /// Codes `[n, width]`, which a map of the model's own takes to data.
+    Codes(Arc<dyn LatentMap>, Vec<f64>),
     /// Codes `[n, state]`, which the probability-flow ODE leads back to data.
     Decoder(Arc<dyn Velocity>, AnySchedule, Vec<f64>, Steps),
 }
@@ -426,11 +431,7 @@ impl<'a> Plan<'a> {
             }
             None => Vec::new(),
         };
-        ensure!(
-            !frames || !kernels.is_empty(),
-            "sampler {} makes samples in one go, which has no way to show: write another kind of file",
-            config.sampler.kind()
-        );
+        ensure_has_way(frames && kernels.is_empty(), &format!("sampler {}", config.sampler.kind()))?;
         let moves = match &config.sampler {
             Method::Sampler(sampler) => sampler.moves(),
             Method::Multistep | Method::Generate | Method::Interpolant(_) => 1,
@@ -481,42 +482,23 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// The data of codes `[n, state]` by the probability-flow ODE, to a relative and absolute tolerance, each of its class where they are
-    /// given; `frames` asks for the way.
+    /// The data of codes, each of its class where they are given; `frames` asks for the way, which the probability-flow ODE has.
     pub(crate) fn decoding(
         model: &'a Model,
         codes: Vec<f64>,
         classes: Option<Vec<u32>>,
-        flow: &CodeFlow,
+        coder: &Coder,
         frames: bool,
     ) -> Result<Self> {
         let state: usize = model.subject.state_shape()?.iter().product();
-        let n = codes.len() / state.max(1);
-        let steps = if frames { 40 } else { 1 };
-        let grid = Grid { steps, clean: false, ..Grid::uniform(steps) };
-        let ModelFlow { velocity, schedule, start, .. } = &flow.flow;
-        let mut kernels = grid.kernels(&**schedule)?;
-        if let Some(last) = kernels.last_mut() {
-            *last = schedule.kernel(*start);
-        }
-        let config = SampleConfig {
-            sampler: AnySampler::from(Rk45 { rtol: flow.tolerance, atol: flow.tolerance, ..Rk45::default() }).into(),
-            grid,
-            wrap: Vec::new(),
-            ..model.sample.clone()
-        };
+        let n = codes.len() / coder.shape(model)?.iter().product::<usize>().max(1);
         let classes = match classes {
             Some(classes) => ClassOf::Each(classes),
             None if model.subject.classes.is_empty() || !model.trained => ClassOf::Unconditional,
             None => ClassOf::Hidden,
         };
-        let runner = Runner::Decoder(Arc::clone(velocity), schedule.clone(), codes, flow.steps());
-        let shown = if frames { (0..=steps).collect() } else { Vec::new() };
-        let schedule = Some(schedule.clone());
-        let (mixed, begin) = (Vec::new(), None);
-        let model = Cow::Borrowed(model);
-        Ok(Self {
-            model,
+        let plan = |runner, schedule, kernels, shown, config| Self {
+            model: Cow::Borrowed(model),
             n,
             seed: 0,
             classes,
@@ -527,10 +509,31 @@ impl<'a> Plan<'a> {
             moves: 1,
             runner,
             state,
-            mixed,
-            begin,
+            mixed: Vec::new(),
+            begin: None,
             texts: Vec::new(),
-        })
+        };
+        let bare = SampleConfig { wrap: Vec::new(), ..model.sample.clone() };
+        let flow = match coder {
+            Coder::Flow(flow) => flow,
+            Coder::Map(map) => {
+                ensure_has_way(frames, "the map of codes")?;
+                let config = SampleConfig { sampler: Method::Generate, ..bare };
+                return Ok(plan(Runner::Codes(Arc::clone(map), codes), None, Vec::new(), Vec::new(), config));
+            }
+        };
+        let steps = if frames { 40 } else { 1 };
+        let grid = Grid { steps, clean: false, ..Grid::uniform(steps) };
+        let ModelFlow { velocity, schedule, start, .. } = &flow.flow;
+        let mut kernels = grid.kernels(&**schedule)?;
+        if let Some(last) = kernels.last_mut() {
+            *last = schedule.kernel(*start);
+        }
+        let sampler = AnySampler::from(Rk45 { rtol: flow.tolerance, atol: flow.tolerance, ..Rk45::default() });
+        let config = SampleConfig { sampler: sampler.into(), grid, ..bare };
+        let runner = Runner::Decoder(Arc::clone(velocity), schedule.clone(), codes, flow.steps());
+        let shown = if frames { (0..=steps).collect() } else { Vec::new() };
+        Ok(plan(runner, Some(schedule.clone()), kernels, shown, config))
     }
 
     /// Samples with the noise of others mixed, one for each.
@@ -751,13 +754,22 @@ impl<'a> Plan<'a> {
                 Ok(Sampled { x: here.div_scalar(alpha).cast(self.model.dtype), evaluations })
             }
             Runner::FlowMap(map) => sample_map(map, &self.kernels, request, observe),
-            Runner::Generator(generator) => {
-                let x = generator.generate(request)?;
-                observe(&Progress { step: 1, steps: 1, moves: 0, at: &Kernel::CLEAN, x: &x })?;
-                Ok(Sampled { x, evaluations: 1 })
+            Runner::Generator(generator) => in_one_go(generator.generate(request)?, observe),
+            Runner::Codes(map, codes) => {
+                let width = map.width();
+                let from = request.first as usize * width;
+                let like = Tensor::empty([0, 1], (&request.device, request.dtype));
+                let codes = rows::matrix(codes[from..from + request.rows * width].to_vec(), width, &like);
+                in_one_go(map.decode(codes, &request.given)?, observe)
             }
         }
     }
+}
+
+/// Samples that were made in one evaluation.
+fn in_one_go(x: Tensor<2>, observe: &mut dyn FnMut(&Progress) -> Result<()>) -> Result<Sampled> {
+    observe(&Progress { step: 1, steps: 1, moves: 0, at: &Kernel::CLEAN, x: &x })?;
+    Ok(Sampled { x, evaluations: 1 })
 }
 
 /// Whether the work should go on.
@@ -856,6 +868,12 @@ fn runner(model: &Model, config: &SampleConfig, schedule: Option<&AnySchedule>) 
             model.learned.generator.clone().map(Runner::Generator).ok_or_else(|| model.lacks(config))
         }
     }
+}
+
+/// Fails where the way of samples that are made in one go would be shown.
+fn ensure_has_way(shown: bool, what: &str) -> Result<()> {
+    ensure!(!shown, "{what} makes samples in one go, which has no way to show: write another kind of file");
+    Ok(())
 }
 
 /// Fails where something would be wrapped around what is no denoiser.

@@ -29,8 +29,9 @@ pub use teacher::Teacher;
 use std::{collections::BTreeMap, sync::Arc};
 
 use stein::{
-    AnySchedule, Autoencoder, Classifier, Condition, Denoiser, Device, Error, FlowMap, Interpolant, Keys, Kind,
-    Purpose, Request, Result, Tensor, Velocity, coupling::Coupling, ensure, exact::GaussianMixture, noise::normal_like,
+    AnySchedule, Autoencoder, Classifier, Condition, Denoiser, Density, Device, Error, FlowMap, Interpolant, Keys,
+    Kind, LatentMap, Purpose, Request, Result, Tensor, Velocity, coupling::Coupling, ensure, exact::GaussianMixture,
+    noise::normal_like,
 };
 use stein_base::registry;
 use stein_nn::{AdamWConfig, AnyNetwork, Ema, Lpips, NetworkSize, RateConfig, Tensors, Wording};
@@ -393,6 +394,10 @@ pub enum Capability {
     Classifier,
     /// Map samples to smaller latents and back.
     Autoencoder,
+    /// Say how likely a sample is, without levels of noise.
+    Density,
+    /// Map samples to codes and back in one go.
+    Codes,
 }
 
 impl Capability {
@@ -406,6 +411,8 @@ impl Capability {
             Self::Generator => "a generator",
             Self::Classifier => "a classifier",
             Self::Autoencoder => "an autoencoder",
+            Self::Density => "a density",
+            Self::Codes => "a map of codes",
         }
     }
 
@@ -417,7 +424,7 @@ impl Capability {
 
     /// Whether samples are drawn with it.
     pub fn draws(self) -> bool {
-        !matches!(self, Self::Classifier | Self::Autoencoder)
+        !matches!(self, Self::Classifier | Self::Autoencoder | Self::Density | Self::Codes)
     }
 }
 
@@ -428,6 +435,16 @@ pub trait Generator: Send + Sync {
     /// # Errors
     /// A condition it does not know.
     fn generate(&self, request: &Request) -> Result<Tensor<2>>;
+}
+
+/// Samples of a map of codes: those of standard normal codes.
+pub(crate) struct OfCodes(pub(crate) Arc<dyn LatentMap>);
+
+impl Generator for OfCodes {
+    fn generate(&self, request: &Request) -> Result<Tensor<2>> {
+        let codes = Request { dim: self.0.width(), ..request.clone() };
+        self.0.decode(codes.noise_of(1.0), &request.given)
+    }
 }
 
 /// What was learned: capabilities, each present or not, in the units of states.
@@ -449,6 +466,10 @@ pub struct Learned {
     pub classifier: Option<Arc<dyn Classifier>>,
     /// Latents of samples, and samples of latents.
     pub autoencoder: Option<Arc<dyn Autoencoder>>,
+    /// How likely samples are.
+    pub density: Option<Arc<dyn Density>>,
+    /// Codes of samples, and samples of codes.
+    pub codes: Option<Arc<dyn LatentMap>>,
     /// Whether the classes were hidden now and then, so that rows without one mean something.
     pub knows_no_class: bool,
 }

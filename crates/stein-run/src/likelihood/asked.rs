@@ -1,109 +1,56 @@
 //! What is asked about a likelihood, checked against the model before any work.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
 use stein::{
-    AnySchedule, Condition, Denoiser, Error, Kernel, Keys, Kind, Result, Tensor, Variance, Velocity, ensure,
-    exact::Exact,
-    likelihood::{Bound, Divergence, LogDensity, OdeLikelihood, Prior, Truncation},
-    numbers::ensure_within,
-    objective::{Pixels, VariationalBound},
-    rows,
+    Condition, Density, Error, Kernel, Keys, Kind, Meaning, Result, Tensor, ensure, exact::Exact,
+    likelihood::LogDensity, numbers::ensure_within, rows,
 };
 
-use super::{Bounded, EXACT, LEVELS, LikelihoodOptions};
-use crate::{
-    Model, Observed,
-    draw::{Asking, Going},
-};
+use super::{Bounded, LikelihoodOptions, moved::Moved};
+use crate::{Model, Observed, draw::Going};
 
-/// What the density is found of.
-enum Law {
-    /// Of all that a denoiser says.
-    Denoiser(Arc<dyn Denoiser>),
-    /// Of the flow of a velocity alone, from noise of this standard deviation.
-    Velocity(Arc<dyn Velocity>, f64),
+/// How the density is found.
+enum Way {
+    /// The model tells it.
+    Told(Arc<dyn Density>),
+    /// By what moves from noise to data.
+    Moved(Box<Moved>),
 }
 
 /// What is asked of a model, checked.
 pub(super) struct Asked<'a> {
     model: &'a Model,
-    law: Law,
-    schedule: AnySchedule,
-    ode: OdeLikelihood,
-    bound: Option<Bound>,
-    chain: Option<(VariationalBound, Vec<Kernel>)>,
-    /// The variance of the data that the prior knows of.
-    variance: f64,
-    published: bool,
+    way: Way,
     state: usize,
 }
 
 impl<'a> Asked<'a> {
     pub(super) fn of(model: &'a Model, options: &LikelihoodOptions) -> Result<Self> {
-        let by = "stein likelihood";
-        let (law, schedule) = if model.learned.denoiser.is_some() || model.learned.velocity.is_none() {
-            let (denoiser, schedule) = model.score(options.schedule.as_deref(), by)?;
-            (Law::Denoiser(denoiser), schedule)
-        } else {
-            let flow = model.flow(options.schedule.as_deref(), by)?;
-            let what = format!("needs a denoiser, and {} is a velocity: leave it out", model.name);
-            ensure!(options.bound == Bounded::Ode, "a bound (--bound) {what}");
-            ensure!(!options.published, "--published {what}");
-            ensure!(
-                Kind::Unsupported,
-                model.source.is_none(),
-                "{} begins from other data, whose density is not known, so that of its samples is not either: give a model that begins from \
-                 noise",
-                model.name
-            );
-            (Law::Velocity(flow.velocity, flow.far_std), flow.schedule)
-        };
         ensure_within("--draws", options.draws, 1..=100_000)?;
-        let state = model.subject.state_shape()?.iter().product();
-        let random = options.probes.is_some() || options.probe.is_some();
-        let hutchinson = Divergence::Hutchinson { probes: options.probes.unwrap_or(1), projection: options.projection };
-        let divergence = match options.divergence.as_deref().map(str::to_lowercase).as_deref() {
-            Some("exact") if random => {
-                return Err(Error::new("the exact divergence has no probes: leave out --probes and --probe"));
-            }
-            Some("exact") => Divergence::Exact {},
-            Some("hutchinson") => hutchinson,
-            Some(other) => return Err(stein::names::unknown("divergence", other, &["exact", "hutchinson"])),
-            None if random || state > EXACT => hutchinson,
-            None => Divergence::Exact {},
-        };
-        let truncation = if options.published { Truncation::Ignored } else { Truncation::Corrected };
-        let ode = OdeLikelihood { divergence, truncation, ..OdeLikelihood::exact(options.tolerance) };
-        ode.check(&*schedule)?;
-        let bound = (options.bound == Bounded::ScoreFlow).then_some(Bound { draws: LEVELS, start: None });
-        if let Some(bound) = &bound {
-            bound.check(&*schedule)?;
-            ensure!(!random, "the bound has no divergence: leave out --probes and --probe");
-            ensure!(!options.published, "--published is a convention of the ODE: leave it out with --bound scoreflow");
-        }
-        let chain = match options.bound {
-            Bounded::Variational => match &law {
-                Law::Denoiser(denoiser) => Some(chain(model, denoiser, &schedule, options)?),
-                Law::Velocity(..) => None,
-            },
-            _ => {
-                ensure!(
-                    options.steps.is_none() && options.variance.is_none(),
-                    "--steps and --variance are of the variational bound: give --bound vlb, or leave them out"
-                );
-                None
-            }
-        };
         ensure!(
             !options.closed_form || model.truth.is_some(),
             "the density of the data of {} is not known: leave out --closed-form",
             model.name
         );
-        // Where the noise grows without the signal fading, published priors leave the data out.
-        let fades = schedule.kernel(schedule.span().1).alpha < 1.0;
-        let variance = if options.published { f64::from(u8::from(fades)) } else { model.subject.variance };
-        Ok(Self { model, law, schedule, ode, bound, chain, variance, published: options.published, state })
+        let state = model.subject.state_shape()?.iter().product();
+        let way = match &model.learned.density {
+            Some(density) => {
+                told(model, options)?;
+                Way::Told(Arc::clone(density))
+            }
+            None => Way::Moved(Box::new(Moved::of(model, options, state)?)),
+        };
+        Ok(Self { model, way, state })
+    }
+
+    /// How often each sample is spread over its gray levels anew: draws of a bound are of the bound.
+    pub(super) fn spreads(&self, options: &LikelihoodOptions) -> usize {
+        match &self.way {
+            // Draws of a bound are of the bound, and levels that are told of need no spread.
+            Way::Told(_) if self.tells_bound() || self.of_levels() => 1,
+            _ => options.draws,
+        }
     }
 
     /// The states of samples, and what makes their densities those of the data.
@@ -113,10 +60,20 @@ impl<'a> Asked<'a> {
         places: &[usize],
         keys: &Keys,
     ) -> Result<(Tensor<2>, Option<Vec<f64>>)> {
-        let Some((bound, _)) = &self.chain else { return observed.states(places, keys) };
+        let Some(levels) = self.model.subject.levels.filter(|_| self.of_levels()) else {
+            return observed.states(places, keys);
+        };
         // What is found is the probability of a cell of side 1/(levels - 1).
-        let cell = self.model.subject.dim() as f64 * f64::from(bound.pixels.levels - 1).ln();
+        let cell = self.model.subject.dim() as f64 * f64::from(levels - 1).ln();
         Ok((observed.plain_states(places)?, Some(vec![cell; places.len()])))
+    }
+
+    /// Whether probabilities of gray levels are found instead of densities.
+    pub(super) fn of_levels(&self) -> bool {
+        match &self.way {
+            Way::Told(density) => density.meaning().of_levels,
+            Way::Moved(moved) => moved.of_levels(),
+        }
     }
 
     /// The directions that a file gives.
@@ -143,40 +100,19 @@ impl<'a> Asked<'a> {
     pub(super) fn log_density(
         &self,
         x: Tensor<2>,
-        observed: &Observed,
-        places: &[usize],
+        given: &Condition,
         keys: &Keys,
         directions: &[Tensor<2>],
+        draws: usize,
         going: &Going,
     ) -> Result<LogDensity> {
-        let model = self.model;
-        let given = observed.given(places);
-        let denoiser = match &self.law {
-            Law::Denoiser(denoiser) => Asking { inner: &**denoiser, going },
-            Law::Velocity(velocity, std) => {
-                let (velocity, schedule) = (&Asking { inner: &**velocity, going }, &*self.schedule);
-                let prior = Prior::Normal { std: *std };
-                return match directions.is_empty() {
-                    true => self.ode.log_density_of_velocity(velocity, schedule, x, &given, keys, prior),
-                    false => self.ode.log_density_of_velocity_along(velocity, schedule, x, &given, directions, prior),
-                };
+        match &self.way {
+            Way::Told(density) => {
+                going()?;
+                density.log_density(x, given, keys, draws)
             }
-        };
-        if let Some((bound, chain)) = &self.chain {
-            return bound.log_probability(&denoiser, chain, &x, &given, keys, true);
+            Way::Moved(moved) => moved.log_density(self.model, x, given, keys, directions, going),
         }
-        if let Some(bound) = &self.bound {
-            return bound.log_density(&denoiser, &*self.schedule, x, &given, keys, self.variance);
-        }
-        let std = self.schedule.kernel(self.schedule.span().1).prior_std(self.variance);
-        let prior = match model.truth.as_ref().filter(|_| !model.trained && !self.published) {
-            Some(exact) => Prior::Exact(exact),
-            None => Prior::Normal { std },
-        };
-        if directions.is_empty() {
-            return self.ode.log_density(&denoiser, &*self.schedule, x, &given, keys, prior);
-        }
-        self.ode.log_density_along(&denoiser, &*self.schedule, x, &given, directions, prior)
     }
 
     /// The mean of ln of the known density of the data.
@@ -188,90 +124,41 @@ impl<'a> Asked<'a> {
         Ok(known.iter().sum::<f64>() / known.len() as f64)
     }
 
+    /// How the density is found, for people.
     pub(super) fn method(&self, options: &LikelihoodOptions) -> String {
-        let flow = match &self.law {
-            Law::Denoiser(_) => "the probability-flow ODE",
-            Law::Velocity(..) => "the ODE of the velocity",
-        };
-        let mut text = format!("{flow} on schedule {}", self.schedule.kind());
-        if let Some((bound, chain)) = &self.chain {
-            let variance = format!("{:?}", bound.variance).to_lowercase();
-            return format!("the variational bound of {} levels, {variance} variances", chain.len());
-        }
-        if self.bound.is_some() {
-            let levels = LEVELS * options.draws;
-            return format!("the bound of ScoreFlow on schedule {}, {levels} levels a sample", self.schedule.kind());
-        }
-        let _ = write!(text, ", tolerance {}", options.tolerance);
-        let _ = match (self.ode.divergence, &options.probe) {
-            (Divergence::Exact {}, _) => write!(text, ", exact divergence"),
-            (_, Some(path)) => write!(text, ", divergence along {}", path.display()),
-            (Divergence::Hutchinson { probes, projection }, _) => {
-                write!(text, ", divergence along {probes} {projection:?} direction(s)")
+        match &self.way {
+            Way::Moved(moved) => moved.method(options),
+            Way::Told(density) => {
+                let Meaning { bound, method, .. } = density.meaning();
+                if bound { format!("{method}, {} draws a sample", options.draws) } else { method.to_owned() }
             }
-        };
-        if options.draws > 1 {
-            let _ = write!(text, ", {} draws", options.draws);
         }
-        text
+    }
+
+    /// Whether the model itself tells a lower bound instead of the density.
+    pub(super) fn tells_bound(&self) -> bool {
+        matches!(&self.way, Way::Told(density) if density.meaning().bound)
     }
 }
 
-/// The variational bound and its levels, the cleanest first.
-fn chain(
-    model: &Model,
-    denoiser: &dyn Denoiser,
-    schedule: &AnySchedule,
-    options: &LikelihoodOptions,
-) -> Result<(VariationalBound, Vec<Kernel>)> {
-    ensure!(
-        options.divergence.is_none() && options.probes.is_none() && options.probe.is_none(),
-        "the variational bound has no divergence: leave out --divergence, --probes and --probe"
-    );
-    let Some(count) = schedule.levels() else {
-        return Err(Error::of(
-            Kind::Unsupported,
-            format!(
-                "the variational bound is a sum over the levels of a discrete schedule, and that of {} is {}: use --bound scoreflow",
-                model.name,
-                schedule.kind()
-            ),
-        ));
-    };
-    let affine = model.subject.codec.0.iter().all(|codec| matches!(codec.kind(), "affine" | "symmetric"));
-    let (Some(levels), Some((low, high)), true) = (model.subject.levels, model.subject.range(), affine) else {
-        return Err(Error::of(
-            Kind::Unsupported,
-            format!(
-                "the variational bound is of gray levels, and the states of {} are none: use --bound scoreflow",
-                model.name
-            ),
-        ));
-    };
-    let steps = options.steps.unwrap_or(count);
-    ensure_within("--steps", steps, 2..=count)?;
-    // As improved DDPM takes them: evenly, both ends included, rounded to even.
-    let place = |k: usize| ((count - 1) as f64 * k as f64 / (steps - 1) as f64).round_ties_even();
-    let kernels = (0..steps).map(|k| schedule.kernel(place(k))).collect();
-    let learned = learns_variances(model, denoiser, schedule)?;
-    let variance = options.variance.unwrap_or(if learned { Variance::Learned } else { Variance::Posterior });
-    ensure!(
+/// Fails where something is asked that is of levels of noise, which a model that tells its density has none of.
+fn told(model: &Model, options: &LikelihoodOptions) -> Result<()> {
+    let LikelihoodOptions { schedule, bound, divergence, probes, probe, tolerance, steps, variance, published, .. } =
+        options;
+    let of_noise = [
+        ("--schedule", schedule.is_some()),
+        ("--bound", *bound != Bounded::Ode),
+        ("--divergence", divergence.is_some()),
+        ("--probes", probes.is_some()),
+        ("--probe", probe.is_some()),
+        ("--tolerance", *tolerance != LikelihoodOptions::default().tolerance),
+        ("--steps", steps.is_some()),
+        ("--variance", variance.is_some()),
+        ("--published", *published),
+    ];
+    let Some((option, _)) = of_noise.into_iter().find(|(_, given)| *given) else { return Ok(()) };
+    Err(Error::of(
         Kind::Unsupported,
-        learned || variance != Variance::Learned,
-        "{} has not learned variances: give --variance posterior or forward",
-        model.name
-    );
-    let bound = VariationalBound { variance, pixels: Pixels { levels, low, high }, published: options.published };
-    Ok((bound, kernels))
-}
-
-/// Whether a model says how noisy its reverse steps are.
-fn learns_variances(model: &Model, denoiser: &dyn Denoiser, schedule: &AnySchedule) -> Result<bool> {
-    let state = model.subject.state_shape()?.iter().product();
-    let given = match model.subject.learned_classes().first() {
-        Some(&class) if model.trained => Condition::classes([class]),
-        _ => Condition::none(),
-    };
-    let x = Tensor::zeros([1, state], (&model.device, model.dtype));
-    Ok(stein::estimate(denoiser, x.into(), (&schedule.kernel(0.0)).into(), &given)?.variance.is_some())
+        format!("{} tells its density itself, with no noise: leave out {option}", model.name),
+    ))
 }

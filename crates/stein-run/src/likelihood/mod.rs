@@ -2,6 +2,7 @@
 
 mod asked;
 mod files;
+mod moved;
 mod report;
 
 pub use report::LikelihoodReport;
@@ -69,7 +70,7 @@ pub struct LikelihoodOptions {
     pub probe: Option<PathBuf>,
     /// Relative and absolute tolerance of the ODE.
     pub tolerance: f64,
-    /// Draws of the spread of gray levels that are averaged, and levels of noise drawn for the bound.
+    /// Draws of the spread of gray levels that are averaged, and levels of noise, or codes, drawn for a bound.
     pub draws: usize,
     /// Levels of the variational bound, evenly spaced among those trained on; default all.
     pub steps: Option<usize>,
@@ -133,7 +134,7 @@ const LEVELS: usize = 32;
 /// ```
 ///
 /// # Errors
-/// A model without a denoiser, data that are not such as it knows, settings out of range, and files that may not be replaced, all
+/// A model without a denoiser, a velocity or a density, data that are not such as it knows, settings out of range, and files that may not be replaced, all
 /// before work starts; a tolerance that cannot be met.
 pub fn likelihood(model: &Model, options: &LikelihoodOptions, watch: &mut dyn Watch) -> Result<LikelihoodReport> {
     let asked = Asked::of(model, options)?;
@@ -141,6 +142,7 @@ pub fn likelihood(model: &Model, options: &LikelihoodOptions, watch: &mut dyn Wa
     let given = asked.directions(options, observed.count)?;
     let files = Outputs::new(model, options)?;
     let batch = observed.at_once()?;
+    let spreads = asked.spreads(options);
     let started = Instant::now();
     let watch = Mutex::new(watch);
     let watch = || watch.lock().unwrap_or_else(PoisonError::into_inner);
@@ -150,13 +152,13 @@ pub fn likelihood(model: &Model, options: &LikelihoodOptions, watch: &mut dyn Wa
         going()?;
         let range: Vec<usize> = (first..observed.count.min(first + batch)).collect();
         let mut sums = vec![(0.0, 0.0); range.len()];
-        for draw in 0..options.draws {
+        for draw in 0..spreads {
             // Every draw of a sample has keys of its own.
             let keys = Keys::range(options.seed, (draw as u64) << 40 | first as u64, range.len());
             let (x, log_det) = asked.states(&observed, &range, &keys)?;
             of_data &= log_det.is_some();
             let along: Vec<Tensor<2>> = given.iter().map(|given| given.clone().narrow(0, first, range.len())).collect();
-            let found = asked.log_density(x, &observed, &range, &keys, &along, &going)?;
+            let found = asked.log_density(x, &observed.given(&range), &keys, &along, options.draws, &going)?;
             evaluations = evaluations.max(found.evaluations);
             let log_det = log_det.unwrap_or_else(|| vec![0.0; range.len()]);
             for ((sum, nats), log_det) in sums.iter_mut().zip(&found.nats).zip(log_det) {
@@ -167,7 +169,7 @@ pub fn likelihood(model: &Model, options: &LikelihoodOptions, watch: &mut dyn Wa
                 None => errors = None,
             }
         }
-        let draws = options.draws as f64;
+        let draws = spreads as f64;
         nats.extend(sums.iter().map(|(nats, _)| nats / draws));
         if let Some(errors) = &mut errors {
             errors.extend(sums.iter().map(|(_, squares)| squares.sqrt() / draws));
@@ -195,7 +197,7 @@ pub fn likelihood(model: &Model, options: &LikelihoodOptions, watch: &mut dyn Wa
         evaluations,
         seconds: started.elapsed().as_secs_f64(),
         method: asked.method(options),
-        meaning: unit.meaning(model, options.bound, options.published),
+        meaning: unit.meaning(model, &asked, options),
         model: model.name.clone(),
         data: observed.data.name.clone(),
         values,

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Bounded;
+use super::{Bounded, LikelihoodOptions, asked::Asked};
 use crate::Model;
 
 /// What was found.
@@ -100,8 +100,12 @@ impl Unit {
         }
     }
 
-    pub(super) fn meaning(&self, model: &Model, bound: Bounded, published: bool) -> String {
+    pub(super) fn meaning(&self, model: &Model, asked: &Asked, options: &LikelihoodOptions) -> String {
+        let LikelihoodOptions { bound, published, .. } = *options;
         let mut text = match (self.levels, self.of_data) {
+            (Some(levels), _) if asked.of_levels() => {
+                format!("the mean length of a code for the {levels} gray levels of a number, lower is better")
+            }
             (Some(levels), _) => format!(
                 "the mean length of a code for the {levels} gray levels of a number, lower is better; levels were spread uniformly over \
                  their intervals, which gives a bound: do not compare it with variational dequantization"
@@ -118,6 +122,7 @@ impl Unit {
             ),
         };
         match bound {
+            Bounded::Ode if asked.tells_bound() => text += "; a bound: the density itself is no lower",
             Bounded::Ode => {}
             Bounded::ScoreFlow => text += "; a bound on the density of the reverse SDE",
             Bounded::Variational => {
