@@ -122,6 +122,11 @@ impl Linear {
         self.weight.dims()[0]
     }
 
+    /// The size of the last axis it gives.
+    pub fn outputs(&self) -> usize {
+        self.weight.dims()[1]
+    }
+
     fn weighted(&self) -> Weighted<'_, 2> {
         Weighted { weight: self.weight.val(), bias: self.bias.as_ref().map(Param::val), packed: &self.packed }
     }

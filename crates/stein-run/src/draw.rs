@@ -24,10 +24,7 @@ use stein_base::{memory::ensure_fits, random::uniform};
 use stein_data::Shape;
 
 use crate::{
-    Event, Generator, Method, Model, SampleConfig, Subject, Watch,
-    begin::Begin,
-    code_flow::Coder,
-    grids,
+    Event, Generator, Method, Model, SampleConfig, Subject, Watch, begin::Begin, code_flow::Coder, grids,
     model::ModelFlow,
 };
 

@@ -71,6 +71,7 @@ mod projection;
 pub mod rows;
 mod sampler;
 mod schedule;
+pub mod vae;
 mod velocity;
 
 pub use autoencoder::Autoencoder;

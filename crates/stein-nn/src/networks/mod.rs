@@ -39,6 +39,7 @@ mod unet_2d;
 mod unet_2d_blocks;
 mod unet_2d_condition;
 mod units;
+mod vae;
 mod vit;
 mod vq_model;
 mod walk;
@@ -82,6 +83,7 @@ pub use unet::{Unet, UnetConfig};
 pub use unet_1d::Unet1dConfig;
 pub use unet_2d::{Unet2d, Unet2dConfig};
 pub use unet_2d_condition::{Unet2dCondition, Unet2dConditionConfig};
+pub use vae::{Inferred, Vae, VaeConfig};
 pub use vit::{Tower, Vit, VitForm};
 pub use vq_model::{CodeAverages, Quantized, VqModel, VqModelConfig, quantize};
 

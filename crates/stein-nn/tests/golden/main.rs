@@ -20,6 +20,7 @@ mod published;
 mod reference;
 mod score_sde;
 mod text;
+mod vae;
 mod variational;
 
 use std::{

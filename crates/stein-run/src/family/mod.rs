@@ -12,6 +12,7 @@ mod flow;
 mod progressive;
 mod teacher;
 mod uncertainty;
+mod vae;
 
 pub(crate) use autoencoder::AUTOENCODER;
 pub use autoencoder::{AutoencoderModel, CoderConfig, Discriminating, Latents, Perceptual};
@@ -25,6 +26,7 @@ pub use distribution_matching::DistributionMatching;
 pub use flow::{FlowMatching, Reflow};
 pub use progressive::ProgressiveDistillation;
 pub use teacher::Teacher;
+pub use vae::VaeModel;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -157,6 +159,8 @@ registry! {
         "classifier" => ClassifierModel,
         /// An autoencoder of pictures for latent diffusion (Rombach et al. 2022), with a spread of latents or a codebook.
         "autoencoder" => AutoencoderModel,
+        /// A variational autoencoder: a bound on the likelihood, codes, and samples in one go.
+        "vae" | "variational_autoencoder" => VaeModel,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The posterior of an encoder: a normal distribution with independent numbers (Kingma & Welling, arXiv:1312.6114, appendix B).
 
-use crate::{Keys, Purpose, Tensor, noise::normal_like};
+use crate::{Keys, Purpose, Tensor, noise::normal_like, vae::log_normal};
 
 /// Where logarithms of variances are clamped.
 pub const LOG_VARIANCE: [f64; 2] = [-30.0, 20.0];
@@ -27,7 +27,25 @@ impl DiagonalGaussian {
 
     /// One sample μ + σ ε of each row, by its key: `[rows, dim]`.
     pub fn sample(&self, keys: &Keys) -> Tensor<2> {
-        self.mean.clone() + self.std() * normal_like(keys, Purpose::Latent, 0, &self.mean)
+        self.at(normal_like(keys, Purpose::Latent, 0, &self.mean))
+    }
+
+    /// The point μ + σ ε of each row, of standard normal numbers ε `[rows, dim]`.
+    pub fn at(&self, eps: Tensor<2>) -> Tensor<2> {
+        self.mean.clone() + self.std() * eps
+    }
+
+    /// ln of the density at points `[rows, dim]`: `[rows, 1]`.
+    pub fn log_density(&self, z: Tensor<2>) -> Tensor<2> {
+        log_normal(z, self.mean.clone(), self.log_variance.clone().mul_scalar(0.5))
+    }
+
+    /// The Kullback-Leibler divergence from another, ½ Σ (λ' − λ + (σ² + (μ − μ')²) / σ'² − 1), `[rows, 1]`.
+    pub fn kl_from(&self, other: &Self) -> Tensor<2> {
+        let apart = (self.mean.clone() - other.mean.clone()).square();
+        let ratio = (self.log_variance.clone().exp() + apart) * other.log_variance.clone().neg().exp();
+        let terms = other.log_variance.clone() - self.log_variance.clone() + ratio;
+        terms.sub_scalar(1.0).sum_dim(1).mul_scalar(0.5)
     }
 
     /// Where the density is largest: μ, `[rows, dim]`.
