@@ -14,6 +14,7 @@ use stein::{
     guidance::ScaleByLevel,
     inverse::measurement::{BlurKernel, Mask},
     names,
+    vae::Decoding,
 };
 use stein_base::{
     Error, Explain,
@@ -77,6 +78,12 @@ pub fn lists() -> Vec<List> {
         list("embeddings", EmbeddingConfig::form(), None, "how a network makes features of the noise number"),
         list("noise_numbers", NoiseNumber::form(), None, "what the noise number of the network ncsnpp is"),
         list("latents", Latents::form(), None, "what the latents of an autoencoder are"),
+        list(
+            "decoders",
+            Decoding::form(),
+            None,
+            "the law of a sample, of what the decoder of a variational autoencoder puts out",
+        ),
         list("objectives", AnyObjective::form(), None, "what is minimized"),
         list("couplings", Coupling::form(), None, "how flow matching pairs items of the data and of the source"),
         list("path_noises", PathNoise::form(), None, "what is added to paths of flow matching between their ends"),

@@ -157,6 +157,7 @@ fn listed_defaults_are_those_of_reading() {
     defaults_are_real::<AnySchedule>();
     defaults_are_real::<Coupling>();
     defaults_are_real::<Latents>();
+    defaults_are_real::<stein::vae::Decoding>();
     defaults_are_real::<PathNoise>();
     defaults_are_real::<AnyWrapper>();
     defaults_are_real::<ScaleByLevel>();

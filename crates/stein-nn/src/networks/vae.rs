@@ -26,7 +26,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
 pub struct VaeConfig {
-    /// Numbers of the latent variables of each layer, the one next to the data first; default `[16]`, one layer.
+    /// Numbers of the latent variables of each layer, the one next to the data first; default `[16]`.
     pub latents: Vec<usize>,
     /// Width of the residual streams; at least 1, default 256.
     pub hidden: usize,

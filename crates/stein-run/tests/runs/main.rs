@@ -14,6 +14,7 @@ mod reports;
 mod schedules;
 mod sizes;
 mod texts;
+mod vae;
 
 use std::{
     fs,
