@@ -99,6 +99,8 @@ pub enum Command {
         #[arg(short, long, default_value = "report.html", value_name = "FILE")]
         output: PathBuf,
     },
+    /// Train experiments on the same data for the same time each, and compare them on one page: samples, distances, likelihoods, times
+    Versus(Versus),
     /// Describe a run directory, a demo's directory, a checkpoint, an exact model or an experiment file
     Show(Show),
     /// List what an experiment can name, and explain it: samplers, schedules, networks, data and all else
@@ -118,6 +120,35 @@ pub enum Command {
         /// The shell
         shell: Shell,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Versus {
+    /// Experiment files, at least two, that learn from the same data
+    #[arg(value_name = "FILE.toml", required = true, num_args = 2..)]
+    pub files: Vec<PathBuf>,
+    /// Minutes that each of them trains
+    #[arg(long, value_name = "M", default_value_t = 5.0)]
+    pub minutes: f64,
+    /// The page; an earlier report is replaced
+    #[arg(short, long, default_value = "versus.html", value_name = "FILE")]
+    pub output: PathBuf,
+    /// Folder of the runs, which go on where they stopped; default the page's name without its ending
+    #[arg(long, value_name = "DIR")]
+    pub runs: Option<PathBuf>,
+    /// Samples of each model that are measured
+    #[arg(short, long, value_name = "N", default_value_t = 1000)]
+    pub n: usize,
+    /// Samples of the held-out data whose likelihood is found
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub likelihoods: usize,
+    /// What is compared of pictures: none, the numbers themselves; or what a classifier of the program sees: digits, fashion, cifar; default
+    /// the one that knows the data
+    #[arg(long, value_name = "NAME")]
+    pub features: Option<String>,
+    /// Directory with data sets; default the environment variable STEIN_DATA, or else `data`
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -17,17 +17,17 @@ use stein_data::{Data, Split, Stats};
 use stein_run::{
     Bounded, Changes, Classes, CodeOptions, DataChoice, DataConfig, DemoOptions, EditOptions, EvaluateOptions,
     Experiment, FieldOptions, Format, ImportOptions, Interpolation, LikelihoodOptions, Model, Of, Output, PathsOptions,
-    RestoreOptions, RunDir, Start, Streams, Subject, SweepOptions, Task, TaskMethod, TrainOptions, Weights, bench,
-    compare, decode_to, default_count, demo, device, draw_field, draw_paths, draw_prompts, draw_to_file, edit_to,
-    encode_to_file, evaluate, export, import, interpolate, likelihood, prepare, preview_to_file, reference,
-    report_runs, restore_to, samplers_of, sweep, train,
+    RestoreOptions, RunDir, Start, Streams, Subject, SweepOptions, Task, TaskMethod, TrainOptions, VersusOptions,
+    Weights, bench, compare, decode_to, default_count, demo, device, draw_field, draw_paths, draw_prompts,
+    draw_to_file, edit_to, encode_to_file, evaluate, export, import, interpolate, likelihood, prepare, preview_to_file,
+    reference, report_runs, restore_to, samplers_of, sweep, train, versus,
 };
 
 use crate::{
     args::{
         Args, BenchCommand, Command, Compare, DataCommand, DataSource, Decode, Edit, Evaluate, Import, Interpolate,
-        Likelihood, Measures, ModelData, Part, Paths, Precision, Restore, Sample, Sampling, Show, Sweep, Train, Which,
-        Work,
+        Likelihood, Measures, ModelData, Part, Paths, Precision, Restore, Sample, Sampling, Show, Sweep, Train, Versus,
+        Which, Work,
     },
     bars::{Bars, tell},
 };
@@ -113,6 +113,7 @@ fn execute(command: Command, device_name: String) -> Result<ExitCode> {
             report_runs(&runs, &output)?;
             say(&format!("{}\n", output.display()))?;
         }
+        Command::Versus(args) => return compare_families(args, device_name),
         Command::Show(args) => show(&args, &device_name)?,
         Command::List { words } => say(&reference::listed(&words)?)?,
         Command::Bench { command } => bench(command, &device_name)?,
@@ -351,6 +352,27 @@ fn evaluate_samples(args: Evaluate, device_name: &str) -> Result<ExitCode> {
         announce(&format!("the page is {}", folder.join("index.html").display()));
     }
     Ok(code)
+}
+
+fn compare_families(args: Versus, device: String) -> Result<ExitCode> {
+    let Versus { files, minutes, output, runs, n, likelihoods, features, data_dir } = args;
+    let runs = runs.unwrap_or_else(|| output.with_extension(""));
+    ensure!(runs != output, "the page {} has no ending to leave out: give --runs DIR", output.display());
+    let options = VersusOptions { minutes, output, runs, n, likelihoods, features, data_dir, device };
+    let mut bars = Bars::new(on_interrupt(TRAINING)?);
+    let outcome = versus(&files, &options, &mut bars);
+    bars.clear();
+    match outcome {
+        Err(error) if error.kind() == Kind::Stopped => {
+            tell("stein: stopped; the same command goes on");
+            Ok(ExitCode::from(STOPPED))
+        }
+        other => {
+            other?;
+            say(&format!("{}\n", options.output.display()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }
 
 fn sweep_samplers(args: Sweep, device_name: &str) -> Result<ExitCode> {

@@ -30,14 +30,14 @@ pub(crate) struct CodeFlow {
 }
 
 /// What leads from data to codes and back.
-pub(crate) enum Coder {
+pub(crate) enum ToCodes {
     /// The flow of a velocity; codes have the shape of states.
     Flow(CodeFlow),
     /// One evaluation of a map of the model's own, whose codes are standard normal.
     Map(Arc<dyn LatentMap>),
 }
 
-impl Coder {
+impl ToCodes {
     pub(crate) fn of(model: &Model, options: &CodeOptions, by: &str) -> Result<Self> {
         let Some(codes) = &model.learned.codes else { return CodeFlow::of(model, options, by).map(Self::Flow) };
         let plain = CodeOptions { force: options.force, ..CodeOptions::default() };

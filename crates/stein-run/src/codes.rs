@@ -13,7 +13,7 @@ use stein::{Result, denoiser::Converted, ensure, flow::Flow, noise::Mixed, numbe
 use crate::{
     Classes, CodeOptions, DataChoice, Event, Model, Observed, Output, Plan, Summary, Watch,
     arrays::NpyFile,
-    code_flow::{CodeFlow, Coder},
+    code_flow::{CodeFlow, ToCodes},
     draw::{Asking, Kept, class_of},
     model::ModelFlow,
     output::{decode_to_file, record},
@@ -46,7 +46,7 @@ pub struct Codes {
 /// # Errors
 /// A model without a velocity or such a map, data that it does not know, and a tolerance that cannot be met.
 pub fn encode(model: &Model, data: &DataChoice, options: &CodeOptions, watch: &mut dyn Watch) -> Result<Codes> {
-    let coder = Coder::of(model, options, "stein encode")?;
+    let coder = ToCodes::of(model, options, "stein encode")?;
     let observed = Observed::of(model, data)?;
     encoded(model, &coder, &observed, &(0..observed.count).collect::<Vec<_>>(), watch)
 }
@@ -54,7 +54,7 @@ pub fn encode(model: &Model, data: &DataChoice, options: &CodeOptions, watch: &m
 /// The codes of some of the data.
 fn encoded(
     model: &Model,
-    coder: &Coder,
+    coder: &ToCodes,
     observed: &Observed,
     places: &[usize],
     watch: &mut dyn Watch,
@@ -68,7 +68,7 @@ fn encoded(
     for (k, part) in places.chunks(batch).enumerate() {
         let (x, given) = (observed.plain_states(part)?, observed.given(part));
         let (found, calls) = match coder {
-            Coder::Flow(flow @ CodeFlow { flow: ModelFlow { velocity, schedule, start, .. }, .. }) => {
+            ToCodes::Flow(flow @ CodeFlow { flow: ModelFlow { velocity, schedule, start, .. }, .. }) => {
                 let velocity = Asking { inner: &**velocity, going: &going };
                 let velocity = Converted { inner: velocity, device: model.device.clone(), dtype: model.dtype };
                 let paths = Flow { velocity: &velocity, schedule: &**schedule, given: &given };
@@ -76,7 +76,7 @@ fn encoded(
                 let end = paths.encode(x, Some(*start), flow.steps())?;
                 (end.x, end.evaluations)
             }
-            Coder::Map(map) => {
+            ToCodes::Map(map) => {
                 going()?;
                 (map.encode(x, &given)?, 1)
             }
@@ -158,7 +158,7 @@ pub fn decode_to(
     options: &CodeOptions,
     watch: &mut dyn Watch,
 ) -> Result<Summary> {
-    let coder = Coder::of(model, options, "stein decode")?;
+    let coder = ToCodes::of(model, options, "stein decode")?;
     ensure_within("--temperature", temperature, 0.0..=1e6)?;
     let (shape, mut values) = stein_data::read_array(codes)?;
     let each = coder.shape(model)?;
@@ -317,7 +317,7 @@ fn between_codes(
     watch: &mut dyn Watch,
 ) -> Result<(Kept, Map<String, Value>)> {
     let Interpolation { pairs, steps, linear, temperature, .. } = interpolation;
-    let coder = Coder::of(model, options, "stein interpolate")?;
+    let coder = ToCodes::of(model, options, "stein interpolate")?;
     let observed = Observed::of(model, data)?;
     let largest = pairs.iter().map(|&(i, j)| i.max(j)).max().unwrap_or(0);
     ensure!(
@@ -472,7 +472,7 @@ pub fn compare(
         .transpose()?;
     let mut codes = Vec::new();
     for model in models {
-        let coder = Coder::of(model, options, "stein compare")?;
+        let coder = ToCodes::of(model, options, "stein compare")?;
         let observed = Observed::with(model, a, &choice)?;
         let found = encoded(model, &coder, &observed, &(0..observed.count).collect::<Vec<_>>(), watch)?;
         codes.push((found.values.iter().map(|value| value / coder.std()).collect::<Vec<f64>>(), found.n));

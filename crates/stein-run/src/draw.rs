@@ -24,7 +24,7 @@ use stein_base::{memory::ensure_fits, random::uniform};
 use stein_data::Shape;
 
 use crate::{
-    Event, Generator, Method, Model, SampleConfig, Subject, Watch, begin::Begin, code_flow::Coder, grids,
+    Event, Generator, Method, Model, SampleConfig, Subject, Watch, begin::Begin, code_flow::ToCodes, grids,
     model::ModelFlow,
 };
 
@@ -484,7 +484,7 @@ impl<'a> Plan<'a> {
         model: &'a Model,
         codes: Vec<f64>,
         classes: Option<Vec<u32>>,
-        coder: &Coder,
+        coder: &ToCodes,
         frames: bool,
     ) -> Result<Self> {
         let state: usize = model.subject.state_shape()?.iter().product();
@@ -512,8 +512,8 @@ impl<'a> Plan<'a> {
         };
         let bare = SampleConfig { wrap: Vec::new(), ..model.sample.clone() };
         let flow = match coder {
-            Coder::Flow(flow) => flow,
-            Coder::Map(map) => {
+            ToCodes::Flow(flow) => flow,
+            ToCodes::Map(map) => {
                 ensure_has_way(frames, "the map of codes")?;
                 let config = SampleConfig { sampler: Method::Generate, ..bare };
                 return Ok(plan(Runner::Codes(Arc::clone(map), codes), None, Vec::new(), Vec::new(), config));

@@ -27,6 +27,7 @@ pub mod html;
 mod hub;
 mod import;
 mod likelihood;
+mod memory;
 mod model;
 mod observed;
 mod output;
@@ -45,6 +46,7 @@ mod subject;
 mod sweep;
 pub mod tensorboard;
 mod train;
+mod versus;
 mod watch;
 
 pub use accuracy::accuracy;
@@ -82,6 +84,7 @@ pub use stein_nn::Weights;
 pub use subject::{DataConfig, Subject, Texts};
 pub use sweep::{Sweep, SweepOptions, Tried, samplers_of, sweep};
 pub use train::{Prepared, RESUMABLE, Start, TrainOptions, Trained, prepare, train};
+pub use versus::{VersusOptions, versus};
 pub use watch::{Event, Silent, Watch};
 
 /// Version of this program.

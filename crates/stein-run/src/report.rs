@@ -44,7 +44,7 @@ pub fn report_runs(runs: &[&Path], path: &Path) -> Result<()> {
 /// What the pages of [`report`] have in them.
 const OURS: &str = "<meta name=\"generator\" content=\"stein\">";
 
-fn write_page(path: &Path, page: &str) -> Result<()> {
+pub(crate) fn write_page(path: &Path, page: &str) -> Result<()> {
     let is_ours = |there: Vec<u8>| there.windows(OURS.len()).any(|part| part == OURS.as_bytes());
     let ours = !path.is_file() || fs::read(path).is_ok_and(is_ours);
     ensure!(Kind::File, ours, "{} is there and is no report of Stein: give the report another name", path.display());

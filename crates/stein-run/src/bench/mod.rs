@@ -19,6 +19,8 @@ use stein_simd::{
     optimizer::{self, Slices, Update},
 };
 
+use crate::memory::peak_mib;
+
 use peers::{Peer, PointsWork, UnetWork};
 
 /// Most calls that are timed.
@@ -107,13 +109,6 @@ fn in_turn(
     }
     times.sort_by(f64::total_cmp);
     Ok((times[times.len() / 2], times[0] / (two / 2.0)))
-}
-
-/// The most memory this process ever had, in MiB.
-fn peak_mib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1024)
 }
 
 /// Times a network. `repeat` calls are counted, at least one.
