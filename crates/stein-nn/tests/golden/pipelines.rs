@@ -1,6 +1,7 @@
-//! Whole pipelines in latents against what the diffusers library gave, of the same random weights: from prompt to pixels, after every step.
+//! Whole pipelines in latents against what the diffusers library and latent diffusion gave, of the same random weights: from prompt or class
+//! to pixels, after every step.
 //!
-//! One is in `tests/data/stable_diffusion`; more lie outside the repository, in `../shared/golden_methods`, and without them no more is compared.
+//! Two are in `tests/data`, `stable_diffusion` and `latent_diffusion`; more lie outside the repository, in `../shared/golden_methods`, and without them no more is compared.
 
 use std::{
     fs,
@@ -9,7 +10,7 @@ use std::{
 
 use burn::tensor::DType;
 use serde_json::Value;
-use stein_nn::import::{self, Checked, Pipeline, Reading};
+use stein_nn::import::{self, Checked, Pipeline, Reading, Source};
 
 /// In f64 only the order of sums differs.
 const EXACT: f64 = 1e-9;
@@ -20,8 +21,13 @@ fn a_pipeline_goes_from_prompt_to_pixels_as_the_reference_does() {
 }
 
 #[test]
+fn a_checkpoint_goes_from_class_to_pixels_as_the_reference_does() {
+    check(&latent_diffusion());
+}
+
+#[test]
 fn pipelines_of_every_form_go_from_prompt_to_pixels_as_the_reference_does() {
-    for name in ["stable_diffusion_tiny", "stable_diffusion2_tiny", "dit_tiny"] {
+    for name in ["stable_diffusion_tiny", "stable_diffusion2_tiny", "dit_tiny", "ldm_class_tiny"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden_methods").join(name);
         if !folder.is_dir() {
             println!("skipped: there is no {}, so nothing is compared with it", folder.display());
@@ -36,9 +42,15 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/stable_diffusion")
 }
 
+fn latent_diffusion() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/latent_diffusion")
+}
+
 fn read(folder: &Path) -> stein::Result<Pipeline> {
-    let class = import::latent_pipeline(folder)?.expect("it is a pipeline in latents");
-    Pipeline::read(folder, &class, &Reading::default())
+    match import::latent_pipeline(folder)? {
+        Some(class) => Pipeline::read(folder, &class, &Reading::default()),
+        None => Pipeline::of_checkpoint(&Source::read(folder, &Reading::default())?),
+    }
 }
 
 fn check(folder: &Path) {
