@@ -376,6 +376,15 @@ pub fn export(model: &Path, output: &Path, force: bool) -> Result<String> {
             (origin, learners.remove(DIFFUSION_NETWORK))
         }
     };
+    if let Some(pipeline) = origin["pipeline"].as_str() {
+        return Err(Error::of(
+            ErrorKind::Unsupported,
+            format!(
+                "{} is the pipeline {pipeline}, whose parts are not written back: its checkpoint is a safetensors file itself",
+                model.display()
+            ),
+        ));
+    }
     let kind = Kind::named(origin["kind"].as_str().unwrap_or_default())?;
     let weights = weights.unwrap_or_default();
     let mut theirs =

@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     init::Init,
-    networks::{AutoencoderKl, AutoencoderKlConfig, FirstStageConfig, Unet2dCondition, Unet2dConditionConfig, VqModel, VqModelConfig},
+    networks::{
+        AutoencoderKl, AutoencoderKlConfig, FirstStageConfig, Unet2dCondition, Unet2dConditionConfig, VqModel,
+        VqModelConfig,
+    },
     state::Tensors,
     trace::Trace,
 };
@@ -69,8 +72,10 @@ impl<'a> Sections<'a> {
             let part = process.get(name).filter(|part| part.get("params").is_some());
             part.ok_or_else(|| mismatch(format!("the config's model.params has no {name} with params")))
         };
-        let class = |part: &Value| text(part, "target").unwrap_or("none").rsplit('.').next().unwrap_or_default().to_owned();
-        let (unet, first_stage, classes) = (part("unet_config")?, part("first_stage_config")?, part("cond_stage_config")?);
+        let class =
+            |part: &Value| text(part, "target").unwrap_or("none").rsplit('.').next().unwrap_or_default().to_owned();
+        let (unet, first_stage, classes) =
+            (part("unet_config")?, part("first_stage_config")?, part("cond_stage_config")?);
         ensure!(
             Kind::Unsupported,
             class(classes) == "ClassEmbedder",
@@ -99,6 +104,7 @@ impl LatentDiffusion {
         let (unet, side) = unet(&sections)?;
         let mut process = Reader::new("the config", sections.process)?;
         process.only("conditioning_key", &["crossattn".into()])?;
+        process.only("given_betas", &[])?;
         // One that was measured lies among the buffers.
         let measured = weights.get("scale_factor").and_then(|scale| scale.iter::<f64>().next());
         let scaling = measured.map_or_else(|| process.read("scale_factor", 1.0), Ok)?;
@@ -188,7 +194,8 @@ fn first_stage(sections: &Sections, scaling: f64) -> Result<FirstStageConfig> {
     let side: usize = read.required("resolution")?;
     let sides: Vec<usize> = read.read("attn_resolutions", Vec::new())?;
     let attention = (0..channels.len().min(63)).filter(|level| sides.contains(&(side >> level))).collect();
-    let (inputs, outputs, latents) = (read.required("in_channels")?, read.required("out_ch")?, read.required("z_channels")?);
+    let (inputs, outputs, latents) =
+        (read.required("in_channels")?, read.required("out_ch")?, read.required("z_channels")?);
     let blocks = read.required("num_res_blocks")?;
     for (key, only) in [
         ("attn_type", json!("vanilla")),
@@ -248,8 +255,10 @@ fn first_stage(sections: &Sections, scaling: f64) -> Result<FirstStageConfig> {
 pub fn open(json: &Value, weights: Weights) -> Result<Imported<Unet2dCondition>> {
     let (config, _) = unet(&Sections::of(json)?)?;
     let network = config.build(&mut Init::blank(&Device::flex().autodiff()))?;
-    let run = |network: &Unet2dCondition, case: &Case| {
-        case.out("timesteps", &case.classes("labels")?, |x, context| network.images(x, context))
+    let classes = config.classes;
+    let run = move |network: &Unet2dCondition, case: &Case| {
+        let given = case.classes_or_none("labels", classes)?;
+        case.out("timesteps", &given, |x, context| network.images(x, context))
     };
     Imported::new(network, UnetNames { config }, weights, run)
 }

@@ -10,8 +10,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 use stein::{
-    AnySampler, AnyWrapper, Condition, Context, Ddim, Denoiser, Dual, Estimate, Kernel, Levels, Network, NoiseInput, Precondition, Preconditioned,
-    Prediction, Request, Result, Tokens, ensure,
+    AnySampler, AnyWrapper, Condition, Context, Ddim, Denoiser, Dual, Estimate, Kernel, Levels, Network, NoiseInput,
+    Precondition, Preconditioned, Prediction, Request, Result, Tokens, ensure,
     guidance::{ClassifierFree, Negative, Output, Rescale, Scale, Surroundings, wrap},
     noise::Source as NoiseSource,
     sample_from,

@@ -6,8 +6,8 @@ use stein::{Error, Result};
 use super::{
     Kind, Reference, Setting, Source, Weights,
     config::{check_sizes, text},
-    consistency, diffusers, diffusers_adm, diffusers_dit, edm, guided_diffusion, latent_diffusion, ncsn, ncsn_v2, score_sde,
-    unsupported,
+    consistency, diffusers, diffusers_adm, diffusers_dit, edm, guided_diffusion, latent_diffusion, ncsn, ncsn_v2,
+    score_sde, unsupported,
 };
 use crate::state::Tensors;
 
