@@ -217,12 +217,12 @@ pub struct Train {
 
 #[derive(Debug, ClapArgs)]
 pub struct Import {
-    /// A file of weights (.safetensors, .pt, .pth, .bin), a folder with one and its config.json, such as a diffusers model or
-    /// pipeline, or hf:owner/name[/folder][@revision] on the Hugging Face hub
+    /// A file of weights (.safetensors, .pt, .pth, .ckpt, .bin), a folder with one and its config.json, such as a diffusers
+    /// model or pipeline, or hf:owner/name[/folder][@revision] on the Hugging Face hub
     #[arg(value_name = "SOURCE")]
     pub source: PathBuf,
-    /// Whose names and conventions: ncsn, ncsnv2, score_sde, edm, guided_diffusion, consistency_models, diffusers; default what
-    /// the names of the tensors tell
+    /// Whose names and conventions: ncsn, ncsnv2, score_sde, edm, guided_diffusion, consistency_models, diffusers,
+    /// latent_diffusion; default what the names of the tensors tell
     #[arg(long, value_name = "KIND")]
     pub from: Option<String>,
     /// The implementation's config as JSON; default config.json beside the weights

@@ -60,14 +60,22 @@ pub fn import(options: &ImportOptions) -> Result<(String, bool)> {
     check_output(options, &options.source)?;
     let place = from_hub(&name, which)?.unwrap_or_else(|| options.source.clone());
     check_output(options, &place)?;
-    if let Some(class) = import::latent_pipeline(&place)? {
-        return import_pipeline(options, &place, &class);
-    }
     let (config, schedule) = (options.config.as_deref(), options.schedule.as_deref());
+    if let Some(class) = import::latent_pipeline(&place)? {
+        ensure!(
+            config.is_none(),
+            "--config is for a network alone, and {name} is a pipeline, whose parts have configs of their own: leave it out"
+        );
+        let reading = Reading { which, schedule, ..Reading::default() };
+        return import_pipeline(options, Pipeline::read(&place, &class, &reading)?);
+    }
     let mut source = Source::read(&place, &Reading { kind, config, which, schedule })?;
     if place != options.source {
         source.origin =
             format!("{name}, {}", Path::new(&source.origin).file_name().unwrap_or_default().to_string_lossy());
+    }
+    if source.kind == Kind::LatentDiffusion {
+        return import_pipeline(options, Pipeline::of_checkpoint(&source)?);
     }
     let published = Published::open(&source)?;
     let mut report = describe(&source, &published);
@@ -86,15 +94,7 @@ pub fn import(options: &ImportOptions) -> Result<(String, bool)> {
 }
 
 /// The same of a pipeline in the latents of an autoencoder.
-fn import_pipeline(options: &ImportOptions, place: &Path, class: &str) -> Result<(String, bool)> {
-    let which = options.weights.as_deref().map(Which::named).transpose()?;
-    ensure!(
-        options.config.is_none(),
-        "--config is for a network alone, and {} is a pipeline, whose parts have configs of their own: leave it out",
-        options.source.display()
-    );
-    let reading = Reading { which, schedule: options.schedule.as_deref(), ..Reading::default() };
-    let pipeline = Pipeline::read(place, class, &reading)?;
+fn import_pipeline(options: &ImportOptions, pipeline: Pipeline) -> Result<(String, bool)> {
     let name = options.source.file_name().unwrap_or_default().to_string_lossy();
     let description = description_of(&name, &pipeline)?;
     let mut report = describe_pipeline(&options.source, &pipeline, &description);
@@ -106,7 +106,7 @@ fn import_pipeline(options: &ImportOptions, place: &Path, class: &str) -> Result
     }
     if let Some(output) = &options.output {
         let mut metadata = metadata(&description);
-        let origin = json!({ "kind": Kind::Diffusers.name(), "pipeline": class });
+        let origin = json!({ "kind": pipeline.kind.name(), "pipeline": pipeline.name });
         metadata.insert(SOURCE.to_owned(), origin.to_string());
         let learner = |weights| LearnerState { weights, average: None, optimizer: Tensors::new() };
         let learners = [
@@ -124,6 +124,7 @@ fn describe_pipeline(source: &Path, pipeline: &Pipeline, description: &Descripti
     let Setting { shape: [height, width, channels], schedule, role, notes, classes, .. } = &pipeline.setting;
     let mut lines = vec![
         ("source", source.display().to_string()),
+        ("weights", pipeline.which.clone()),
         ("pipeline", pipeline.name.clone()),
         ("network", pipeline.setting.network.kind().to_owned()),
         (
@@ -148,8 +149,6 @@ fn describe_pipeline(source: &Path, pipeline: &Pipeline, description: &Descripti
 
 /// The model of a pipeline.
 fn description_of(name: &str, pipeline: &Pipeline) -> Result<Description> {
-    /// What guidance is unless asked otherwise, as in the library: of texts, and of classes.
-    const GUIDANCE: [f64; 2] = [7.5, 4.0];
     /// Bytes that a batch may take unless asked otherwise.
     const ROOM: u128 = 2 << 30;
     let Pipeline { setting, autoencoder, text, .. } = pipeline;
@@ -181,9 +180,7 @@ fn description_of(name: &str, pipeline: &Pipeline) -> Result<Description> {
         label_dropout: 0.1,
         uncertainty: false,
     };
-    let [of_texts, of_classes] = GUIDANCE;
-    let scale = if text.is_some() { of_texts } else { of_classes };
-    let wrap = vec![AnyWrapper::from(ClassifierFree { scale: scale.into() })];
+    let wrap = vec![AnyWrapper::from(ClassifierFree { scale: pipeline.guidance.into() })];
     let size = family.network.size(&setting.shape, setting.classes)?;
     let batch = (1..=64).rev().find(|&rows| size.sampling(2 * rows) <= ROOM).unwrap_or(1);
     let sample =
@@ -379,6 +376,15 @@ pub fn export(model: &Path, output: &Path, force: bool) -> Result<String> {
             (origin, learners.remove(DIFFUSION_NETWORK))
         }
     };
+    if let Some(pipeline) = origin["pipeline"].as_str() {
+        return Err(Error::of(
+            ErrorKind::Unsupported,
+            format!(
+                "{} is the pipeline {pipeline}, whose parts are not written back: its checkpoint is a safetensors file itself",
+                model.display()
+            ),
+        ));
+    }
     let kind = Kind::named(origin["kind"].as_str().unwrap_or_default())?;
     let weights = weights.unwrap_or_default();
     let mut theirs =

@@ -123,6 +123,18 @@ impl<'a> Case<'a> {
         Ok(Condition::classes(self.data(name)?.iter::<i64>().map(class).collect::<Result<Vec<_>>>()?))
     }
 
+    /// The same, where the class after the last of `known` stands for none.
+    ///
+    /// # Errors
+    /// As [`classes`](Self::classes).
+    pub fn classes_or_none(&self, name: &str, known: usize) -> Result<Condition> {
+        let mut given = self.classes(name)?;
+        for class in given.class.iter_mut().flatten() {
+            *class = class.filter(|class| (*class as usize) < known);
+        }
+        Ok(given)
+    }
+
     /// The output `out` of a network for the images `x` and the numbers under a name.
     ///
     /// # Errors

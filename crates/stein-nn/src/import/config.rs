@@ -168,12 +168,15 @@ pub(super) fn text<'a>(json: &'a Json, key: &str) -> Option<&'a str> {
 const SIZES: &[&str] = &[
     "attention_head_dim",
     "block_out_channels",
+    "ch",
     "ch_mult",
     "channel_mult",
     "channel_mult_emb",
     "channel_mult_noise",
     "channels",
+    "context_dim",
     "cross_attention_dim",
+    "embed_dim",
     "img_channels",
     "img_resolution",
     "image_size",
@@ -182,6 +185,8 @@ const SIZES: &[&str] = &[
     "latent_channels",
     "layers_per_block",
     "model_channels",
+    "n_classes",
+    "n_embed",
     "nf",
     "ngf",
     "num_attention_heads",
@@ -195,15 +200,25 @@ const SIZES: &[&str] = &[
     "num_res_blocks",
     "num_scales",
     "num_vq_embeddings",
+    "out_ch",
     "out_channels",
     "patch_size",
+    "resolution",
     "sample_size",
+    "transformer_depth",
     "transformer_layers_per_block",
     "vq_embed_dim",
+    "z_channels",
 ];
 /// Sizes that count layers.
-const COUNTS: &[&str] =
-    &["layers_per_block", "num_blocks", "num_layers", "num_res_blocks", "transformer_layers_per_block"];
+const COUNTS: &[&str] = &[
+    "layers_per_block",
+    "num_blocks",
+    "num_layers",
+    "num_res_blocks",
+    "transformer_depth",
+    "transformer_layers_per_block",
+];
 
 /// Fails if a config, whose maker is anyone, asks for more than any network has: before there are layers made of it.
 pub(super) fn check_sizes(json: &Json) -> Result<()> {

@@ -261,6 +261,7 @@ pub fn unet_2d_condition_config(json: &Value) -> Result<Unet2dConditionConfig> {
         inputs: reader.read("in_channels", 4)?,
         outputs: reader.read("out_channels", 4)?,
         classes: reader.read("num_class_embeds", None)?.unwrap_or(0),
+        class_token: false,
         context: reader.one("cross_attention_dim", 1280)?,
         blocks: reader.one("layers_per_block", 2)?,
         attention,
@@ -271,6 +272,7 @@ pub fn unet_2d_condition_config(json: &Value) -> Result<Unet2dConditionConfig> {
         groups: reader.read("norm_num_groups", 32)?,
         epsilon: reader.read("norm_eps", 1e-5)?,
         middle_rescale: reader.read("mid_block_scale_factor", 1.0)?,
+        modulate: false,
         dropout: reader.read("dropout", 0.0)?,
         embedding: reader.positional()?,
         centers: reader.read("center_input_sample", false)?,
@@ -497,6 +499,11 @@ impl Names for LibraryNames {
     }
 }
 
+/// A transformer, with linear maps around it that are convolutions of one tap.
+pub(super) fn transformer(module: &str, words: &[&str]) -> Key {
+    LibraryNames { around: Some(Layout::POINTWISE), ..LibraryNames::default() }.attention(module, words)
+}
+
 /// Of attention, named as today or as before version 0.14.
 pub(super) fn attended(module: &str, words: &[&str], old: bool) -> Key {
     let [part, leaf] = *words else { return Key::same(format!("{module}.{}", words.join("."))) };
@@ -515,6 +522,7 @@ pub(super) fn attended(module: &str, words: &[&str], old: bool) -> Key {
     Key::layer(&format!("{module}.{name}"), leaf, Layout::LINEAR)
 }
 
+/// A residual block.
 pub(super) fn block(module: &str, words: &[&str]) -> Key {
     let [part, leaf] = *words else { return Key::same(format!("{module}.{}", words.join("."))) };
     let (name, layout) = match part {

@@ -5,7 +5,7 @@
 
 use burn::tensor::{Device, TensorData};
 use serde_json::{Value, json};
-use stein::{Condition, Result, ensure};
+use stein::{Result, ensure};
 
 use super::{
     Imported, Key, Layout, Names, Weights,
@@ -68,11 +68,7 @@ pub fn open(json: &Value, weights: Weights) -> Result<Imported<Dit>> {
     let config = config(json)?;
     let network = config.build(&mut Init::blank(&Device::flex().autodiff()))?;
     Imported::new(network, DitNames, weights, move |network: &Dit, case| {
-        let mut given: Condition = case.classes("class_labels")?;
-        // Their label after the last is that of no class.
-        for class in given.class.iter_mut().flatten() {
-            *class = class.filter(|class| (*class as usize) < config.classes);
-        }
+        let given = case.classes_or_none("class_labels", config.classes)?;
         case.out("timestep", &given, |x, context| network.images(x, context))
     })
 }

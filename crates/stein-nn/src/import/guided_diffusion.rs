@@ -469,7 +469,8 @@ impl Names for EncoderNames {
     }
 }
 
-fn block(theirs: &str, rest: &[&str]) -> Option<Key> {
+/// A residual block.
+pub(super) fn block(theirs: &str, rest: &[&str]) -> Option<Key> {
     Some(match *rest {
         ["first_norm", leaf] => Key::norm(&format!("{theirs}.in_layers.0"), leaf),
         ["first", leaf] => Key::layer(&format!("{theirs}.in_layers.2"), leaf, Layout::Conv),

@@ -16,6 +16,7 @@ pub mod edm;
 pub mod guided_diffusion;
 pub mod inception;
 mod key;
+pub mod latent_diffusion;
 pub mod lpips;
 pub mod ncsn;
 pub mod ncsn_v2;

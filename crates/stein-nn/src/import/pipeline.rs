@@ -1,15 +1,17 @@
-//! Pipelines of the `diffusers` library in the latent space of an autoencoder: Stable Diffusion 1 and 2, and DiT.
+//! Pipelines in the latent space of an autoencoder: of the `diffusers` library Stable Diffusion 1 and 2, and DiT, and models by class of
+//! CompVis/latent-diffusion.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::{DType, Device};
 use serde_json::Value as Json;
 use stein::{Result, ensure};
 
 use super::{
-    Kind, Published, Reading, Setting, Source, clip_text,
-    config::text,
+    Kind, Published, Reading, Setting, Source, Weights, clip_text,
+    config::{check_sizes, text},
     diffusers, json,
+    latent_diffusion::{self, LatentDiffusion},
     source::{PIPELINE, has_part, state_dict_of, weights_in},
     unsupported,
 };
@@ -27,10 +29,12 @@ const INNER: &str = "network.";
 
 /// A latent model: a denoiser of latents, the autoencoder they are of, and what reads texts.
 pub struct Pipeline {
-    /// What the library calls it.
+    /// Whose it is.
+    pub kind: Kind,
+    /// What its library calls it.
     pub name: String,
-    /// The folder it is in.
-    pub folder: PathBuf,
+    /// Which of the weights there are the denoiser's are.
+    pub which: String,
     /// The weights of the denoiser, with what reads texts, by our names within an [`AnyNetwork`].
     pub weights: Tensors,
     /// The autoencoder.
@@ -43,7 +47,14 @@ pub struct Pipeline {
     pub scheduler: Json,
     /// How the network is fed, and sampled unless asked otherwise; its shape is that of latents.
     pub setting: Setting,
+    /// The scale of classifier-free guidance unless asked otherwise.
+    pub guidance: f64,
 }
+
+/// What guidance is unless asked otherwise: in diffusers of texts and of classes, and in latent diffusion of classes.
+const OF_TEXTS: f64 = 7.5;
+const OF_CLASSES: f64 = 4.0;
+const OF_CLASS_TOKENS: f64 = 3.0;
 
 /// What reads the texts of a pipeline.
 pub struct PipelineText {
@@ -94,18 +105,11 @@ impl Pipeline {
         check_name(folder, name)?;
         let network = Source::read(folder, reading)?;
         let mut weights = Published::open(&network)?.weights();
-        let setting = Setting::of_latents(&network).map_err(|error| error.at(folder.display()))?;
+        let setting = Setting::of_pipeline(&network).map_err(|error| error.at(folder.display()))?;
         let autoencoder = Source::open(&folder.join("vae"), Some(Kind::Diffusers), None)?;
         let autoencoder_weights = Published::open(&autoencoder)?.reference().weights();
         let autoencoder = first_stage(&autoencoder.config).map_err(|error| error.at(&autoencoder.origin))?;
-        let [_, _, channels] = setting.shape;
-        ensure!(
-            Kind::Mismatch,
-            autoencoder.channels() == channels,
-            "{}: the network works on {channels} channels, and the autoencoder has latents of {}: they are parts of two pipelines",
-            folder.display(),
-            autoencoder.channels()
-        );
+        check_channels(&setting, &autoencoder).map_err(|error| error.at(folder.display()))?;
         let text = match &setting.network {
             NetworkConfig::Unet2dCondition(unet) => {
                 Some(PipelineText::read(&folder.join("text_encoder"), &folder.join("tokenizer"), unet.context)?)
@@ -118,8 +122,37 @@ impl Pipeline {
             weights = inside.chain(read).collect();
         }
         let scheduler = network.scheduler.unwrap_or_default();
-        let (name, folder) = (name.to_owned(), folder.to_owned());
-        Ok(Self { name, folder, weights, autoencoder, autoencoder_weights, text, scheduler, setting })
+        let guidance = if text.is_some() { OF_TEXTS } else { OF_CLASSES };
+        let (kind, name, which) = (Kind::Diffusers, name.to_owned(), network.which);
+        Ok(Self { kind, name, which, weights, autoencoder, autoencoder_weights, text, scheduler, setting, guidance })
+    }
+
+    /// A model by class of [`LatentDiffusion`](Kind::LatentDiffusion), whose file has all parts.
+    ///
+    /// # Errors
+    /// A config that is none of one, and weights that do not fit it.
+    pub fn of_checkpoint(source: &Source) -> Result<Self> {
+        let at = |error: stein::Error| error.at(&source.origin);
+        check_sizes(&source.config).map_err(at)?;
+        let weights = Weights::Theirs(&source.weights);
+        let LatentDiffusion { unet, side, first_stage, scheduler } =
+            LatentDiffusion::read(&source.config, &source.weights).map_err(at)?;
+        let (shape, classes) = ([side, side, unet.inputs], unet.classes);
+        let setting =
+            Setting::of_latents(NetworkConfig::Unet2dCondition(unet), shape, classes, &scheduler).map_err(at)?;
+        check_channels(&setting, &first_stage).map_err(at)?;
+        Ok(Self {
+            kind: source.kind,
+            name: "LatentDiffusion".to_owned(),
+            which: source.which.clone(),
+            weights: Published::open(source)?.weights(),
+            autoencoder_weights: latent_diffusion::open_first_stage(&first_stage, weights).map_err(at)?.weights(),
+            autoencoder: first_stage,
+            text: None,
+            scheduler,
+            setting,
+            guidance: OF_CLASS_TOKENS,
+        })
     }
 
     /// The denoiser's network for latents of a shape, without what reads texts, in a float type.
@@ -178,6 +211,17 @@ impl PipelineText {
         };
         Ok(Self { tokenizer, config, network })
     }
+}
+
+/// Fails unless a network works on the latents of an autoencoder.
+fn check_channels(setting: &Setting, autoencoder: &FirstStageConfig) -> Result<()> {
+    let ([_, _, channels], found) = (setting.shape, autoencoder.channels());
+    ensure!(
+        Kind::Mismatch,
+        found == channels,
+        "the network works on {channels} channels, and the autoencoder has latents of {found}: they are parts of two pipelines"
+    );
+    Ok(())
 }
 
 /// The autoencoder of a config.

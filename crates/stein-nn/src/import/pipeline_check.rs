@@ -1,7 +1,8 @@
-//! A pipeline against stored runs of the library it comes from: tokens, what texts say, the autoencoder, and latents after every step.
+//! A pipeline against stored runs of the library it comes from: tokens, what texts say, the network, the autoencoder, and latents after
+//! every step.
 //!
-//! The files are those of `DIR/io.safetensors` and `DIR/runs.json`, which says the prompts and the settings of every run. `CASE.NAME_f64` is
-//! an output computed in f64.
+//! The files are those of `DIR/io.safetensors` and `DIR/runs.json`, which says the prompts and the settings of every run; those of latent
+//! diffusion are in its `config.json`. `CASE.NAME_f64` is an output computed in f64.
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
@@ -9,14 +10,15 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 use stein::{
-    AnyWrapper, Condition, Denoiser, Dual, Estimate, Kernel, Levels, NoiseInput, Precondition, Preconditioned,
-    Prediction, Request, Result, Tokens, ensure,
+    AnySampler, AnyWrapper, Condition, Context, Ddim, Denoiser, Dual, Estimate, Kernel, Levels, Network, NoiseInput,
+    Precondition, Preconditioned, Prediction, Request, Result, Tokens, ensure,
     guidance::{ClassifierFree, Negative, Output, Rescale, Scale, Surroundings, wrap},
+    noise::Source as NoiseSource,
     sample_from,
 };
 
 use super::{
-    Checked,
+    Checked, Kind,
     check::compare,
     diffusers_sampling::{Walk, walk},
     json, mismatch,
@@ -27,6 +29,7 @@ use super::{
 use crate::{
     AnyNetwork, ClipText, FirstStage,
     files::read_tensors,
+    networks::{images_of_rows, rows_of_images},
     state::{self, Tensors},
 };
 
@@ -52,8 +55,13 @@ struct Run {
     negative: Option<Vec<usize>>,
     guidance: f64,
     steps: usize,
-    scheduler: String,
+    /// That of the pipeline unless said otherwise.
+    scheduler: Option<String>,
+    #[serde(default)]
     overrides: Map<String, Json>,
+    /// That of DDIM.
+    #[serde(default)]
+    eta: f64,
     clip_skip: Option<usize>,
     #[serde(default)]
     guidance_rescale: f64,
@@ -63,7 +71,8 @@ struct Run {
 }
 
 /// What is given to cases and not compared.
-const INPUTS: [&str; 4] = ["latents_init", "encode.image", "encode.noise", "decode.latents"];
+const INPUTS: [&str; 7] =
+    ["latents_init", ".noise", "encode.image", "decode.latents", "unet.x", "unet.timesteps", "unet.labels"];
 
 /// Compares all that is stored in a folder with what a pipeline gives, computing in `kind`.
 ///
@@ -71,8 +80,9 @@ const INPUTS: [&str; 4] = ["latents_init", "encode.image", "encode.noise", "deco
 /// When the files cannot be read, or the pipeline cannot be run on them.
 pub fn check_pipeline(pipeline: &Pipeline, folder: &Path, kind: DType) -> Result<Vec<Checked>> {
     let stored = read_tensors(&folder.join("io.safetensors"))?;
-    let runs: Runs = serde_json::from_value(json(&folder.join("runs.json"))?)
-        .map_err(|error| mismatch(format!("{}: runs.json: {error}", folder.display())))?;
+    let file = folder.join(if pipeline.kind == Kind::LatentDiffusion { "config.json" } else { "runs.json" });
+    let runs: Runs =
+        serde_json::from_value(json(&file)?).map_err(|error| mismatch(format!("{}: {error}", file.display())))?;
     let first_stage = pipeline.first_stage(kind)?;
     let reader = pipeline.text.as_ref().map(|text| (text, state::cast(text.network.clone(), kind)));
     let (all, seen) = (Vec::new(), BTreeSet::new());
@@ -81,6 +91,7 @@ pub fn check_pipeline(pipeline: &Pipeline, folder: &Path, kind: DType) -> Result
     if let Some((text, network)) = reader {
         check.texts(text, &network)?;
     }
+    check.network()?;
     check.autoencoder()?;
     for run in &runs.runs {
         check.run(run)?;
@@ -167,6 +178,27 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// One evaluation of a network that is told classes.
+    fn network(&mut self) -> Result<()> {
+        if !self.has("unet.out") {
+            return Ok(());
+        }
+        let x = self.pictures("unet.x")?;
+        let [rows, height, width, channels] = x.dims();
+        let numbers = |name: &str| {
+            let data = self.stored.get(name).filter(|data| data.num_elements() == rows);
+            data.ok_or_else(|| mismatch(format!("the stored inputs lack {name}, one number for each of {rows} rows")))
+        };
+        let times = numbers("unet.timesteps")?.clone().convert_dtype(self.kind);
+        let given = self.told(numbers("unet.labels")?.iter::<u32>());
+        let noise = Tensor::<1>::from_data(times, (&Device::flex(), self.kind));
+        let network = self.pipeline.network([height, width, channels], self.kind)?;
+        let found = network.forward(rows_of_images(x).into(), &Context::new(noise, &given))?.value;
+        let found = images_of_rows(found, [height, width, channels]);
+        self.compare("unet.out", found.permute([0, 3, 1, 2]));
+        Ok(())
+    }
+
     fn autoencoder(&mut self) -> Result<()> {
         let (scale, _) = self.pipeline.autoencoder.scaling();
         if let (FirstStage::Kl(network), true) = (&self.first_stage, self.has("encode.image")) {
@@ -179,6 +211,14 @@ impl Check<'_> {
             for (name, found) in found {
                 self.compare(&format!("encode.{name}"), found.permute([0, 3, 1, 2]));
             }
+        }
+        if let (FirstStage::Vq(network), true) = (&self.first_stage, self.has("encode.image")) {
+            let z = network.encode(self.pictures("encode.image")?.into())?;
+            let indices = network.quantize(z.clone())?.indices.into_data().iter::<f64>().collect();
+            let margin = smallest_margin(z.value.clone(), network.codes());
+            self.compare("encode.z", z.value.permute([0, 3, 1, 2]));
+            self.same("encode.indices", indices);
+            self.numbers("encode.smallest_margin", &[margin]);
         }
         if self.has("decode.latents") {
             self.decoded("decode", self.pictures("decode.latents")?)?;
@@ -202,9 +242,19 @@ impl Check<'_> {
         let name = |part: &str| format!("{}.{part}", run.name);
         let scheduler = self.pipeline.scheduler.as_object().into_iter().flatten();
         let mut scheduler: Map<String, Json> = scheduler.map(|(key, value)| (key.clone(), value.clone())).collect();
-        scheduler.insert("_class_name".to_owned(), run.scheduler.clone().into());
+        scheduler.extend(run.scheduler.clone().map(|name| ("_class_name".to_owned(), name.into())));
         scheduler.extend(run.overrides.clone());
-        let walk = walk(&Json::Object(scheduler), run.steps).map_err(|error| error.at(&run.name))?;
+        let mut walk = walk(&Json::Object(scheduler), run.steps).map_err(|error| error.at(&run.name))?;
+        if run.eta > 0.0 {
+            ensure!(
+                Kind::Unsupported,
+                matches!(walk.sampler, AnySampler::Ddim(_)),
+                "{}: eta is {}, and its sampler is not DDIM",
+                run.name,
+                run.eta
+            );
+            walk.sampler = Ddim { eta: run.eta }.into();
+        }
         let noise = self.pictures(&name("latents_init"))?;
         let [rows, height, width, channels] = noise.dims();
         let network = self.pipeline.network([height, width, channels], self.kind)?;
@@ -229,6 +279,10 @@ impl Check<'_> {
         let found: Tensor<5> = Tensor::cat(states.iter().map(theirs).collect(), 0);
         self.latents(&name("latents"), found, walk.provisional);
         self.decoded(&run.name, last)?;
+        if self.pipeline.kind == Kind::LatentDiffusion {
+            self.levels(run, &walk);
+            return Ok(());
+        }
         let levels: Vec<&Kernel> = walk.evaluated();
         let mut times: Vec<f64> = levels.iter().map(|level| level.t).collect();
         if walk.provisional > 0 {
@@ -244,6 +298,39 @@ impl Check<'_> {
             self.numbers(&name("init_noise_sigma"), &[walk.start / alpha]);
         }
         Ok(())
+    }
+
+    /// Compares the levels of a run of latent diffusion, which lists ᾱ and the deviation of the noise from the cleanest step on.
+    fn levels(&mut self, run: &Run, walk: &Walk) {
+        let times: Vec<f64> = walk.evaluated().iter().map(|level| level.t).collect();
+        self.numbers(&format!("{}.timesteps", run.name), &times);
+        let steps = || walk.parts.iter().flat_map(|part| part.windows(2)).rev();
+        let bar = |level: &Kernel| level.alpha * level.alpha;
+        let listed: [(&str, Vec<f64>); 3] = [
+            ("alphas", steps().map(|step| bar(&step[0])).collect()),
+            ("alphas_prev", steps().map(|step| bar(&step[1])).collect()),
+            ("sigmas", steps().map(|step| run.eta * step[0].posterior_variance(&step[1]).sqrt()).collect()),
+        ];
+        for (name, found) in listed {
+            self.numbers(&format!("{}.{name}", run.name), &found);
+        }
+    }
+
+    /// The classes of labels, of which the one after the last class stands for none.
+    fn told(&self, labels: impl IntoIterator<Item = u32>) -> Condition {
+        let class = |label: u32| (label as usize != self.pipeline.setting.classes).then_some(label);
+        Condition { class: Some(labels.into_iter().map(class).collect()), ..Condition::none() }
+    }
+
+    /// The noise a run adds to a row, in every step.
+    fn noise(&self, run: &Run, row: usize, steps: usize) -> Result<Vec<Vec<f64>>> {
+        let name = format!("{}.noise", run.name);
+        let lacks = || mismatch(format!("the stored inputs lack {name}, pictures for each of {steps} steps"));
+        let stored = self.stored.get(&name).ok_or_else(lacks)?.clone().convert_dtype(DType::F64);
+        ensure!(Kind::Mismatch, stored.shape().len() == 5 && stored.shape()[0] == steps, "{}", lacks());
+        let stored = Tensor::<5>::from_data(stored, (&Device::flex(), DType::F64));
+        let ours = stored.narrow(1, row, 1).permute([0, 1, 3, 4, 2]);
+        Ok((0..steps).map(|step| ours.clone().narrow(0, step, 1).into_data().iter::<f64>().collect()).collect())
     }
 
     /// Compares states after every step, of which the library stored a first one that it took back.
@@ -287,7 +374,7 @@ impl Check<'_> {
                 let text = Some(vec![Some(Arc::clone(&reader.prompt))]);
                 (Condition { text, ..Condition::none() }, Some(reader))
             }
-            None => (Condition::classes(run.labels.get(row).copied()), None),
+            None => (self.told(run.labels.get(row).copied()), None),
         };
         let denoiser: Arc<dyn Denoiser> = Arc::new(AsAsked { network: network.clone(), reader });
         let mut wrappers: Vec<AnyWrapper> = Vec::new();
@@ -311,9 +398,13 @@ impl Check<'_> {
         }
         let denoiser = wrap(denoiser, &wrappers, &Words(self.pipeline.text.as_ref()))?;
         let mut x = noise * walk.start;
-        let request = Request { given, dtype: self.kind, ..Request::new(1, x.dims()[1], 0) };
+        let mut request = Request { given, dtype: self.kind, ..Request::new(1, x.dims()[1], 0) };
+        let added = if run.eta > 0.0 { self.noise(run, row, walk.parts.len())? } else { Vec::new() };
         let mut states = Vec::new();
-        for part in &walk.parts {
+        for (step, part) in walk.parts.iter().enumerate() {
+            if let Some(noise) = added.get(step) {
+                request.noise = NoiseSource::Given(vec![noise.clone()]);
+            }
             let drawn = sample_from(
                 x,
                 &*denoiser,
@@ -333,6 +424,20 @@ impl Check<'_> {
         }
         Ok(states)
     }
+}
+
+/// How much nearer, in squared distance, latents `[N, h, w, width]` are to the nearest row of a codebook than to the second, at least.
+fn smallest_margin(latents: Tensor<4>, codes: Tensor<2>) -> f64 {
+    let width = codes.dims()[1];
+    let [latents, codes]: [Vec<f64>; 2] =
+        [latents.into_data(), codes.into_data()].map(|data| data.iter::<f64>().collect());
+    let margin = |z: &[f64]| {
+        let square = |code: &[f64]| z.iter().zip(code).map(|(z, e)| (z - e).powi(2)).sum();
+        let mut distances: Vec<f64> = codes.chunks(width).map(square).collect();
+        distances.sort_unstable_by(f64::total_cmp);
+        distances.get(1).map_or(f64::INFINITY, |second| second - distances[0])
+    };
+    latents.chunks(width).map(margin).fold(f64::INFINITY, f64::min)
 }
 
 /// The name of what is stored, with its case before it.

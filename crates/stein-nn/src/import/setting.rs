@@ -83,7 +83,7 @@ impl Setting {
     ///
     /// # Errors
     /// A network of nothing but a picture and a text or a class, no scheduler, and settings that do not fit each other.
-    pub(super) fn of_latents(source: &Source) -> Result<Self> {
+    pub(super) fn of_pipeline(source: &Source) -> Result<Self> {
         let json = &source.config;
         check_sizes(json)?;
         let ([inputs, outputs, classes], network) = match text(json, "_class_name").unwrap_or_default() {
@@ -99,11 +99,22 @@ impl Setting {
         };
         check_channels(inputs, outputs)?;
         let [height, width] = sides(json)?;
-        let Some(scheduler) = &source.scheduler else {
-            return Err(Error::new(
-                "there is no scheduler_config.json, which says on what noise the network was trained",
-            ));
-        };
+        let scheduler = source.scheduler.as_ref().ok_or_else(|| {
+            Error::new("there is no scheduler_config.json, which says on what noise the network was trained")
+        })?;
+        Self::of_latents(network, [height, width, inputs], classes, scheduler)
+    }
+
+    /// That of a network of latents that was trained on the noise of a scheduler of diffusers.
+    ///
+    /// # Errors
+    /// Noise that is not known here, and settings that do not fit each other.
+    pub(super) fn of_latents(
+        network: NetworkConfig,
+        shape: [usize; 3],
+        classes: usize,
+        scheduler: &Json,
+    ) -> Result<Self> {
         let (sampler, grid, taken) = diffusers_sampling::usual(scheduler);
         let mut said = scheduler.clone();
         if let Some(said) = said.as_object_mut() {
@@ -120,7 +131,6 @@ impl Setting {
         precondition.check(&schedule)?;
         grid.kernels(&*schedule)?;
         let role = Role::Denoiser { precondition, sampler };
-        let shape = [height, width, inputs];
         Ok(Self { network, shape, classes, schedule, role, symmetric: true, clamp: false, grid, notes })
     }
 
@@ -145,6 +155,7 @@ fn setting_of(source: &Source, weights: Weights) -> Result<Setting> {
         Kind::GuidedDiffusion if guided_diffusion::is_encoder(config, weights) => alone("a classifier"),
         Kind::GuidedDiffusion => adm_setting(config),
         Kind::Consistency => consistency_setting(config),
+        Kind::LatentDiffusion => alone("a network of the latents of an autoencoder"),
         Kind::Diffusers if source.latent => alone("a network of the latents of an autoencoder"),
         Kind::Diffusers => match text(config, "_class_name").unwrap_or_default() {
             "UNet2DModel" => unet_2d_setting(config, source.scheduler.as_ref()),

@@ -1,6 +1,7 @@
 //! What there is to import: files and folders of weights, unpacked to named tensors and a config.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -35,11 +36,13 @@ pub enum Kind {
     Consistency,
     /// Models of `huggingface/diffusers`.
     Diffusers,
+    /// Models by class of `CompVis/latent-diffusion`.
+    LatentDiffusion,
 }
 
 impl Kind {
     /// The kinds by name.
-    pub const ALL: [(&str, Self); 7] = [
+    pub const ALL: [(&str, Self); 8] = [
         ("ncsn", Self::Ncsn),
         ("ncsnv2", Self::NcsnV2),
         ("score_sde", Self::ScoreSde),
@@ -47,6 +50,7 @@ impl Kind {
         ("guided_diffusion", Self::GuidedDiffusion),
         ("consistency_models", Self::Consistency),
         ("diffusers", Self::Diffusers),
+        ("latent_diffusion", Self::LatentDiffusion),
     ];
 
     /// The kind of that name.
@@ -75,6 +79,8 @@ impl Kind {
             Some(Self::ScoreSde)
         } else if any("model.enc.") || any("up.conv0.") {
             Some(Self::Edm)
+        } else if any("model.diffusion_model.") {
+            Some(Self::LatentDiffusion)
         } else if any("input_blocks.") {
             Some(Self::GuidedDiffusion)
         } else if any("normalizer.embed.") {
@@ -454,10 +460,18 @@ fn found(all: Tensors, which: Option<Which>) -> Result<Found> {
     };
     let (averaged, raw): (Tensors, Tensors) =
         all.into_iter().partition(|(name, _)| section(name).as_ref() == Some(&average));
-    let averaged = averaged.into_iter().map(|(name, data)| (name[average.len() + 1..].to_owned(), data));
+    // Latent diffusion's average leaves dots out of names, and the module all are in.
+    let dotless = |name: &String| name.strip_prefix("model.").unwrap_or(name).replace('.', "");
+    let dotted: BTreeMap<String, String> = raw.keys().map(|name| (dotless(name), name.clone())).collect();
+    let averaged = averaged.into_iter().map(|(name, data)| {
+        let name = &name[average.len() + 1..];
+        let dotted = dotted.get(name).filter(|_| !raw.contains_key(name)).cloned();
+        (dotted.unwrap_or_else(|| name.to_owned()), data)
+    });
+    let averaged = unwrapped(averaged);
     let raw =
         raw.into_iter().map(|(name, data)| (name.strip_prefix("online_model.").unwrap_or(&name).to_owned(), data));
-    Sections { raw: ("", unwrapped(raw)), average: Some((&average[..], unwrapped(averaged))), step: None }.take(which)
+    Sections { raw: ("", unwrapped(raw)), average: Some((&average[..], averaged)), step: None }.take(which)
 }
 
 /// The weights of a file and their average, each with the name it has there.

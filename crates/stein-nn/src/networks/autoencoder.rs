@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     init::Init,
-    layers::{Conv, GroupNorm},
+    layers::{BlockForm, Conv, GroupNorm},
     ops::Dual,
     trace,
 };
@@ -39,7 +39,12 @@ pub(super) struct Levels<'a> {
 
 impl Levels<'_> {
     fn check(&self, inputs: usize, outputs: usize) -> Result<()> {
-        check_levels(self.channels, self.blocks, self.attention)?;
+        check_levels(self.channels, self.blocks.max(1), self.attention)?;
+        ensure!(
+            self.blocks > 0 || self.channels.iter().all(|channels| *channels == self.channels[0]),
+            "blocks is 0, and channels is {:?}: without blocks nothing changes their number in the encoder, so give the same at every level",
+            self.channels
+        );
         ensure!(inputs > 0 && outputs > 0, "images and latents need channels: give at least 1 of either");
         Ok(())
     }
@@ -62,7 +67,7 @@ impl Levels<'_> {
                 return Ok(channels);
             }
         };
-        let form = UnitForm::new(None, self.norms(), self.norms(), 1.0);
+        let form = UnitForm::new(BlockForm::default(), self.norms(), self.norms());
         let outputs = self.channels[level];
         let mix = attends.then(|| Mixing::Own { head: None }.at(level, outputs, &form, init)).transpose()?;
         built.unit(at, form.unit([channels, outputs], mix, init)?);

@@ -22,7 +22,7 @@ pub struct AutoencoderKlConfig {
     pub latents: usize,
     /// Channels of every level; default `[128, 256, 512, 512]`. Latents are 2^(levels − 1) times smaller than images.
     pub channels: Vec<usize>,
-    /// Residual blocks per level of the encoder; at least 1, default 2. The decoder has one more.
+    /// Residual blocks per level of the encoder; default 2, 0 only where all levels have the same channels. The decoder has one more.
     pub blocks: usize,
     /// Levels that attend, counted from 0; default none.
     pub attention: Vec<usize>,

@@ -37,7 +37,7 @@ stein_base::registry! {
         "adm" | "guided_diffusion" => Adm,
         /// The U-Net of the diffusers library, `UNet2DModel`.
         "unet2d" | "unet_2d_model" => Unet2d,
-        /// The U-Net of latent diffusion, which attends to texts (family.text).
+        /// The U-Net of latent diffusion, which attends to texts (family.text) or to the token of a class.
         "unet2d_condition" | "unet_2d_condition_model" => Unet2dCondition,
         /// The diffusion transformer.
         "dit" | "diffusion_transformer" => Dit,

@@ -113,6 +113,7 @@ impl Unet2dConfig {
             norms,
             attention_norms: norms,
             middle_rescale: self.middle_rescale,
+            modulate: false,
             filters: self.filters,
             pad_after: self.pad_after,
             dropout: self.dropout,

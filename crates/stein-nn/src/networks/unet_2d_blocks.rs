@@ -36,11 +36,9 @@ pub(super) struct UnitForm {
 }
 
 impl UnitForm {
-    /// Of an embedding of this width, if there is one; sums are divided by `rescale`, and blocks that change the size have a
-    /// skip with weights.
-    pub(super) fn new(embedding: Option<usize>, norms: Norms, attention: Norms, rescale: f64) -> Self {
-        let form = BlockForm { embedding, rescale, skip: true, ..BlockForm::default() };
-        Self { blocks: Units { form, norms }, attention }
+    /// Of blocks of this form; those that change the size have a skip with weights.
+    pub(super) fn new(form: BlockForm, norms: Norms, attention: Norms) -> Self {
+        Self { blocks: Units { form: BlockForm { skip: true, ..form }, norms }, attention }
     }
 
     /// A unit with the exchange that is given.
@@ -267,6 +265,8 @@ pub(super) struct BodyPlan<'a> {
     pub(super) attention_norms: Norms,
     /// Divides sums in the middle.
     pub(super) middle_rescale: f64,
+    /// Whether the embedding gives a scale and a shift of the second norm of a block.
+    pub(super) modulate: bool,
     /// Whether sizes change by filters.
     pub(super) filters: bool,
     pub(super) pad_after: bool,
@@ -304,13 +304,14 @@ impl BodyPlan<'_> {
     /// The forms of levels and of the middle.
     fn forms(&self) -> [UnitForm; 2] {
         let embedding = Some(4 * self.channels[0]);
-        let middle = UnitForm::new(embedding, self.norms, self.attention_norms, self.middle_rescale);
+        let block = |rescale| BlockForm { embedding, modulate: self.modulate, rescale, ..BlockForm::default() };
+        let middle = UnitForm::new(block(self.middle_rescale), self.norms, self.attention_norms);
         if !self.filters {
-            return [UnitForm::new(embedding, self.norms, self.attention_norms, 1.0), middle];
+            return [UnitForm::new(block(1.0), self.norms, self.attention_norms), middle];
         }
         // The levels of the reference's filtering networks keep their own numbers of groups, whatever the config says.
         let of = |groups| Norms { groups, ..self.norms };
-        [UnitForm::new(embedding, of(None), of(Some(32)), 2f64.sqrt()), middle]
+        [UnitForm::new(block(2f64.sqrt()), of(None), of(Some(32))), middle]
     }
 
     pub(super) fn build(&self, init: &mut Init) -> Result<Body> {

@@ -5,9 +5,12 @@
 //! blocks of the levels in `attention` and always in the middle, stand transformers whose layers attend to the image
 //! itself and to a context of tokens.
 
-use burn::module::Module;
+use burn::{
+    module::{Module, Param},
+    tensor::{Int, Tensor, TensorData},
+};
 use serde::{Deserialize, Serialize};
-use stein::{Context, Result, ensure};
+use stein::{Condition, Context, Result, Tokens, ensure};
 use stein_base::Explain;
 
 use super::{
@@ -31,6 +34,9 @@ pub struct Unet2dConditionConfig {
     pub outputs: usize,
     /// Classes the network knows; default 0, for none.
     pub classes: usize,
+    /// Whether the context is one token, that of the class, of a table that has one more for no class, as in latent diffusion by class;
+    /// default false: the class is added to the embedding.
+    pub class_token: bool,
     /// Width of the tokens of the context; at least 1, default 768.
     pub context: usize,
     /// Channels of every level, the first even; default `[320, 640, 1280, 1280]`. The embedding is four times as wide
@@ -54,6 +60,8 @@ pub struct Unet2dConditionConfig {
     pub epsilon: f64,
     /// Divides the sums of residual blocks in the middle; positive, default 1.
     pub middle_rescale: f64,
+    /// Whether the embedding scales and shifts the second normalization of every block; default false: it is added before.
+    pub modulate: bool,
     /// Probability of dropping a value inside a residual block in training; in \[0, 1), default 0.
     pub dropout: f64,
     /// The features of the noise number, a step; default `positional`.
@@ -68,6 +76,7 @@ impl Default for Unet2dConditionConfig {
             inputs: 4,
             outputs: 4,
             classes: 0,
+            class_token: false,
             context: 768,
             channels: vec![320, 640, 1280, 1280],
             blocks: 2,
@@ -78,6 +87,7 @@ impl Default for Unet2dConditionConfig {
             groups: 32,
             epsilon: 1e-5,
             middle_rescale: 1.0,
+            modulate: false,
             dropout: 0.0,
             embedding: EmbeddingConfig::Positional { max_period: 1e4, shift: 0, sine_first: false },
             centers: false,
@@ -103,11 +113,15 @@ impl Unet2dConditionConfig {
             matches!(self.embedding, EmbeddingConfig::Positional { .. }),
             "embedding is fourier: this network takes steps, so give positional"
         );
+        ensure!(
+            !self.class_token || self.classes > 0,
+            "class_token is true and classes is 0: give the number of classes, or have texts for the context (family.text)"
+        );
         let norms = Norms { groups: Some(self.groups), epsilon: self.epsilon };
         let plan = BodyPlan {
             inputs: self.inputs,
             outputs: self.outputs,
-            classes: self.classes,
+            classes: if self.class_token { 0 } else { self.classes },
             channels: &self.channels,
             blocks: self.blocks,
             attention: &self.attention,
@@ -116,6 +130,7 @@ impl Unet2dConditionConfig {
             norms,
             attention_norms: Norms { epsilon: TRANSFORMER_EPSILON, ..norms },
             middle_rescale: self.middle_rescale,
+            modulate: self.modulate,
             filters: false,
             pad_after: false,
             dropout: self.dropout,
@@ -123,7 +138,9 @@ impl Unet2dConditionConfig {
             centers: self.centers,
             features: self.channels.first().copied().unwrap_or(0),
         };
-        Ok(Unet2dCondition { body: plan.build(init)?, context: self.context })
+        let body = plan.build(init)?;
+        let classes = self.class_token.then(|| init.normal([self.classes + 1, self.context], 1.0));
+        Ok(Unet2dCondition { body, classes, context: self.context })
     }
 }
 
@@ -131,6 +148,8 @@ impl Unet2dConditionConfig {
 #[derive(Module, Debug)]
 pub struct Unet2dCondition {
     body: Body,
+    /// The tokens of classes, and of none.
+    classes: Option<Param<Tensor<2>>>,
     context: usize,
 }
 
@@ -138,11 +157,14 @@ image_network!(Unet2dCondition, Unet2dConditionConfig { inputs, outputs, classes
 
 impl Unet2dCondition {
     /// The output `[N, H, W, outputs]` for images that have, with those of the condition beside them, `inputs` channels; the noise
-    /// number is a step, and the tokens of the condition are what the network attends to.
+    /// number is a step, and what the network attends to are the tokens of the condition, or the token of its class.
     ///
     /// # Errors
     /// When the images or the context do not fit the network, or there are no tokens.
     pub fn images(&self, x: Dual<4>, context: &Context) -> Result<Dual<4>> {
+        if let Some(table) = &self.classes {
+            return self.by_class(x, context, table.val());
+        }
         let takes = Takes { classes: self.body.embedding.classes(), tokens: self.context, ..Takes::default() };
         let x = takes.input(x, context, self.body.inputs)?;
         ensure!(
@@ -150,5 +172,19 @@ impl Unet2dCondition {
             "this network attends to tokens: give the condition some, or those of an empty text for none"
         );
         self.body.forward(x, context.noise.clone(), context)
+    }
+
+    /// The same where the context is the row of a class in a table, whose last row is that of no class.
+    fn by_class(&self, x: Dual<4>, context: &Context, table: Tensor<2>) -> Result<Dual<4>> {
+        let classes = table.dims()[0] - 1;
+        let x = Takes { classes, ..Takes::default() }.input(x, context, self.body.inputs)?;
+        let rows = x.dims()[0];
+        let class = context.given.class_rows(rows, classes)?;
+        let index = class.into_iter().map(|class| class.map_or(classes as i64, i64::from)).collect();
+        let index = Tensor::<1, Int>::from_data(TensorData::new(index, [rows]), &table.device());
+        let values = table.select(0, index).reshape([rows, 1, self.context]);
+        let tokens = Some(Tokens { values, mask: None });
+        let given = Condition { class: None, tokens, ..context.given.clone() };
+        self.body.forward(x, context.noise.clone(), &Context { given: &given, ..context.clone() })
     }
 }

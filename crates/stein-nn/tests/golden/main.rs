@@ -13,6 +13,7 @@ mod formula;
 mod guidance;
 mod guided_diffusion;
 mod inverse;
+mod latent_diffusion;
 mod likelihood;
 mod ncsn;
 mod pipelines;

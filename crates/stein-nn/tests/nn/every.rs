@@ -175,6 +175,8 @@ fn cases() -> Vec<Case> {
         ..Unet2dConfig::default()
     };
     let unet2d_condition = Unet2dConditionConfig { dropout: DROPOUT, ..attending(3) };
+    let by_class =
+        Unet2dConditionConfig { classes: CLASSES, class_token: true, modulate: true, ..unet2d_condition.clone() };
     let dit = DitConfig {
         size: 8,
         inputs: 3,
@@ -198,9 +200,11 @@ fn cases() -> Vec<Case> {
         Case { image: 2, ..Case::new(adm, &image, CLASSES) },
         Case::new(unet2d, &image, CLASSES),
         Case { text: true, ..Case::new(unet2d_condition, &image, 0) },
+        Case::new(by_class, &image, CLASSES),
         Case { drops: false, ..Case::new(dit, &image, CLASSES) },
     ];
-    let kinds: Vec<&str> = cases.iter().map(|case| case.config.kind()).collect();
+    let mut kinds: Vec<&str> = cases.iter().map(|case| case.config.kind()).collect();
+    kinds.dedup();
     assert_eq!(kinds, NetworkConfig::NAMES, "every network is here");
     cases
 }

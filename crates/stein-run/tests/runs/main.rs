@@ -8,6 +8,8 @@ mod flow;
 mod flow_maps;
 mod going_on;
 mod imports;
+#[path = "../../../stein-nn/tests/golden/latent_diffusion.rs"]
+mod latent_diffusion;
 mod measured;
 mod own;
 mod reports;

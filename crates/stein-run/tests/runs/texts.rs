@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
-use stein::{Device, Kind};
+use stein::{AnySampler, Ddim, Device, Grid, Kind, Spacing, guidance::ClassifierFree};
 use stein_run::{
-    Changes, Classes, EditOptions, Experiment, ImportOptions, Model, SampleConfig, Silent, Start, TrainOptions,
-    arrays::NpyFile, draw, draw_prompts, edit, import, prepare, train,
+    Changes, Classes, EditOptions, Experiment, ImportOptions, Method, Model, SampleConfig, Silent, Start, TrainOptions,
+    arrays::NpyFile, draw, draw_prompts, edit, export, import, prepare, train,
 };
+
+use crate::latent_diffusion::write_checkpoint;
 
 /// Pictures with their captions, a network of a few thousand weights, and the transformer that reads.
 const TOLD: &str = r#"
@@ -231,6 +233,37 @@ fn a_trained_autoencoder_is_a_codec() {
     refused(&[&model], "a model of the family diffusion, and an autoencoder is needed");
     let model = format!("data.codec=[{{kind=\"symmetric\"}}, {{kind=\"autoencoder\", model={:?}}}]", coder.display());
     refused(&[&model], "stands alone");
+}
+
+/// A checkpoint of latent diffusion in one file: it is told classes, guided unless asked otherwise, and sampled by DDIM.
+#[test]
+fn a_checkpoint_of_latent_diffusion_is_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    write_checkpoint(folder.path());
+    let file = folder.path().join("ldm.safetensors");
+    let options = ImportOptions {
+        source: folder.path().join("weights.safetensors"),
+        config: Some(folder.path().join("config.json")),
+        output: Some(file.clone()),
+        check: Some(folder.path().to_owned()),
+        ..ImportOptions::default()
+    };
+    let (report, passed) = import(&options).unwrap();
+    assert!(passed && report.contains("LatentDiffusion") && report.contains("ddim_eta1: latents"), "{report}");
+
+    let model = Model::open(&file, &Device::flex()).unwrap();
+    assert_eq!((model.subject.state_shape().unwrap(), model.subject.classes.len()), (vec![8, 8, 3], 10));
+    let grid = Grid { spacing: Spacing::Leading { offset: 1 }, steps: 50, clean: false, ..Grid::default() };
+    assert_eq!(model.sample.grid, grid);
+    assert_eq!(model.sample.sampler, Method::from(AnySampler::from(Ddim::default())));
+    assert_eq!(model.sample.wrap, [ClassifierFree { scale: 3.0.into() }.into()]);
+    let config = model.sample.with(&Changes { steps: Some(4), ..Changes::default() }).unwrap();
+    let of = |class| draw(&model, 2, 0, &class, &config, &mut Silent).unwrap().values;
+    let [third, fourth] = ["3", "4"].map(|name| of(Classes::Named(name.to_owned())));
+    assert!(third.len() == 2 * 16 * 16 * 3 && third.iter().all(|x| (0.0..=1.0).contains(x)));
+    assert_ne!(third, fourth);
+    let refusal = export(&file, &folder.path().join("back.safetensors"), false).unwrap_err().to_string();
+    assert!(refusal.contains("is the pipeline LatentDiffusion, whose parts are not written back"), "{refusal}");
 }
 
 /// A pipeline in one file: it is told texts, guided unless asked otherwise, and its pictures come out of its autoencoder.
