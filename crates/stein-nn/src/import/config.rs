@@ -174,14 +174,18 @@ const SIZES: &[&str] = &[
     "channel_mult_noise",
     "channels",
     "cross_attention_dim",
+    "filter_size",
     "img_channels",
     "img_resolution",
     "image_size",
+    "in_channel",
     "in_channels",
     "label_dim",
     "latent_channels",
     "layers_per_block",
     "model_channels",
+    "n_block",
+    "n_flow",
     "nf",
     "ngf",
     "num_attention_heads",
@@ -202,8 +206,15 @@ const SIZES: &[&str] = &[
     "vq_embed_dim",
 ];
 /// Sizes that count layers.
-const COUNTS: &[&str] =
-    &["layers_per_block", "num_blocks", "num_layers", "num_res_blocks", "transformer_layers_per_block"];
+const COUNTS: &[&str] = &[
+    "layers_per_block",
+    "n_block",
+    "n_flow",
+    "num_blocks",
+    "num_layers",
+    "num_res_blocks",
+    "transformer_layers_per_block",
+];
 
 /// Fails if a config, whose maker is anyone, asks for more than any network has: before there are layers made of it.
 pub(super) fn check_sizes(json: &Json) -> Result<()> {

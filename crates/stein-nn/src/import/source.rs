@@ -35,11 +35,13 @@ pub enum Kind {
     Consistency,
     /// Models of `huggingface/diffusers`.
     Diffusers,
+    /// `rosinality/glow-pytorch`.
+    Glow,
 }
 
 impl Kind {
     /// The kinds by name.
-    pub const ALL: [(&str, Self); 7] = [
+    pub const ALL: [(&str, Self); 8] = [
         ("ncsn", Self::Ncsn),
         ("ncsnv2", Self::NcsnV2),
         ("score_sde", Self::ScoreSde),
@@ -47,6 +49,7 @@ impl Kind {
         ("guided_diffusion", Self::GuidedDiffusion),
         ("consistency_models", Self::Consistency),
         ("diffusers", Self::Diffusers),
+        ("glow_pytorch", Self::Glow),
     ];
 
     /// The kind of that name.
@@ -81,6 +84,8 @@ impl Kind {
             Some(Self::Ncsn)
         } else if any("normalizer.alpha") {
             Some(Self::NcsnV2)
+        } else if any(".invconv.") {
+            Some(Self::Glow)
         } else {
             None
         }
