@@ -72,7 +72,12 @@ impl EmbeddingConfig {
             Self::Fourier { scale } => {
                 check_scale(scale)?;
                 let values = init.normals(count, std::f64::consts::TAU * scale);
-                Ok(Frequencies { drawn: Some(init.frozen(values)), given: Vec::new(), unit: 1.0, sine_first: false })
+                Ok(Frequencies {
+                    drawn: Some(init.frozen([count], values)),
+                    given: Vec::new(),
+                    unit: 1.0,
+                    sine_first: false,
+                })
             }
             Self::Positional { max_period, shift, sine_first } => {
                 ensure!(
@@ -125,7 +130,12 @@ impl Frequencies {
         check_count(count)?;
         check_scale(scale)?;
         let values = init.normals(count, scale);
-        Ok(Self { drawn: Some(init.frozen(values)), given: Vec::new(), unit: std::f64::consts::TAU, sine_first })
+        Ok(Self {
+            drawn: Some(init.frozen([count], values)),
+            given: Vec::new(),
+            unit: std::f64::consts::TAU,
+            sine_first,
+        })
     }
 
     /// Cosines and sines of noise numbers `[N]` times the frequencies.
@@ -202,19 +212,27 @@ impl Embedding {
         trace::note(|| "embedding.features".to_owned(), &features);
         let embedded = self.second.forward(ops::silu(self.first.forward(features)));
         trace::note(|| "embedding".to_owned(), &embedded);
-        let Some(table) = self.classes.as_ref().filter(|_| class.iter().any(Option::is_some)) else {
-            return Ok(embedded);
-        };
-        let (device, kind) = (embedded.value.device(), embedded.value.dtype());
-        let index = class.iter().map(|class| i64::from(class.unwrap_or(0))).collect();
-        let index = Tensor::<1, Int>::from_data(TensorData::new(index, [rows]), &device);
-        let mut added = table.val().select(0, index);
-        if class.contains(&None) {
-            let known = class.iter().map(|class| if class.is_some() { 1f32 } else { 0.0 }).collect();
-            added = added * Tensor::<2>::from_data(TensorData::new(known, [rows, 1]), (&device, kind));
-        }
-        Ok(embedded + added.into())
+        let added = self.classes.as_ref().and_then(|table| of_classes(table.val(), &class));
+        Ok(match added {
+            Some(added) => embedded + added.into(),
+            None => embedded,
+        })
     }
+}
+
+/// The rows `[N, width]` of a table `[classes, width]` for the classes of N rows, zeros for a row without one; none if no row has one.
+pub(crate) fn of_classes(table: Tensor<2>, class: &[Option<u32>]) -> Option<Tensor<2>> {
+    if class.iter().all(Option::is_none) {
+        return None;
+    }
+    let (device, kind, rows) = (table.device(), table.dtype(), class.len());
+    let index = class.iter().map(|class| i64::from(class.unwrap_or(0))).collect();
+    let found = table.select(0, Tensor::<1, Int>::from_data(TensorData::new(index, [rows]), &device));
+    if !class.contains(&None) {
+        return Some(found);
+    }
+    let known = class.iter().map(|class| if class.is_some() { 1f32 } else { 0.0 }).collect();
+    Some(found * Tensor::<2>::from_data(TensorData::new(known, [rows, 1]), (&device, kind)))
 }
 
 /// The embedding of a context's noise numbers and classes, and that of its second noise numbers added where there is one.

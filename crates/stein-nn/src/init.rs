@@ -107,12 +107,19 @@ impl<'a> Init<'a> {
         }
     }
 
-    /// A frozen vector: saved with the weights, never trained.
-    pub fn frozen(&mut self, values: Vec<f32>) -> Param<Tensor<1>> {
-        let count = values.len();
-        self.count(&[count]);
-        let data = TensorData::new(values, [count]);
-        Param::initialized(ParamId::new(), Tensor::from_data(data, self.device).set_require_grad(false))
+    /// Whether parameters are made without values, so that nothing need be worked out for them.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.seed.is_none()
+    }
+
+    /// A frozen parameter: saved with the weights, never trained.
+    pub fn frozen<const D: usize>(&mut self, shape: [usize; D], values: Vec<f32>) -> Param<Tensor<D>> {
+        self.count(&shape);
+        let value = match self.seed {
+            Some(_) => Tensor::from_data(TensorData::new(values, shape), self.device),
+            None => self.zeros(shape).val().detach(),
+        };
+        Param::initialized(ParamId::new(), value.set_require_grad(false))
     }
 
     /// N(0, std²) values, to be made into a [frozen](Self::frozen) or a [trainable](Self::given) parameter.

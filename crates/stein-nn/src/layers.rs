@@ -136,6 +136,12 @@ impl Linear {
         ops::linear(x, self.weighted(), None)
     }
 
+    /// With the weight times a mask of its shape.
+    pub(crate) fn forward_masked<const D: usize>(&self, x: Dual<D>, mask: Tensor<2>) -> Dual<D> {
+        let Weighted { weight, bias, .. } = self.weighted();
+        ops::linear(x, Weighted { weight: weight * mask, bias, packed: &Packed::default() }, None)
+    }
+
     /// With a residual added.
     pub fn forward_onto<const D: usize>(&self, x: Dual<D>, residual: Dual<D>) -> Dual<D> {
         ops::linear(x, self.weighted(), Some(residual))

@@ -11,6 +11,7 @@ mod checkpoint;
 mod ema;
 mod embedding;
 mod files;
+pub mod flows;
 pub mod import;
 mod init;
 pub mod layers;

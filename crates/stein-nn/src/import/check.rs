@@ -2,7 +2,8 @@
 //!
 //! The files are those of `DIR/io.safetensors` and `DIR/grad.safetensors`: inputs and outputs by name, a case other than the main one
 //! with its name and a dot before them; `NAME_f64` is an output computed in f64, `act.MODULE` what a module returned in the
-//! main case; `grad.KEY` and `grad_f64.KEY` are gradients of Σ out · r.
+//! main case; `grad.KEY` and `grad_f64.KEY` are gradients of Σ out · r. Those of a loss that is itself an output of the main case,
+//! `bits_per_dim`, are in `io.safetensors`, as `grad.KEY` and `grad.KEY_f64`.
 //!
 //! A case of a network with what surrounds it goes through the denoiser or flow map that is sampled: see [`Case::denoised`].
 
@@ -224,19 +225,19 @@ impl<F: Fn(Dual<4>, &Context) -> Result<Dual<4>> + Send + Sync> Network for OnRo
 
 /// An output by the reference's name, in the order of its numbers.
 pub struct Output {
-    name: &'static str,
+    name: String,
     values: Tensor<1>,
 }
 
 impl Output {
     /// Ours `[N, H, W, C]`, theirs `[N, C, H, W]`.
-    pub fn images(name: &'static str, x: Dual<4>) -> Self {
-        Self { name, values: x.value.permute([0, 3, 1, 2]).reshape([-1]) }
+    pub fn images(name: impl Into<String>, x: Dual<4>) -> Self {
+        Self { name: name.into(), values: x.value.permute([0, 3, 1, 2]).reshape([-1]) }
     }
 
     /// The same layout.
-    pub fn plain<const D: usize>(name: &'static str, x: Dual<D>) -> Self {
-        Self { name, values: x.value.reshape([-1]) }
+    pub fn plain<const D: usize>(name: impl Into<String>, x: Dual<D>) -> Self {
+        Self { name: name.into(), values: x.value.reshape([-1]) }
     }
 }
 
@@ -271,16 +272,16 @@ impl dyn Reference + '_ {
     /// As [`run`](Reference::run).
     pub fn outputs(&self, case: &Case) -> Result<(Tensors, Trace)> {
         let (outputs, seen) = trace::record(|| self.run(case));
-        let outputs = outputs?.into_iter().map(|output| (output.name.to_owned(), output.values.into_data()));
+        let outputs = outputs?.into_iter().map(|output| (output.name, output.values.into_data()));
         Ok((outputs.collect(), seen))
     }
 
-    /// Of the main case among stored tensors, the gradients of Σ out · r by all parameters and the images `x`, by the file's keys
-    /// and computed in `kind`.
+    /// Of the main case among stored tensors, the gradients of Σ y · r, y being the output of that name, by all parameters and the
+    /// images `x` if they are an input, by the file's keys and computed in `kind`.
     ///
     /// # Errors
     /// As [`run`](Reference::run).
-    pub fn slopes(&self, stored: &Tensors, r: &TensorData, kind: DType) -> Result<Tensors> {
+    pub fn slopes(&self, stored: &Tensors, output: &str, r: &TensorData, kind: DType) -> Result<Tensors> {
         let lacks = |name: &str| mismatch(format!("the stored gradients lack {name}"));
         let device = Device::flex().autodiff();
         let tracked = self.prepared(kind, true);
@@ -289,7 +290,7 @@ impl dyn Reference + '_ {
         let leaf = Tensor::<4>::from_data(x.convert_dtype(kind), (&device, kind)).require_grad();
         let leaf = Some(leaf);
         let case = Case { device: device.clone(), leaf: leaf.clone(), ..Case::new("main", stored, kind) };
-        let out = tracked.run(&case)?.into_iter().find(|output| output.name == "out").ok_or_else(|| lacks("out"))?;
+        let out = tracked.run(&case)?.into_iter().find(|found| found.name == output).ok_or_else(|| lacks(output))?;
         ensure!(
             Kind::Mismatch,
             out.values.dims()[0] == r.num_elements(),
@@ -300,8 +301,7 @@ impl dyn Reference + '_ {
         let r = Tensor::<1>::from_data(flat(r.clone().convert_dtype(kind)), (&device, kind));
         let gradients = (out.values * r).sum().backward();
         let mut found = tracked.gradients(&gradients);
-        let slope = leaf.and_then(|leaf| leaf.grad(&gradients)).ok_or_else(|| lacks("x"))?;
-        found.insert("x".to_owned(), slope.into_data());
+        found.extend(leaf.and_then(|leaf| leaf.grad(&gradients)).map(|slope| ("x".to_owned(), slope.into_data())));
         Ok(found)
     }
 }
@@ -395,6 +395,9 @@ impl Checked {
     }
 }
 
+/// The output whose gradients lie beside it.
+const LOSS: &str = "bits_per_dim";
+
 /// The largest difference allowed, over the largest number; or that many times the reference's own difference of f32 from f64,
 /// whichever is larger.
 const RELATIVE: f64 = 1e-4;
@@ -430,7 +433,8 @@ pub fn check(reference: &dyn Reference, folder: &Path, kind: DType) -> Result<Ve
     let stored = read_tensors(&folder.join("io.safetensors"))?;
     let plain = reference.prepared(kind, false);
     let case_of = |key: &str| key.split_once('.').map_or("main", |(case, _)| case).to_owned();
-    let cases: BTreeSet<String> = stored.keys().map(|key| case_of(key)).filter(|case| case != "act").collect();
+    let cases: BTreeSet<String> =
+        stored.keys().map(|key| case_of(key)).filter(|case| case != "act" && case != "grad").collect();
     let mut all = Vec::new();
     for name in cases {
         let case = Case::new(&name, &stored, kind);
@@ -453,17 +457,24 @@ pub fn check(reference: &dyn Reference, folder: &Path, kind: DType) -> Result<Ve
             all.extend(compare(key.clone(), &found, Some(wanted), None));
         }
     }
+    let mut slopes = |wanted: &Tensors, output: &str, r: &TensorData, double: fn(&str) -> String| {
+        let found = reference.slopes(&stored, output, r, kind)?;
+        for (name, single) in wanted {
+            let Some(key) = name.strip_prefix("grad.").filter(|key| !key.ends_with("_f64")) else { continue };
+            let found = found.get(key);
+            let found = found.ok_or_else(|| mismatch(format!("no parameter of this network is {key}")))?;
+            all.extend(compare(name.clone(), found, Some(single), wanted.get(&double(key))));
+        }
+        Ok(())
+    };
     let path = folder.join("grad.safetensors");
     if path.exists() {
         let wanted = read_tensors(&path)?;
         let r = wanted.get("r").ok_or_else(|| mismatch("the stored gradients lack r"))?;
-        let found = reference.slopes(&stored, r, kind)?;
-        for (name, single) in &wanted {
-            let Some(key) = name.strip_prefix("grad.") else { continue };
-            let found = found.get(key);
-            let found = found.ok_or_else(|| mismatch(format!("no parameter of this network is {key}")))?;
-            all.extend(compare(name.clone(), found, Some(single), wanted.get(&format!("grad_f64.{key}"))));
-        }
+        slopes(&wanted, "out", r, |key| format!("grad_f64.{key}"))?;
+    }
+    if stored.keys().any(|key| key.starts_with("grad.")) {
+        slopes(&stored, LOSS, &TensorData::from([1f64]), |key| format!("grad.{key}_f64"))?;
     }
     Ok(all)
 }

@@ -29,6 +29,8 @@ pub enum Layout {
     },
     /// Ours `[height, width, inputs, outputs]`, theirs `[outputs, inputs, height, width]`.
     Conv,
+    /// Ours `[channels]`, theirs `[1, channels, 1, 1]`.
+    Channels,
 }
 
 impl Layout {
@@ -74,6 +76,11 @@ impl Key {
         Self::of(name, Layout::Conv)
     }
 
+    /// A number for each channel of images.
+    pub fn channels(name: impl Into<String>) -> Self {
+        Self::of(name, Layout::Channels)
+    }
+
     /// A parameter of a layer: its `weight` in a layout, or what stands there under `bias`; of a norm the scale `gamma`, which is
     /// called its weight there, and the shift `beta`.
     pub fn layer(module: &str, leaf: &str, weight: Layout) -> Self {
@@ -102,6 +109,7 @@ impl Key {
                 [outputs, inputs].into_iter().chain(repeat_n(1, ones)).collect()
             }
             (Layout::Conv, &[height, width, inputs, outputs]) => vec![outputs, inputs, height, width],
+            (Layout::Channels, &[channels]) => vec![1, channels, 1, 1],
             _ => ours.to_vec(),
         }
     }
@@ -143,6 +151,7 @@ impl Key {
             (Layout::Conv, &[height, width, inputs, outputs]) => {
                 vector(data).reshape([height, width, inputs, outputs]).permute([3, 2, 0, 1]).into_data()
             }
+            (Layout::Channels, _) => flat(data),
             _ => data,
         }
     }

@@ -13,6 +13,7 @@ pub mod diffusers_dit;
 mod diffusers_sampling;
 mod diffusers_scheduler;
 pub mod edm;
+pub mod glow;
 pub mod guided_diffusion;
 pub mod inception;
 mod key;

@@ -6,7 +6,7 @@ use stein::{Error, Result};
 use super::{
     Kind, Reference, Setting, Source, Weights,
     config::{check_sizes, text},
-    consistency, diffusers, diffusers_adm, diffusers_dit, edm, guided_diffusion, latent_diffusion, ncsn, ncsn_v2,
+    consistency, diffusers, diffusers_adm, diffusers_dit, edm, glow, guided_diffusion, latent_diffusion, ncsn, ncsn_v2,
     score_sde, unsupported,
 };
 use crate::state::Tensors;
@@ -81,6 +81,7 @@ fn network(kind: Kind, config: &Json, weights: Weights) -> Result<(&'static str,
         Kind::GuidedDiffusion => ("ADM", Box::new(guided_diffusion::open(config, weights)?)),
         Kind::Consistency => ("consistency U-Net", Box::new(consistency::open(config, weights)?)),
         Kind::LatentDiffusion => ("U-Net of latent diffusion", Box::new(latent_diffusion::open(config, weights)?)),
+        Kind::Glow => ("Glow", Box::new(glow::open(config, weights)?)),
         Kind::Diffusers => match text(config, "_class_name").unwrap_or_default() {
             "UNet2DModel" if diffusers_adm::is_one(config) => {
                 ("UNet2DModel of ADM", Box::new(diffusers_adm::open(config, weights)?))

@@ -156,6 +156,9 @@ fn setting_of(source: &Source, weights: Weights) -> Result<Setting> {
         Kind::GuidedDiffusion => adm_setting(config),
         Kind::Consistency => consistency_setting(config),
         Kind::LatentDiffusion => alone("a network of the latents of an autoencoder"),
+        Kind::Glow => {
+            Err(unsupported("a normalizing flow is imported and checked, and not sampled from a file of weights"))
+        }
         Kind::Diffusers if source.latent => alone("a network of the latents of an autoencoder"),
         Kind::Diffusers => match text(config, "_class_name").unwrap_or_default() {
             "UNet2DModel" => unet_2d_setting(config, source.scheduler.as_ref()),

@@ -38,6 +38,8 @@ pub enum Kind {
     Diffusers,
     /// Models by class of `CompVis/latent-diffusion`.
     LatentDiffusion,
+    /// `rosinality/glow-pytorch`.
+    Glow,
 }
 
 impl Kind {
@@ -51,6 +53,7 @@ impl Kind {
         ("consistency_models", Self::Consistency),
         ("diffusers", Self::Diffusers),
         ("latent_diffusion", Self::LatentDiffusion),
+        ("glow_pytorch", Self::Glow),
     ];
 
     /// The kind of that name.
@@ -87,6 +90,8 @@ impl Kind {
             Some(Self::Ncsn)
         } else if any("normalizer.alpha") {
             Some(Self::NcsnV2)
+        } else if any(".invconv.") {
+            Some(Self::Glow)
         } else {
             None
         }

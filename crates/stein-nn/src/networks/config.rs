@@ -101,7 +101,7 @@ const LARGEST: i64 = 1 << 20;
 const LONGEST: usize = 64;
 
 /// Fails if a number or a list of a config that is built in is larger than any network has.
-pub(super) fn check_config(config: &impl Serialize) -> Result<()> {
+pub(crate) fn check_config(config: &impl Serialize) -> Result<()> {
     check_numbers("network", &settings::write(config)?)
 }
 
@@ -147,7 +147,7 @@ impl NetworkSize {
     }
 
     /// That of the network of a config, whose numbers have been checked.
-    pub(super) fn of(config: &dyn Build, shape: &[usize], classes: usize) -> Result<Self> {
+    pub(crate) fn of(config: &dyn Build, shape: &[usize], classes: usize) -> Result<Self> {
         ensure!(
             !shape.is_empty() && shape.iter().all(|size| *size > 0),
             "a sample of shape {shape:?} has no values: give [D] for rows, [length, channels] for series or [height, width, channels] \

@@ -79,7 +79,7 @@ pub(super) fn on_rows<N: ImageNetwork>(
 }
 
 /// The height, width and channels of samples that are images.
-pub(super) fn height_width_channels(shape: &[usize]) -> Result<[usize; 3]> {
+pub(crate) fn height_width_channels(shape: &[usize]) -> Result<[usize; 3]> {
     <[usize; 3]>::try_from(shape).map_err(|_| {
         Error::new(format!(
             "this network works on images, not on samples of shape {shape:?}: give [height, width, channels], or take \

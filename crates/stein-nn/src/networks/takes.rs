@@ -1,6 +1,6 @@
 //! What a network takes of a context: what it does not take is an error, never ignored.
 
-use stein::{Context, Error, Result, ensure};
+use stein::{Condition, Context, Error, Result, ensure};
 
 use crate::ops::Dual;
 
@@ -44,6 +44,14 @@ impl Takes {
         if let Some(keys) = dropout {
             per_row(keys.len(), "keys for dropout")?;
         }
+        self.condition(given, rows)
+    }
+
+    /// The same of a condition alone.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn condition(&self, given: &Condition, rows: usize) -> Result<()> {
         given.check(rows)?;
         given.class_rows(rows, self.classes)?;
         ensure!(

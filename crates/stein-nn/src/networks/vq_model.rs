@@ -146,7 +146,7 @@ impl CodeAverages {
     pub fn new(codes: usize, width: usize, decay: f64, init: &mut Init) -> Self {
         let [counts, sums] = [codes, codes.saturating_mul(width)].map(|count| {
             let zeros = init.normals(count, 0.0);
-            init.frozen(zeros)
+            init.frozen([count], zeros)
         });
         Self { counts, sums, decay }
     }

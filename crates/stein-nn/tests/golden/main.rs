@@ -9,6 +9,7 @@ mod diffusers;
 mod dit;
 mod edm;
 mod extractors;
+mod flows;
 mod formula;
 mod guidance;
 mod guided_diffusion;

@@ -5,6 +5,7 @@ mod checkpoints;
 mod classifier;
 mod every;
 mod extractors;
+mod flows;
 mod gradients;
 mod hostile;
 mod networks;
