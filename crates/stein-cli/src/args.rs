@@ -190,8 +190,8 @@ pub struct Import {
     /// pipeline, or hf:owner/name[/folder][@revision] on the Hugging Face hub
     #[arg(value_name = "SOURCE")]
     pub source: PathBuf,
-    /// Whose names and conventions: ncsn, ncsnv2, score_sde, edm, guided_diffusion, consistency_models, diffusers; default what
-    /// the names of the tensors tell
+    /// Whose names and conventions: ncsn, ncsnv2, score_sde, edm, guided_diffusion, consistency_models, pixel_cnn_pp, diffusers;
+    /// default what the names of the tensors tell
     #[arg(long, value_name = "KIND")]
     pub from: Option<String>,
     /// The implementation's config as JSON; default config.json beside the weights

@@ -6,7 +6,8 @@ use stein::{Error, Result};
 use super::{
     Kind, Reference, Setting, Source, Weights,
     config::{check_sizes, text},
-    consistency, diffusers, diffusers_adm, diffusers_dit, edm, guided_diffusion, ncsn, ncsn_v2, score_sde, unsupported,
+    consistency, diffusers, diffusers_adm, diffusers_dit, edm, guided_diffusion, ncsn, ncsn_v2, pixel_cnn_pp,
+    score_sde, unsupported,
 };
 use crate::state::Tensors;
 
@@ -78,6 +79,7 @@ fn network(kind: Kind, config: &Json, weights: Weights) -> Result<(&'static str,
             ("ADM classifier", Box::new(guided_diffusion::open_encoder(config, weights)?))
         }
         Kind::GuidedDiffusion => ("ADM", Box::new(guided_diffusion::open(config, weights)?)),
+        Kind::PixelCnnPp => ("PixelCNN++", Box::new(pixel_cnn_pp::open(config, weights)?)),
         Kind::Consistency => ("consistency U-Net", Box::new(consistency::open(config, weights)?)),
         Kind::Diffusers => match text(config, "_class_name").unwrap_or_default() {
             "UNet2DModel" if diffusers_adm::is_one(config) => {

@@ -145,6 +145,7 @@ fn setting_of(source: &Source, weights: Weights) -> Result<Setting> {
         Kind::GuidedDiffusion if guided_diffusion::is_encoder(config, weights) => alone("a classifier"),
         Kind::GuidedDiffusion => adm_setting(config),
         Kind::Consistency => consistency_setting(config),
+        Kind::PixelCnnPp => Err(unsupported("an autoregressive network has no noise levels to be sampled on")),
         Kind::Diffusers if source.latent => alone("a network of the latents of an autoencoder"),
         Kind::Diffusers => match text(config, "_class_name").unwrap_or_default() {
             "UNet2DModel" => unet_2d_setting(config, source.scheduler.as_ref()),

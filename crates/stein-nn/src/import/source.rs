@@ -33,19 +33,22 @@ pub enum Kind {
     GuidedDiffusion,
     /// `openai/consistency_models`.
     Consistency,
+    /// `pclucas14/pixel-cnn-pp`.
+    PixelCnnPp,
     /// Models of `huggingface/diffusers`.
     Diffusers,
 }
 
 impl Kind {
     /// The kinds by name.
-    pub const ALL: [(&str, Self); 7] = [
+    pub const ALL: [(&str, Self); 8] = [
         ("ncsn", Self::Ncsn),
         ("ncsnv2", Self::NcsnV2),
         ("score_sde", Self::ScoreSde),
         ("edm", Self::Edm),
         ("guided_diffusion", Self::GuidedDiffusion),
         ("consistency_models", Self::Consistency),
+        ("pixel_cnn_pp", Self::PixelCnnPp),
         ("diffusers", Self::Diffusers),
     ];
 
@@ -81,6 +84,8 @@ impl Kind {
             Some(Self::Ncsn)
         } else if any("normalizer.alpha") {
             Some(Self::NcsnV2)
+        } else if any("ul_init.") {
+            Some(Self::PixelCnnPp)
         } else {
             None
         }

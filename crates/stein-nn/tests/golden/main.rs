@@ -16,6 +16,7 @@ mod inverse;
 mod likelihood;
 mod ncsn;
 mod pipelines;
+mod pixel_cnn_pp;
 mod published;
 mod reference;
 mod score_sde;
