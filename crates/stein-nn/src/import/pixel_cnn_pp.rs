@@ -78,7 +78,11 @@ fn nll(x: Tensor<4>, numbers: Tensor<4>) -> Result<Tensor<2>> {
 
 /// The components of mixtures in this many numbers.
 fn components(width: usize, channels: usize) -> Result<usize> {
-    ensure!(Kind::Mismatch, [1, 3].contains(&channels), "the stored pixels have {channels} channels: a mixture is of 1 or 3");
+    ensure!(
+        Kind::Mismatch,
+        [1, 3].contains(&channels),
+        "the stored pixels have {channels} channels: a mixture is of 1 or 3"
+    );
     let own = LogisticMixture::numbers_per_component(channels);
     ensure!(
         Kind::Mismatch,

@@ -64,7 +64,8 @@ fn pixels_depend_on_those_before_them_alone() {
             assert!(changed[..(pixel + 1) * wide] == before[..(pixel + 1) * wide], "{kind:?}, pixel {pixel}");
             assert!(tangent[..(pixel + 1) * wide].iter().all(|x| *x == 0.0), "{kind:?}, pixel {pixel}");
             let next = (pixel + 1) * wide..((pixel + 2) * wide).min(before.len());
-            assert!(pixel == 95 || tangent[next].iter().any(|x| *x != 0.0), "pixel {pixel} is seen by the next");
+            // The one after the end of a row is out of reach of so small a network.
+            assert!(pixel % 12 == 11 || tangent[next].iter().any(|x| *x != 0.0), "pixel {pixel} is seen by the next");
         }
     }
 }
