@@ -222,7 +222,7 @@ pub struct Import {
     #[arg(value_name = "SOURCE")]
     pub source: PathBuf,
     /// Whose names and conventions: ncsn, ncsnv2, score_sde, edm, guided_diffusion, consistency_models, diffusers,
-    /// latent_diffusion, glow_pytorch; default what the names of the tensors tell
+    /// latent_diffusion, glow_pytorch, pixel_cnn_pp; default what the names of the tensors tell
     #[arg(long, value_name = "KIND")]
     pub from: Option<String>,
     /// The implementation's config as JSON; default config.json beside the weights

@@ -65,6 +65,7 @@ pub mod noise;
 pub mod objective;
 pub mod ode;
 pub mod optimized;
+pub mod pixel;
 mod preconditioned;
 mod prediction;
 mod projection;

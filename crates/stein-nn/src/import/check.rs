@@ -3,7 +3,8 @@
 //! The files are those of `DIR/io.safetensors` and `DIR/grad.safetensors`: inputs and outputs by name, a case other than the main one
 //! with its name and a dot before them; `NAME_f64` is an output computed in f64, `act.MODULE` what a module returned in the
 //! main case; `grad.KEY` and `grad_f64.KEY` are gradients of Σ out · r. Those of a loss that is itself an output of the main case,
-//! `bits_per_dim`, are in `io.safetensors`, as `grad.KEY` and `grad.KEY_f64`.
+//! `bits_per_dim`, are in `io.safetensors`, as `grad.KEY` and `grad.KEY_f64`, and those of the output `loss` of another case as
+//! `CASE.grad.KEY`, if the case does not give them itself.
 //!
 //! A case of a network with what surrounds it goes through the denoiser or flow map that is sampled: see [`Case::denoised`].
 
@@ -304,6 +305,15 @@ impl dyn Reference + '_ {
         found.extend(leaf.and_then(|leaf| leaf.grad(&gradients)).map(|slope| ("x".to_owned(), slope.into_data())));
         Ok(found)
     }
+
+    /// The gradients of the output `loss` of a case by all parameters, by the file's keys.
+    fn loss_slopes(&self, case: &Case) -> Result<Tensors> {
+        let tracked = self.prepared(case.kind, true);
+        let case = Case { device: Device::flex().autodiff(), ..Case::new(&case.name, case.tensors, case.kind) };
+        let loss = tracked.run(&case)?.into_iter().find(|output| output.name == "loss");
+        let loss = loss.ok_or_else(|| mismatch(format!("{} has gradients, but no output loss", case.name)))?;
+        Ok(tracked.gradients(&loss.values.sum().backward()))
+    }
 }
 
 type Run<N> = Arc<dyn Fn(&N, &Case) -> Result<Vec<Output>> + Send + Sync>;
@@ -438,7 +448,15 @@ pub fn check(reference: &dyn Reference, folder: &Path, kind: DType) -> Result<Ve
     let mut all = Vec::new();
     for name in cases {
         let case = Case::new(&name, &stored, kind);
-        let (outputs, seen) = plain.outputs(&case)?;
+        let (mut outputs, seen) = plain.outputs(&case)?;
+        let slope = |key: &&String| key.starts_with(&format!("{name}.grad.")) && !key.ends_with("_f64");
+        let slopes = stored.keys().filter(slope).filter_map(|key| key.strip_prefix(&format!("{name}.")));
+        let slopes: Vec<&str> = slopes.filter(|key| !outputs.contains_key(*key)).collect();
+        if !slopes.is_empty() {
+            let mut all = reference.loss_slopes(&case)?;
+            let found = |key: &str| Some((key.to_owned(), all.remove(key.strip_prefix("grad.")?)?));
+            outputs.extend(slopes.into_iter().filter_map(found));
+        }
         let missing = stored.keys().filter(|key| case_of(key) == name).filter_map(|key| key.strip_suffix("_f64"));
         if let Some(missing) = missing.into_iter().find(|key| !outputs.keys().any(|output| case.key(output) == *key)) {
             return Err(unsupported(format!("the reference stored {missing}, which this network does not compute")));

@@ -24,6 +24,7 @@ pub mod ncsn_v2;
 pub mod pickle;
 mod pipeline;
 mod pipeline_check;
+pub mod pixel_cnn_pp;
 mod published;
 mod refine_net;
 pub mod score_sde;

@@ -7,7 +7,7 @@ use super::{
     Kind, Reference, Setting, Source, Weights,
     config::{check_sizes, text},
     consistency, diffusers, diffusers_adm, diffusers_dit, edm, glow, guided_diffusion, latent_diffusion, ncsn, ncsn_v2,
-    score_sde, unsupported,
+    pixel_cnn_pp, score_sde, unsupported,
 };
 use crate::state::Tensors;
 
@@ -79,6 +79,7 @@ fn network(kind: Kind, config: &Json, weights: Weights) -> Result<(&'static str,
             ("ADM classifier", Box::new(guided_diffusion::open_encoder(config, weights)?))
         }
         Kind::GuidedDiffusion => ("ADM", Box::new(guided_diffusion::open(config, weights)?)),
+        Kind::PixelCnnPp => ("PixelCNN++", Box::new(pixel_cnn_pp::open(config, weights)?)),
         Kind::Consistency => ("consistency U-Net", Box::new(consistency::open(config, weights)?)),
         Kind::LatentDiffusion => ("U-Net of latent diffusion", Box::new(latent_diffusion::open(config, weights)?)),
         Kind::Glow => ("Glow", Box::new(glow::open(config, weights)?)),

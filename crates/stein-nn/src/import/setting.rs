@@ -159,6 +159,7 @@ fn setting_of(source: &Source, weights: Weights) -> Result<Setting> {
         Kind::Glow => {
             Err(unsupported("a normalizing flow is imported and checked, and not sampled from a file of weights"))
         }
+        Kind::PixelCnnPp => Err(unsupported("an autoregressive network has no noise levels to be sampled on")),
         Kind::Diffusers if source.latent => alone("a network of the latents of an autoencoder"),
         Kind::Diffusers => match text(config, "_class_name").unwrap_or_default() {
             "UNet2DModel" => unet_2d_setting(config, source.scheduler.as_ref()),

@@ -34,6 +34,8 @@ pub enum Kind {
     GuidedDiffusion,
     /// `openai/consistency_models`.
     Consistency,
+    /// `pclucas14/pixel-cnn-pp`.
+    PixelCnnPp,
     /// Models of `huggingface/diffusers`.
     Diffusers,
     /// Models by class of `CompVis/latent-diffusion`.
@@ -51,6 +53,7 @@ impl Kind {
         ("edm", Self::Edm),
         ("guided_diffusion", Self::GuidedDiffusion),
         ("consistency_models", Self::Consistency),
+        ("pixel_cnn_pp", Self::PixelCnnPp),
         ("diffusers", Self::Diffusers),
         ("latent_diffusion", Self::LatentDiffusion),
         ("glow_pytorch", Self::Glow),
@@ -92,6 +95,8 @@ impl Kind {
             Some(Self::NcsnV2)
         } else if any(".invconv.") {
             Some(Self::Glow)
+        } else if any("ul_init.") {
+            Some(Self::PixelCnnPp)
         } else {
             None
         }

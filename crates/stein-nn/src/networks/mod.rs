@@ -27,6 +27,7 @@ mod ncsnpp;
 mod nonlinearity;
 mod own;
 mod patch_discriminator;
+mod pixel_cnn_pp;
 mod refine_net;
 mod song_unet;
 mod takes;
@@ -77,6 +78,7 @@ pub use ncsnpp::{Combine, InputPyramid, Ncsnpp, NcsnppConfig, NoiseLevels, Noise
 pub use nonlinearity::Nonlinearity;
 pub use own::Boxed;
 pub use patch_discriminator::{PatchDiscriminator, PatchDiscriminatorConfig};
+pub use pixel_cnn_pp::{PixelCnnPp, PixelCnnPpConfig, PixelRows};
 pub use song_unet::{SongDecoder, SongEncoder, SongFeatures, SongUnet, SongUnetConfig};
 pub use takes::Takes;
 pub use token_block::Gelu;

@@ -18,6 +18,7 @@ mod latent_diffusion;
 mod likelihood;
 mod ncsn;
 mod pipelines;
+mod pixel_cnn_pp;
 mod published;
 mod reference;
 mod score_sde;

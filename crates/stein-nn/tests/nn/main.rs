@@ -12,6 +12,7 @@ mod networks;
 mod operations;
 mod own;
 mod pickles;
+mod pixel_cnn_pp;
 mod sizes;
 mod tangents;
 mod training;

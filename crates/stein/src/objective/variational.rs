@@ -40,6 +40,24 @@ impl Default for Pixels {
     }
 }
 
+impl Pixels {
+    /// Fails, saying which, if a setting is out of range.
+    pub fn check(&self) -> Result<()> {
+        let Self { levels, low, high } = *self;
+        ensure_within("pixels: levels", levels, 2..=1 << 16)?;
+        ensure!(
+            low.is_finite() && high.is_finite() && low < high,
+            "pixels: low = {low} must be below high = {high}, both finite"
+        );
+        Ok(())
+    }
+
+    /// Half the distance of two levels next to each other: (high − low)/(2 (levels − 1)).
+    pub fn half_bin(&self) -> f64 {
+        (self.high - self.low) / f64::from(self.levels - 1) / 2.0
+    }
+}
+
 /// How the terms of the bound are found.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(default, deny_unknown_fields)]
@@ -62,13 +80,7 @@ impl Default for VariationalBound {
 impl VariationalBound {
     /// Fails, saying which, if a setting is out of range.
     pub fn check(&self) -> Result<()> {
-        let Pixels { levels, low, high } = self.pixels;
-        ensure_within("pixels: levels", levels, 2..=1 << 16)?;
-        ensure!(
-            low.is_finite() && high.is_finite() && low < high,
-            "pixels: low = {low} must be below high = {high}, both finite"
-        );
-        Ok(())
+        self.pixels.check()
     }
 
     /// The term of each row, `[rows, 1]`, in nats a number: of clean rows `x0` and noisy `x` `[rows, dim]`, each at the level of the chain that
@@ -124,8 +136,8 @@ impl VariationalBound {
     /// −ln P of the gray levels `x0` under N(mean, exp(log_variance)).
     fn decoded(&self, x0: &Tensor<2>, mean: Tensor<2>, log_variance: Tensor<2>) -> Tensor<2> {
         const LEAST: f64 = 1e-12;
-        let Pixels { levels, low, high } = self.pixels;
-        let half = (high - low) / f64::from(levels - 1) / 2.0;
+        let Pixels { low, high, .. } = self.pixels;
+        let half = self.pixels.half_bin();
         let narrow = (-log_variance.mul_scalar(0.5)).exp();
         let centered = x0.clone() - mean;
         let below = self.normal(narrow.clone() * centered.clone().add_scalar(half));

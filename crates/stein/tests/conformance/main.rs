@@ -21,6 +21,7 @@ mod measurements;
 mod objective;
 mod ode;
 mod paths;
+mod pixels;
 mod predictions;
 mod registries;
 mod samplers;
