@@ -10,7 +10,13 @@
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use crate::{Error, Keys, Purpose, Result, Tensor, ensure, noise::normal_like, rows};
+use crate::{
+    Error, Keys, Purpose, Result, Tensor, ensure,
+    noise::normal_like,
+    objective::Pixels,
+    pixel::{LogisticMixture, PixelDistribution, PixelLikelihood},
+    rows,
+};
 
 /// The law p(x | z) of a sample, of what a decoder puts out.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
@@ -26,6 +32,20 @@ pub enum Decoding {
     /// Each number is 1 with the probability whose logit the decoder puts out, and 0 otherwise. States must lie in \[0, 1\]; between 0 and 1
     /// the misfit is the cross-entropy, which is no likelihood.
     Bernoulli {},
+    /// Gray levels, each channel by a mixture of logistic laws that is cut into their bins (Salimans et al. 2017); of one component the
+    /// discretized logistic law of Kingma et al. 2016.
+    LogisticMixture {
+        /// Components of the mixture, from 1 to 1000; default 1.
+        #[serde(default = "one")]
+        components: usize,
+        /// The gray levels, as the codecs make states of them.
+        #[serde(default)]
+        pixels: Pixels,
+    },
+}
+
+fn one() -> usize {
+    1
 }
 
 impl Default for Decoding {
@@ -45,8 +65,18 @@ impl Decoding {
                 ensure!(*std > 0.0 && std.is_finite(), "decoder.std is {std}: give a positive number, such as 0.1");
                 Ok(())
             }
-            _ => Ok(()),
+            Self::Gaussian { std: None } | Self::Bernoulli {} => Ok(()),
+            Self::LogisticMixture { .. } => self.of_levels().map(drop),
         }
+    }
+
+    /// The distribution of a number that is a gray level; `None` for other laws.
+    ///
+    /// # Errors
+    /// Settings out of range.
+    fn of_levels(&self) -> Result<Option<PixelDistribution>> {
+        let Self::LogisticMixture { components, pixels } = *self else { return Ok(None) };
+        PixelDistribution::new(PixelLikelihood::LogisticMixture { components }, 1, pixels).map(Some)
     }
 
     /// How many numbers a decoder puts out for a sample of `dim` numbers.
@@ -54,6 +84,7 @@ impl Decoding {
         match self {
             Self::Gaussian { std: None } => 2 * dim,
             Self::Gaussian { .. } | Self::Bernoulli {} => dim,
+            Self::LogisticMixture { components, .. } => dim * components * LogisticMixture::numbers_per_component(1),
         }
     }
 
@@ -62,6 +93,9 @@ impl Decoding {
     /// # Errors
     /// Those that are out of range, with what to do about it.
     pub fn check_states(&self, x: &Tensor<2>) -> Result<()> {
+        if let Self::LogisticMixture { pixels, .. } = self {
+            return pixels.check_states(x);
+        }
         if let Self::Bernoulli {} = self {
             let outside = rows::host(x).into_iter().find(|x| !(0.0..=1.0).contains(x));
             if let Some(outside) = outside {
@@ -89,15 +123,21 @@ impl Decoding {
     }
 
     /// ln p(x | z) of states `[rows, dim]` by outputs of the decoder `[rows, outputs]`: `[rows, 1]`.
-    pub fn log_density(&self, x: &Tensor<2>, outputs: Tensor<2>) -> Tensor<2> {
-        match *self {
+    ///
+    /// # Errors
+    /// Settings out of range, and widths that do not fit.
+    pub fn log_density(&self, x: &Tensor<2>, outputs: Tensor<2>) -> Result<Tensor<2>> {
+        if let Some(levels) = self.of_levels()? {
+            return Ok(levels.log_probability(x.clone(), outputs)?.sum_dim(1));
+        }
+        Ok(match *self {
             Self::Gaussian { std } => {
                 let (mean, log_std) = Self::normal(std, outputs);
                 log_normal(x.clone(), mean, log_std)
             }
             // x l − ln(1 + e^l), whose exponential cannot overflow.
-            Self::Bernoulli {} => (x.clone() * outputs.clone() - softplus(outputs)).sum_dim(1),
-        }
+            _ => (x.clone() * outputs.clone() - softplus(outputs)).sum_dim(1),
+        })
     }
 
     /// E\[x | z\], `[rows, dim]`.
@@ -105,23 +145,35 @@ impl Decoding {
         match *self {
             Self::Gaussian { std } => Self::normal(std, outputs).0,
             Self::Bernoulli {} => burn::tensor::activation::sigmoid(outputs),
+            // Of the mixture before it is cut into bins, whose ends keep what lies beyond.
+            Self::LogisticMixture { pixels, .. } => {
+                let dim = outputs.dims()[1] / self.outputs(1);
+                let each = LogisticMixture::of(outputs.reshape([-1, self.outputs(1) as i32]), 1).mean();
+                each.clamp(pixels.low, pixels.high).reshape([-1, dim as i32])
+            }
         }
     }
 
     /// A sample of p(x | z) for each key, `[rows, dim]`.
-    pub fn sample(&self, outputs: Tensor<2>, keys: &Keys) -> Tensor<2> {
-        match *self {
+    ///
+    /// # Errors
+    /// Settings out of range, and widths that do not fit.
+    pub fn sample(&self, outputs: Tensor<2>, keys: &Keys) -> Result<Tensor<2>> {
+        if let Some(levels) = self.of_levels()? {
+            return levels.sample(outputs, keys, 0);
+        }
+        Ok(match *self {
             Self::Gaussian { std } => {
                 let (mean, log_std) = Self::normal(std, outputs);
                 let noise = normal_like(keys, Purpose::Perturbation, 0, &mean);
                 mean + log_std.exp() * noise
             }
-            Self::Bernoulli {} => {
+            _ => {
                 let dim = outputs.dims()[1];
                 let drawn = rows::matrix(keys.uniforms(Purpose::Perturbation, 0, dim), dim, &outputs);
                 drawn.lower(self.mean(outputs)).float()
             }
-        }
+        })
     }
 }
 

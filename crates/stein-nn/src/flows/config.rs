@@ -18,6 +18,13 @@ stein_base::registry! {
     }
 }
 
+/// A flow of rows.
+impl Default for InvertibleConfig {
+    fn default() -> Self {
+        Flow::default().into()
+    }
+}
+
 impl InvertibleConfig {
     /// The network with fresh weights for samples of this shape: as [`NetworkConfig::build`](crate::NetworkConfig::build), and one to
     /// [get](AnyNetwork::get) an [`AnyFlow`] of.

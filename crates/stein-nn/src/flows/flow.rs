@@ -215,6 +215,10 @@ impl Flow {
 }
 
 impl InvertibleNetwork for Flow {
+    fn dim(&self) -> usize {
+        self.dim
+    }
+
     fn forward(&self, x: Tensor<2>, given: &Condition) -> Result<Mapped<2>> {
         self.check(&x, given)?;
         Self::through(self.layers.iter(), x, |layer, x| layer.forward(x, given))

@@ -217,6 +217,10 @@ impl Glow {
 }
 
 impl InvertibleNetwork for Glow {
+    fn dim(&self) -> usize {
+        self.shape.iter().product()
+    }
+
     fn forward(&self, x: Tensor<2>, given: &Condition) -> Result<Mapped<2>> {
         let rows = x.dims()[0] as i32;
         let (latents, log_det) = self.latents(self.images(x)?, given)?;

@@ -46,6 +46,9 @@ pub type Mapped<const D: usize> = (Tensor<D>, Tensor<1>);
 
 /// A network that is a bijection of rows, given their condition.
 pub trait InvertibleNetwork: Send + Sync {
+    /// Numbers of a row.
+    fn dim(&self) -> usize;
+
     /// Noise z of data `x` `[rows, dim]`, and ln|det ∂z/∂x| of every row: `[rows, dim]` and `[rows]`. Both are differentiable by `x`
     /// and by the weights.
     ///
@@ -116,6 +119,10 @@ impl AnyFlow {
 }
 
 impl InvertibleNetwork for AnyFlow {
+    fn dim(&self) -> usize {
+        self.inner().dim()
+    }
+
     fn forward(&self, x: Tensor<2>, given: &Condition) -> Result<Mapped<2>> {
         self.inner().forward(x, given)
     }

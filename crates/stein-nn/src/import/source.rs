@@ -46,7 +46,7 @@ pub enum Kind {
 
 impl Kind {
     /// The kinds by name.
-    pub const ALL: [(&str, Self); 8] = [
+    pub const ALL: [(&str, Self); 10] = [
         ("ncsn", Self::Ncsn),
         ("ncsnv2", Self::NcsnV2),
         ("score_sde", Self::ScoreSde),

@@ -284,6 +284,11 @@ pub struct PixelRows {
 }
 
 impl PixelRows {
+    /// `[height, width, channels]` of the pictures.
+    pub fn shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
     /// The numbers of the distributions of the pixels of pictures `[rows, H · W · channels]`: as [`PixelCnnPp::numbers`].
     ///
     /// # Errors

@@ -17,6 +17,7 @@ use stein_base::Explain;
 
 use super::{NetworkSize, Takes, check_width, config::BuildNetwork};
 use crate::{
+    embedding::of_classes,
     init::Init,
     layers::{LayerNorm, Linear},
     ops::{self, Dual},
@@ -149,7 +150,7 @@ impl Vae {
     ) -> Result<(Vec<Inferred>, Tensor<2>)> {
         let x = Dual::from(x);
         check_width(&x, self.input.inputs())?;
-        let class = self.class(x.dims()[0], given, &x.value)?;
+        let class = self.class(x.dims()[0], given)?;
         let mut h = self.input.forward(x);
         if let Some(class) = &class {
             h = h + class.clone();
@@ -179,7 +180,7 @@ impl Vae {
     pub fn decode(&self, codes: Tensor<2>, given: &Condition) -> Result<Tensor<2>> {
         let ([rows, width], all) = (codes.dims(), self.widths.iter().sum::<usize>());
         ensure!(width == all, "the codes have {width} numbers each: this autoencoder was built for {all}");
-        let class = self.class(rows, given, &codes)?;
+        let class = self.class(rows, given)?;
         let start = Tensor::zeros([rows, self.input.outputs()], (&codes.device(), codes.dtype()));
         let mut from = 0;
         Ok(self.descend(class, &start, |layer, _, _, prior| {
@@ -226,15 +227,12 @@ impl Vae {
         self.output.forward(self.norm.forward_silu(t)).value
     }
 
-    /// The embeddings of the classes of rows; zeros for a row without one, none where it knows no classes.
-    fn class(&self, rows: usize, given: &Condition, like: &Tensor<2>) -> Result<Option<Dual<2>>> {
+    /// The embeddings of the classes of rows; zeros for a row without one, none where there is none.
+    fn class(&self, rows: usize, given: &Condition) -> Result<Option<Dual<2>>> {
         given.check(rows)?;
         let known = self.classes.as_ref().map_or(0, |table| table.dims()[0]);
         let class = given.class_rows(rows, known)?;
-        let Some(table) = &self.classes else { return Ok(None) };
-        let hot = class.iter().flat_map(|class| (0..known).map(move |k| f64::from(u8::from(*class == Some(k as u32)))));
-        let hot = stein::rows::matrix(hot.collect(), known, like);
-        Ok(Some(hot.matmul(table.val()).into()))
+        Ok(self.classes.as_ref().and_then(|table| of_classes(table.val(), &class)).map(Dual::from))
     }
 }
 

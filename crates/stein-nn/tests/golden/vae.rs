@@ -73,7 +73,7 @@ fn the_bounds_of_variational_autoencoders_are_the_stored_ones() {
         for k in 0..draws {
             let z = posterior.at(eps.clone().narrow(1, k, 1).reshape([rows, width]));
             let outputs = net.apply("dec2", net.apply("dec1", z.clone()).tanh());
-            of_x.push(decoding.log_density(&x, outputs.clone()));
+            of_x.push(decoding.log_density(&x, outputs.clone()).unwrap());
             of_prior.push(log_normal(z.clone(), z.zeros_like(), z.zeros_like()));
             of_posterior.push(posterior.log_density(z));
             decoded.push(outputs.reshape([rows, 1, dim]));

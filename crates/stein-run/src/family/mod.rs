@@ -4,11 +4,13 @@
 //! the capability they need.
 
 mod autoencoder;
+mod autoregressive;
 mod classifier;
 mod consistency;
 mod diffusion;
 mod distribution_matching;
 mod flow;
+mod normalizing_flow;
 mod progressive;
 mod teacher;
 mod uncertainty;
@@ -16,6 +18,7 @@ mod vae;
 
 pub(crate) use autoencoder::AUTOENCODER;
 pub use autoencoder::{AutoencoderModel, CoderConfig, Discriminating, Latents, Perceptual};
+pub use autoregressive::PixelCnn;
 pub(crate) use classifier::right;
 pub use classifier::{ClassifierModel, NoisyExamples};
 pub use consistency::ConsistencyModel;
@@ -24,6 +27,7 @@ pub use diffusion::Diffusion;
 pub(crate) use diffusion::NETWORK as DIFFUSION_NETWORK;
 pub use distribution_matching::DistributionMatching;
 pub use flow::{FlowMatching, Reflow};
+pub use normalizing_flow::NormalizingFlow;
 pub use progressive::ProgressiveDistillation;
 pub use teacher::Teacher;
 pub use vae::VaeModel;
@@ -161,6 +165,10 @@ registry! {
         "autoencoder" => AutoencoderModel,
         /// A variational autoencoder: a bound on the likelihood, codes, and samples in one go.
         "vae" | "variational_autoencoder" => VaeModel,
+        /// A normalizing flow, a bijection with an exact density: of rows by couplings or splines, and Glow of pictures.
+        "normalizing_flow" | "real_nvp" | "neural_spline_flow" => NormalizingFlow,
+        /// PixelCNN++: every pixel given those before it, with an exact probability of the gray levels.
+        "pixel_cnn" | "pixel_cnn_pp" => PixelCnn,
     }
 }
 

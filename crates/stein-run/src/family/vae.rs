@@ -70,7 +70,7 @@ impl VaeModel {
     fn terms(&self, network: &Vae, batch: &Batch) -> Result<Terms> {
         let given = hide_labels(&batch.given, &batch.keys, self.label_dropout);
         let (found, outputs) = inferred(network, &batch.x, &given, &batch.keys, 0)?;
-        let log_density = self.decoder.log_density(&batch.x, outputs).mean();
+        let log_density = self.decoder.log_density(&batch.x, outputs)?.mean();
         let each: Vec<Tensor<1>> = found.iter().map(|layer| layer.posterior.kl_from(&layer.prior).mean()).collect();
         let sum = |terms: Vec<Tensor<1>>| Tensor::cat(terms, 0).sum();
         let divergence = sum(each.clone());
@@ -109,7 +109,7 @@ fn weighted_bound(
     let weights = (0..draws).map(|draw| {
         let (found, outputs) = inferred(network, x, given, keys, draw)?;
         let latent = |layer: Inferred| layer.prior.log_density(layer.z.clone()) - layer.posterior.log_density(layer.z);
-        Ok(found.into_iter().map(latent).fold(decoder.log_density(x, outputs), |sum, layer| sum + layer))
+        Ok(found.into_iter().map(latent).fold(decoder.log_density(x, outputs)?, |sum, layer| sum + layer))
     });
     Ok(importance_bound(Tensor::cat(weights.collect::<Result<_>>()?, 1)))
 }
@@ -194,7 +194,7 @@ impl Generator for Trained {
         if self.means {
             return self.decode(codes, &request.given);
         }
-        Ok(self.decoder.sample(self.network.decode(codes, &request.given)?, &request.keys()))
+        self.decoder.sample(self.network.decode(codes, &request.given)?, &request.keys())
     }
 }
 
@@ -215,6 +215,7 @@ impl LatentMap for Trained {
 
 impl Density for Trained {
     fn log_density(&self, x: Tensor<2>, given: &Condition, keys: &Keys, draws: usize) -> Result<LogDensity> {
+        self.decoder.check_states(&x)?;
         if let Decoding::Bernoulli {} = self.decoder {
             let gray = rows::host(&x).into_iter().find(|x| *x != 0.0 && *x != 1.0);
             ensure!(
@@ -231,7 +232,7 @@ impl Density for Trained {
     fn meaning(&self) -> Meaning {
         Meaning {
             bound: true,
-            of_levels: matches!(self.decoder, Decoding::Bernoulli {}),
+            of_levels: !matches!(self.decoder, Decoding::Gaussian { .. }),
             method: "the importance-weighted bound of Burda et al. 2016",
         }
     }

@@ -11,7 +11,7 @@
 
 use burn::tensor::{
     Tensor,
-    activation::{log_sigmoid, log_softmax, sigmoid},
+    activation::{log_sigmoid, log_softmax, sigmoid, softmax},
 };
 
 use crate::objective::Pixels;
@@ -58,6 +58,12 @@ impl LogisticMixture {
         let part = |part: usize| rest.clone().narrow(2, part * k, k);
         let coefficients = (channels == 3).then(|| part(2).tanh());
         Self { logits, means: part(0), log_scales: part(1).clamp_min(LEAST_LOG_SCALE), coefficients }
+    }
+
+    /// Σ π μ of pixels of one channel, `[n, 1]`: the mean before the law is cut into bins.
+    pub fn mean(&self) -> Tensor<2> {
+        let [n, _, k] = self.means.dims();
+        (softmax(self.logits.clone(), 1) * self.means.clone().reshape([n, k])).sum_dim(1)
     }
 
     /// ln P of pixels `x` `[n, C]`: `[n, 1]`.

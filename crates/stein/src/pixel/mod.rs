@@ -14,7 +14,7 @@ use stein_base::Explain;
 
 pub use logistic_mixture::LogisticMixture;
 
-use crate::{Keys, Purpose, Result, ensure, numbers::ensure_within, objective::Pixels, rows};
+use crate::{Error, Keys, Purpose, Result, ensure, numbers::ensure_within, objective::Pixels, rows};
 
 /// Which distribution a pixel has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Explain)]
@@ -172,6 +172,23 @@ impl PixelDistribution {
 }
 
 impl Pixels {
+    /// Fails unless all states are gray levels, within a hundredth of the distance of two.
+    ///
+    /// # Errors
+    /// The first that is none, with what to do about it.
+    pub fn check_states(&self, x: &Tensor<2>) -> Result<()> {
+        let Self { levels, low, high } = *self;
+        let off = rows::host(x).into_iter().find(|x| {
+            let place = (x - low) / (2.0 * self.half_bin());
+            (place - place.round()).abs() > 0.01 || !(-0.01..f64::from(levels) - 0.99).contains(&place)
+        });
+        let Some(off) = off else { return Ok(()) };
+        Err(Error::new(format!(
+            "pixels have {levels} levels from {low} to {high}, and a state is {off}: give the levels of the data, and codecs that keep them, such \
+             as symmetric alone"
+        )))
+    }
+
     /// The numbers of the levels next to `x`, from 0, as numbers of the kind of `x`.
     fn level<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let number = x.sub_scalar(self.low).div_scalar(2.0 * self.half_bin()).round();

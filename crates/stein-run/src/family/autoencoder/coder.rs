@@ -78,7 +78,8 @@ impl BuildNetwork for CoderOf {
                 };
                 let network = config.build(init)?;
                 let log_scale = log_scale as f32;
-                let log_scale = if learn_scale { init.constant(1, log_scale) } else { init.frozen([1], vec![log_scale]) };
+                let log_scale =
+                    if learn_scale { init.constant(1, log_scale) } else { init.frozen([1], vec![log_scale]) };
                 Coder { parts: Parts::Kl(Kl { network, log_scale }), shape, latent: latent(latents) }
             }
             Latents::Vq { codes, channels: latents, decay, .. } => {
