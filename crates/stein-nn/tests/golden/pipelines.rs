@@ -231,7 +231,7 @@ fn checkpoints_of_other_models_are_a_sentence() {
     refused("/unet/resblock_updown", true.into(), "only false is");
     refused("/unet/new_option", 1.into(), "entries that are not known here: new_option");
     refused("/unet/model_channels", 64.into(), "model.diffusion_model.input_blocks.1.1.proj_in.weight");
-    refused("/unet/in_channels", 4.into(), "made of a noisy picture alone");
+    refused("/unet/in_channels", 4.into(), "the network works on 4 channels");
     refused("/unet/model_channels", 1_000_000.into(), "no network is that large");
     refused("/n_classes", Value::Null, "n_classes is not stated");
     refused("/first_stage", "rq".into(), "the first stage is rq: known are vq and kl");
