@@ -3,6 +3,7 @@
 mod autoencoders;
 mod classes;
 mod classifiers;
+mod exact_densities;
 mod families;
 mod flow;
 mod flow_maps;
