@@ -216,14 +216,14 @@ fn splines_on_the_unit_interval_have_an_inverse() {
 }
 
 /// Half the side of a square that has all but 1e-5 of the density: what comes of the rim of \[−4.5, 4.5\]² encloses what comes of it.
-fn reach(network: &Flow, dim: usize, class: Option<u32>) -> f64 {
+fn reach(network: &Flow, dim: usize, class: u32) -> f64 {
     const RIM: f64 = 4.5;
     const COUNT: usize = 200;
     let along = |k: usize| RIM * (2.0 * k as f64 / (COUNT - 1) as f64 - 1.0);
     let sides = (0..COUNT).flat_map(|k| [[along(k), RIM], [along(k), -RIM], [RIM, along(k)], [-RIM, along(k)]]);
     let rim: Vec<f64> = sides.flat_map(|point| point.into_iter().take(dim)).collect();
     let z = Tensor::<2>::from_data(TensorData::new(rim, [4 * COUNT, dim]), (&device(), DType::F64));
-    let given = Condition { class: Some(vec![class; 4 * COUNT]), ..Condition::none() };
+    let given = Condition { class: Some(vec![Some(class); 4 * COUNT]), ..Condition::none() };
     numbers(network.decode(z, &given).unwrap().abs().max())[0]
 }
 
@@ -231,11 +231,11 @@ fn reach(network: &Flow, dim: usize, class: Option<u32>) -> f64 {
 #[test]
 fn densities_integrate_to_one() {
     const SIDE: usize = 601;
-    let total = |network: &Flow, dim: usize, class: Option<u32>| {
+    let total = |network: &Flow, dim: usize, class: u32| {
         let reach = reach(network, dim, class);
         let step = 2.0 * reach / (SIDE - 1) as f64;
         let place = |k: usize| k as f64 * step - reach;
-        let given = Condition { class: Some(vec![class; SIDE]), ..Condition::none() };
+        let given = Condition { class: Some(vec![Some(class); SIDE]), ..Condition::none() };
         let sum = |points: Vec<f64>| {
             let x = Tensor::<2>::from_data(TensorData::new(points, [SIDE, dim]), (&device(), DType::F64));
             numbers(network.log_prob(x, &given).unwrap().exp().sum())[0]
@@ -252,11 +252,8 @@ fn densities_integrate_to_one() {
         flows().into_iter().map(|config| (2, config)).chain(flows().into_iter().skip(4).map(|c| (1, c)))
     {
         let network = varied(config.flow(dim, CLASSES, &mut Init::new(3, &device())).unwrap(), 0.1, DType::F64);
-        for class in [None, Some(1)] {
-            let total = total(&network, dim, class);
-            println!("{config:?} for {class:?}, {dim} numbers: {total}, reach {}", reach(&network, dim, class));
-            assert!((total - 1.0).abs() < 1e-3, "{config:?} for {class:?}, {dim} numbers: {total}");
-        }
+        let total = total(&network, dim, 1);
+        assert!((total - 1.0).abs() < 1e-3, "{config:?} of {dim} numbers: {total}");
     }
 }
 
