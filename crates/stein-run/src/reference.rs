@@ -14,6 +14,7 @@ use stein::{
     guidance::ScaleByLevel,
     inverse::measurement::{BlurKernel, Mask},
     names,
+    pixel::PixelLikelihood,
     vae::Decoding,
 };
 use stein_base::{
@@ -22,7 +23,7 @@ use stein_base::{
 };
 use stein_data::Source;
 use stein_metrics::AnyMetric;
-use stein_nn::{AdamWConfig, Decay, EmaConfig, EmbeddingConfig, NetworkConfig, NoiseNumber};
+use stein_nn::{AdamWConfig, Decay, EmaConfig, EmbeddingConfig, NetworkConfig, NoiseNumber, flows::InvertibleConfig};
 
 use crate::{
     AnyFamily, Experiment, MeasurementConfig, Method, Task, TaskMethod, device, evaluate::register_metrics,
@@ -78,6 +79,8 @@ pub fn lists() -> Vec<List> {
         list("embeddings", EmbeddingConfig::form(), None, "how a network makes features of the noise number"),
         list("noise_numbers", NoiseNumber::form(), None, "what the noise number of the network ncsnpp is"),
         list("latents", Latents::form(), None, "what the latents of an autoencoder are"),
+        list("flows", InvertibleConfig::form(), None, "which bijection a normalizing flow is, and how large"),
+        list("pixel_likelihoods", PixelLikelihood::form(), None, "the distribution of a pixel"),
         list(
             "decoders",
             Decoding::form(),

@@ -158,6 +158,8 @@ fn listed_defaults_are_those_of_reading() {
     defaults_are_real::<Coupling>();
     defaults_are_real::<Latents>();
     defaults_are_real::<stein::vae::Decoding>();
+    defaults_are_real::<stein::pixel::PixelLikelihood>();
+    defaults_are_real::<stein_nn::flows::InvertibleConfig>();
     defaults_are_real::<PathNoise>();
     defaults_are_real::<AnyWrapper>();
     defaults_are_real::<ScaleByLevel>();
