@@ -27,7 +27,7 @@ impl Default for InvertibleConfig {
 
 impl InvertibleConfig {
     /// The network with fresh weights for samples of this shape: as [`NetworkConfig::build`](crate::NetworkConfig::build), and one to
-    /// [get](AnyNetwork::get) an [`AnyFlow`] of.
+    /// [get](AnyNetwork::get) an [`AnyFlow`](super::AnyFlow) of.
     ///
     /// # Errors
     /// When the config is not one of a network, or the network is not one for that shape.
