@@ -93,3 +93,10 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Commit it was built from, or `unknown`.
 pub const COMMIT: &str = env!("STEIN_COMMIT");
+
+/// The guide's code, run as tests.
+#[cfg(doctest)]
+mod documentation {
+    #[doc = include_str!("../../../docs/extending.md")]
+    mod extending {}
+}

@@ -103,11 +103,9 @@ pub use velocity::{
     sample_velocity_from,
 };
 
-/// The README's and the guide's code, run as tests.
+/// The README's code, run as tests.
 #[cfg(doctest)]
 mod documentation {
     #[doc = include_str!("../../../README.md")]
     mod readme {}
-    #[doc = include_str!("../../../docs/extending.md")]
-    mod extending {}
 }
