@@ -217,6 +217,18 @@ impl Embedding {
     }
 }
 
+/// The vectors of the classes of rows in a table `[classes, width]`, `[rows, width]`; zeros for a row without one. `like` has the rows.
+///
+/// # Errors
+/// A class it does not know, and classes that are not one per row.
+pub(crate) fn class_vectors(table: &Param<Tensor<2>>, given: &Condition, like: &Tensor<2>) -> Result<Tensor<2>> {
+    let (rows, known) = (like.dims()[0], table.dims()[0]);
+    given.check(rows)?;
+    let class = given.class_rows(rows, known)?;
+    let hot = class.iter().flat_map(|class| (0..known).map(move |k| f64::from(u8::from(*class == Some(k as u32)))));
+    Ok(stein::rows::matrix(hot.collect(), known, like).matmul(table.val()))
+}
+
 /// The embedding of a context's noise numbers and classes, and that of its second noise numbers added where there is one.
 pub(crate) fn embedded(first: &Embedding, second: Option<&Embedding>, context: &Context) -> Result<Dual<2>> {
     let embedded = first.forward(context.noise.clone(), context.given)?;

@@ -17,6 +17,7 @@ use stein_base::Explain;
 
 use super::{NetworkSize, Takes, check_width, config::BuildNetwork};
 use crate::{
+    embedding::class_vectors,
     init::Init,
     layers::{LayerNorm, Linear},
     ops::{self, Dual},
@@ -228,13 +229,11 @@ impl Vae {
 
     /// The embeddings of the classes of rows; zeros for a row without one, none where it knows no classes.
     fn class(&self, rows: usize, given: &Condition, like: &Tensor<2>) -> Result<Option<Dual<2>>> {
-        given.check(rows)?;
-        let known = self.classes.as_ref().map_or(0, |table| table.dims()[0]);
-        let class = given.class_rows(rows, known)?;
-        let Some(table) = &self.classes else { return Ok(None) };
-        let hot = class.iter().flat_map(|class| (0..known).map(move |k| f64::from(u8::from(*class == Some(k as u32)))));
-        let hot = stein::rows::matrix(hot.collect(), known, like);
-        Ok(Some(hot.matmul(table.val()).into()))
+        let Some(table) = &self.classes else {
+            given.check(rows)?;
+            return given.class_rows(rows, 0).map(|_| None);
+        };
+        Ok(Some(class_vectors(table, given, like)?.into()))
     }
 }
 

@@ -10,6 +10,7 @@ mod dit;
 mod edm;
 mod extractors;
 mod formula;
+mod gan;
 mod guidance;
 mod guided_diffusion;
 mod inverse;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use stein::{
-    Condition, Density, Error, Keys, LatentMap, Meaning, Purpose, Request, Result, Tensor,
-    ensure,
+    Condition, Density, Error, Keys, LatentMap, Meaning, Purpose, Request, Result, Tensor, ensure,
     likelihood::LogDensity,
     noise::normal_like,
     numbers::ensure_within,
