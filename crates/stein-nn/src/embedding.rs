@@ -235,6 +235,18 @@ pub(crate) fn of_classes(table: Tensor<2>, class: &[Option<u32>]) -> Option<Tens
     Some(found * Tensor::<2>::from_data(TensorData::new(known, [rows, 1]), (&device, kind)))
 }
 
+/// The same of a condition, for as many rows as `like` has: `[rows, width]`, zeros for a row without a class.
+///
+/// # Errors
+/// A class the table does not know, and classes that are not one per row.
+pub(crate) fn class_vectors(table: &Param<Tensor<2>>, given: &Condition, like: &Tensor<2>) -> Result<Tensor<2>> {
+    let ([rows, _], [known, width]) = (like.dims(), table.dims());
+    given.check(rows)?;
+    let class = given.class_rows(rows, known)?;
+    let zeros = || Tensor::zeros([rows, width], (&like.device(), like.dtype()));
+    Ok(of_classes(table.val(), &class).unwrap_or_else(zeros))
+}
+
 /// The embedding of a context's noise numbers and classes, and that of its second noise numbers added where there is one.
 pub(crate) fn embedded(first: &Embedding, second: Option<&Embedding>, context: &Context) -> Result<Dual<2>> {
     let embedded = first.forward(context.noise.clone(), context.given)?;

@@ -40,6 +40,7 @@
 //!
 //! States are rows, `[rows, dim]`; coefficients are f64 on the host; nothing depends on batch size or thread count.
 
+pub mod adversarial;
 pub mod autoencoder;
 mod classifier;
 pub mod codec;

@@ -11,6 +11,7 @@ mod edm;
 mod extractors;
 mod flows;
 mod formula;
+mod gan;
 mod guidance;
 mod guided_diffusion;
 mod inverse;

@@ -1,10 +1,9 @@
 //! The game of a decoder and a discriminator that gives logits, high for pictures that look real (Goodfellow et al. 2014).
 
-use burn::tensor::activation::{log_sigmoid, relu};
 use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
-use crate::Tensor;
+use crate::{Tensor, adversarial::Game};
 
 /// What the discriminator minimizes; the decoder minimizes −mean D(x̂) in either case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Explain)]
@@ -20,11 +19,11 @@ pub enum AdversarialLoss {
 impl AdversarialLoss {
     /// The discriminator's loss of the logits of pictures and of reconstructions, of any number each.
     pub fn discriminator(self, real: Tensor<2>, fake: Tensor<2>) -> Tensor<1> {
-        let [real, fake] = match self {
-            Self::Hinge => [relu(real.neg().add_scalar(1.0)), relu(fake.add_scalar(1.0))],
-            Self::Vanilla => [log_sigmoid(real).neg(), log_sigmoid(fake.neg()).neg()],
+        let game = match self {
+            Self::Hinge => Game::Hinge,
+            Self::Vanilla => Game::NonSaturating,
         };
-        (real.mean() + fake.mean()).mul_scalar(0.5)
+        game.discriminator(real, fake).mul_scalar(0.5)
     }
 
     /// The decoder's loss of the logits of reconstructions.
