@@ -60,7 +60,7 @@ pub use evaluate::{ACCURACY, ByClass, EvaluateOptions, Evaluation, FEATURES, Of,
 pub use experiment::{EvaluateConfig, Experiment, TrainConfig};
 pub use family::{
     AnyFamily, AutoencoderModel, Capability, ClassifierModel, ConsistencyModel, Diffusion, DistributionMatching,
-    Family, FlowMatching, Follows, Generator, Learned, Learner, Origin, Reflow, Teacher, VaeModel,
+    EnergyModel, Family, FlowMatching, Follows, Gan, Generator, Learned, Learner, Origin, Reflow, Teacher, VaeModel,
 };
 pub use field::{FieldOptions, FieldReport, draw_field};
 pub use import::{ImportOptions, export, import};

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use stein::{
     AnyObjective, AnySchedule, AnyWrapper, InputScale, LevelDistribution, LevelList, MapForm, NoiseInput, Prediction,
     Result, Spacing, Weighting,
+    adversarial::Penalty,
     codec::AnyCodecConfig,
     consistency::{AnyMapObjective, Metric, PairWeighting, Points, Shrink, Target},
     coupling::Coupling,
@@ -21,7 +22,7 @@ use stein_base::{
 };
 use stein_data::Source;
 use stein_metrics::AnyMetric;
-use stein_nn::{AdamWConfig, Decay, EmaConfig, EmbeddingConfig, NetworkConfig, NoiseNumber};
+use stein_nn::{AdamWConfig, Decay, EmaConfig, EmbeddingConfig, NetworkConfig, NoiseNumber, PlayerConfig};
 
 use crate::{
     AnyFamily, Experiment, MeasurementConfig, Method, Task, TaskMethod, device, evaluate::register_metrics,
@@ -77,6 +78,8 @@ pub fn lists() -> Vec<List> {
         list("embeddings", EmbeddingConfig::form(), None, "how a network makes features of the noise number"),
         list("noise_numbers", NoiseNumber::form(), None, "what the noise number of the network ncsnpp is"),
         list("latents", Latents::form(), None, "what the latents of an autoencoder are"),
+        list("players", PlayerConfig::form(), None, "the two networks of a generative adversarial network"),
+        list("penalties", Penalty::form(), None, "what the slope of a discriminator costs"),
         list("objectives", AnyObjective::form(), None, "what is minimized"),
         list("couplings", Coupling::form(), None, "how flow matching pairs items of the data and of the source"),
         list("path_noises", PathNoise::form(), None, "what is added to paths of flow matching between their ends"),

@@ -5,6 +5,7 @@ mod checkpoints;
 mod classifier;
 mod every;
 mod extractors;
+mod gan;
 mod gradients;
 mod hostile;
 mod networks;

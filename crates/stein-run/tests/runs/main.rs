@@ -3,9 +3,11 @@
 mod autoencoders;
 mod classes;
 mod classifiers;
+mod energy;
 mod families;
 mod flow;
 mod flow_maps;
+mod gan;
 mod going_on;
 mod imports;
 mod measured;
