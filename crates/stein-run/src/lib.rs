@@ -62,8 +62,8 @@ pub use evaluate::{ACCURACY, ByClass, EvaluateOptions, Evaluation, FEATURES, Of,
 pub use experiment::{EvaluateConfig, Experiment, TrainConfig};
 pub use family::{
     AnyFamily, AutoencoderModel, Capability, ClassifierModel, ConsistencyModel, Diffusion, DistributionMatching,
-    Family, FlowMatching, Follows, Generator, Learned, Learner, NormalizingFlow, Origin, PixelCnn, Reflow, Teacher,
-    VaeModel,
+    EnergyModel, Family, FlowMatching, Follows, Gan, Generator, Learned, Learner, NormalizingFlow, Origin, PixelCnn,
+    Reflow, Teacher, VaeModel,
 };
 pub use field::{FieldOptions, FieldReport, draw_field};
 pub use import::{ImportOptions, export, import};

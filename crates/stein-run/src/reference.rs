@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use stein::{
     AnyObjective, AnySchedule, AnyWrapper, InputScale, LevelDistribution, LevelList, MapForm, NoiseInput, Prediction,
     Result, Spacing, Weighting,
+    adversarial::Penalty,
     codec::AnyCodecConfig,
     consistency::{AnyMapObjective, Metric, PairWeighting, Points, Shrink, Target},
     coupling::Coupling,
@@ -23,7 +24,9 @@ use stein_base::{
 };
 use stein_data::Source;
 use stein_metrics::AnyMetric;
-use stein_nn::{AdamWConfig, Decay, EmaConfig, EmbeddingConfig, NetworkConfig, NoiseNumber, flows::InvertibleConfig};
+use stein_nn::{
+    AdamWConfig, Decay, EmaConfig, EmbeddingConfig, NetworkConfig, NoiseNumber, PlayerConfig, flows::InvertibleConfig,
+};
 
 use crate::{
     AnyFamily, Experiment, MeasurementConfig, Method, Task, TaskMethod, device, evaluate::register_metrics,
@@ -87,6 +90,8 @@ pub fn lists() -> Vec<List> {
             None,
             "the law of a sample, of what the decoder of a variational autoencoder puts out",
         ),
+        list("players", PlayerConfig::form(), None, "the two networks of a generative adversarial network"),
+        list("penalties", Penalty::form(), None, "what the slope of a discriminator costs"),
         list("objectives", AnyObjective::form(), None, "what is minimized"),
         list("couplings", Coupling::form(), None, "how flow matching pairs items of the data and of the source"),
         list("path_noises", PathNoise::form(), None, "what is added to paths of flow matching between their ends"),

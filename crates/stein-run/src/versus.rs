@@ -14,8 +14,8 @@ use stein_base::files::write_atomically;
 use stein_nn::Decay;
 
 use crate::{
-    ACCURACY, Classes, DataChoice, EvaluateOptions, Evaluation, Event, Experiment, LikelihoodOptions, LikelihoodReport,
-    Model, Of, RunDir, Start, TrainOptions, Trained, Watch, draw, evaluate,
+    Classes, DataChoice, EvaluateOptions, Evaluation, Event, Experiment, LikelihoodOptions, LikelihoodReport, Model,
+    Of, RunDir, Start, TrainOptions, Trained, Watch, draw, evaluate,
     evaluate::told,
     html::{Section, report},
     likelihood,
@@ -93,10 +93,11 @@ pub fn versus(files: &[PathBuf], options: &VersusOptions, watch: &mut dyn Watch)
     }
     let text = serde_json::to_vec(&ours).map_err(|error| Error::new(format!("the plan cannot be written: {error}")))?;
     write_atomically(&plan, |file| file.write_all(&text))?;
+    let by_class = experiments.iter().all(|(_, experiment)| experiment.data.conditional);
     let mut found = Vec::new();
     for (name, experiment) in experiments {
         watch.event(Event::Note(&format!("{name}, a {}", experiment.family.kind())));
-        found.push(one(name, experiment, options, watch)?);
+        found.push(one(name, experiment, by_class, options, watch)?);
     }
     let title = format!("{} families on {}", found.len(), found[0].model.subject.name);
     write_page(&options.output, &report(&title, &page(&found, options))?)
@@ -132,7 +133,13 @@ fn read(files: &[PathBuf]) -> Result<Vec<(String, Experiment)>> {
 }
 
 /// Trains and measures one experiment.
-fn one(name: String, mut experiment: Experiment, options: &VersusOptions, watch: &mut dyn Watch) -> Result<Found> {
+fn one(
+    name: String,
+    mut experiment: Experiment,
+    by_class: bool,
+    options: &VersusOptions,
+    watch: &mut dyn Watch,
+) -> Result<Found> {
     let out = options.runs.join(&name);
     let begun = RunDir::is_one(&out);
     experiment.train.sample_every = 0;
@@ -161,7 +168,7 @@ fn one(name: String, mut experiment: Experiment, options: &VersusOptions, watch:
     };
     let of = Of::Model(Box::new(model));
     let Of::Model(model) = &of else { unreachable!("it was made as one") };
-    let evaluation = evaluate(&of, &measured(model, &experiment, options), watch)?;
+    let evaluation = evaluate(&of, &measured(model, &experiment, by_class, options), watch)?;
     let Of::Model(model) = of else { unreachable!("it was made as one") };
     Ok(Found { name, model: *model, steps: step, parameters, memory, evaluation, likelihood, picture })
 }
@@ -178,8 +185,8 @@ fn training(out: PathBuf, start: Start, options: &VersusOptions) -> TrainOptions
     TrainOptions { out, start, data_dir: options.data_dir.clone(), device: options.device.clone() }
 }
 
-/// What is measured of the samples of a model.
-fn measured(model: &Model, experiment: &Experiment, options: &VersusOptions) -> EvaluateOptions {
+/// What is measured of the samples of a model; `by_class` if all are drawn of classes.
+fn measured(model: &Model, experiment: &Experiment, by_class: bool, options: &VersusOptions) -> EvaluateOptions {
     let pictures = model.subject.image().is_some();
     let own = match experiment.data.source.kind() {
         _ if !pictures => "none",
@@ -191,8 +198,8 @@ fn measured(model: &Model, experiment: &Experiment, options: &VersusOptions) -> 
     let features = options.features.clone().unwrap_or_else(|| own.to_owned());
     let first = if pictures { "frechet" } else { "sliced_wasserstein" };
     let mut metrics: Vec<String> = [first, "precision", "recall"].map(String::from).into();
-    if !model.subject.classes.is_empty() && pictures && features == own && own != "none" {
-        metrics.push(ACCURACY.to_owned());
+    if by_class {
+        metrics.push("agreement".to_owned());
     }
     EvaluateOptions {
         metrics,

@@ -6,6 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use stein::{
     AnySchedule, AnyWrapper, InputScale, LevelDistribution, LevelList, MapForm, NoiseInput, Prediction, Spacing,
     Weighting,
+    adversarial::Penalty,
     codec::AnyCodecConfig,
     consistency::{AnyMapObjective, Metric, PairWeighting, Points, Shrink, Target},
     coupling::Coupling,
@@ -18,7 +19,7 @@ use stein_base::{
     explain::{Entry, Form, Key},
 };
 use stein_data::Source;
-use stein_nn::{AdamWConfig, Decay, EmaConfig, EmbeddingConfig, NetworkConfig, NoiseNumber};
+use stein_nn::{AdamWConfig, Decay, EmaConfig, EmbeddingConfig, NetworkConfig, NoiseNumber, PlayerConfig};
 use stein_run::{AnyFamily, Changes, Experiment, Method, TrainConfig, family::Latents, reference};
 use toml::{Table, Value};
 
@@ -160,6 +161,8 @@ fn listed_defaults_are_those_of_reading() {
     defaults_are_real::<stein::vae::Decoding>();
     defaults_are_real::<stein::pixel::PixelLikelihood>();
     defaults_are_real::<stein_nn::flows::InvertibleConfig>();
+    defaults_are_real::<PlayerConfig>();
+    defaults_are_real::<Penalty>();
     defaults_are_real::<PathNoise>();
     defaults_are_real::<AnyWrapper>();
     defaults_are_real::<ScaleByLevel>();

@@ -55,6 +55,8 @@ impl Game {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Explain)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Penalty {
+    /// None.
+    None {},
     /// R1: γ/2 · mean |∇D|² at samples of the data, at every k-th step with k times the weight (lazy regularization, Karras et al.,
     /// arXiv:1912.04958, appendix B).
     R1 {
@@ -73,6 +75,13 @@ pub enum Penalty {
     },
 }
 
+/// R1 with γ = 10 at every step.
+impl Default for Penalty {
+    fn default() -> Self {
+        Self::R1 { gamma: ten(), every: one() }
+    }
+}
+
 fn ten() -> f64 {
     10.0
 }
@@ -88,6 +97,7 @@ impl Penalty {
     /// See above.
     pub fn check(&self) -> Result<()> {
         match *self {
+            Self::None {} => Ok(()),
             Self::R1 { gamma, every } => {
                 ensure_within("penalty.gamma", gamma, above(0.0, 1e9))?;
                 ensure_within("penalty.every", every, 1..)
@@ -100,7 +110,7 @@ impl Penalty {
     pub fn weight_at(&self, step: u64) -> f64 {
         match *self {
             Self::R1 { every, .. } if step.is_multiple_of(every) => every as f64,
-            Self::R1 { .. } => 0.0,
+            Self::R1 { .. } | Self::None {} => 0.0,
             Self::Gradient { .. } => 1.0,
         }
     }
@@ -108,7 +118,7 @@ impl Penalty {
     /// Where the slope is taken, `[rows, dim]`: of samples and what is generated, `[rows, dim]` each, whose keys say where between them.
     pub fn points(&self, real: Tensor<2>, fake: Tensor<2>, keys: &Keys) -> Tensor<2> {
         match self {
-            Self::R1 { .. } => real,
+            Self::R1 { .. } | Self::None {} => real,
             Self::Gradient { .. } => between(real, fake, keys.uniform(Purpose::Probe, 0)),
         }
     }
@@ -136,6 +146,7 @@ impl Penalty {
     /// The penalty of |v|², and what ∂s/∂w counts in its gradient. Where the slope is 0 that of |v| does not exist, and 0 is taken.
     fn value_and_factor(&self, square: f64) -> (f64, f64) {
         match *self {
+            Self::None {} => (0.0, 0.0),
             Self::R1 { gamma, .. } => (0.5 * gamma * square, gamma),
             Self::Gradient { lambda } => {
                 let norm = square.sqrt();

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use stein_base::Explain;
 
 use crate::{
-    AnySchedule, Condition, Context, Denoiser, Dual, Estimate, Factors, Kernel, Keys, Levels, Network, Prediction,
-    Result,
+    AnySchedule, Condition, Context, Denoiser, Dual, Estimate, Factors, Kernel, Keys, Levels, Network, OwnLevels,
+    Prediction, Result,
     denoiser::Asked,
     ensure,
     numbers::{above, ensure_within},
@@ -76,9 +76,17 @@ fn default_factor() -> f64 {
 impl InputScale {
     /// Rows as they are fed to the network.
     pub(crate) fn apply(&self, x: Dual<2>, at: Levels) -> Dual<2> {
-        match *self {
+        match self {
             Self::None {} => x,
-            Self::UnitVariance { sigma_data } => x.scale(&at.factors(|k| 1.0 / k.sigma.hypot(k.alpha * sigma_data))),
+            scaled => x.scale(&at.factors(|k| scaled.factor(k))),
+        }
+    }
+
+    /// c_in.
+    pub(crate) fn factor(&self, at: &Kernel) -> f64 {
+        match *self {
+            Self::None {} => 1.0,
+            Self::UnitVariance { sigma_data } => 1.0 / at.sigma.hypot(at.alpha * sigma_data),
         }
     }
 
@@ -256,8 +264,7 @@ impl<N: Network> Preconditioned<N> {
         dropout: Option<&Keys>,
     ) -> Result<(Dual<2>, Option<Tensor<2>>)> {
         let dim = x.dims()[1];
-        let scaled = self.settings.input_scale.apply(x, at);
-        let noise = self.settings.noise_input.numbers(&scaled.value, at, &self.schedule).into();
+        let (scaled, noise) = self.inputs(x, at);
         // Checked here: beside c_skip x, which has its derivatives, a network without any would not be missed.
         let asked = Asked::of(&scaled);
         let raw = self.network.forward(scaled, &Context { noise, second: None, given, dropout })?;
@@ -273,6 +280,18 @@ impl<N: Network> Preconditioned<N> {
         }
         let variance = raw.value.clone().narrow(1, dim, dim);
         Ok((raw.linear(|raw| raw.narrow(1, 0, dim)), Some(variance)))
+    }
+
+    /// The levels of its own schedule with the same log-SNR.
+    pub(crate) fn own(&self, at: Levels) -> OwnLevels {
+        at.map(|k| self.schedule.kernel(self.schedule.time_at(k.log_snr())))
+    }
+
+    /// What the network is given: c_in x `[rows, dim]` and the noise numbers `[rows]`.
+    pub(crate) fn inputs(&self, x: Dual<2>, at: Levels) -> (Dual<2>, Dual<1>) {
+        let scaled = self.settings.input_scale.apply(x, at);
+        let noise = self.settings.noise_input.numbers(&scaled.value, at, &self.schedule).into();
+        (scaled, noise)
     }
 
     /// The estimate at levels of the network's own schedule; with `dropout` the network drops values as in training.
@@ -315,7 +334,7 @@ impl<N: Network> Denoiser for Preconditioned<N> {
              schedule, or set the grid's start below the end",
             self.schedule.kind()
         );
-        let own = at.map(|k| self.schedule.kernel(self.schedule.time_at(k.log_snr())));
+        let own = self.own(at);
         self.estimate_at(x.scale(&between(at, own.view())), own.view(), given, None)
     }
 }

@@ -272,13 +272,6 @@ pub struct Generator {
     latent: usize,
 }
 
-impl Generator {
-    /// Numbers of a latent.
-    pub fn latent(&self) -> usize {
-        self.latent
-    }
-}
-
 /// Classes that a table is of.
 fn known(table: Option<&Param<Tensor<2>>>) -> usize {
     table.map_or(0, |table| table.dims()[0])

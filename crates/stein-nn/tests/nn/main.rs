@@ -6,6 +6,7 @@ mod classifier;
 mod every;
 mod extractors;
 mod flows;
+mod gan;
 mod gradients;
 mod hostile;
 mod networks;

@@ -9,7 +9,9 @@ mod classifier;
 mod consistency;
 mod diffusion;
 mod distribution_matching;
+mod energy;
 mod flow;
+mod gan;
 mod normalizing_flow;
 mod progressive;
 mod teacher;
@@ -26,7 +28,9 @@ pub(crate) use consistency::NETWORK as CONSISTENCY_NETWORK;
 pub use diffusion::Diffusion;
 pub(crate) use diffusion::NETWORK as DIFFUSION_NETWORK;
 pub use distribution_matching::DistributionMatching;
+pub use energy::EnergyModel;
 pub use flow::{FlowMatching, Reflow};
+pub use gan::{Gan, Player};
 pub use normalizing_flow::NormalizingFlow;
 pub use progressive::ProgressiveDistillation;
 pub use teacher::Teacher;
@@ -121,6 +125,11 @@ pub trait Family: std::fmt::Debug + Send + Sync {
         Ok(Vec::new())
     }
 
+    /// What a person has to be told of the losses and numbers of held-out examples, by the names they have in the metrics; default nothing.
+    fn concern(&self, _held_out: &[(String, f64)]) -> Option<String> {
+        None
+    }
+
     /// What was learned, of the networks (their averages where they have some).
     ///
     /// # Errors
@@ -169,6 +178,10 @@ registry! {
         "normalizing_flow" | "real_nvp" | "neural_spline_flow" => NormalizingFlow,
         /// PixelCNN++: every pixel given those before it, with an exact probability of the gray levels.
         "pixel_cnn" | "pixel_cnn_pp" => PixelCnn,
+        /// A generative adversarial network: samples in one go, learned against a discriminator.
+        "gan" | "generative_adversarial_network" => Gan,
+        /// An energy whose gradient is the score: a denoiser whose field has no rotation, by denoising score matching.
+        "energy" | "energy_based" | "ebm" => EnergyModel,
     }
 }
 

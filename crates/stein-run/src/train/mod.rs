@@ -309,6 +309,9 @@ pub fn train(mut state: Prepared, watch: &mut dyn Watch) -> Result<Trained> {
                 // The loss of the step was that before it, and says nothing of the weights that would be saved.
                 return Err(state.not_finite(state.step, &format!("{name} is {loss}")));
             }
+            if let Some(concern) = state.experiment.family.concern(&losses) {
+                watch.event(Event::Note(&format!("step {}: {concern}", state.step)));
+            }
             numbers.extend(losses);
             state.window.away += from.elapsed();
         }

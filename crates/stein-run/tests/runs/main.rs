@@ -3,10 +3,12 @@
 mod autoencoders;
 mod classes;
 mod classifiers;
+mod energy;
 mod exact_densities;
 mod families;
 mod flow;
 mod flow_maps;
+mod gan;
 mod going_on;
 mod imports;
 #[path = "../../../stein-nn/tests/golden/latent_diffusion.rs"]

@@ -10,7 +10,8 @@ use stein_base::Explain;
 
 use super::{Examples, LevelDistribution, Objective, Perturbed};
 use crate::{
-    AnySchedule, Factors, Kernel, Network, Preconditioned, Result, ensure,
+    AnySchedule, Context, Dual, Factors, Kernel, Network, Potential, Preconditioned, Prediction, Result, ensure,
+    gradient,
     numbers::{above, ensure_within},
     rows,
 };
@@ -107,11 +108,39 @@ impl Denoising {
         examples: &Examples,
     ) -> Result<(Tensor<2>, Vec<Kernel>)> {
         let noisy = Perturbed::of(examples, &self.levels, model)?;
-        let prediction = model.settings.prediction;
-        let target = noisy.mix(|at| prediction.target(at));
         let (raw, _) = model.raw(noisy.x.clone().into(), noisy.levels(), examples.given, Some(examples.keys))?;
-        let weight = |at: &Kernel| self.weighting.weight(at, prediction.skip_and_out(at).1);
-        let errors = rows::scale((raw.value - target).square(), &Factors::Each(noisy.weights(weight)));
+        let errors = self.errors_of(model.settings.prediction, &noisy, raw.value);
         Ok((errors, noisy.at))
+    }
+    /// The same of a raw output.
+    fn errors_of(&self, prediction: Prediction, noisy: &Perturbed, raw: Tensor<2>) -> Tensor<2> {
+        let target = noisy.mix(|at| prediction.target(at));
+        let weight = |at: &Kernel| self.weighting.weight(at, prediction.skip_and_out(at).1);
+        rows::scale((raw - target).square(), &Factors::Each(noisy.weights(weight)))
+    }
+
+    /// The loss of a network F = ∇ψ that is the slope of a potential, `[1]`, with its gradient by the weights of `learning`, which is a second
+    /// derivative of ψ: with the slope u = ∂L/∂F of the loss held constant, ∂L/∂w = ∂/∂w Σ u · ∇ψ(x; w), a Jacobian-vector product of ψ along
+    /// u whose tangent is on the tape of w. `model` has the same weights as constants.
+    ///
+    /// # Errors
+    /// As [`loss`](Objective::loss); a network without tangents.
+    pub fn potential_loss<N: Network>(
+        &self,
+        model: &Preconditioned<Potential<N>>,
+        learning: &Potential<impl Network>,
+        examples: &Examples,
+    ) -> Result<Tensor<1>> {
+        let noisy = Perturbed::of(examples, &self.levels, &model.view())?;
+        let (at, dropout) = (noisy.levels(), Some(examples.keys));
+        let (raw, _) = model.raw(noisy.x.clone().into(), at, examples.given, dropout)?;
+        let (loss, u) = gradient(raw.value, |raw| {
+            let loss = self.errors_of(model.settings.prediction, &noisy, raw).mean();
+            Ok((loss.clone().reshape([1, 1]), loss))
+        })?;
+        let (x, noise) = model.inputs(noisy.x.clone().into(), at);
+        let context = Context { noise, second: None, given: examples.given, dropout };
+        let along = learning.value(Dual::new(x.value, u), &context)?.tangent_or_zero().sum();
+        Ok(along.clone() - along.detach() + loss.reshape([1]))
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use stein::{
     AnySchedule, AnyWrapper, Classifier, Condition, Context, DType, Denoiser, Dual, Edm, Error, Estimate, Kernel, Kind,
-    Levels, Network, NoiseInput, Precondition, Preconditioned, Prediction, Result, Schedule, Tensor, Vp, denoiser,
-    estimate,
+    Levels, Network, NoiseInput, Potential, Precondition, Preconditioned, Prediction, Result, Schedule, Tensor, Vp,
+    denoiser, estimate,
     exact::{Empirical, Gaussian},
     gradient,
     guidance::{
@@ -134,6 +134,9 @@ fn denoisers() -> Vec<(String, Arc<dyn Denoiser>, Condition)> {
             all.push((name, Arc::new(model), mixed.clone()));
         }
     }
+    let energy = Potential { network: Smooth };
+    let energy = Preconditioned::new(energy, Precondition::edm(0.5), Vp::default().into()).unwrap();
+    all.push(("an energy".to_owned(), Arc::new(energy), mixed));
     all
 }
 

@@ -3,10 +3,12 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use stein::{
     AnyObjective, AnySchedule, Condition, Context, Denoising, Dual, Edm, Examples, Kernel, Keys, LevelDistribution,
-    Levels, Network, NoiseInput, Objective, Precondition, Preconditioned, Prediction, Projection, Rectified, Result,
-    Schedule, Vp, Weighting, estimate,
+    Levels, Network, NoiseInput, Objective, Potential, Precondition, Preconditioned, Prediction, Projection, Rectified,
+    Result, Schedule, Vp, Weighting, denoise, denoiser, estimate,
     exact::{Exact, Gaussian},
+    gradient,
     objective::{Explicit, Hybrid, Implicit, Sliced, Variational},
+    rows::{self, host},
 };
 
 use crate::assert_close;
@@ -301,4 +303,72 @@ fn what_an_objective_needs_is_asked_for() {
     refuse(Variational::default().into(), "discrete schedule");
     refuse(Hybrid { weight: 0.0, ..Hybrid::default() }.into(), "weight");
     refuse(Explicit { levels: LevelDistribution::DiscreteUniform {} }.into(), "discrete");
+}
+
+/// F = tanh(θ x W) V, of one trainable number.
+struct Hidden(Tensor<1>);
+
+impl Network for Hidden {
+    fn forward(&self, x: Dual<2>, _: &Context) -> Result<Dual<2>> {
+        let matrix =
+            |phase: f64| rows::matrix((0..4).map(|k| (1.3 * f64::from(k) + phase).sin()).collect(), 2, &x.value);
+        let (first, second) = (matrix(0.4) * self.0.clone().reshape([1, 1]), matrix(1.9));
+        let hidden = x.linear(|x| x.matmul(first.clone()));
+        let hidden = hidden.map(|x| x.tanh(), |x| -x.tanh().square().sub_scalar(1.0));
+        Ok(hidden.linear(|x| x.matmul(second.clone())))
+    }
+}
+
+fn of_hidden(theta: Tensor<1>) -> Preconditioned<Potential<Hidden>> {
+    let schedule = AnySchedule::from(Vp::default());
+    Preconditioned::new(Potential { network: Hidden(theta) }, Precondition::edm(0.7), schedule).unwrap()
+}
+
+fn number(value: f64) -> Tensor<1> {
+    Tensor::from_data(TensorData::new(vec![value], [1]), (&Device::flex(), DType::F64))
+}
+
+#[test]
+fn the_loss_of_an_energy_has_its_second_derivatives() {
+    let denoising = Denoising { weighting: Weighting::Edm { sigma_data: 0.7 }, ..Denoising::default() };
+    let (given, keys) = (Condition::none(), Keys::range(2, 0, 32));
+    let x0 = gaussian().draw_clean(&keys);
+    let x0 = Tensor::<2>::from_data(TensorData::new(x0, [32, 2]), (&Device::flex(), DType::F64));
+    let loss = |theta: f64, learning: &Tensor<1>| {
+        let learning = Potential { network: Hidden(learning.clone()) };
+        let examples = Examples::new(&x0, &given, &keys);
+        denoising.potential_loss(&of_hidden(number(theta)), &learning, &examples).unwrap()
+    };
+    let theta = 0.8;
+    let leaf = number(theta).autodiff().require_grad();
+    let found = loss(theta, &leaf);
+    let plain = denoising.loss(&of_hidden(number(theta)).view(), &Examples::new(&x0, &given, &keys)).unwrap();
+    let slope = leaf.grad(&found.clone().backward()).unwrap().into_scalar::<f64>();
+    assert_close(found.into_scalar(), plain.into_scalar::<f64>(), 1e-12, "the value is that of the objective");
+    let at = |theta: f64| loss(theta, &number(theta)).into_scalar::<f64>();
+    let h = 1e-4;
+    let difference = (8.0 * (at(theta + h) - at(theta - h)) - at(theta + 2.0 * h) + at(theta - 2.0 * h)) / (12.0 * h);
+    // Differences of fourth order: rounding over h is what is left.
+    assert!(slope.abs() > 1e-3, "a slope of {slope} says nothing");
+    assert_close(slope, difference, 1e-8, "the slope by the weight");
+}
+
+#[test]
+fn the_score_of_an_energy_is_its_slope() {
+    let (model, given) = (of_hidden(number(0.9)), Condition::none());
+    let x = Tensor::<2>::from_data([[0.3, -1.2], [1.5, 0.4], [-0.2, 0.1]], (&Device::flex(), DType::F64));
+    // A level of its own schedule, and one of another, which is brought there.
+    for at in [Vp::default().kernel(0.4), Edm::default().kernel(0.6)] {
+        let levels = Levels::Same(&at);
+        let (_, slope) = gradient(x.clone(), |x| {
+            let energy = model.energy(x, levels, &given)?;
+            Ok((energy.clone(), energy.sum()))
+        })
+        .unwrap();
+        let denoised = denoise(&model, x.clone(), levels, &given).unwrap();
+        let score = denoiser::score(x.clone().into(), denoised.into(), levels).value;
+        for (slope, score) in host(&slope).iter().zip(host(&score)) {
+            assert_close(-slope, score, 1e-10, format!("{at:?}"));
+        }
+    }
 }

@@ -132,6 +132,7 @@ fn stochastic() -> Vec<AnySampler> {
     all.extend([
         Ddim { eta: 1.0 }.into(),
         Ddim { eta: 0.5 }.into(),
+        Langevin { metropolis: true, ..Langevin::default() }.into(),
         Ancestral { variance: Variance::Forward, ..Ancestral::default() }.into(),
         Heun { churn: churn.clone() }.into(),
         DpmSolver { order: 3, churn }.into(),
@@ -153,7 +154,7 @@ fn stochastic_samplers_match_mean_and_covariance() {
         for sampler in stochastic() {
             // Langevin dynamics wants few levels and many steps on each; the others many levels.
             let (sampler, steps): (AnySampler, usize) = match sampler {
-                AnySampler::Langevin(_) => (Langevin { steps: 50, ..Langevin::default() }.into(), 40),
+                AnySampler::Langevin(langevin) => (Langevin { steps: 50, ..langevin }.into(), 40),
                 AnySampler::AdaptiveSde(_) => (sampler, 2),
                 other => (other, 150),
             };
@@ -367,16 +368,52 @@ fn learned_variances_lie_between_the_posteriors_and_the_forward_one() {
 fn langevin_conventions_differ_by_a_factor_of_two() {
     let schedule = Ve::default();
     let (from, to) = (schedule.kernel(0.5), schedule.kernel(0.4));
-    let one = |epsilon, convention| Langevin { epsilon: Some(epsilon), steps: 1, convention, denoise: true };
+    let one = |epsilon, convention| Langevin { epsilon: Some(epsilon), steps: 1, convention, ..Langevin::default() };
     let paper = step(&one(2e-5, stein::Convention::Paper), &schedule, &from, &to);
     let code = step(&one(1e-5, stein::Convention::Code), &schedule, &from, &to);
     assert_eq!(paper, code);
 }
 
+#[test]
+fn metropolis_takes_away_what_finite_langevin_steps_get_wrong() {
+    // A long step at one level: N(0, s²) with s² = 1 + 0.1² moves as x ← (1 − b) x + √(2a) z with b = a/s², whose law has the variance
+    // s²/(1 − b/2) instead of s².
+    let (n, a) = (20_000, 1.0);
+    let gaussian = Gaussian::new(vec![0.0], &[vec![1.0]]).unwrap();
+    let two = GaussianMixture::isotropic(vec![0.3, 0.7], vec![vec![-1.0], vec![1.0]], vec![0.8; 2]).unwrap();
+    let ve = Ve { sigma_min: 0.1, sigma_max: 10.0 };
+    let level = ve.kernel(0.0);
+    let moments = |model: &dyn Denoiser, metropolis| {
+        let sampler = Langevin { epsilon: Some(a), steps: 60, denoise: false, metropolis, ..Langevin::default() };
+        let start = Keys::range(1, 0, n).normal(Purpose::Model, 0, 1);
+        let request = Request::exact(n, 1, 5);
+        let levels = [level, Kernel::CLEAN];
+        let x = sample_from(tensor(&start, 1), model, &ve, &levels, &sampler, &request, &mut |_| Ok(())).unwrap();
+        let x = host(&x.x);
+        let mean = x.iter().sum::<f64>() / n as f64;
+        (mean, x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n as f64)
+    };
+    // Where α = 1, what is left of x at the clean label is x itself. Four standard errors: of a mean s/√n, of a variance at most s² √(2/n).
+    let error = 4.0 / (n as f64).sqrt();
+    let wanted = 1.01;
+    let (_, biased) = moments(&gaussian, false);
+    assert!((biased - wanted / (1.0 - a / wanted / 2.0)).abs() < 2.0 * 1.5 * error, "unadjusted variance {biased}");
+    let (mean, variance) = moments(&gaussian, true);
+    assert!(mean.abs() < 1.1 * error && (variance - wanted).abs() < 1.5 * error, "mean {mean}, variance {variance}");
+    // Mean 0.4 and variance 0.8² + 0.1² + 1 − 0.4². Simpson's rule is no longer exact, which is too little to be seen.
+    let (mean, variance) = moments(&two, true);
+    assert!(
+        (mean - 0.4).abs() < 1.3 * error && (variance - 1.49).abs() < 2.2 * error,
+        "mean {mean}, variance {variance}"
+    );
+    let (mean, biased) = moments(&two, false);
+    assert!((biased - 1.49).abs() > 0.2, "unadjusted mean {mean}, variance {biased}");
+}
+
 /// Settings that finish quickly, for every sampler.
 fn quick(sampler: &AnySampler) -> (AnySampler, usize) {
     match sampler {
-        AnySampler::Langevin(_) => (Langevin { steps: 3, ..Langevin::default() }.into(), 5),
+        AnySampler::Langevin(langevin) => (Langevin { steps: 3, ..langevin.clone() }.into(), 5),
         other => (other.clone(), 8),
     }
 }
