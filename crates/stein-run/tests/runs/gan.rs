@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use stein::TensorData;
 use stein_nn::Checkpoint;
 use stein_run::{
     Classes, EvaluateOptions, Experiment, LikelihoodOptions, Model, Of, RunDir, Silent, draw, evaluate, likelihood,
@@ -107,8 +108,15 @@ fn players_learn_by_optimizers_of_their_own_and_samples_have_the_class_that_is_a
     let trained = run(&Experiment::parse(text, &[]).unwrap(), folder.path(), false).unwrap();
     let at = |step| Checkpoint::read(&trained.run.checkpoint_path(step)).unwrap().learners;
     let (first, second) = (at(1), at(2));
-    assert!(first["generator"].weights == second["generator"].weights, "its rate is next to nothing");
-    assert!(first["discriminator"].weights != second["discriminator"].weights);
+    let moved = |name: &str| {
+        let [before, after] = [&first, &second].map(|learners| &learners[name].weights);
+        let of = |(key, before): (&String, &TensorData)| -> Vec<f64> {
+            before.iter::<f64>().zip(after[key].iter::<f64>()).map(|(a, b)| (a - b).abs()).collect()
+        };
+        before.iter().flat_map(of).fold(0.0, f64::max)
+    };
+    // Adam moves by about the rate.
+    assert!(moved("generator") < 1e-20 && moved("discriminator") > 1e-3);
     let of = |class: &str| {
         let class = Classes::Named(class.to_owned());
         draw(&trained.model, 2, 0, &class, &trained.model.sample, &mut Silent).unwrap().values
