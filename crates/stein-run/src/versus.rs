@@ -268,7 +268,7 @@ fn steps_in(experiment: &Experiment, out: &Path, options: &VersusOptions, watch:
 fn page(found: &[Found], options: &VersusOptions) -> Vec<Section> {
     let mut sections = vec![
         Section::Text(format!(
-            "Each trained for {} minutes on {} threads of one machine, with as many steps as fit into that time, and was measured by the same \
+            "Each trained for {} min on {} threads of one machine, with as many steps as fit into that time, and was measured by the same \
              rules: {} samples of each against the training data, and the likelihood of {} samples held out.",
             options.minutes,
             rayon::current_num_threads(),
