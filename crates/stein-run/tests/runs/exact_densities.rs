@@ -137,8 +137,8 @@ fn pixels_have_probabilities_and_samples_that_are_gray_levels() {
 
 #[test]
 fn what_does_not_fit_is_said_before_a_step() {
-    let folder = tempfile::tempdir().unwrap();
     let fails = |text: &str, settings: &[&str], wanted: &str| {
+        let folder = tempfile::tempdir().unwrap();
         let run = experiment(text, settings)
             .and_then(|experiment| crate::run(&experiment, &folder.path().join("run"), false).map(drop));
         let error = run.unwrap_err().to_string();
