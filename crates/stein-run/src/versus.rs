@@ -51,7 +51,11 @@ pub struct VersusOptions {
 /// What was found of one experiment.
 struct Found {
     name: String,
-    model: Model,
+    family: String,
+    /// What it learned from.
+    data: String,
+    /// Whether it has a code of every sample in one evaluation.
+    has_codes: bool,
     steps: u64,
     parameters: usize,
     /// The most memory while it trained, in MiB, where the system tells and nothing was resumed.
@@ -99,7 +103,7 @@ pub fn versus(files: &[PathBuf], options: &VersusOptions, watch: &mut dyn Watch)
         watch.event(Event::Note(&format!("{name}, a {}", experiment.family.kind())));
         found.push(one(name, experiment, by_class, options, watch)?);
     }
-    let title = format!("{} families on {}", found.len(), found[0].model.subject.name);
+    let title = format!("{} families on {}", found.len(), found[0].data);
     write_page(&options.output, &report(&title, &page(&found, options))?)
 }
 
@@ -166,11 +170,11 @@ fn one(
         Err(error) if error.kind() == Kind::Unsupported => Err(error.to_string()),
         Err(error) => return Err(error),
     };
-    let of = Of::Model(Box::new(model));
-    let Of::Model(model) = &of else { unreachable!("it was made as one") };
-    let evaluation = evaluate(&of, &measured(model, &experiment, by_class, options), watch)?;
-    let Of::Model(model) = of else { unreachable!("it was made as one") };
-    Ok(Found { name, model: *model, steps: step, parameters, memory, evaluation, likelihood, picture })
+    let (family, data) = (model.family.clone(), model.subject.name.clone());
+    let has_codes = model.learned.codes.is_some();
+    let asked = measured(&model, &experiment, by_class, options);
+    let evaluation = evaluate(&Of::Model(Box::new(model)), &asked, watch)?;
+    Ok(Found { name, family, data, has_codes, steps: step, parameters, memory, evaluation, likelihood, picture })
 }
 
 /// Samples in a picture.
@@ -303,7 +307,7 @@ fn table(found: &[Found]) -> Section {
     let row = |one: &Found| {
         let mut cells = vec![
             one.name.clone(),
-            one.model.family.clone(),
+            one.family.clone(),
             one.steps.to_string(),
             one.parameters.to_string(),
             one.memory.map_or(UNKNOWN.to_owned(), |mib| format!("{mib} MiB")),
@@ -332,7 +336,7 @@ fn sentence(one: &Found, all: &[Found]) -> String {
         Ok(report) => format!("Tells how likely data are, by {}: {:.3} {}.", report.method, report.mean, report.unit),
         Err(why) => format!("Tells no likelihood: {why}."),
     };
-    if one.model.learned.codes.is_some() {
+    if one.has_codes {
         text += " Has a code of every sample in one evaluation.";
     }
     if let Some(drawn) = &one.evaluation.sampled {
